@@ -1,0 +1,39 @@
+"""Train image models from one clean picture per class: composites made, paired and hardened on the device.
+
+The way of a batch: :class:`PairSampler` draws rows of ids, :class:`CAGCollate` composes them with a :class:`Composer`
+from an :class:`ObjectBank` and a :class:`ContextBank`, offers earlier composites as contexts through a
+:class:`ContextChain`, and hardens the batch with :class:`PGD` or :func:`FGSM`.
+"""
+
+from kornia_cag.attack import FGSM, PGD, frozen
+from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.chain import ContextChain
+from kornia_cag.checks import InputError
+from kornia_cag.collate import Batch, CAGCollate, Ramp
+from kornia_cag.compose import Composer, Scene, SceneRange
+from kornia_cag.pairing import PairSampler
+from kornia_cag.photometric import CameraRange, ColorRange
+from kornia_cag.pose import Framing, PoseRange
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FGSM",
+    "PGD",
+    "Batch",
+    "CAGCollate",
+    "CameraRange",
+    "ColorRange",
+    "Composer",
+    "ContextBank",
+    "ContextChain",
+    "Framing",
+    "InputError",
+    "ObjectBank",
+    "PairSampler",
+    "PoseRange",
+    "Ramp",
+    "Scene",
+    "SceneRange",
+    "frozen",
+]

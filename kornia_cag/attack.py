@@ -1,0 +1,349 @@
+"""Adversarial examples against the model being trained, within a budget that may differ from pixel to pixel.
+
+``pgd`` is the kernel: a loss, images and a budget map in, images out. ``PGD`` holds the numbers and attacks a model;
+``frozen`` sees to it that the attack leaves no trace on that model. Normalisation belongs inside the model: images and
+budgets are in units of [0, 1].
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from kornia_cag.checks import check_choice, check_int, check_number, check_tensor, describe, fail
+from kornia_cag.randomness import chance, uniforms
+
+Schedule = Literal["sign", "paper"]
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_MASKS = (*_FLOATS, torch.bool)
+_EPS_FIX = "Budgets are in units of [0, 1]: write 8 / 255 for eight grey levels."
+# A power of two changes neither a sign nor a normalised gradient, and keeps small ones above float16's underflow.
+_LOSS_SCALE = 128.0
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module to call in place of ``model``, so that no gradient hook, broadcast or other collective runs.
+
+    A DistributedDataParallel wrapper is taken off and a compiled module inside it kept. A compiled module *around* the
+    wrapper is taken off with it, so compile first and wrap then, or the attack runs eagerly.
+    """
+    inner = getattr(model, "_orig_mod", model)
+    return unwrap(inner.module) if isinstance(inner, DistributedDataParallel) else model
+
+
+def _writable(buffer: Tensor) -> bool:
+    """Whether a forward pass can write to it in place, which torch refuses for inference and for expanded tensors."""
+    dense = buffer.layout == torch.strided and not buffer.is_inference()
+    return dense and all(stride > 0 or size <= 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """Lend ``model``, unwrapped, in eval mode and without parameter gradients; afterwards all is as before.
+
+    Put back, also when an exception passes through: the training flag of every submodule (by attribute: neither
+    ``train()`` nor ``eval()`` is called, since models override them), ``requires_grad`` of every parameter, the random
+    state of the CPU and of the model's CUDA devices, and buffers. Gradients and autocast are never touched. Nothing
+    waits for the device.
+
+    A model that draws random numbers in eval mode draws those that the next training step will draw. Buffers of torch's
+    own layers do not change in eval mode; the dense ones of other modules are copied before and written back after,
+    which costs two small copies each. Python attributes that a ``forward`` changes are not put back.
+    """
+    net = unwrap(model)
+    training = [(module, module.training) for module in net.modules()]
+    trainable = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in net.modules()
+        if not type(module).__module__.startswith("torch.nn.modules.")
+        for name, buffer in module.named_buffers(recurse=False)
+        if _writable(buffer)
+    ]
+    devices = {tensor.device for tensor in chain(net.parameters(), net.buffers()) if tensor.is_cuda}
+    with torch.random.fork_rng(devices, device_type="cuda"):
+        try:
+            for module, _ in training:
+                module.training = False
+            for parameter, _ in trainable:
+                parameter.requires_grad_(False)
+            yield net
+        finally:
+            for module, flag in training:
+                module.training = flag
+            for parameter, flag in trainable:
+                parameter.requires_grad_(flag)
+            for module, name, buffer, before in buffers:
+                # .data: the same values must not look like a change to a graph that still awaits its backward pass
+                buffer.data.copy_(before)
+                if getattr(module, name) is not buffer:
+                    setattr(module, name, buffer)
+
+
+def cross_entropy(logits: Any, labels: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Cross-entropy per sample, the default loss. Requires logits ``(b, classes)`` of at least two classes."""
+    fix = "Give another kind of output its own loss=..., which maps (output, labels) to (b,)."
+    check_tensor("model output", logits, (len(labels), "classes"), _FLOATS, fix=fix)
+    if logits.shape[1] < 2:
+        fail("model output", "logits of at least two classes", describe(logits), fix)
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def pgd(
+    loss: Callable[[Tensor], Tensor],
+    images: Float[Tensor, "b c h w"],
+    eps: Float[Tensor, "#b #c #h #w"],
+    keys: Int[Tensor, " b"],
+    *,
+    steps: int,
+    relative_alpha: float | None = None,
+    random_start: bool = False,
+    schedule: Schedule = "sign",
+    targeted: bool = False,
+) -> Float[Tensor, "b c h w"]:
+    """Projected gradient ascent on each image's own loss, in the box ``|delta| <= eps`` cut with [0, 1].
+
+    Each image follows the gradient of its own loss only, so its attack does not depend on its neighbours unless the
+    loss itself mixes them. The box holds exactly in float32 and float64, and up to one rounding in half precision. A
+    value outside [0, 1] is never moved further out, and a pixel of zero budget keeps its bits. A NaN gradient is a zero
+    step. Neither ``images`` nor any ``.grad`` is written; gradients of the images alone are computed, also under
+    ``torch.no_grad()``.
+
+    Args:
+        loss: maps images, of the dtype and memory format of ``images``, to one loss per image, ``(b,)``.
+        images: in [0, 1].
+        eps: the budget map, in units of [0, 1].
+        keys: of the samples; read by the random start only.
+        steps: number of gradients taken.
+        relative_alpha: step size as a multiple of the budget map. Default ``2.5 / steps``; fixed by ``"paper"``.
+        random_start: start at a point uniform in the box of ``eps``, before the cut with [0, 1].
+        schedule: ``"sign"``, or ``"paper"``: step t of T is ``eps / T * ((T - t) * sign(g) + t * g / max|g|) / T``,
+            t from 0, with the largest entry taken over the one image (Jin and Rinard's code takes it over the batch).
+        targeted: descend instead.
+
+    Returns:
+        Attacked images, detached, of the dtype and memory format of ``images``.
+
+    Raises:
+        InputError: for shapes and dtypes that do not fit, a loss that is not ``(b,)`` or does not depend on the images,
+            and under ``torch.inference_mode()``.
+
+    Source: Madry et al. 2018; step schedule: Jin and Rinard 2020.
+    """
+    _check_kernel(images, eps, keys, steps, relative_alpha, schedule)
+    rate = 1 / steps if schedule == "paper" else 2.5 / steps if relative_alpha is None else relative_alpha
+    if len(images) == 0:
+        return images.detach().clone()
+    with torch.no_grad():
+        clean = images.clone() if images.is_inference() else images.detach()
+        start = clean.to(torch.promote_types(images.dtype, torch.float32))
+        eps = eps.to(start.dtype)
+        low, high = _box(start, eps)
+        point = start
+        if random_start:
+            noise = uniforms(keys, "attack.start", images[0].numel()).reshape(images.shape)
+            point = (point + eps * (2 * noise - 1)).clamp(low, high)
+        for t in range(steps):
+            gradient = _input_gradient(loss, point, images.dtype, -_LOSS_SCALE if targeted else _LOSS_SCALE)
+            point = (point + rate * eps * _direction(gradient, schedule, t, steps)).clamp(low, high)
+        attacked = torch.where(eps > 0, point.to(images.dtype), clean)
+        return attacked.contiguous(memory_format=_memory_format(images))
+
+
+def _check_kernel(
+    images: Any, eps: Any, keys: Any, steps: Any, relative_alpha: float | None, schedule: Schedule
+) -> None:
+    if torch.is_inference_mode_enabled():
+        fail("attack", "a place where gradients can be taken", "torch.inference_mode()",
+             "Evaluate under torch.no_grad(), or call the attack inside torch.inference_mode(False).")  # fmt: skip
+    check_tensor("images", images, ("b", "c", "h", "w"), _FLOATS, fix="Images are float BCHW in [0, 1].")
+    check_tensor("keys", keys, (len(images),), torch.int64, images.device, fix="One key per image: see sample_keys.")
+    broadcasts = isinstance(eps, Tensor) and eps.ndim == 4 and eps.dtype in _FLOATS and eps.device == images.device
+    if not broadcasts or any(have not in (1, want) for have, want in zip(eps.shape, images.shape, strict=True)):
+        fail("eps", f"a float budget map that broadcasts to {describe(images)}", describe(eps), _EPS_FIX)
+    check_int("steps", steps)
+    check_choice("schedule", schedule, ("sign", "paper"))
+    if relative_alpha is not None:
+        check_number("relative_alpha", relative_alpha, 0)
+        if schedule == "paper":
+            fail("relative_alpha", "None with schedule='paper', which sets the step", describe(relative_alpha))
+
+
+def _box(
+    start: Float[Tensor, "b c h w"], eps: Float[Tensor, "#b #c #h #w"]
+) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+    """Bounds around ``start``: rounded inwards, so that the difference to ``start`` never exceeds ``eps``."""
+    low, high = start - eps, start + eps
+    low = torch.where(start - low > eps, torch.nextafter(low, start), low)
+    high = torch.where(high - start > eps, torch.nextafter(high, start), high)
+    return torch.maximum(low, start.clamp(max=0)), torch.minimum(high, start.clamp(min=1))
+
+
+def _input_gradient(
+    loss: Callable[[Tensor], Tensor], point: Float[Tensor, "b c h w"], dtype: torch.dtype, scale: float
+) -> Float[Tensor, "b c h w"]:
+    with torch.enable_grad():
+        leaf = point.detach().requires_grad_()
+        # a copy, so that a model may begin with an in-place operation
+        losses = loss(leaf.to(dtype, copy=True))
+        check_tensor("loss", losses, (len(point),), _FLOATS, fix="Return one loss per image: reduction='none'.")
+        gradient = None
+        if losses.requires_grad:
+            (gradient,) = torch.autograd.grad(losses, leaf, torch.full_like(losses, scale), allow_unused=True)
+    if gradient is None:
+        fail("loss", "a differentiable function of the images", "a loss without a gradient",
+             "Take no_grad, detach and argmax out of the way from the images to the loss.")  # fmt: skip
+    return torch.nan_to_num(gradient)
+
+
+def _direction(gradient: Float[Tensor, "b c h w"], schedule: Schedule, t: int, steps: int) -> Float[Tensor, "b c h w"]:
+    if schedule == "sign":
+        return gradient.sign()
+    largest = gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
+    return ((steps - t) * gradient.sign() + t * (gradient / largest)) / steps
+
+
+def _memory_format(images: Tensor) -> torch.memory_format:
+    channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """The L-infinity attack of projected gradients, with budgets for object, context and sample.
+
+    Called with a model and a batch, it returns the attacked images. The whole batch is computed whatever ``fraction``
+    says: reading which samples are meant would wait for the device.
+
+    Source: Madry et al. 2018; one step from a random start: Wong et al. 2020.
+    """
+
+    eps: float  # budget, in units of [0, 1]
+    eps_object: float | None = None  # budget where the object's mask is 1; None: eps
+    alpha: float | None = None  # step where the larger budget holds, in proportion elsewhere; None: 2.5 budgets / steps
+    steps: int = 10
+    random_start: bool = True
+    targeted: bool = False  # lower the loss of given targets, instead of raising that of the labels
+    schedule: Schedule = "sign"  # "paper": see pgd; sets the step, so alpha stays None
+    fraction: float = 1.0  # share of the samples attacked, chosen by key; the others keep their bits
+    loss: Callable[[Any, Tensor], Tensor] = cross_entropy  # (model output, labels) to one loss per sample, (b,)
+    autocast: torch.dtype | None = None  # of the attack's forward passes, float32 turns it off; None: as around it
+
+    def __post_init__(self) -> None:
+        check_number("eps", self.eps, 0, 1, _EPS_FIX)
+        if self.eps_object is not None:
+            check_number("eps_object", self.eps_object, 0, 1, _EPS_FIX)
+        if self.alpha is not None:
+            check_number("alpha", self.alpha, 0, fix=_EPS_FIX)
+            if self.schedule == "paper":
+                fail("alpha", "None with schedule='paper', which sets the step", describe(self.alpha))
+        check_int("steps", self.steps)
+        check_choice("schedule", self.schedule, ("sign", "paper"))
+        check_number("fraction", self.fraction, 0, 1)
+        check_choice("autocast", self.autocast, (None, torch.bfloat16, torch.float16, torch.float32))
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "b c h w"],
+        labels: Int[Tensor, " b"],
+        *,
+        keys: Int[Tensor, " b"],
+        mask: Shaped[Tensor, "b 1 h w"] | None = None,
+        targets: Int[Tensor, " b"] | None = None,
+        scale: Float[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        """Attack ``model``, which is left as it was (see :func:`frozen`); guarantees as in :func:`pgd`.
+
+        Args:
+            model: maps images to logits ``(b, classes)``, or to whatever ``loss`` takes; plain, compiled or DDP.
+            images: in [0, 1].
+            labels: true classes.
+            keys: of the samples; they choose the random start and the attacked fraction.
+            mask: 1 on the object, 0 on the context, anything between mixes the budgets; bool or float.
+            targets: the classes to be mistaken for, with ``targeted=True``.
+            scale: factor per sample on its budget.
+
+        Raises:
+            InputError: as :func:`pgd`, and for labels, mask, targets or scale that do not fit.
+        """
+        self._check(model, images, labels, keys, mask, targets, scale)
+        largest = max(self.eps, self.eps_object or 0.0)
+        if largest == 0 or self.fraction == 0:
+            return images.detach().clone()
+        aims = labels if targets is None else targets
+        aims = aims.clone() if aims.is_inference() else aims  # cross-entropy saves them for its backward pass
+        eps = self.budget(images, keys, mask=mask, scale=scale)
+        rate = None if self.alpha is None else self.alpha / largest
+        with frozen(model) as net:
+
+            def loss(x: Tensor) -> Tensor:
+                with self._autocast(images.device):
+                    return self.loss(net(x), aims)
+
+            return pgd(loss, images, eps, keys, steps=self.steps, relative_alpha=rate, schedule=self.schedule,
+                       random_start=self.random_start, targeted=self.targeted)  # fmt: skip
+
+    def budget(
+        self,
+        images: Float[Tensor, "b c h w"],
+        keys: Int[Tensor, " b"],
+        *,
+        mask: Shaped[Tensor, "b 1 h w"] | None = None,
+        scale: Float[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b 1 #h #w"]:
+        """The budget map: ``eps`` off the mask, ``eps_object`` on it, times ``scale``, zero for samples left out.
+
+        Its height and width are 1 where the budget is the same all over the image.
+        """
+        dtype = torch.promote_types(images.dtype, torch.float32)
+        if mask is None or self.eps_object is None:
+            eps = torch.full((len(images), 1, 1, 1), self.eps, dtype=dtype, device=images.device)
+        else:
+            eps = self.eps * (1 - mask.to(dtype)) + self.eps_object * mask.to(dtype)
+        if scale is not None:
+            eps = eps * scale.to(dtype)[:, None, None, None]
+        return eps * chance(keys, "attack.fraction", self.fraction)[:, None, None, None]
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
+        if self.autocast == torch.float32:
+            return torch.autocast(device.type, enabled=False)
+        return torch.autocast(device.type, dtype=self.autocast)
+
+    def _check(self, model: Any, images: Any, labels: Any, keys: Any, mask: Any, targets: Any, scale: Any) -> None:
+        if not isinstance(model, nn.Module):
+            fail("model", "a torch.nn.Module", describe(model), "Attack another function with pgd.")
+        check_tensor("images", images, ("b", "c", "h", "w"), _FLOATS, fix="Images are float BCHW in [0, 1].")
+        b, _, h, w = images.shape
+        check_tensor("labels", labels, (b,), torch.int64, images.device)
+        check_tensor("keys", keys, (b,), torch.int64, images.device, fix="One key per image: see sample_keys.")
+        if mask is not None:
+            check_tensor("mask", mask, (b, 1, h, w), _MASKS, images.device)
+        elif self.eps_object is not None:
+            fail("mask", f"the object's mask ({b}, 1, {h}, {w}), since eps_object is set", "None",
+                 "Pass mask=..., or leave eps_object out.")  # fmt: skip
+        if scale is not None:
+            check_tensor("scale", scale, (b,), _FLOATS, images.device)
+        if self.targeted:
+            check_tensor("targets", targets, (b,), torch.int64, images.device, "A targeted attack needs targets=...")
+        elif targets is not None:
+            fail("targets", "None for an untargeted attack", describe(targets), "Set targeted=True.")
+
+
+def FGSM(*, eps: float, random_start: bool = False, **options: Any) -> PGD:
+    """PGD of one step: the whole budget (Goodfellow et al. 2015), or 1.25 budgets after a random start.
+
+    ``options`` are further fields of :class:`PGD`. Source of the factor: Wong et al. 2020.
+    """
+    attack = PGD(eps=eps, steps=1, random_start=random_start, **options)
+    return replace(attack, alpha=(1.25 if random_start else 1.0) * max(attack.eps, attack.eps_object or 0.0))

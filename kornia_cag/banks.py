@@ -1,0 +1,288 @@
+"""Objects and contexts, loaded once and kept on one device.
+
+``ObjectBank`` holds premultiplied RGBA, so that resampling never mixes in the colour of transparent pixels;
+``ContextBank`` holds RGB. Both hold mip pyramids in uint8. Nothing is read from disk after construction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from kornia.morphology import dilation, erosion
+from torch import Tensor
+
+from kornia_cag import files, procedural
+from kornia_cag.checks import check_int, check_tensor, fail
+from kornia_cag.pyramid import Pyramid, build_pyramid, check_texels
+from kornia_cag.warp import EXTENT
+
+Device = torch.device | str
+
+
+@dataclass(frozen=True, repr=False)
+class ObjectBank:
+    """Cut-out objects with their classes.
+
+    Object ``i`` has class ``labels[i]`` and is kept in ``variants`` stroke thicknesses; variant ``v`` is picture
+    ``i * variants + v`` of the pyramid, sorted from the thickness as drawn to the farthest from it.
+    """
+
+    pyramid: Pyramid
+    labels: Int[Tensor, " n"]
+    classes: tuple[str, ...]
+    variants: int = 1
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | Path,
+        *,
+        size: int = 64,
+        key: str | None = None,
+        on_error: str = "raise",
+        device: Device = "cpu",
+    ) -> "ObjectBank":
+        """Read one RGBA file per class, or one folder per class with several; sorted names are the class names.
+
+        Args:
+            path: the folder.
+            size: texels a side of the finest level, a power of two; twice the canvas is a good choice.
+            key: ``"white"`` makes the white that touches a picture's border transparent, for files without alpha.
+            on_error: ``"skip"`` leaves out bad files with one warning; a class without a good file is an error still.
+            device: where the bank lives.
+
+        Raises:
+            InputError: naming the file that cannot be used and how to mend it.
+        """
+        check_texels("size", size)
+        classes, pictures = files.read_objects(path, key=key, on_error=on_error)
+        stack = torch.stack([_fit(torch.from_numpy(rgba), size) for _, rgba in pictures])
+        return cls._build(stack, torch.tensor([label for label, _ in pictures]), tuple(classes), device)
+
+    @classmethod
+    def from_tensors(
+        cls,
+        images: UInt8[Tensor, "n 4 h w"] | Float[Tensor, "n 4 h w"] | Sequence[Tensor],
+        labels: Int[Tensor, " n"] | Sequence[int] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        size: int = 64,
+        device: Device = "cpu",
+    ) -> "ObjectBank":
+        """Take straight (not premultiplied) RGBA, uint8 or float in [0, 1], of equal or of different sizes.
+
+        Args:
+            images: a batch, or a sequence of ``(4, h, w)``.
+            labels: class per image, 0 to C - 1, each class at least once. Default: one class per image.
+            classes: class names. Default: the numbers.
+            size: texels a side of the finest level, a power of two.
+            device: where the bank lives.
+        """
+        check_texels("size", size)
+        if not len(images):
+            fail("images", "at least one RGBA image", "none")
+        for i, image in enumerate(images):
+            check_tensor(f"images[{i}]", image, (4, "h", "w"), (torch.uint8, torch.float32),
+                         fix="Give straight RGBA; from_folder(key='white') makes alpha.")  # fmt: skip
+        targets = torch.arange(len(images)) if labels is None else torch.as_tensor(labels)
+        check_tensor("labels", targets, (len(images),), (torch.int64, torch.int32))
+        count = len(set(targets.tolist()))
+        if sorted(set(targets.tolist())) != list(range(count)):
+            fail("labels", "class ids 0 to C - 1, each with an object", f"ids {sorted(set(targets.tolist()))}")
+        names = tuple(classes) if classes is not None else tuple(map(str, range(count)))
+        if len(names) != count:
+            fail("classes", f"{count} names", f"{len(names)}")
+        stack = torch.stack([_fit(_to_uint8(image).permute(1, 2, 0).cpu(), size) for image in images])
+        return cls._build(stack, targets.long(), names, device)
+
+    @classmethod
+    def from_glyphs(cls, characters: str, *, size: int = 64, device: Device = "cpu") -> "ObjectBank":
+        """Render one object per character, black, with the font that Pillow carries."""
+        check_texels("size", size)
+        if not characters or len(set(characters)) != len(characters):
+            fail("characters", "at least one character, none twice", repr(characters))
+        stack = torch.stack([_fit(torch.from_numpy(files.glyph(c, 2 * size)), size) for c in characters])
+        return cls._build(stack, torch.arange(len(characters)), tuple(characters), device)
+
+    @classmethod
+    def _build(
+        cls, stack: Float[Tensor, "n 4 s s"], labels: Int[Tensor, " n"], classes: tuple[str, ...], device: Device
+    ) -> "ObjectBank":
+        return cls(build_pyramid(stack.to(device), replicate=False), labels.to(device), classes)
+
+    def with_ink(self, rgb: tuple[int, int, int]) -> "ObjectBank":
+        """The same shapes in one colour, each channel 0 to 255: glyphs and line art are shapes of ink."""
+        if len(rgb) != 3:
+            fail("rgb", "three integers from 0 to 255", repr(rgb))
+        ink = torch.tensor([check_int("rgb", c, 0, 255) for c in rgb], device=self.device)[:, None, None] / 255
+        alpha = self.pyramid.level(0)[:, 3:].float() / 255
+        return replace(self, pyramid=build_pyramid(torch.cat([alpha * ink, alpha], dim=1), replicate=False))
+
+    def with_thickness(self, radii: Sequence[int]) -> "ObjectBank":
+        """Add stroke thicknesses: each object dilated (radius above 0) or eroded (below 0) by a disc.
+
+        Args:
+            radii: texels of the finest level; 0 is the object as drawn and is always kept. The object fills 7/8 of
+                the bank's side, so a radius above ``size / 16`` is refused: it would be cut off at the border.
+
+        Source: grey-scale morphology, Sternberg, 1986; kornia's implementation.
+        """
+        if self.variants != 1:
+            fail("thickness", "a bank without thickness variants", f"{self.variants} variants")
+        room = int(self.size * (1 - EXTENT) / 2)
+        ordered = sorted({0, *(check_int("radii", r, -room, room) for r in radii)}, key=lambda r: (abs(r), r))
+        base = self.pyramid.level(0).float() / 255
+        stack = torch.stack([_thicken(base, r) for r in ordered], dim=1)
+        gone = (stack[:, :, 3] > 0.5).flatten(2).any(dim=2).logical_not()
+        if gone.any():
+            worst = self.classes[int(self.labels[int(gone.any(dim=1).int().argmax())])]
+            fail("radii", "erosions that leave every object something to see", f"{list(radii)}",
+                 f"Class {worst!r} vanishes; use a smaller erosion or a larger size.")  # fmt: skip
+        return replace(self, pyramid=build_pyramid(stack.flatten(0, 1), replicate=False), variants=len(ordered))
+
+    @property
+    def size(self) -> int:
+        """Texels a side of the finest level."""
+        return self.pyramid.size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the bank lives."""
+        return self.pyramid.atlas.device
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: Device) -> "ObjectBank":
+        """The same bank on another device."""
+        return replace(self, pyramid=self.pyramid.to(device), labels=self.labels.to(device))
+
+    def __repr__(self) -> str:
+        thick = f", variants={self.variants}" if self.variants > 1 else ""
+        return (f"ObjectBank(objects={len(self)}, classes={len(self.classes)}{thick}, size={self.size}, "
+                f"device='{self.device}', bytes={self.pyramid.atlas.numel():_})")  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class ContextBank:
+    """Opaque RGB pictures to put objects on; any crop of them will do."""
+
+    pyramid: Pyramid
+
+    @classmethod
+    def from_folder(
+        cls, path: str | Path, *, size: int = 128, on_error: str = "raise", device: Device = "cpu"
+    ) -> "ContextBank":
+        """Read every picture below a folder and keep its central square.
+
+        Raises:
+            InputError: naming the file that cannot be used and how to mend it.
+        """
+        check_texels("size", size)
+        pictures = [_square(torch.from_numpy(rgb), size) for rgb in files.read_contexts(path, on_error=on_error)]
+        return cls(build_pyramid(torch.stack(pictures).to(device), replicate=True))
+
+    @classmethod
+    def from_tensors(
+        cls,
+        images: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"] | Sequence[Tensor],
+        *,
+        size: int = 128,
+        device: Device = "cpu",
+    ) -> "ContextBank":
+        """Take RGB, uint8 or float in [0, 1], of equal or of different sizes; the central square is kept."""
+        check_texels("size", size)
+        if not len(images):
+            fail("images", "at least one RGB image", "none")
+        for i, image in enumerate(images):
+            check_tensor(f"images[{i}]", image, (3, "h", "w"), (torch.uint8, torch.float32))
+        stack = torch.stack([_square(_to_uint8(image).permute(1, 2, 0).cpu(), size) for image in images])
+        return cls(build_pyramid(stack.to(device), replicate=True))
+
+    @classmethod
+    def procedural(
+        cls, kind: str = "mix", *, count: int = 512, size: int = 64, seed: int = 0, device: Device = "cpu"
+    ) -> "ContextBank":
+        """Make contexts from nothing, so that training needs no photo at all.
+
+        Args:
+            kind: ``"solid"``, ``"gradient"``, ``"noise"`` (smooth, several octaves), ``"pixel"`` (noise), ``"stripes"``
+                (and checks), or ``"mix"``.
+            count: how many.
+            size: texels a side, a power of two.
+            seed: of the pictures.
+            device: where the bank lives.
+        """
+        check_texels("size", size)
+        return cls(build_pyramid(procedural.render(kind, count, size, seed).to(device), replicate=True))
+
+    def __add__(self, other: "ContextBank") -> "ContextBank":
+        """Both banks' contexts in one; sizes and devices must agree."""
+        if not isinstance(other, ContextBank):
+            return NotImplemented
+        if (self.size, self.device) != (other.size, other.device):
+            fail("contexts", f"a bank of size {self.size} on {self.device}", f"size {other.size} on {other.device}",
+                 "Load both with the same size and device.")  # fmt: skip
+        return ContextBank(replace(self.pyramid, atlas=torch.cat([self.pyramid.atlas, other.pyramid.atlas])))
+
+    @property
+    def size(self) -> int:
+        """Texels a side of the finest level."""
+        return self.pyramid.size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the bank lives."""
+        return self.pyramid.atlas.device
+
+    def __len__(self) -> int:
+        return len(self.pyramid)
+
+    def to(self, device: Device) -> "ContextBank":
+        """The same bank on another device."""
+        return ContextBank(self.pyramid.to(device))
+
+    def __repr__(self) -> str:
+        return (f"ContextBank(contexts={len(self)}, size={self.size}, device='{self.device}', "
+                f"bytes={self.pyramid.atlas.numel():_})")  # fmt: skip
+
+
+def _to_uint8(image: Tensor) -> UInt8[Tensor, "c h w"]:
+    return image if image.dtype == torch.uint8 else (image * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _fit(rgba: UInt8[Tensor, "h w 4"], size: int) -> Float[Tensor, "4 s s"]:
+    """Premultiply, cut to what is seen, and fit the longest side into :data:`EXTENT` of a square."""
+    straight = rgba.permute(2, 0, 1).float() / 255
+    picture = torch.cat([straight[:3] * straight[3:], straight[3:]])
+    seen = straight[3] > 0.02
+    if not seen.any():
+        fail("images", "an object with alpha above 0 somewhere", "alpha 0 everywhere")
+    rows, columns = seen.any(dim=1).nonzero()[:, 0], seen.any(dim=0).nonzero()[:, 0]
+    picture = picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    height, width = picture.shape[1:]
+    inner = round(size * EXTENT)
+    h, w = (max(1, round(inner * side / max(height, width))) for side in (height, width))
+    picture = F.interpolate(picture[None], (h, w), mode="bilinear", antialias=True)[0].clamp(0, 1)
+    top, left = (size - h) // 2, (size - w) // 2
+    return F.pad(picture, (left, size - w - left, top, size - h - top))
+
+
+def _square(rgb: UInt8[Tensor, "h w 3"], size: int) -> UInt8[Tensor, "3 s s"]:
+    """The central square, resized."""
+    height, width = rgb.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = rgb[top : top + side, left : left + side].permute(2, 0, 1)[None].float()
+    return F.interpolate(square, (size, size), mode="bilinear", antialias=True)[0].round().clamp(0, 255).byte()
+
+
+def _thicken(picture: Float[Tensor, "n 4 s s"], radius: int) -> Float[Tensor, "n 4 s s"]:
+    if radius == 0:
+        return picture
+    place = torch.arange(-abs(radius), abs(radius) + 1, device=picture.device)
+    disc = (place[None, :] ** 2 + place[:, None] ** 2 <= radius**2 + 0.5).float()
+    return (dilation if radius > 0 else erosion)(picture, disc).clamp(0, 1)

@@ -1,0 +1,98 @@
+"""Input checks, and the wording of every error that a user can cause.
+
+Every message reads ``argument: expected X, got Y. Fix.`` Checks look at shape, dtype and device, never at the values of
+a tensor, so that none of them waits for the device.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class InputError(ValueError):
+    """A user's mistake, worded so that the user can mend it."""
+
+
+def describe(value: Any) -> str:
+    """Say what ``value`` is in a few words: dtype and shape of an array, else its ``repr``, shortened."""
+    if isinstance(value, Tensor):
+        where = "" if value.device.type == "cpu" else f" on {value.device}"
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}{where}"
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} array {value.shape}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def fail(argument: str, expected: str, got: str, fix: str = "") -> NoReturn:
+    """Raise :class:`InputError` in the one wording."""
+    raise InputError(f"{argument}: expected {expected}, got {got}." + (f" {fix}" if fix else ""))
+
+
+def check_tensor(
+    argument: str,
+    value: Any,
+    shape: Sequence[int | str],
+    dtype: torch.dtype | Sequence[torch.dtype] | None = None,
+    device: torch.device | None = None,
+    fix: str = "",
+) -> None:
+    """Require a tensor of the given shape: an int is an exact size, a name matches any size and must repeat equal.
+
+    Raises:
+        InputError: for another type, rank, size, dtype or device.
+    """
+    dtypes = (dtype,) if isinstance(dtype, torch.dtype) else tuple(dtype or ())
+    names = " or ".join(str(d).removeprefix("torch.") for d in dtypes) or "tensor"
+    expected = f"{names} ({', '.join(map(str, shape))})" + (f" on {device}" if device is not None else "")
+    if not isinstance(value, Tensor) or value.ndim != len(shape) or (dtypes and value.dtype not in dtypes):
+        fail(argument, expected, describe(value), fix)
+    seen: dict[str, int] = {}
+    for want, have in zip(shape, value.shape, strict=True):
+        if have != (want if isinstance(want, int) else seen.setdefault(want, have)):
+            fail(argument, expected, describe(value), fix)
+    if device is not None and value.device != device:
+        fail(argument, expected, f"{describe(value)} on {value.device}", fix or f"Move it with .to('{device}').")
+
+
+def check_int(argument: str, value: Any, low: int = 1, high: int | None = None, fix: str = "") -> int:
+    """Require an integer in ``[low, high]`` and return it as ``int``."""
+    integral = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not integral or value < low or (high is not None and value > high):
+        fail(argument, f"an integer of at least {low}" + (f" and at most {high}" if high is not None else ""),
+             describe(value), fix)  # fmt: skip
+    return int(value)
+
+
+def check_number(argument: str, value: Any, low: float = -np.inf, high: float = np.inf, fix: str = "") -> float:
+    """Require a finite real number in ``[low, high]`` and return it as ``float``."""
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not real or not np.isfinite(value) or not low <= value <= high:
+        fail(argument, f"a number in [{low:g}, {high:g}]", describe(value), fix)
+    return float(value)
+
+
+def check_range(argument: str, value: Any, low: float = -np.inf, high: float = np.inf, fix: str = "") -> None:
+    """Require a pair ``(low, high)`` of finite numbers in order, inside the given limits."""
+    pair = isinstance(value, tuple | list) and len(value) == 2
+    real = pair and all(isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v) for v in value)
+    if not real or not low <= value[0] <= value[1] <= high:
+        fail(argument, f"a pair (low, high) with {low:g} <= low <= high <= {high:g}", describe(value), fix)
+
+
+def check_choice(argument: str, value: Any, choices: Sequence[Any], fix: str = "") -> None:
+    """Require one of ``choices``."""
+    if value not in choices:
+        fail(argument, "one of " + ", ".join(map(repr, choices)), describe(value), fix)
+
+
+def check_size(argument: str, value: Any) -> tuple[int, int]:
+    """Require one positive integer or a pair ``(height, width)``, and return the pair."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = (value, value)
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        fail(argument, "a positive integer or (height, width)", describe(value))
+    return check_int(argument, value[0]), check_int(argument, value[1])

@@ -1,0 +1,141 @@
+"""``Composer``: ids and keys to a ``Scene``. The stages of one batch stand in the order of :meth:`Composer.__call__`."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.blend import BlendMode, blend
+from kornia_cag.checks import check_choice, check_number, check_range, check_size, check_tensor, fail
+from kornia_cag.photometric import CameraRange, ColorRange, photograph, recolor
+from kornia_cag.pose import Framing, PoseRange, homographies
+from kornia_cag.pyramid import sample_pyramid
+from kornia_cag.randomness import chance, uniform
+from kornia_cag.warp import canvas_points, mask_boxes, warp
+
+
+@dataclass(frozen=True)
+class Scene:
+    """``b`` finished composites and what is known about them."""
+
+    images: Float[Tensor, "b 3 h w"]  # in [0, 1]
+    labels: Int[Tensor, " b"]
+    masks: Float[Tensor, "b 1 h w"]  # the object's warped alpha, in [0, 1]
+    boxes: Float[Tensor, "b 4"]  # half-open xyxy, pixels, of alpha above one half
+    objects: Int[Tensor, " b"]
+    contexts: Int[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Earlier composites that serve as contexts in the slots where ``use`` is true."""
+
+    images: Float[Tensor, "b 3 h w"]
+    use: Bool[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class SceneRange:
+    """Everything that varies from scene to scene, and how the two layers are blended."""
+
+    pose: PoseRange = field(default_factory=PoseRange)
+    framing: Framing | None = None  # canonical framing, after the pose
+    crop: tuple[float, float] = (0.4, 1.0)  # part of the context that is seen, as a share of its side
+    color: ColorRange = field(default_factory=ColorRange)  # the light of the scene: object and fresh context alike
+    object_color: ColorRange | None = None  # the object's own, before the light: faded paint, another printer
+    camera: CameraRange = field(default_factory=CameraRange)
+    blend: BlendMode = "over"
+    opacity: float = 2 / 3  # of the object, for blend="average"
+
+    def __post_init__(self) -> None:
+        check_range("crop", self.crop, 0.01, 1)
+        check_choice("blend", self.blend, ("over", "hard", "average"))
+        check_number("opacity", self.opacity, 0, 1)
+
+
+@dataclass(frozen=True)
+class Composer:
+    """Composes batches of scenes of ``size = (height, width)`` pixels from two banks on one device."""
+
+    objects: ObjectBank
+    contexts: ContextBank
+    size: tuple[int, int]
+    ranges: SceneRange = field(default_factory=SceneRange)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", check_size("size", self.size))
+        if self.objects.device != self.contexts.device:
+            fail("contexts", f"a bank on {self.objects.device}, where the objects are", f"one on {self.contexts.device}",
+                 f"Move it with contexts.to('{self.objects.device}').")  # fmt: skip
+
+    def __call__(
+        self,
+        objects: Int[Tensor, " b"],
+        contexts: Int[Tensor, " b"],
+        keys: Int[Tensor, " b"],
+        strength: Float[Tensor, " b"] | None = None,
+        earlier: Earlier | None = None,
+    ) -> Scene:
+        """Compose one scene per row.
+
+        Args:
+            objects: object ids.
+            contexts: context ids.
+            keys: see :func:`kornia_cag.randomness.sample_keys`; all else is drawn from them.
+            strength: how far every drawn value moves from neutral, in [0, 1]. Default 1.
+            earlier: composites to use in place of bank contexts.
+
+        Returns:
+            Scenes; each is a function of its own row alone, whatever else the batch holds.
+        """
+        for name, ids in (("objects", objects), ("contexts", contexts), ("keys", keys)):
+            check_tensor(name, ids, ("b",), torch.int64, self.objects.device)
+        strength = torch.ones(len(keys), device=keys.device) if strength is None else strength
+        camera = self.ranges.camera.sample(keys, strength)
+        light = self.ranges.color.sample(keys, strength, "color")
+
+        layer = self._place(objects, keys, strength, camera.coarser)
+        alpha = layer[:, 3:]
+        ink = layer[:, :3]
+        if self.ranges.object_color is not None:
+            ink = recolor(ink, self.ranges.object_color.sample(keys, strength, "object_color"), alpha)
+        ink = recolor(ink, light, alpha)
+        behind = recolor(self._crop(contexts, keys, camera.coarser), light)
+        if earlier is not None:  # an earlier composite was lit when it was made
+            behind = torch.where(earlier.use[:, None, None, None], earlier.images, behind)
+        images = blend(torch.cat([ink, alpha], dim=1), behind, self.ranges.blend, self.ranges.opacity)
+        images = photograph(images, camera, keys)
+        return Scene(images, self.objects.labels[objects], alpha, mask_boxes(alpha), objects, contexts)
+
+    def _place(
+        self, objects: Int[Tensor, " b"], keys: Int[Tensor, " b"], strength: Float[Tensor, " b"],
+        coarser: Float[Tensor, " b"],
+    ) -> Float[Tensor, "b 4 h w"]:  # fmt: skip
+        """Draw each object in its pose on an empty canvas."""
+        pose = self.ranges.pose.sample(keys, strength)
+        variant = (pose.variant * self.objects.variants).long().clamp(max=self.objects.variants - 1)
+        pictures = objects * self.objects.variants + variant
+        homography = homographies(pose, self.size)
+        if self.ranges.framing is not None:
+            draft = warp(self.objects.pyramid, pictures, homography, pose.waves, pose.holes, 0 * coarser, self.size)
+            points = canvas_points(self.size, keys.device).flatten(0, 1).expand(len(keys), -1, -1)
+            homography = self.ranges.framing.apply(homography, points, draft[:, 3].flatten(1), self.size)
+        return warp(self.objects.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size)
+
+    def _crop(
+        self, contexts: Int[Tensor, " b"], keys: Int[Tensor, " b"], coarser: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Read a random crop of each context with the canvas's aspect ratio, mirrored half of the time."""
+        height, width = self.size
+        share = uniform(keys, "context.crop", *self.ranges.crop) / max(self.size)
+        mirror = 1 - 2 * chance(keys, "context.mirror", 0.5).float()
+        x = 0.5 + (1 - share * width) * (uniform(keys, "context.x") - 0.5)
+        y = 0.5 + (1 - share * height) * (uniform(keys, "context.y") - 0.5)
+        points = canvas_points(self.size, keys.device)
+        read_x = x[:, None, None] + (mirror * share)[:, None, None] * (points[..., 0] - 0.5 * width)
+        read_y = y[:, None, None] + share[:, None, None] * (points[..., 1] - 0.5 * height)
+        pyramid = self.contexts.pyramid
+        level = (torch.log2(share * pyramid.size) + coarser).round().clamp(0, pyramid.levels - 1).long()
+        return sample_pyramid(pyramid, contexts, torch.stack([read_x, read_y], dim=-1), level)

@@ -1,0 +1,67 @@
+"""Small image classifiers for the recipes. Normalisation is part of the model, so attacks see raw [0, 1] pictures."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Standardize(nn.Module):
+    """Subtract each picture's own mean and divide by its own standard deviation, over all channels and pixels.
+
+    Takes away exposure and haze, so that dark pictures look like bright ones to what follows.
+
+    Args:
+        grey: average the channels first and return one channel.
+        floor: added to the variance, so that a flat picture stays flat.
+    """
+
+    def __init__(self, grey: bool = False, floor: float = 4e-4) -> None:
+        super().__init__()
+        self.grey, self.floor = grey, floor
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """Standardise a batch; ``d`` is 1 for ``grey``, else ``c``."""
+        images = images.float()
+        if self.grey:
+            images = images.mean(dim=1, keepdim=True)
+        mean = images.mean(dim=(1, 2, 3), keepdim=True)
+        variance = ((images - mean) ** 2).mean(dim=(1, 2, 3), keepdim=True)
+        return (images - mean) / (variance + self.floor).sqrt()
+
+
+def convnet(classes: int, size: int, *, width: int = 32, grey: bool = False, dropout: float = 0.3) -> nn.Sequential:
+    """A plain convolutional classifier: stride 2 three times, width doubling, standardised input.
+
+    Args:
+        classes: number of classes.
+        size: canvas side, pixels; at least 16.
+        width: channels of the first layer.
+        grey: look at brightness alone.
+        dropout: before the last layer.
+    """
+
+    def layer(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
+        convolution = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
+        return [convolution, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+
+    w, side = width, -(-size // 8)
+    return nn.Sequential(
+        Standardize(grey),
+        *layer(1 if grey else 3, w, 1),
+        *layer(w, 2 * w, 2),
+        *layer(2 * w, 2 * w, 1),
+        *layer(2 * w, 4 * w, 2),
+        *layer(4 * w, 4 * w, 1),
+        *layer(4 * w, 8 * w, 2),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(8 * w * side * side, classes),
+    )
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the hardware multiplies it natively, else ``None``."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.bfloat16 if device.type == "cpu" and native() else None

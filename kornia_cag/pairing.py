@@ -1,0 +1,375 @@
+"""``PairSampler``: which object meets which context, balanced, sharded, resumable. Indices only, no image needed.
+
+Each epoch is a random bipartite graph without double edges; its edges are the epoch's samples. A sparse graph is a
+random stub matching (the configuration model) whose few double edges are swapped away. A dense one, or one where the
+swaps do not come to an end, is a cyclic graph randomised by curveball trades, which is valid at every step. Memory
+grows with the edges, never with objects x contexts.
+"""
+
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from kornia_cag.checks import check_int, describe, fail
+
+COLUMNS = ("object", "context", "index", "epoch", "seed")
+
+_LOW = 0xFFFFFFFF
+_EPOCH_LENGTH = 100_000  # samples: up to here an epoch is made longer to make all degrees exact
+_EDGES, _OBJECTS, _CONTEXTS, _SLOTS = range(4)  # streams of randomness
+
+
+def _generator(stream: int, *counters: int) -> np.random.Generator:
+    # Two words per counter: different counters can then never spell the same seed.
+    return np.random.default_rng([stream, *(word for c in counters for word in (c & _LOW, c >> 32))])
+
+
+def _match(
+    objects: Int64[np.ndarray, " e"], stubs: Int64[np.ndarray, " e"], num_contexts: int, rng: np.random.Generator
+) -> Int64[np.ndarray, " e"] | None:
+    """Give every object stub a random context stub, then swap double edges with random others.
+
+    Returns:
+        One context per entry of ``objects``, or None where the swaps left double edges.
+    """
+    contexts = rng.permutation(stubs)
+    for _ in range(40):
+        keys = objects * num_contexts + contexts
+        order = keys.argsort()
+        keys = keys[order]
+        double = order[1:][keys[1:] == keys[:-1]]
+        if not double.size:
+            return contexts
+        mate = rng.choice(len(keys), double.size, replace=False)
+        made = num_contexts * np.stack([objects[double], objects[mate]]) + np.stack([contexts[mate], contexts[double]])
+        absent = keys[np.minimum(np.searchsorted(keys, made), len(keys) - 1)] != made
+        _, inverse, counts = np.unique(made, return_inverse=True, return_counts=True)
+        alone = counts[inverse].reshape(made.shape) == 1
+        good = (absent & alone).all(axis=0) & ~np.isin(mate, double)
+        one, other = double[good], mate[good]
+        contexts[one], contexts[other] = contexts[other], contexts[one]
+    return None
+
+
+def _trade(
+    degrees: Int64[np.ndarray, " n"], cycle: Int64[np.ndarray, " c"], rng: np.random.Generator
+) -> Int64[np.ndarray, " e"]:
+    """Deal the contexts to the objects in turn, then let random pairs of objects trade what only one of them has.
+
+    Dealing gives an object consecutive contexts of ``cycle``, which differ as its degree is at most ``len(cycle)``.
+    Source: Carstens, Berger and Strona, "Curveball: a new generation of sampling algorithms for graphs with fixed
+    degree sequence", 2016; all objects trading at once: Carstens et al., 2018.
+    """
+    n, bits = len(degrees), len(cycle).bit_length()
+    spare = 62 - n.bit_length()
+    rest = int(degrees.sum()) % len(cycle)
+    cycle = np.concatenate([rng.permutation(cycle[:rest]), rng.permutation(cycle[rest:])])
+    dealt = rng.permutation(n)
+    objects, contexts = np.repeat(dealt, degrees[dealt]), np.resize(cycle, degrees.sum())
+    complete = len(objects) == n * len(cycle)
+    for _ in range(0 if complete else 8 + 2 * n.bit_length()):
+        guest = rng.permutation(n)  # the guests of seats 2p and 2p + 1 trade
+        seat = np.argsort(guest)[objects]
+        # The seat's side rides in the lowest bit of both sorts, so that plain sorts do instead of index sorts.
+        keys = np.sort((((seat >> 1) << bits | contexts) << 1) | (seat & 1))
+        shared = keys[1:] >> 1 == keys[:-1] >> 1
+        single = np.ones(len(keys), bool)
+        single[1:] &= ~shared
+        single[:-1] &= ~shared
+        own = keys[single]
+        lots = rng.integers(1 << spare, size=len(own)) | (own >> (bits + 1)) << spare
+        lots = np.sort(lots & ~np.int64(1) | own & 1)
+        keys[single] = own & ~np.int64(1) | lots & 1
+        objects = guest[(keys >> (bits + 1)) << 1 | keys & 1]
+        contexts = (keys >> 1) & ((1 << bits) - 1)
+    edges: Int64[np.ndarray, " e"] = np.sort(objects << 32 | contexts)
+    return edges
+
+
+def biregular(
+    degrees: Int64[np.ndarray, " n"], cycle: Int64[np.ndarray, " c"], rng: np.random.Generator
+) -> Int64[np.ndarray, " e"]:
+    """A random bipartite graph without double edges.
+
+    Args:
+        degrees: contexts per object, each at most ``len(cycle)``.
+        cycle: all contexts in some order; those first in it get one edge more where the counts do not divide.
+        rng: the only source of randomness.
+
+    Returns:
+        Edges as ``object << 32 | context``, sorted by object.
+    """
+    if degrees.max() * 8 <= len(cycle):
+        objects = np.repeat(np.arange(len(degrees)), degrees)
+        contexts = _match(objects, np.resize(cycle, len(objects)), len(cycle), rng)
+        if contexts is not None:
+            edges: Int64[np.ndarray, " e"] = objects << 32 | contexts
+            return edges
+    return _trade(degrees, cycle, rng)
+
+
+def _default_samples(sizes: Int64[np.ndarray, " k"], num_contexts: int, most: int) -> int:
+    classes, limit = len(sizes), max(_EPOCH_LENGTH, 2 * num_contexts)
+    objects_exact = math.lcm(*set(sizes.tolist()))
+    all_exact = math.lcm(objects_exact, num_contexts // math.gcd(num_contexts, classes))
+    every_context = -(-num_contexts // classes)
+    for samples in (all_exact, -(-every_context // objects_exact) * objects_exact):
+        if classes * samples <= limit and samples <= most:
+            return samples
+    return min(max(every_context, min(int(sizes.max()), limit // classes)), most)
+
+
+def _class_labels(labels: Any) -> Int64[np.ndarray, " n"]:
+    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.ndim != 1 or not array.size or not np.issubdtype(array.dtype, np.integer):
+        fail("labels", "one integer class per object", describe(labels), "Pass the labels of an ObjectBank.")
+    found = np.unique(array)
+    if found[0] < 0 or found[-1] != len(found) - 1:
+        missing = np.setdiff1d(np.arange(len(found) + 1), found)[:3].tolist()
+        got = f"class {found[0]}" if found[0] < 0 else f"none of class {', '.join(map(str, missing))}"
+        fail("labels", f"classes 0 to {max(found[-1], 0)}, each with an object", got,
+             "Number the classes from 0 without gaps.")  # fmt: skip
+    return array.astype(np.int64)
+
+
+def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if (rank is None) != (world_size is None):
+        fail("rank", "rank and world_size together", f"rank={rank}, world_size={world_size}", "Pass both or neither.")
+    if rank is None or world_size is None:
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return 0, 1
+        rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    world_size = check_int("world_size", world_size)
+    return check_int("rank", rank, 0, world_size - 1), world_size
+
+
+class PairRows(Dataset[Tensor]):
+    """The data set of a :class:`PairSampler`: gives back the rows that it is asked for, a whole batch at a time."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, row: Int[Tensor, "5"]) -> Int[Tensor, "5"]:
+        return row
+
+    def __getitems__(self, rows: Int[Tensor, "b 5"]) -> Int[Tensor, "b 5"]:
+        """The rows themselves: no Python per sample."""
+        return rows
+
+
+class PairSampler(Sampler[Tensor]):
+    """Batches of (object, context) pairs: the edges of one random biregular graph per epoch, in class-balanced order.
+
+    Use it as ``DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...)``. A batch is an int64 tensor ``(b, 5)``
+    on the CPU with the columns :data:`COLUMNS`; a row says all about a sample: whatever is random later is a function
+    of its seed, epoch and index.
+
+    Within an epoch no pair comes twice. Every class has exactly ``samples_per_class`` samples; its objects share them
+    with degrees that differ by at most one. So do the contexts' degrees. All are equal where the counts divide. An
+    object meets every context with the same probability, and the objects of a class are alike. In any run of
+    consecutive sample indices the class counts differ by at most one.
+
+    In the long run, too, over the epochs 0 to e together, the totals of any two contexts differ by at most one, and so
+    do those of any two objects of a class: with E samples per epoch, epoch e takes the places ``[e * E, (e + 1) * E)``
+    of a cycle through all contexts in random order. The order is redrawn whenever the end of an epoch meets that of
+    the cycle, so that no object is tied to contexts of its own rhythm. The objects of a class take turns likewise.
+
+    Sample index ``i`` is the same pair for any batch size and rank. Global batch ``t`` covers ``batch_size *
+    world_size`` indices, of which every rank takes an equal, contiguous part. The rows of a batch are shuffled, so that
+    a slot sees changing classes.
+
+    Finishing an iteration advances the epoch by one, so a plain loop over a loader gets fresh pairs; one that is broken
+    off starts its epoch over, unless its state was saved and loaded. (Worker processes run ahead: with them an epoch is
+    finished when its last batch is drawn.) :meth:`set_epoch` takes any epoch without those before it. The state is
+    exact for this sampler and, with workers too, for torchdata's ``StatefulDataLoader``, which saves it; beside a plain
+    DataLoader with workers it counts the batches drawn ahead.
+
+    Args:
+        labels: class of each object (an object's id is its place), every class from 0 to the highest.
+        num_contexts: how many contexts there are.
+        batch_size: rows per batch and rank.
+        seed: of all pairs, in ``[0, 2^62)``.
+        samples_per_class: of one epoch. By default the smallest number that makes all degrees equal, if the epoch then
+            has at most ``max(100_000, 2 * num_contexts)`` samples; else the smallest that uses every context and makes
+            the degrees equal within each class, under the same limit; else one that uses every context and, within
+            that limit, every object.
+        rank: of this process; by default from ``torch.distributed`` where that is initialised, else 0.
+        world_size: number of processes, likewise.
+        drop_last: leave out the last global batch if it is not full, instead of sharing it among the ranks. What is
+            said above of whole epochs then holds before leaving out.
+
+    Raises:
+        InputError: for labels with gaps, sizes that cannot be, or ranks that cannot share an epoch equally.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor | NDArray[Any] | Sequence[int],
+        num_contexts: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        samples_per_class: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__()
+        classes = _class_labels(labels)
+        self._order: NDArray[np.int64] = np.argsort(classes, kind="stable")  # objects, class by class
+        self._sizes: NDArray[np.int64] = np.bincount(classes)
+        self._labels_crc = zlib.crc32(classes.tobytes())
+        self.num_contexts = check_int("num_contexts", num_contexts, 1, 2**31 - 1)
+        self.batch_size = check_int("batch_size", batch_size)
+        self.seed = check_int("seed", seed, 0, 2**62 - 1)
+        self.rank, self.world_size = _place(rank, world_size)
+        self.drop_last = drop_last
+        self._most = int(self._sizes.min()) * self.num_contexts
+        if samples_per_class is None:
+            samples_per_class = _default_samples(self._sizes, self.num_contexts, self._most)
+        fix = f"The smallest class has {self._most} different pairs: pass samples_per_class={self._most} or less."
+        self.samples_per_class = check_int("samples_per_class", samples_per_class, 1, self._most, fix)
+        self.samples = self.samples_per_class * len(self._sizes)
+        self._check_shares()
+        self._epoch = self._start = self._next = self._turn = 0
+
+    def _check_shares(self) -> None:
+        classes, step = len(self._sizes), self.world_size // math.gcd(self.world_size, len(self._sizes))
+        if self.samples_per_class % step:
+            up = -(-self.samples_per_class // step) * step
+            better = up if up <= self._most else self._most // step * step
+            fail("world_size", f"a divisor of the {self.samples} samples per epoch", str(self.world_size),
+                 f"Pass samples_per_class={better} ({better * classes} samples)." if better else
+                 f"Each of the {classes} classes has at most {self._most} pairs: use fewer ranks.")  # fmt: skip
+        if not len(self):
+            fail("drop_last", "at least one whole batch per epoch",
+                 f"{self.samples} samples for {self.world_size} x {self.batch_size}",
+                 "Take a smaller batch_size, a larger samples_per_class, or drop_last=False.")  # fmt: skip
+
+    @property
+    def dataset(self) -> PairRows:
+        """What a DataLoader takes as its data set; its length is the samples per epoch of all ranks."""
+        return PairRows(self.samples)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration goes through."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to ``epoch``; a place within this epoch that was just loaded is kept, any other epoch begins anew."""
+        self._start = self._start if check_int("epoch", epoch, 0, 2**62 - 1) == self._epoch else 0
+        self._epoch, self._next = int(epoch), self._start
+        self._turn += 1
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.samples, self.batch_size * self.world_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self._next = self._start
+        return self._batches()
+
+    def _batches(self) -> Iterator[Tensor]:
+        # The place to start from is taken at the first batch: a DataLoader asks for several iterators and uses one.
+        self._turn += 1
+        turn, epoch, first, self._start = self._turn, self._epoch, self._start, 0
+        edges = self._edges(epoch)
+        for batch in range(first, len(self)):
+            rows = self._rows(edges, epoch, batch)
+            if turn == self._turn:
+                self._next = batch + 1
+            yield rows
+        if turn == self._turn:
+            self._epoch, self._next = epoch + 1, 0
+
+    def _rows(self, edges: Int64[np.ndarray, " e"], epoch: int, batch: int) -> Int[Tensor, "b 5"]:
+        start = batch * self.batch_size * self.world_size
+        count = min(self.batch_size, (self.samples - start) // self.world_size)
+        start += self.rank * count
+        index = start + _generator(_SLOTS, self.seed, epoch, start).permutation(count)
+        rows = np.empty((count, len(COLUMNS)), np.int64)
+        edge = edges[index]
+        rows[:, 0], rows[:, 1], rows[:, 2] = edge >> 32, edge & _LOW, index
+        rows[:, 3], rows[:, 4] = epoch, self.seed
+        return torch.from_numpy(rows)
+
+    def pairs(self, epoch: int | None = None) -> Int[Tensor, "e 2"]:
+        """Object and context of every sample of an epoch (by default the current), all ranks, by sample index."""
+        edges = self._edges(self._epoch if epoch is None else check_int("epoch", epoch, 0, 2**62 - 1))
+        return torch.from_numpy(np.stack([edges >> 32, edges & _LOW], axis=1))
+
+    def _edges(self, epoch: int) -> Int64[np.ndarray, " e"]:
+        """The epoch's samples by index, as ``object << 32 | context``."""
+        rng = _generator(_EDGES, self.seed, epoch)
+        edges = biregular(self._degrees(epoch), self._cycle(epoch), rng)
+        by_class = rng.permuted(edges.reshape(len(self._sizes), -1), axis=1)
+        edges = by_class[rng.permutation(len(by_class))].T.ravel()
+        named: Int64[np.ndarray, " e"] = self._order[edges >> 32] << 32 | edges & _LOW
+        return named
+
+    def _cycle(self, epoch: int) -> Int64[np.ndarray, " c"]:
+        """The contexts, those that get one edge more in this epoch first."""
+        n = self.num_contexts
+        block = epoch // (n // math.gcd(n, self.samples))
+        order = _generator(_CONTEXTS, self.seed, block).permutation(n)
+        return np.roll(order, -(epoch * self.samples % n))
+
+    def _degrees(self, epoch: int) -> Int64[np.ndarray, " n"]:
+        """Contexts per object, class by class; classes of one size are done together."""
+        samples, starts = self.samples_per_class, np.cumsum(self._sizes) - self._sizes
+        degrees = np.repeat(samples // self._sizes, self._sizes)
+        for size in np.unique(self._sizes).tolist():
+            block = epoch // (size // math.gcd(size, samples))
+            members = starts[self._sizes == size][:, None] + np.arange(size)
+            turns = _generator(_OBJECTS, self.seed, block, size).permuted(members, axis=1)
+            degrees[turns[:, (epoch * samples % size + np.arange(samples % size)) % size]] += 1
+        return degrees
+
+    def _configuration(self) -> dict[str, int]:
+        return {"labels_crc": self._labels_crc, "num_contexts": self.num_contexts, "seed": self.seed,
+                "samples_per_class": self.samples_per_class, "batch_size": self.batch_size,
+                "world_size": self.world_size, "drop_last": int(self.drop_last)}  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch, next batch and configuration: plain integers, the same on every rank."""
+        return {"epoch": self._epoch, "batch": self._next, "configuration": self._configuration()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was taken.
+
+        Raises:
+            InputError: for the state of a sampler that was built otherwise.
+        """
+        if not isinstance(state, dict) or not {"epoch", "batch", "configuration"} <= set(state):
+            fail("state", "the state_dict of a PairSampler", describe(state))
+        for name, mine in self._configuration().items():
+            if (saved := state["configuration"].get(name)) != mine:
+                fail("state", f"the state of a sampler with {name}={mine}", f"{name}={saved}",
+                     "Build the sampler as the saved one was built.")  # fmt: skip
+        batch = check_int("state['batch']", state["batch"], 0, len(self))
+        self._epoch = check_int("state['epoch']", state["epoch"], 0, 2**62 - 1)
+        self._start = self._next = batch
+        self._turn += 1
+
+    def __repr__(self) -> str:
+        low = (self.samples_per_class // self._sizes).min()
+        high = -(-self.samples_per_class // self._sizes.min())
+        fewest, most = self.samples // self.num_contexts, -(-self.samples // self.num_contexts)
+        return (f"PairSampler({len(self._order)} objects of {len(self._sizes)} classes, {self.num_contexts} contexts; "
+                f"{self.samples} samples per epoch, {self.samples_per_class} per class, "
+                f"in {len(self)} batches of {self.batch_size}; "
+                f"contexts per object {low}{f' to {high}' if high > low else ''}, "
+                f"objects per context {fewest}{f' to {most}' if most > fewest else ''}; "
+                f"seed={self.seed}, epoch={self._epoch}, rank {self.rank} of {self.world_size})")  # fmt: skip

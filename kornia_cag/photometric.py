@@ -1,0 +1,187 @@
+"""Light and camera: ``ColorRange`` → ``Color`` for a layer, ``CameraRange`` → ``Camera`` for the finished composite.
+
+All of a layer's colour operations fold into one affine colour matrix and one illumination plane; all blurs fold into
+one point-spread function per sample. Colours are treated as linear numbers in [0, 1].
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from kornia.enhance import jpeg_codec_differentiable
+from kornia.filters import filter2d
+from torch import Tensor
+
+from kornia_cag.checks import check_int, check_number, check_range
+from kornia_cag.randomness import chance, normals, uniform
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
+
+
+@dataclass(frozen=True)
+class Color:
+    """Drawn colour changes: ``gain(x, y) * (matrix @ rgb + offset)``, clamped to [0, 1]."""
+
+    matrix: Float[Tensor, "b 3 3"]
+    offset: Float[Tensor, "b 3"]
+    slope: Float[Tensor, "b 2"]  # illumination plane: relative gain per half canvas, along x and y
+
+
+@dataclass(frozen=True)
+class ColorRange:
+    """Uniform ranges of colour and light. The defaults change nothing that a cloudy day would not."""
+
+    brightness: tuple[float, float] = (0.8, 1.2)  # factor
+    exposure: tuple[float, float] = (0.0, 0.0)  # stops: a factor of 2 to this power
+    contrast: tuple[float, float] = (0.8, 1.2)  # factor about mid-grey
+    saturation: tuple[float, float] = (0.8, 1.2)  # factor about the pixel's grey
+    hue: tuple[float, float] = (-9.0, 9.0)  # degrees, about the grey axis
+    tint: tuple[float, float] = (0.0, 0.0)  # relative change of each channel's gain: coloured light
+    veil: tuple[float, float] = (0.0, 0.0)  # share of flat light laid over everything: haze, glare, washed-out film
+    illumination: tuple[float, float] = (0.0, 0.0)  # relative gain from the canvas's centre to its edge
+    invert: float = 0.0  # probability of the negative
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("brightness", 0, 10), ("exposure", -10, 5), ("contrast", 0, 10), ("saturation", 0, 10),
+            ("hue", -180, 180), ("tint", -1, 1), ("veil", 0, 1), ("illumination", -1, 1),
+        ):  # fmt: skip
+            check_range(name, getattr(self, name), low, high)
+        check_number("invert", self.invert, 0, 1)
+
+    def sample(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"], layer: str) -> Color:
+        """Draw one colour change per key; ``layer`` names the picture layer, so that layers draw independently.
+
+        ``strength`` moves each drawn value from neutral (0) to itself (1); ``invert`` is a choice and does not ramp.
+        """
+
+        def draw(slot: str, bounds: tuple[float, float], neutral: float) -> Float[Tensor, " b"]:
+            return neutral + strength * (uniform(keys, f"{layer}.{slot}", *bounds) - neutral)
+
+        contrast, veil = draw("contrast", self.contrast, 1.0), draw("veil", self.veil, 0.0)
+        gain = draw("brightness", self.brightness, 1.0) * torch.exp2(draw("exposure", self.exposure, 0.0))
+        gains = gain[:, None] * (1 + torch.stack([draw(f"tint{c}", self.tint, 0.0) for c in range(3)], dim=1))
+        sign = 1 - 2 * chance(keys, f"{layer}.invert", self.invert).float()
+        matrix = _saturation_hue(draw("saturation", self.saturation, 1.0), draw("hue", self.hue, 0.0))
+        factor = gains * ((1 - veil) * contrast * sign)[:, None]
+        # negative: 1 - x; contrast about 0.5; then a veil of mid-grey to white light
+        level = 0.5 + 0.5 * uniform(keys, f"{layer}.veil_level")
+        offset = gains * ((1 - veil) * (contrast * (1 - sign) / 2 + 0.5 * (1 - contrast)) + veil * level)[:, None]
+        amount, angle = draw("illumination", self.illumination, 0.0), 2 * math.pi * uniform(keys, f"{layer}.light_from")
+        slope = torch.stack([amount * angle.cos(), amount * angle.sin()], dim=1)
+        return Color(factor[..., None] * matrix, offset, slope)
+
+
+def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
+    """Keep the luma, scale and rotate what lies around the grey axis (rotation: Rodrigues about (1, 1, 1))."""
+    angle = torch.deg2rad(hue)
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None] / math.sqrt(3)
+    eye = torch.eye(3, device=hue.device)
+    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=hue.device)
+    rotation = cos * eye + sin * cross + (1 - cos) / 3
+    grey = torch.tensor(LUMA, device=hue.device).expand(3, 3)
+    luma = (grey[0, :, None] * rotation).sum(dim=1)  # of the rotated colour
+    s = saturation[:, None, None]
+    return s * rotation + (1 - s) * luma[:, None, :].expand(-1, 3, -1)
+
+
+def recolor(
+    picture: Float[Tensor, "b c h w"], color: Color, alpha: Float[Tensor, "b 1 h w"] | None = None
+) -> Float[Tensor, "b c h w"]:
+    """Apply colour and light to an opaque RGB picture, or to the RGB of a premultiplied layer with its ``alpha``.
+
+    Premultiplied colours stay at most their alpha, so a later composite stays in [0, 1].
+    """
+    r, g, b = picture[:, 0], picture[:, 1], picture[:, 2]
+    m, o = color.matrix[..., None, None], color.offset[..., None, None, None]
+    channels = [m[:, c, 0] * r + m[:, c, 1] * g + m[:, c, 2] * b for c in range(3)]
+    cover = torch.ones_like(r)[:, None] if alpha is None else alpha
+    light = illumination(color.slope, (picture.shape[-2], picture.shape[-1]))
+    lit = light * (torch.stack(channels, dim=1) + o[:, :, 0] * cover)
+    return torch.minimum(lit.clamp(min=0), cover)
+
+
+def illumination(slope: Float[Tensor, "b 2"], size: tuple[int, int]) -> Float[Tensor, "b 1 h w"]:
+    """A plane of gains: 1 at the canvas's centre, ``1 + slope`` at its edges, never below 0."""
+    y = (torch.arange(size[0], device=slope.device) + 0.5) * (2 / size[0]) - 1
+    x = (torch.arange(size[1], device=slope.device) + 0.5) * (2 / size[1]) - 1
+    plane = slope[:, :1, None] * x[None, None, :] + slope[:, 1:, None] * y[None, :, None]
+    return (1 + plane).clamp(min=0)[:, None]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Drawn camera: coarser pyramid levels, point-spread function, noise field, JPEG quality."""
+
+    coarser: Float[Tensor, " b"]
+    psf: Float[Tensor, "b k k"] | None
+    noise: Float[Tensor, " b"]
+    quality: Float[Tensor, " b"] | None
+
+
+@dataclass(frozen=True)
+class CameraRange:
+    """Ranges of what a camera does to a scene. A sample blurs by one of the kinds, or by none."""
+
+    low_resolution: tuple[float, float] = (0.0, 0.0)  # pyramid levels to add: 1 halves the resolution
+    blur: float = 0.0  # probability of any blur; the kinds below are equally likely
+    gaussian: tuple[float, float] = (0.3, 1.2)  # standard deviation, pixels
+    box: tuple[float, float] = (1.0, 4.0)  # width and height each, pixels
+    motion: tuple[float, float] = (1.0, 5.0)  # length of the path, pixels
+    taps: int = 7  # side of the point-spread function, odd
+    noise: tuple[float, float] = (0.0, 0.0)  # standard deviation of normal sensor noise
+    jpeg: tuple[float, float] | None = None  # quality, 1 to 100
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("low_resolution", 0, 8), ("gaussian", 0.05, 50), ("box", 1, 50), ("motion", 0, 50), ("noise", 0, 1),
+        ):  # fmt: skip
+            check_range(name, getattr(self, name), low, high)
+        check_number("blur", self.blur, 0, 1)
+        check_int("taps", self.taps, 3, 51)
+        if self.taps % 2 == 0:
+            check_int("taps", None, 3, 51, "It must be odd.")
+        if self.jpeg is not None:
+            check_range("jpeg", self.jpeg, 1, 100)
+
+    def sample(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Camera:
+        """Draw one camera per key; ``strength`` scales every amount from 0 (a perfect camera)."""
+        coarser = strength * uniform(keys, "camera.low_resolution", *self.low_resolution)
+        noise = strength * uniform(keys, "camera.noise", *self.noise)
+        quality = None
+        if self.jpeg is not None:
+            quality = 100 + strength * (uniform(keys, "camera.jpeg", *self.jpeg) - 100)
+        return Camera(coarser, self._psf(keys, strength) if self.blur else None, noise, quality)
+
+    def _psf(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Float[Tensor, "b k k"]:
+        tap = torch.arange(self.taps, device=keys.device) - (self.taps - 1) / 2
+        x, y = tap[None, None, :], tap[None, :, None]
+
+        def draw(slot: str, bounds: tuple[float, float]) -> Float[Tensor, "b 1 1"]:
+            return (strength * uniform(keys, f"camera.{slot}", *bounds))[:, None, None]
+
+        sigma = draw("gaussian", self.gaussian).clamp(min=0.05)
+        gaussian = torch.exp(-0.5 * (x**2 + y**2) / sigma**2)
+        wide, high = draw("box_x", self.box).clamp(min=1), draw("box_y", self.box).clamp(min=1)
+        box = (0.5 * wide + 0.5 - x.abs()).clamp(0, 1) * (0.5 * high + 0.5 - y.abs()).clamp(0, 1)
+        angle = math.pi * uniform(keys, "camera.motion_angle")[:, None, None]
+        cos, sin, half = angle.cos(), angle.sin(), 0.5 * draw("motion", self.motion)
+        along = (x * cos + y * sin).clamp(min=-half, max=half)
+        motion = (1 - ((x - along * cos) ** 2 + (y - along * sin) ** 2).clamp(min=1e-12).sqrt()).clamp(min=0)
+        kind = uniform(keys, "camera.blur_kind", 0.0, 3.0)[:, None, None]
+        psf = torch.where(kind < 1, gaussian, torch.where(kind < 2, box, motion))
+        sharp = ((x == 0) & (y == 0)).float().expand_as(psf)
+        psf = torch.where(chance(keys, "camera.blur", self.blur)[:, None, None], psf, sharp)
+        return psf / psf.sum(dim=(1, 2), keepdim=True)
+
+
+def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
+    """Blur, JPEG and sensor noise, in [0, 1]. Low resolution is a matter of the resample, see :mod:`.warp`."""
+    if camera.psf is not None:
+        picture = filter2d(picture, camera.psf.to(picture.dtype), border_type="replicate")
+    noise = normals(keys, "camera.noise_field", picture[0].numel()).reshape(picture.shape)
+    picture = (picture + camera.noise[:, None, None, None] * noise).clamp(0, 1)
+    if camera.quality is not None:
+        picture = jpeg_codec_differentiable(picture, camera.quality).clamp(0, 1)
+    return picture

@@ -1,0 +1,114 @@
+"""Real pictures, which only ever measure: no training, no selection, no statistics from them."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from kornia_cag import files
+from kornia_cag.checks import describe, fail
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """Labelled real pictures at a model's canvas size, and a word on what they are."""
+
+    images: Float[Tensor, "n 3 h w"]
+    labels: Int[Tensor, " n"]
+    name: str
+
+
+def load_real(path: str | Path, classes: tuple[str, ...], size: int) -> RealSet:
+    """Read an ``.npz`` with ``images`` and ``labels``, or a folder with one sub-folder of pictures per class.
+
+    Args:
+        path: ``.npz``: images (n, h, w) or (n, h, w, 3) uint8, labels (n,) integers in the order of ``classes``.
+            Folder: every sub-folder must bear a class's name.
+        classes: class names, in order.
+        size: side to resize to, pixels.
+
+    Raises:
+        InputError: for anything else.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _from_folder(path, classes, size)
+    if not path.is_file():
+        fail("real", "an .npz file or a folder", f"{str(path)!r}, which is neither", "Check the path.")
+    try:
+        with np.load(path) as data:
+            arrays = {key: data[key] for key in data.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        fail("real", "an .npz file with arrays 'images' and 'labels'", f"{str(path)!r} ({error})")
+    if not {"images", "labels"} <= set(arrays):
+        fail("real", "arrays 'images' and 'labels'", f"{sorted(arrays)} in {str(path)!r}")
+    images, labels = arrays["images"], arrays["labels"]
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
+        fail("real images", "uint8 (n, h, w) or (n, h, w, 3)", describe(images))
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or not len(labels):
+        fail("real labels", f"integers ({len(images)},), at least one", describe(labels))
+    if labels.min() < 0 or labels.max() >= len(classes):
+        fail("real labels", f"class ids 0 to {len(classes) - 1}", f"{labels.min()} to {labels.max()}",
+             "Objects and real pictures must have the same classes.")  # fmt: skip
+    return RealSet(_resize(images, size), torch.from_numpy(labels.astype(np.int64)), path.name)
+
+
+def _from_folder(path: Path, classes: tuple[str, ...], size: int) -> RealSet:
+    images, labels = [], []
+    for folder in sorted(p for p in path.iterdir() if not p.name.startswith(".")):
+        if folder.name not in classes:
+            fail("real", "sub-folders named as the classes " + ", ".join(classes[:5]) + " …", f"{folder.name!r}")
+        for rgb in files.read_contexts(folder):
+            images.append(_resize(rgb[None], size))
+            labels.append(classes.index(folder.name))
+    if not images:
+        fail("real", "sub-folders with pictures", f"none in {str(path)!r}")
+    return RealSet(torch.cat(images), torch.tensor(labels), path.name)
+
+
+def _resize(images: UInt8[np.ndarray, "n h w *c"], size: int) -> Float[Tensor, "n 3 s s"]:
+    x = torch.from_numpy(np.ascontiguousarray(images))
+    x = x[:, None].expand(-1, 3, -1, -1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
+    x = x.float() / 255
+    return x if x.shape[-2:] == (size, size) else F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+
+
+def handwriting(size: int = 28) -> RealSet:
+    """Real handwritten digits that come inside scikit-learn: 1,797 pictures of 8×8 by 13 people, framed as MNIST is.
+
+    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
+
+    Raises:
+        InputError: if scikit-learn is missing.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        fail("real", "a file or folder of real pictures, or scikit-learn for its handwriting", "neither",
+             'Pass --real, or pip install "kornia_cag[demo]".')  # fmt: skip
+    data = load_digits()
+    inner = round(size * 20 / 28)
+    digits = torch.from_numpy(data.images).float()[:, None] / 16
+    framed = torch.stack([_frame(digit, inner, size) for digit in digits])
+    name = "scikit-learn's handwritten digits"
+    return RealSet(framed.expand(-1, 3, -1, -1), torch.from_numpy(data.target).long(), name)
+
+
+def _frame(digit: Float[Tensor, "1 h w"], inner: int, size: int) -> Float[Tensor, "1 s s"]:
+    """Longest side of the ink to ``inner``, centre of mass to the centre of ``size``."""
+    seen = digit[0] > 0.1
+    rows, columns = seen.any(dim=1).nonzero()[:, 0], seen.any(dim=0).nonzero()[:, 0]
+    cut = digit[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = inner / max(cut.shape[1:])
+    h, w = (max(1, round(scale * side)) for side in cut.shape[1:])
+    ink = F.interpolate(cut[None], (h, w), mode="bicubic", antialias=True)[0].clamp(0, 1)
+    y = float((ink.sum(dim=(0, 2)) * (torch.arange(h) + 0.5)).sum() / ink.sum())
+    x = float((ink.sum(dim=(0, 1)) * (torch.arange(w) + 0.5)).sum() / ink.sum())
+    top = min(max(round(size / 2 - y), 0), size - h)
+    left = min(max(round(size / 2 - x), 0), size - w)
+    return F.pad(ink, (left, size - w - left, top, size - h - top))

@@ -1,0 +1,127 @@
+"""Recipes: what to vary, how much, and why, for two kinds of object. A recipe is data; :mod:`.train` runs it."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from kornia_cag.attack import PGD
+from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.checks import fail
+from kornia_cag.collate import Ramp
+from kornia_cag.compose import SceneRange
+from kornia_cag.models import convnet
+from kornia_cag.photometric import CameraRange, ColorRange
+from kornia_cag.pose import Framing, PoseRange
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training recipe: scenes, hardening, budget."""
+
+    name: str
+    size: int  # canvas side, pixels
+    ranges: SceneRange
+    ink: tuple[int, int, int] | None = None  # paint all objects in one colour: glyphs
+    thickness: tuple[int, ...] = ()  # stroke radii to add, texels of a bank of side 64
+    reset: float | None = 0.171  # of the context chain; None: no chain
+    attack: PGD | None = None
+    strength: float | Ramp = 1.0
+    images: int = 1_000_000  # budget
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    ema: float = 0.999  # decay of the averaged weights, which are the result
+    width: int = 24
+    grey: bool = False
+    dropout: float = 0.3
+    procedural: int = 188  # procedural contexts, beside the given ones
+    classes: str = field(default="", repr=False)  # glyphs that stand in where no objects are given
+
+    def objects(self, folder: str | None, *, key: str | None = None, device: str = "cpu") -> ObjectBank:
+        """Load the objects, or render the recipe's glyphs where no folder is given, and prepare them."""
+        if folder is not None:
+            bank = ObjectBank.from_folder(folder, size=64, key=key, device=device)
+        elif self.classes:
+            bank = ObjectBank.from_glyphs(self.classes, size=64, device=device)
+        else:
+            fail("--objects", "a folder with one clean picture per class", "nothing",
+                 f"kornia-cag train {self.name} --objects FOLDER")  # fmt: skip
+        if self.ink is not None:
+            bank = bank.with_ink(self.ink)
+        return bank.with_thickness(self.thickness) if self.thickness else bank
+
+    def contexts(self, folder: str | None, *, device: str = "cpu", seed: int = 0) -> ContextBank:
+        """The given photographs and as many procedural contexts as the recipe asks for."""
+        made = ContextBank.procedural("mix", count=self.procedural, size=64, seed=seed, device=device)
+        return made if folder is None else ContextBank.from_folder(folder, size=64, device=device) + made
+
+    def model(self, classes: int) -> nn.Module:
+        """A fresh, untrained network."""
+        net = convnet(classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout)
+        for parameter in net.parameters():
+            if parameter.ndim == 4:  # convolutions are faster on pixels that lie together
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        return net
+
+
+SIGNS = Recipe(
+    name="signs",
+    size=32,
+    ranges=SceneRange(
+        pose=PoseRange(
+            scale=(0.62, 0.95),  # a detector's crop: the sign and some border
+            aspect=(0.85, 1.18),  # crops are not square, and get squeezed into one
+            angle=(-12, 12),  # poles lean
+            shear=(-6, 6),
+            translate=(-0.08, 0.08),
+            perspective=(-0.2, 0.2),  # seen from a car
+        ),
+        color=ColorRange(
+            exposure=(-3.5, 0.9),  # from deep shade to overexposed
+            brightness=(0.9, 1.1),
+            contrast=(0.5, 1.2),
+            saturation=(0.2, 1.6),  # faded paint, grey days
+            hue=(-10, 10),
+            tint=(-0.2, 0.2),  # evening light, white balance
+            veil=(0.0, 0.35),  # haze and glare
+            illumination=(-0.4, 0.4),  # half in shade
+        ),
+        camera=CameraRange(
+            low_resolution=(0.0, 1.6),  # far signs are 15 pixels wide
+            blur=0.6,
+            gaussian=(0.3, 1.5),
+            box=(1, 4),
+            motion=(1, 6),  # a moving car
+            noise=(0.0, 0.025),
+        ),
+    ),
+)
+
+DIGITS = Recipe(
+    name="digits",
+    size=28,
+    ink=(255, 255, 255),
+    thickness=(-1, 1, 2, 3),
+    ranges=SceneRange(
+        pose=PoseRange(
+            scale=(0.7, 0.7),  # framing decides
+            aspect=(0.6, 1.2),
+            angle=(-15, 15),
+            shear=(-35, 35),  # slant of the hand
+            elastic=(0.0, 0.12),  # no two strokes are alike
+            wavelength=(0.5, 3.0),
+            perspective=(-0.2, 0.2),
+            hole=(0.0, 0.2),
+        ),
+        framing=Framing(),
+        color=ColorRange(brightness=(0.7, 1.0), contrast=(1.0, 1.0)),
+        camera=CameraRange(blur=0.3, gaussian=(0.3, 0.8), noise=(0.0, 0.05)),
+        blend="average",
+    ),
+    reset=0.212,
+    grey=True,
+    classes="0123456789",
+)
+
+RECIPES = {recipe.name: recipe for recipe in (DIGITS, SIGNS)}

@@ -1,0 +1,45 @@
+"""Pictures for people: sheets of composites, with boxes on request."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from kornia_cag.checks import check_int, check_tensor
+
+
+def sheet(
+    images: Float[Tensor, "b 3 h w"], columns: int = 8, *, zoom: int = 2, boxes: Float[Tensor, "b 4"] | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Lay images out in rows, enlarged by whole pixels, one pixel of grey between them.
+
+    Args:
+        images: in [0, 1].
+        columns: images in a row.
+        zoom: enlargement.
+        boxes: half-open xyxy in pixels of the images, drawn in yellow.
+    """
+    check_tensor("images", images, ("b", 3, "h", "w"))
+    columns, zoom = check_int("columns", columns), check_int("zoom", zoom)
+    b, _, h, w = images.shape
+    rows = -(-b // columns)
+    canvas = Image.new("RGB", (columns * (w * zoom + 1) + 1, rows * (h * zoom + 1) + 1), (128, 128, 128))
+    pen = ImageDraw.Draw(canvas)
+    pixels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    for i, picture in enumerate(pixels):
+        left, top = 1 + i % columns * (w * zoom + 1), 1 + i // columns * (h * zoom + 1)
+        canvas.paste(Image.fromarray(picture).resize((w * zoom, h * zoom), Image.Resampling.NEAREST), (left, top))
+        if boxes is not None:
+            x1, y1, x2, y2 = (float(v) * zoom for v in boxes[i])
+            if x2 > x1:
+                pen.rectangle((left + x1, top + y1, left + x2 - 1, top + y2 - 1), outline=(255, 220, 0))
+    return np.asarray(canvas)
+
+
+def save_sheet(path: str | Path, images: Float[Tensor, "b 3 h w"], columns: int = 8, *, zoom: int = 2,
+               boxes: Float[Tensor, "b 4"] | None = None) -> None:  # fmt: skip
+    """Write :func:`sheet` to a picture file."""
+    Image.fromarray(sheet(images, columns, zoom=zoom, boxes=boxes)).save(path)

@@ -1,0 +1,110 @@
+"""The one resample: canvas pixels pulled from the bank's pyramid, and masks and boxes of what arrived."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from kornia_cag.pyramid import Pyramid, sample_pyramid
+
+EXTENT = (
+    0.875  # share of a bank picture's side that the object's longest side fills: the rest is room for thicker strokes
+)
+
+
+def canvas_points(size: tuple[int, int], device: torch.device) -> Float[Tensor, "h w 2"]:
+    """Centres of the canvas pixels, ``(x, y)``."""
+    y = torch.arange(size[0], device=device, dtype=torch.float32) + 0.5
+    x = torch.arange(size[1], device=device, dtype=torch.float32) + 0.5
+    return torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)
+
+
+def project(homography: Float[Tensor, "b 3 3"], points: Float[Tensor, "*p 2"]) -> Float[Tensor, "b *p 2"]:
+    """Map points by homographies. Points on or behind the horizon land far outside the object.
+
+    Written out in elementwise operations: a batched matrix product may round differently for another batch size.
+    """
+    m = homography.reshape(-1, 9, *[1] * (points.ndim - 1)).unbind(1)
+    x, y = points[..., 0], points[..., 1]
+    depth = m[6] * x + m[7] * y + m[8]
+    inverse = torch.where(depth > 1e-3, 1 / depth.clamp(min=1e-3), 1e3)
+    return torch.stack([(m[0] * x + m[1] * y + m[2]) * inverse, (m[3] * x + m[4] * y + m[5]) * inverse], dim=-1)
+
+
+def displace(points: Float[Tensor, "b *p 2"], waves: Float[Tensor, "b k 5"]) -> Float[Tensor, "b *p 2"]:
+    """Add the smooth elastic displacement: a sum of plane waves (frequency x, y; amplitude x, y; phase)."""
+    total_x, total_y = torch.zeros_like(points[..., 0]), torch.zeros_like(points[..., 0])
+    room = [1] * (points.ndim - 2)
+    for wave in waves.unbind(1):
+        fx, fy, ax, ay, phase = (v.reshape(-1, *room) for v in wave.unbind(1))
+        value = torch.sin(2 * math.pi * (fx * points[..., 0] + fy * points[..., 1]) + phase)
+        total_x, total_y = total_x + ax * value, total_y + ay * value
+    return points + torch.stack([total_x, total_y], dim=-1)
+
+
+def fit_level(homography: Float[Tensor, "b 3 3"], pyramid: Pyramid, coarser: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """The level whose texels are about as large as canvas pixels at the object's centre, plus ``coarser`` levels."""
+    m = homography.flatten(1).unbind(1)
+    # Where depth is 1, the determinant is that of the Jacobian.
+    area = m[0] * (m[4] * m[8] - m[5] * m[7]) - m[1] * (m[3] * m[8] - m[5] * m[6]) + m[2] * (m[3] * m[7] - m[4] * m[6])
+    texels = 0.5 * torch.log2(area.abs().clamp(min=1e-12)) + math.log2(0.5 * EXTENT * pyramid.size)
+    return (texels + coarser).round().clamp(0, pyramid.levels - 1).long()
+
+
+def warp(
+    pyramid: Pyramid,
+    ids: Int[Tensor, " b"],
+    homography: Float[Tensor, "b 3 3"],
+    waves: Float[Tensor, "b k 5"],
+    holes: Float[Tensor, "b m 3"],
+    coarser: Float[Tensor, " b"],
+    size: tuple[int, int],
+) -> Float[Tensor, "b 4 h w"]:
+    """Draw objects on empty canvases by one bilinear read per pixel.
+
+    Args:
+        pyramid: premultiplied RGBA pictures, the object filling :data:`EXTENT` of the side.
+        ids: picture per sample.
+        homography: canvas to object, see :mod:`kornia_cag.pose`.
+        waves: elastic displacement, added in object coordinates.
+        holes: discs ``(x, y, radius)`` in object coordinates in which the object is not to be seen.
+        coarser: pyramid levels to add to the fitting one: low resolution.
+        size: canvas ``(height, width)``.
+
+    Returns:
+        Premultiplied RGBA in [0, 1].
+    """
+    points = project(homography, canvas_points(size, ids.device))
+    read = displace(points, waves)
+    layer = sample_pyramid(pyramid, ids, 0.5 + 0.5 * EXTENT * read, fit_level(homography, pyramid, coarser))
+    return layer * _outside(points, holes)[:, None]
+
+
+def _outside(points: Float[Tensor, "b h w 2"], holes: Float[Tensor, "b m 3"]) -> Float[Tensor, "b h w"]:
+    """1 outside all discs, 0 inside one, with a soft rim of a tenth of an object unit."""
+    shown = torch.ones_like(points[..., 0])
+    for hole in holes.unbind(1):
+        x, y, radius = (v[:, None, None] for v in hole.unbind(1))
+        distance = ((points[..., 0] - x) ** 2 + (points[..., 1] - y) ** 2 + 1e-12).sqrt()
+        shown = shown * torch.where(radius > 0, ((distance - radius) * 10 + 0.5).clamp(0, 1), 1.0)
+    return shown
+
+
+def mask_boxes(alpha: Float[Tensor, "b 1 h w"], threshold: float = 0.5) -> Float[Tensor, "b 4"]:
+    """Smallest boxes around alpha above ``threshold``.
+
+    Convention: half-open ``(x1, y1, x2, y2)`` in pixels, so one pixel at column 3, row 5 gives ``(3, 5, 4, 6)``. An
+    object out of sight gives ``(0, 0, 0, 0)``.
+    """
+    seen: Bool[Tensor, "b h w"] = alpha[:, 0] > threshold
+    x1, x2 = _span(seen.any(dim=1))
+    y1, y2 = _span(seen.any(dim=2))
+    return torch.stack([x1, y1, x2, y2], dim=1).float()
+
+
+def _span(seen: Bool[Tensor, "b n"]) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+    place = torch.arange(seen.shape[1], device=seen.device)
+    first = torch.where(seen, place, seen.shape[1]).amin(dim=1)
+    last = torch.where(seen, place + 1, 0).amax(dim=1)
+    return torch.minimum(first, last), last
