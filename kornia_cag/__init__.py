@@ -5,12 +5,13 @@ from an :class:`ObjectBank` and a :class:`ContextBank`, offers earlier composite
 :class:`ContextChain`, and hardens the batch with :class:`PGD` or :func:`FGSM`.
 """
 
-from kornia_cag.attack import FGSM, PGD, frozen
+from kornia_cag.attack import FGSM, PGD
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.chain import ContextChain
 from kornia_cag.checks import InputError
 from kornia_cag.collate import Batch, CAGCollate, Ramp
 from kornia_cag.compose import Composer, Scene, SceneRange
+from kornia_cag.frozen import frozen
 from kornia_cag.pairing import PairSampler
 from kornia_cag.photometric import CameraRange, ColorRange
 from kornia_cag.pose import Framing, PoseRange

@@ -1,23 +1,22 @@
 """Adversarial examples against the model being trained, within a budget that may differ from pixel to pixel.
 
 ``pgd`` is the kernel: a loss, images and a budget map in, images out. ``PGD`` holds the numbers and attacks a model;
-``frozen`` sees to it that the attack leaves no trace on that model. Normalisation belongs inside the model: images and
-budgets are in units of [0, 1].
+:mod:`.frozen` sees to it that the attack leaves no trace on that model. Normalisation belongs inside the model: images
+and budgets are in units of [0, 1].
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from kornia_cag.checks import check_choice, check_int, check_number, check_tensor, describe, fail
+from kornia_cag.frozen import frozen
 from kornia_cag.randomness import chance, uniforms
 
 Schedule = Literal["sign", "paper"]
@@ -27,65 +26,6 @@ _MASKS = (*_FLOATS, torch.bool)
 _EPS_FIX = "Budgets are in units of [0, 1]: write 8 / 255 for eight grey levels."
 # A power of two changes neither a sign nor a normalised gradient, and keeps small ones above float16's underflow.
 _LOSS_SCALE = 128.0
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The module to call in place of ``model``, so that no gradient hook, broadcast or other collective runs.
-
-    A DistributedDataParallel wrapper is taken off and a compiled module inside it kept. A compiled module *around* the
-    wrapper is taken off with it, so compile first and wrap then, or the attack runs eagerly.
-    """
-    inner = getattr(model, "_orig_mod", model)
-    return unwrap(inner.module) if isinstance(inner, DistributedDataParallel) else model
-
-
-def _writable(buffer: Tensor) -> bool:
-    """Whether a forward pass can write to it in place, which torch refuses for inference and for expanded tensors."""
-    dense = buffer.layout == torch.strided and not buffer.is_inference()
-    return dense and all(stride > 0 or size <= 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """Lend ``model``, unwrapped, in eval mode and without parameter gradients; afterwards all is as before.
-
-    Put back, also when an exception passes through: the training flag of every submodule (by attribute: neither
-    ``train()`` nor ``eval()`` is called, since models override them), ``requires_grad`` of every parameter, the random
-    state of the CPU and of the model's CUDA devices, and buffers. Gradients and autocast are never touched. Nothing
-    waits for the device.
-
-    A model that draws random numbers in eval mode draws those that the next training step will draw. Buffers of torch's
-    own layers do not change in eval mode; the dense ones of other modules are copied before and written back after,
-    which costs two small copies each. Python attributes that a ``forward`` changes are not put back.
-    """
-    net = unwrap(model)
-    training = [(module, module.training) for module in net.modules()]
-    trainable = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in net.modules()
-        if not type(module).__module__.startswith("torch.nn.modules.")
-        for name, buffer in module.named_buffers(recurse=False)
-        if _writable(buffer)
-    ]
-    devices = {tensor.device for tensor in chain(net.parameters(), net.buffers()) if tensor.is_cuda}
-    with torch.random.fork_rng(devices, device_type="cuda"):
-        try:
-            for module, _ in training:
-                module.training = False
-            for parameter, _ in trainable:
-                parameter.requires_grad_(False)
-            yield net
-        finally:
-            for module, flag in training:
-                module.training = flag
-            for parameter, flag in trainable:
-                parameter.requires_grad_(flag)
-            for module, name, buffer, before in buffers:
-                # .data: the same values must not look like a change to a graph that still awaits its backward pass
-                buffer.data.copy_(before)
-                if getattr(module, name) is not buffer:
-                    setattr(module, name, buffer)
 
 
 def cross_entropy(logits: Any, labels: Int[Tensor, " b"]) -> Float[Tensor, " b"]:

@@ -55,7 +55,8 @@ def check_tensor(
         if have != (want if isinstance(want, int) else seen.setdefault(want, have)):
             fail(argument, expected, describe(value), fix)
     if device is not None and value.device != device:
-        fail(argument, expected, f"{describe(value)} on {value.device}", fix or f"Move it with .to('{device}').")
+        got = describe(value) + ("" if " on " in describe(value) else f" on {value.device}")
+        fail(argument, expected, got, fix or f"Move it with .to('{device}').")
 
 
 def check_int(argument: str, value: Any, low: int = 1, high: int | None = None, fix: str = "") -> int:
@@ -67,7 +68,9 @@ def check_int(argument: str, value: Any, low: int = 1, high: int | None = None, 
     return int(value)
 
 
-def check_number(argument: str, value: Any, low: float = -np.inf, high: float = np.inf, fix: str = "") -> float:
+def check_number(
+    argument: str, value: Any, low: float | int = -np.inf, high: float | int = np.inf, fix: str = ""
+) -> float:
     """Require a finite real number in ``[low, high]`` and return it as ``float``."""
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not real or not np.isfinite(value) or not low <= value <= high:
@@ -75,7 +78,9 @@ def check_number(argument: str, value: Any, low: float = -np.inf, high: float = 
     return float(value)
 
 
-def check_range(argument: str, value: Any, low: float = -np.inf, high: float = np.inf, fix: str = "") -> None:
+def check_range(
+    argument: str, value: Any, low: float | int = -np.inf, high: float | int = np.inf, fix: str = ""
+) -> None:
     """Require a pair ``(low, high)`` of finite numbers in order, inside the given limits."""
     pair = isinstance(value, tuple | list) and len(value) == 2
     real = pair and all(isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v) for v in value)

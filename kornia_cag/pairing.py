@@ -1,9 +1,6 @@
 """``PairSampler``: which object meets which context, balanced, sharded, resumable. Indices only, no image needed.
 
-Each epoch is a random bipartite graph without double edges; its edges are the epoch's samples. A sparse graph is a
-random stub matching (the configuration model) whose few double edges are swapped away. A dense one, or one where the
-swaps do not come to an end, is a cyclic graph randomised by curveball trades, which is valid at every step. Memory
-grows with the edges, never with objects x contexts.
+Each epoch is a random biregular graph of objects and contexts (see :mod:`.graph`); its edges are the epoch's samples.
 """
 
 import math
@@ -19,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from kornia_cag.checks import check_int, describe, fail
+from kornia_cag.graph import biregular
 
 COLUMNS = ("object", "context", "index", "epoch", "seed")
 
@@ -30,90 +28,6 @@ _EDGES, _OBJECTS, _CONTEXTS, _SLOTS = range(4)  # streams of randomness
 def _generator(stream: int, *counters: int) -> np.random.Generator:
     # Two words per counter: different counters can then never spell the same seed.
     return np.random.default_rng([stream, *(word for c in counters for word in (c & _LOW, c >> 32))])
-
-
-def _match(
-    objects: Int64[np.ndarray, " e"], stubs: Int64[np.ndarray, " e"], num_contexts: int, rng: np.random.Generator
-) -> Int64[np.ndarray, " e"] | None:
-    """Give every object stub a random context stub, then swap double edges with random others.
-
-    Returns:
-        One context per entry of ``objects``, or None where the swaps left double edges.
-    """
-    contexts = rng.permutation(stubs)
-    for _ in range(40):
-        keys = objects * num_contexts + contexts
-        order = keys.argsort()
-        keys = keys[order]
-        double = order[1:][keys[1:] == keys[:-1]]
-        if not double.size:
-            return contexts
-        mate = rng.choice(len(keys), double.size, replace=False)
-        made = num_contexts * np.stack([objects[double], objects[mate]]) + np.stack([contexts[mate], contexts[double]])
-        absent = keys[np.minimum(np.searchsorted(keys, made), len(keys) - 1)] != made
-        _, inverse, counts = np.unique(made, return_inverse=True, return_counts=True)
-        alone = counts[inverse].reshape(made.shape) == 1
-        good = (absent & alone).all(axis=0) & ~np.isin(mate, double)
-        one, other = double[good], mate[good]
-        contexts[one], contexts[other] = contexts[other], contexts[one]
-    return None
-
-
-def _trade(
-    degrees: Int64[np.ndarray, " n"], cycle: Int64[np.ndarray, " c"], rng: np.random.Generator
-) -> Int64[np.ndarray, " e"]:
-    """Deal the contexts to the objects in turn, then let random pairs of objects trade what only one of them has.
-
-    Dealing gives an object consecutive contexts of ``cycle``, which differ as its degree is at most ``len(cycle)``.
-    Source: Carstens, Berger and Strona, "Curveball: a new generation of sampling algorithms for graphs with fixed
-    degree sequence", 2016; all objects trading at once: Carstens et al., 2018.
-    """
-    n, bits = len(degrees), len(cycle).bit_length()
-    spare = 62 - n.bit_length()
-    rest = int(degrees.sum()) % len(cycle)
-    cycle = np.concatenate([rng.permutation(cycle[:rest]), rng.permutation(cycle[rest:])])
-    dealt = rng.permutation(n)
-    objects, contexts = np.repeat(dealt, degrees[dealt]), np.resize(cycle, degrees.sum())
-    complete = len(objects) == n * len(cycle)
-    for _ in range(0 if complete else 8 + 2 * n.bit_length()):
-        guest = rng.permutation(n)  # the guests of seats 2p and 2p + 1 trade
-        seat = np.argsort(guest)[objects]
-        # The seat's side rides in the lowest bit of both sorts, so that plain sorts do instead of index sorts.
-        keys = np.sort((((seat >> 1) << bits | contexts) << 1) | (seat & 1))
-        shared = keys[1:] >> 1 == keys[:-1] >> 1
-        single = np.ones(len(keys), bool)
-        single[1:] &= ~shared
-        single[:-1] &= ~shared
-        own = keys[single]
-        lots = rng.integers(1 << spare, size=len(own)) | (own >> (bits + 1)) << spare
-        lots = np.sort(lots & ~np.int64(1) | own & 1)
-        keys[single] = own & ~np.int64(1) | lots & 1
-        objects = guest[(keys >> (bits + 1)) << 1 | keys & 1]
-        contexts = (keys >> 1) & ((1 << bits) - 1)
-    edges: Int64[np.ndarray, " e"] = np.sort(objects << 32 | contexts)
-    return edges
-
-
-def biregular(
-    degrees: Int64[np.ndarray, " n"], cycle: Int64[np.ndarray, " c"], rng: np.random.Generator
-) -> Int64[np.ndarray, " e"]:
-    """A random bipartite graph without double edges.
-
-    Args:
-        degrees: contexts per object, each at most ``len(cycle)``.
-        cycle: all contexts in some order; those first in it get one edge more where the counts do not divide.
-        rng: the only source of randomness.
-
-    Returns:
-        Edges as ``object << 32 | context``, sorted by object.
-    """
-    if degrees.max() * 8 <= len(cycle):
-        objects = np.repeat(np.arange(len(degrees)), degrees)
-        contexts = _match(objects, np.resize(cycle, len(objects)), len(cycle), rng)
-        if contexts is not None:
-            edges: Int64[np.ndarray, " e"] = objects << 32 | contexts
-            return edges
-    return _trade(degrees, cycle, rng)
 
 
 def _default_samples(sizes: Int64[np.ndarray, " k"], num_contexts: int, most: int) -> int:

@@ -103,5 +103,5 @@ def sample_pyramid(
     x = torch.minimum((points[..., 0] * side).clamp(min=-0.5), side + 0.5) + left
     y = torch.minimum((points[..., 1] * side).clamp(min=-0.5), side + 0.5) + top
     grid = torch.stack([2 * x / width - 1, 2 * y / height - 1], dim=-1)
-    texels = pyramid.atlas[ids].to(points.dtype) * (1 / 255)
-    return F.grid_sample(texels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    texels = pyramid.atlas[ids].to(points.dtype)
+    return F.grid_sample(texels, grid, mode="bilinear", padding_mode="border", align_corners=False) / 255

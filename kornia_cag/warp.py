@@ -34,6 +34,8 @@ def project(homography: Float[Tensor, "b 3 3"], points: Float[Tensor, "*p 2"]) -
 
 def displace(points: Float[Tensor, "b *p 2"], waves: Float[Tensor, "b k 5"]) -> Float[Tensor, "b *p 2"]:
     """Add the smooth elastic displacement: a sum of plane waves (frequency x, y; amplitude x, y; phase)."""
+    if waves.shape[1] == 0:
+        return points
     total_x, total_y = torch.zeros_like(points[..., 0]), torch.zeros_like(points[..., 0])
     room = [1] * (points.ndim - 2)
     for wave in waves.unbind(1):
@@ -78,7 +80,7 @@ def warp(
     points = project(homography, canvas_points(size, ids.device))
     read = displace(points, waves)
     layer = sample_pyramid(pyramid, ids, 0.5 + 0.5 * EXTENT * read, fit_level(homography, pyramid, coarser))
-    return layer * _outside(points, holes)[:, None]
+    return layer * _outside(points, holes)[:, None] if holes.shape[1] else layer
 
 
 def _outside(points: Float[Tensor, "b h w 2"], holes: Float[Tensor, "b m 3"]) -> Float[Tensor, "b h w"]:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kornia_cag.attack import FGSM, PGD, frozen, pgd, unwrap
+from kornia_cag.attack import FGSM, PGD, pgd
 from kornia_cag.checks import InputError
+from kornia_cag.frozen import frozen, unwrap
 from kornia_cag.randomness import sample_keys
 
 EPS = 8 / 255

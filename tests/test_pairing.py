@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from kornia_cag.checks import InputError
-from kornia_cag.pairing import COLUMNS, PairSampler, _match, _trade, biregular
+from kornia_cag.graph import biregular, match, trade
+from kornia_cag.pairing import COLUMNS, PairSampler
 
 OBJECT, CONTEXT, INDEX, EPOCH, SEED = range(5)
 
@@ -110,9 +111,9 @@ def test_very_unequal_objects():
 
 def test_matching_that_cannot_succeed_gives_up_and_trades_take_over(monkeypatch):
     objects, stubs = np.repeat(np.arange(3), 4), np.tile(np.arange(4), 3)
-    tries = [_match(objects, stubs, 4, np.random.default_rng(seed)) for seed in range(20)]
+    tries = [match(objects, stubs, 4, np.random.default_rng(seed)) for seed in range(20)]
     assert any(found is None for found in tries)  # every object needs every context: hardly any swap is left
-    monkeypatch.setattr("kornia_cag.pairing._match", lambda *_: None)
+    monkeypatch.setattr("kornia_cag.graph.match", lambda *_: None)
     edges = biregular(np.full(16, 2), np.arange(16), np.random.default_rng(0))
     assert len(np.unique(edges)) == 32
 
@@ -150,7 +151,7 @@ def test_trades_reach_every_graph_equally_often():
     """There are 90 graphs of 4 objects and 4 contexts with all degrees 2."""
     draws, seen = 4500, {}
     for seed in range(draws):
-        graph = _trade(np.full(4, 2), np.arange(4), np.random.default_rng(seed)).tobytes()
+        graph = trade(np.full(4, 2), np.arange(4), np.random.default_rng(seed)).tobytes()
         seen[graph] = seen.get(graph, 0) + 1
     assert len(seen) == 90
     statistic = sum((count - draws / 90) ** 2 for count in seen.values()) / (draws / 90)
@@ -168,10 +169,10 @@ def test_matching_and_trades_draw_alike():
         return ((table @ table.T)[np.triu_indices(16, 1)] ** 2).sum()
 
     def matched(rng):
-        return objects << 32 | _match(objects, np.resize(cycle, 64), 32, rng)
+        return objects << 32 | match(objects, np.resize(cycle, 64), 32, rng)
 
     a = np.array([squares(matched(np.random.default_rng(seed))) for seed in range(500)])
-    b = np.array([squares(_trade(degrees, cycle, np.random.default_rng(seed))) for seed in range(500)])
+    b = np.array([squares(trade(degrees, cycle, np.random.default_rng(seed))) for seed in range(500)])
     assert abs(a.mean() - b.mean()) < 5 * math.sqrt((a.var() + b.var()) / 500)
     assert a.var() > 1
 

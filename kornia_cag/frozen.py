@@ -1,0 +1,68 @@
+"""Borrowing the model that is being trained, and giving it back as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module to call in place of ``model``, so that no gradient hook, broadcast or other collective runs.
+
+    A DistributedDataParallel wrapper is taken off and a compiled module inside it kept. A compiled module *around* the
+    wrapper is taken off with it, so compile first and wrap then, or the attack runs eagerly.
+    """
+    inner = getattr(model, "_orig_mod", model)
+    return unwrap(inner.module) if isinstance(inner, DistributedDataParallel) else model
+
+
+def _writable(buffer: Tensor) -> bool:
+    """Whether a forward pass can write to it in place, which torch refuses for inference and for expanded tensors."""
+    dense = buffer.layout == torch.strided and not buffer.is_inference()
+    return dense and all(stride > 0 or size <= 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """Lend ``model``, unwrapped, in eval mode and without parameter gradients; afterwards all is as before.
+
+    Put back, also when an exception passes through: the training flag of every submodule (by attribute: neither
+    ``train()`` nor ``eval()`` is called, since models override them), ``requires_grad`` of every parameter, the random
+    state of the CPU and of the model's CUDA devices, and buffers. Gradients and autocast are never touched. Nothing
+    waits for the device.
+
+    A model that draws random numbers in eval mode draws those that the next training step will draw. Buffers of torch's
+    own layers do not change in eval mode; the dense ones of other modules are copied before and written back after,
+    which costs two small copies each. Python attributes that a ``forward`` changes are not put back.
+    """
+    net = unwrap(model)
+    training = [(module, module.training) for module in net.modules()]
+    trainable = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in net.modules()
+        if not type(module).__module__.startswith("torch.nn.modules.")
+        for name, buffer in module.named_buffers(recurse=False)
+        if _writable(buffer)
+    ]
+    devices = {tensor.device for tensor in chain(net.parameters(), net.buffers()) if tensor.is_cuda}
+    with torch.random.fork_rng(devices, device_type="cuda"):
+        try:
+            for module, _ in training:
+                module.training = False
+            for parameter, _ in trainable:
+                parameter.requires_grad_(False)
+            yield net
+        finally:
+            for module, flag in training:
+                module.training = flag
+            for parameter, flag in trainable:
+                parameter.requires_grad_(flag)
+            for module, name, buffer, before in buffers:
+                # .data: the same values must not look like a change to a graph that still awaits its backward pass
+                buffer.data.copy_(before)
+                if getattr(module, name) is not buffer:
+                    setattr(module, name, buffer)
