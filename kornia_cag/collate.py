@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Ramp:
-    """Strength over training: 0 up to epoch ``start``, rising evenly to 1 at epoch ``stop`` (the paper's curriculum)."""
+    """Strength over training: 0 up to epoch ``start``, rising evenly to 1 at ``stop`` (the paper's curriculum)."""
 
     start: float = 0.0
     stop: float = 10.0
@@ -65,8 +65,8 @@ class CAGCollate:
         strength: in [0, 1], or a :class:`Ramp` over epochs.
         output: ``"pair"`` for ``(images, labels)``, ``"batch"`` for a :class:`Batch`.
         extra: a kornia augmentation (or any module from images to images of the same shape), run after the camera.
-            Kornia's augmentation classes draw from the global random state, so with one of them a run repeats only under
-            ``torch.manual_seed``.
+            Kornia's augmentation classes draw from the global random state, so with one of them a run repeats only
+            under ``torch.manual_seed``.
     """
 
     def __init__(
@@ -156,8 +156,8 @@ class CAGCollate:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the state of :meth:`state_dict`."""
         if (self.chain is None) != (state.get("chain") is None):
-            fail("state", "the state of a collate " + ("without" if self.chain is None else "with") + " chain", "another",
-                 "Build the collate as the saved one was built.")  # fmt: skip
+            mine, other = ("no chain", "one") if self.chain is None else ("a chain", "none")
+            fail("state", f"the state of a collate with {mine}", other, "Build it as the saved one was built.")
         if self.chain is not None:
             self.chain.load_state_dict(state["chain"])
 

@@ -1,4 +1,4 @@
-"""``Composer``: ids and keys to a ``Scene``. The stages of one batch stand in the order of :meth:`Composer.__call__`."""
+"""``Composer``: ids and keys to a ``Scene``. :meth:`Composer.__call__` names the stages of a batch in their order."""
 
 from dataclasses import dataclass, field
 
@@ -67,8 +67,9 @@ class Composer:
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", check_size("size", self.size))
         if self.objects.device != self.contexts.device:
-            fail("contexts", f"a bank on {self.objects.device}, where the objects are", f"one on {self.contexts.device}",
-                 f"Move it with contexts.to('{self.objects.device}').")  # fmt: skip
+            here = self.objects.device
+            fail("contexts", f"a bank on {here}, where the objects are", f"one on {self.contexts.device}",
+                 f"Move it with contexts.to('{here}').")  # fmt: skip
 
     def __call__(
         self,

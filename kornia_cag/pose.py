@@ -93,20 +93,19 @@ class PoseRange:
 
     def _waves(self, keys: Int[Tensor, " b"], amplitude: Float[Tensor, " b"]) -> Float[Tensor, "b k 5"]:
         if self.elastic[1] == 0:  # no wave to add
-            return amplitude.new_zeros(len(keys), 0, 5)
+            return torch.zeros(len(keys), 0, 5, device=keys.device)
         u = uniforms(keys, "pose.waves", 3 * self.waves).unflatten(1, (3, self.waves))
         wavelength = self.wavelength[0] * (self.wavelength[1] / self.wavelength[0]) ** u[:, 0]
         direction = 2 * math.pi * u[:, 1]
         # Of k waves of independent amplitudes, each of variance 2 / k, the sum has variance 1.
         size = (amplitude * math.sqrt(2 / self.waves))[:, None, None]
         size = size * normals(keys, "pose.wave_size", 2 * self.waves).unflatten(1, (2, self.waves))
-        return torch.stack([
-            direction.cos() / wavelength, direction.sin() / wavelength, size[:, 0], size[:, 1], 2 * math.pi * u[:, 2],
-        ], dim=-1)  # fmt: skip
+        columns = [direction.cos() / wavelength, direction.sin() / wavelength, *size.unbind(1), 2 * math.pi * u[:, 2]]
+        return torch.stack(columns, dim=-1)
 
     def _holes(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Float[Tensor, "b m 3"]:
         if self.hole[1] == 0:
-            return strength.new_zeros(len(keys), 0, 3)
+            return torch.zeros(len(keys), 0, 3, device=keys.device)
         u = uniforms(keys, "pose.holes", 3 * self.holes).unflatten(1, (self.holes, 3))
         radius = self.hole[0] + (self.hole[1] - self.hole[0]) * u[..., 2]
         return torch.cat([2 * u[..., :2] - 1, (strength[:, None] * radius)[..., None]], dim=-1)
