@@ -58,8 +58,10 @@ class ObjectBank:
             InputError: naming the file that cannot be used and how to mend it.
         """
         check_texels("size", size)
-        classes, pictures = files.read_objects(path, key=key, on_error=on_error)
-        stack = torch.stack([_fit(torch.from_numpy(rgba), size) for _, rgba in pictures])
+        classes, pictures = files.read_objects(
+            path, key=key, on_error=on_error, apply=lambda rgba: _fit(torch.from_numpy(rgba), size).numpy()
+        )
+        stack = torch.stack([torch.from_numpy(picture) for _, picture in pictures])
         return cls._build(stack, torch.tensor([label for label, _ in pictures]), tuple(classes), device)
 
     @classmethod
@@ -182,8 +184,11 @@ class ContextBank:
             InputError: naming the file that cannot be used and how to mend it.
         """
         check_texels("size", size)
-        pictures = [_square(torch.from_numpy(rgb), size) for rgb in files.read_contexts(path, on_error=on_error)]
-        return cls(build_pyramid(torch.stack(pictures).to(device), replicate=True))
+        pictures = files.read_contexts(
+            path, on_error=on_error, apply=lambda rgb: _square(torch.from_numpy(rgb), size).numpy()
+        )
+        stack = torch.stack([torch.from_numpy(picture) for picture in pictures])
+        return cls(build_pyramid(stack.to(device), replicate=True))
 
     @classmethod
     def from_tensors(
@@ -217,7 +222,7 @@ class ContextBank:
             device: where the bank lives.
         """
         check_texels("size", size)
-        return cls(build_pyramid(procedural.render(kind, count, size, seed).to(device), replicate=True))
+        return cls(build_pyramid(procedural.render(kind, count, size, seed, device), replicate=True))
 
     def __add__(self, other: "ContextBank") -> "ContextBank":
         """Both banks' contexts in one; sizes and devices must agree."""

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,10 +74,12 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
 
 def _device(name: str) -> str:
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        device = torch.empty(1, device=name).device
     except (RuntimeError, AssertionError) as error:
-        fail("--device", "a device of this machine, such as cpu or cuda", f"{name!r} ({str(error).splitlines()[0]})")
+        reason = str(error).partition("\n")[0]
+        fail("--device", "a device of this machine, such as cpu or cuda", f"{name!r} ({reason})")
+    if device.type == "meta":
+        fail("--device", "a device of this machine, such as cpu or cuda", f"{name!r}, which computes nothing")
     return str(device)
 
 
@@ -103,6 +106,8 @@ def _train(options: argparse.Namespace) -> None:
     real = _real(options, training.recipe, classes)
     out: Path = options.out or Path("runs") / options.recipe
     out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):  # a folder that cannot be written to is better found before the training
+        pass
     if options.resume:
         if not (out / CHECKPOINT).is_file():
             fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
@@ -116,7 +121,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet | None, out: Path) -> None:
     print(
-        f"trained on {training.step * training.recipe.batch_size:,} composites in {training.seconds / 60:.1f} minutes"
+        f"trained on {training.seen:,} composites in {training.seconds / 60:.1f} minutes"
     )
     if accuracy is not None and real is not None:
         if accuracy.confusions:

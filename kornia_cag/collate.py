@@ -14,6 +14,7 @@ from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.chain import ContextChain
 from kornia_cag.checks import check_choice, check_number, check_size, check_tensor, fail
 from kornia_cag.compose import Composer, Scene, SceneRange
+from kornia_cag.pairing import COLUMNS
 from kornia_cag.randomness import sample_keys
 
 
@@ -102,10 +103,7 @@ class CAGCollate:
             rows: object, context, index, epoch, seed, as :class:`PairSampler` yields them.
         """
         self._check_worker()
-        rows = rows if isinstance(rows, Tensor) else torch.stack(tuple(rows))
-        check_tensor("rows", rows, ("b", 5), torch.int64,
-                     fix="Use DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...).")  # fmt: skip
-        rows = rows.to(self.device, non_blocking=True)
+        rows = _checked(rows).to(self.device, non_blocking=True)
         objects, contexts, index, epoch, seed = rows.unbind(1)
         keys = sample_keys(seed, epoch, index)
         ramp = self.strength
@@ -165,3 +163,16 @@ class CAGCollate:
         height, width = self.composer.size
         return (f"CAGCollate({self.composer.objects!r}, {self.composer.contexts!r}, size=({height}, {width}), "
                 f"chain={self.chain!r}, attack={self.attack!r}, strength={self.strength!r})")  # fmt: skip
+
+
+def _checked(rows: Any) -> Int[Tensor, "b 5"]:
+    """Rows as one tensor, or an error: a loader without :meth:`PairRows.__getitems__` gives a list of them."""
+    listed = isinstance(rows, list | tuple) and len(rows) > 0
+    if listed and all(isinstance(row, Tensor) and row.shape == (len(COLUMNS),) for row in rows):
+        rows = torch.stack(tuple(rows))
+    fix = "Use DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...)."
+    check_tensor("rows", rows, ("b", len(COLUMNS)), torch.int64, fix=fix)
+    if not len(rows):
+        fail("rows", "at least one", "none", fix)
+    stacked: Tensor = rows
+    return stacked

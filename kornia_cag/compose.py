@@ -1,6 +1,6 @@
 """``Composer``: ids and keys to a ``Scene``. :meth:`Composer.__call__` names the stages of a batch in their order."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -45,6 +45,7 @@ class SceneRange:
     crop: tuple[float, float] = (0.4, 1.0)  # part of the context that is seen, as a share of its side
     color: ColorRange = field(default_factory=ColorRange)  # the light of the scene: object and fresh context alike
     object_color: ColorRange | None = None  # the object's own, before the light: faded paint, another printer
+    context_color: ColorRange | None = None  # the fresh context's own, before the light
     camera: CameraRange = field(default_factory=CameraRange)
     blend: BlendMode = "over"
     opacity: float = 2 / 3  # of the object, for blend="average"
@@ -92,7 +93,8 @@ class Composer:
             Scenes; each is a function of its own row alone, whatever else the batch holds.
         """
         for name, ids in (("objects", objects), ("contexts", contexts), ("keys", keys)):
-            check_tensor(name, ids, ("b",), torch.int64, self.objects.device)
+            rows = "b" if ids is objects else len(objects)
+            check_tensor(name, ids, (rows,), torch.int64, self.objects.device)
         strength = torch.ones(len(keys), device=keys.device) if strength is None else strength
         camera = self.ranges.camera.sample(keys, strength)
         light = self.ranges.color.sample(keys, strength, "color")
@@ -103,7 +105,10 @@ class Composer:
         if self.ranges.object_color is not None:
             ink = recolor(ink, self.ranges.object_color.sample(keys, strength, "object_color"), alpha)
         ink = recolor(ink, light, alpha)
-        behind = recolor(self._crop(contexts, keys, camera.coarser), light)
+        behind = self._crop(contexts, keys, camera.coarser)
+        if self.ranges.context_color is not None:
+            behind = recolor(behind, self.ranges.context_color.sample(keys, strength, "context_color"))
+        behind = recolor(behind, light)
         if earlier is not None:  # an earlier composite was lit when it was made
             behind = torch.where(earlier.use[:, None, None, None], earlier.images, behind)
         images = blend(torch.cat([ink, alpha], dim=1), behind, self.ranges.blend, self.ranges.opacity)
@@ -116,6 +121,9 @@ class Composer:
     ) -> Float[Tensor, "b 4 h w"]:  # fmt: skip
         """Draw each object in its pose on an empty canvas."""
         pose = self.ranges.pose.sample(keys, strength)
+        if self.ranges.framing is not None:
+            # Framing replaces scale and shift: the draft is small and central, so that the canvas cuts off none of it.
+            pose = replace(pose, scale=0 * pose.scale + 0.5, x=0 * pose.x, y=0 * pose.y)
         variant = (pose.variant * self.objects.variants).long().clamp(max=self.objects.variants - 1)
         pictures = objects * self.objects.variants + variant
         homography = homographies(pose, self.size)

@@ -60,7 +60,7 @@ class ColorRange:
             return neutral + strength * (uniform(keys, f"{layer}.{slot}", *bounds) - neutral)
 
         contrast, veil = draw("contrast", self.contrast, 1.0), draw("veil", self.veil, 0.0)
-        gain = draw("brightness", self.brightness, 1.0) * torch.exp2(draw("exposure", self.exposure, 0.0))
+        gain = draw("brightness", self.brightness, 1.0) * _power_of_two(draw("exposure", self.exposure, 0.0))
         gains = gain[:, None] * (1 + torch.stack([draw(f"tint{c}", self.tint, 0.0) for c in range(3)], dim=1))
         sign = 1 - 2 * chance(keys, f"{layer}.invert", self.invert).float()
         matrix = _saturation_hue(draw("saturation", self.saturation, 1.0), draw("hue", self.hue, 0.0))
@@ -71,6 +71,11 @@ class ColorRange:
         amount, angle = draw("illumination", self.illumination, 0.0), 2 * math.pi * uniform(keys, f"{layer}.light_from")
         slope = torch.stack([amount * angle.cos(), amount * angle.sin()], dim=1)
         return Color(factor[..., None] * matrix, offset, slope)
+
+
+def _power_of_two(stops: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    # Not torch.exp2: on a CPU it rounds differently at the end of a vector, so by the place in a batch.
+    return torch.exp(math.log(2) * stops)
 
 
 def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
@@ -131,7 +136,7 @@ class CameraRange:
     motion: tuple[float, float] = (1.0, 5.0)  # length of the path, pixels
     taps: int = 7  # side of the point-spread function, odd
     noise: tuple[float, float] = (0.0, 0.0)  # standard deviation of normal sensor noise
-    jpeg: tuple[float, float] | None = None  # quality, 1 to 100
+    jpeg: tuple[float, float] | None = None  # quality, 1 to 100; 100 leaves the picture alone
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -183,5 +188,8 @@ def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tens
     noise = normals(keys, "camera.noise_field", picture[0].numel()).reshape(picture.shape)
     picture = (picture + camera.noise[:, None, None, None] * noise).clamp(0, 1)
     if camera.quality is not None:
-        picture = jpeg_codec_differentiable(picture, camera.quality).clamp(0, 1)
+        # Matrix products of a batch of one round differently, so it is done beside itself.
+        twice = (torch.cat([x, x]) if len(x) == 1 else x for x in (picture, camera.quality))
+        coded = jpeg_codec_differentiable(*twice)[: len(picture)].clamp(0, 1)
+        picture = torch.where(camera.quality[:, None, None, None] < 100, coded, picture)
     return picture

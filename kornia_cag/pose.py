@@ -47,8 +47,8 @@ class PoseRange:
     angle: tuple[float, float] = (-10.0, 10.0)  # degrees, clockwise on screen
     shear: tuple[float, float] = (-5.0, 5.0)  # degrees, along x
     translate: tuple[float, float] = (-0.1, 0.1)  # of the canvas's short side, along x and y each
-    perspective: tuple[float, float] = (-0.15, 0.15)  # change of depth from the centre to an edge, about x and y each
-    elastic: tuple[float, float] = (0.0, 0.0)  # root mean square displacement, object units
+    perspective: tuple[float, float] = (-0.15, 0.15)  # change of depth from the centre to an edge, along x and y each
+    elastic: tuple[float, float] = (0.0, 0.0)  # root mean square displacement along each axis, object units
     wavelength: tuple[float, float] = (0.7, 2.5)  # of the elastic waves, object units
     waves: int = 8  # number of elastic waves
     hole: tuple[float, float] = (0.0, 0.0)  # radius of occluding discs, object units
@@ -95,7 +95,8 @@ class PoseRange:
         if self.elastic[1] == 0:  # no wave to add
             return torch.zeros(len(keys), 0, 5, device=keys.device)
         u = uniforms(keys, "pose.waves", 3 * self.waves).unflatten(1, (3, self.waves))
-        wavelength = self.wavelength[0] * (self.wavelength[1] / self.wavelength[0]) ** u[:, 0]
+        octaves = math.log(self.wavelength[1] / self.wavelength[0])
+        wavelength = self.wavelength[0] * torch.exp(octaves * u[:, 0])
         direction = 2 * math.pi * u[:, 1]
         # Of k waves of independent amplitudes, each of variance 2 / k, the sum has variance 1.
         size = (amplitude * math.sqrt(2 / self.waves))[:, None, None]
@@ -114,8 +115,8 @@ class PoseRange:
 def homographies(pose: Pose, size: tuple[int, int]) -> Float[Tensor, "b 3 3"]:
     """Canvas-to-object homographies of a canvas of ``(height, width)`` pixels.
 
-    Scale and stretch first, then shear, rotation, perspective, shift. The third row is scaled so that the object's
-    centre has depth 1.
+    Perspective along the object's own axes first, then stretch, shear, rotation, shift: the depth at ``(x, y)`` on the
+    object is ``1 + tilt_x * x + tilt_y * y``. The third row is scaled so that the object's centre has depth 1.
     """
     height, width = size
     short = min(size)
@@ -155,15 +156,15 @@ class Framing:
 
         Args:
             homography: canvas to object.
-            points: canvas points that cover the object.
+            points: centres of canvas pixels that cover the object.
             weights: the object's alpha at these points; those above 0.5 bound it, all of them weigh.
             size: canvas ``(height, width)``.
         """
         inside = (weights > 0.5)[..., None]
         low = torch.where(inside, points, torch.inf).amin(dim=1)
         high = torch.where(inside, points, -torch.inf).amax(dim=1)
-        longest = (high - low).amax(dim=1)
-        visible = torch.isfinite(longest) & (longest > 1e-3)
+        longest = (high - low).amax(dim=1) + 1  # pixel centres span one pixel less than their pixels
+        visible = torch.isfinite(longest)
         zoom = torch.where(visible, self.side * min(size) / longest, 1.0)
         mass = (weights[..., None] * points).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-6)[:, None]
         centre = 0.5 * torch.tensor([size[1], size[0]], device=points.device, dtype=points.dtype)

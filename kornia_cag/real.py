@@ -1,6 +1,5 @@
 """Real pictures, which only ever measure: no training, no selection, no statistics from them."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,16 +41,18 @@ def load_real(path: str | Path, classes: tuple[str, ...], size: int) -> RealSet:
         fail("real", "an .npz file or a folder", f"{str(path)!r}, which is neither", "Check the path.")
     try:
         with np.load(path) as data:
-            arrays = {key: data[key] for key in data.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        fail("real", "an .npz file with arrays 'images' and 'labels'", f"{str(path)!r} ({error})")
+            arrays = {key: np.asarray(data[key]) for key in data.files}
+    except Exception as error:  # a damaged archive can raise anything: BadZipFile, zlib.error, EOFError, TypeError …
+        reason = str(error).partition("\n")[0]
+        fail("real", "an .npz file with arrays 'images' and 'labels'", f"{str(path)!r} ({reason})")
     if not {"images", "labels"} <= set(arrays):
         fail("real", "arrays 'images' and 'labels'", f"{sorted(arrays)} in {str(path)!r}")
     images, labels = arrays["images"], arrays["labels"]
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
+    shaped = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+    if images.dtype != np.uint8 or not shaped or not images.size:
         fail("real images", "uint8 (n, h, w) or (n, h, w, 3)", describe(images))
-    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or not len(labels):
-        fail("real labels", f"integers ({len(images)},), at least one", describe(labels))
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        fail("real labels", f"integers ({len(images)},)", describe(labels))
     if labels.min() < 0 or labels.max() >= len(classes):
         fail("real labels", f"class ids 0 to {len(classes) - 1}", f"{labels.min()} to {labels.max()}",
              "Objects and real pictures must have the same classes.")  # fmt: skip

@@ -67,7 +67,7 @@ class Recipe:
 
 SIGNS = Recipe(
     name="signs",
-    size=32,
+    size=40,
     ranges=SceneRange(
         pose=PoseRange(
             scale=(0.62, 0.95),  # a detector's crop: the sign and some border
@@ -96,6 +96,8 @@ SIGNS = Recipe(
             noise=(0.0, 0.025),
         ),
     ),
+    images=1_200_000,
+    width=32,
 )
 
 DIGITS = Recipe(
@@ -115,6 +117,7 @@ DIGITS = Recipe(
             hole=(0.0, 0.2),
         ),
         framing=Framing(),
+        context_color=ColorRange(brightness=(0.0, 0.5), contrast=(1.0, 1.0)),  # paper is darker than ink, here
         color=ColorRange(brightness=(0.7, 1.0), contrast=(1.0, 1.0)),
         camera=CameraRange(blur=0.3, gaussian=(0.3, 0.8), noise=(0.0, 0.05)),
         blend="average",

@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from kornia_cag.checks import check_int, check_tensor
+from kornia_cag.checks import check_int, check_tensor, fail
 
 
 def sheet(
@@ -41,5 +41,13 @@ def sheet(
 
 def save_sheet(path: str | Path, images: Float[Tensor, "b 3 h w"], columns: int = 8, *, zoom: int = 2,
                boxes: Float[Tensor, "b 4"] | None = None) -> None:  # fmt: skip
-    """Write :func:`sheet` to a picture file."""
-    Image.fromarray(sheet(images, columns, zoom=zoom, boxes=boxes)).save(path)
+    """Write :func:`sheet` to a picture file.
+
+    Raises:
+        InputError: for a name that is not that of a picture.
+    """
+    picture = Image.fromarray(sheet(images, columns, zoom=zoom, boxes=boxes))
+    try:
+        picture.save(path)
+    except ValueError:
+        fail("path", "a picture file, such as preview.png", repr(str(path)))

@@ -4,10 +4,11 @@ import json
 import math
 import os
 import platform
+import re
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.chain import ContextChain
@@ -25,10 +27,6 @@ from kornia_cag.models import autocast_dtype
 from kornia_cag.pairing import PairSampler
 from kornia_cag.real import RealSet
 from kornia_cag.recipes import Recipe
-
-with warnings.catch_warnings():  # torchdata calls functions that newer torch deprecates
-    warnings.simplefilter("ignore")
-    from torchdata.stateful_dataloader import StatefulDataLoader
 
 Log = Callable[[str], None]
 
@@ -57,8 +55,9 @@ class Training:
         self, recipe: Recipe, objects: ObjectBank, contexts: ContextBank, *, images: int | None = None, seed: int = 0
     ) -> None:
         self.recipe, self.objects, self.seed = recipe, objects, seed
-        self.steps = max(1, (recipe.images if images is None else images) // recipe.batch_size)
-        self.step = 0
+        self.dtype = autocast_dtype(objects.device)
+        self.budget = recipe.images if images is None else images
+        self.seen = 0
         self.seconds = 0.0
         self.loss = torch.zeros((), device=objects.device)
         torch.manual_seed(seed)
@@ -75,40 +74,42 @@ class Training:
             ranges=recipe.ranges,
             chain=None if recipe.reset is None else ContextChain(recipe.reset),
             model=self.model,
-            attack=recipe.attack,
+            attack=None if recipe.attack is None else replace(recipe.attack, autocast=self.dtype),
             strength=recipe.strength,
         )
         self.loader = self._loader()
-        self.dtype = autocast_dtype(objects.device)
 
     def _loader(self) -> Any:
         sampler: Any = self.pairs  # yields whole tensors of rows, where the annotation of DataLoader says lists
-        return StatefulDataLoader(self.pairs.dataset, batch_sampler=sampler, collate_fn=self.collate)
+        # An iterator draws a seed for its workers: from the global state, dropout would go on otherwise after a resume.
+        seeds = torch.Generator().manual_seed(self.seed)
+        with warnings.catch_warnings():  # torchdata calls what newer torch deprecates
+            warnings.filterwarnings("ignore", "'set_vital' is deprecated", UserWarning)
+            return StatefulDataLoader(
+                self.pairs.dataset, batch_sampler=sampler, collate_fn=self.collate, generator=seeds
+            )
 
     def run(self, *, save: Path | None = None, save_every: float = 60.0, log: Log | None = None) -> None:
         """Train to the end of the budget, saving at least every ``save_every`` seconds and at the end."""
         start = mark = time.perf_counter()
         before = self.seconds
-        while self.step < self.steps:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                batches = iter(self.loader)
-            for images, labels in batches:
+        while self.seen < self.budget:
+            for images, labels in self.loader:
                 self._update(images, labels)
                 now = time.perf_counter()
                 self.seconds = before + now - start
-                if now - mark > save_every or self.step == self.steps:
+                if now - mark > save_every or self.seen >= self.budget:
                     mark = now
                     if save is not None:
                         self.save(save)
                     if log is not None:
                         log(self._progress())
-                if self.step == self.steps:
+                if self.seen >= self.budget:
                     break
 
     def _update(self, images: Tensor, labels: Int[Tensor, " b"]) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * schedule(self.step, self.steps)
+            group["lr"] = self.recipe.learning_rate * schedule(self.seen, self.budget)
         self.model.train()
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
             logits = self.model(images.contiguous(memory_format=torch.channels_last))
@@ -117,14 +118,13 @@ class Training:
         loss.backward()
         self.optimizer.step()
         self.average.update_parameters(self.model)
-        self.loss = torch.lerp(loss.detach(), self.loss, 0.99 if self.step else 0.0)
-        self.step += 1
+        self.loss = torch.lerp(loss.detach(), self.loss, 0.99 if self.seen else 0.0)
+        self.seen += len(labels)
 
     def _progress(self) -> str:
-        seen = self.step * self.recipe.batch_size
-        left = self.seconds / self.step * (self.steps - self.step)
-        return (f"{self.step / self.steps:4.0%}  {seen:>9,} images  loss {float(self.loss):.3f}  "
-                f"{seen / self.seconds:,.0f} images/s  {left / 60:.1f} min left")  # fmt: skip
+        left = self.seconds / self.seen * max(0, self.budget - self.seen)
+        return (f"{min(1.0, self.seen / self.budget):4.0%}  {self.seen:>9,} images  loss {float(self.loss):.3f}  "
+                f"{self.seen / self.seconds:,.0f} images/s  {left / 60:.1f} min left")  # fmt: skip
 
     @property
     def result(self) -> nn.Module:
@@ -138,7 +138,7 @@ class Training:
             "recipe": self.recipe.name,
             "classes": self.objects.classes,
             "plan": self._plan(),
-            "step": self.step,
+            "seen": self.seen,
             "seconds": self.seconds,
             "loss": self.loss,
             "model": self.model.state_dict(),
@@ -162,11 +162,12 @@ class Training:
         try:
             state = torch.load(path, map_location=self.objects.device, weights_only=True)
         except Exception as error:
-            fail("--resume", "a run saved by kornia-cag train", f"{str(path)!r} ({type(error).__name__}: {error})")
+            reason = str(error).partition("\n")[0]
+            fail("--resume", "a run saved by kornia-cag train", f"{str(path)!r} ({type(error).__name__}: {reason})")
         if not isinstance(state, dict) or state.get("plan") != self._plan():
             was = state.get("plan") if isinstance(state, dict) else type(state).__name__
             fail("--resume", f"a run with {self._plan()}", f"one with {was}", "Repeat the options of the first start.")
-        self.step, self.seconds, self.loss = state["step"], state["seconds"], state["loss"]
+        self.seen, self.seconds, self.loss = state["seen"], state["seconds"], state["loss"]
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -179,14 +180,15 @@ class Training:
 
     def _plan(self) -> dict[str, Any]:
         banks = f"{self.collate.composer.objects!r} {self.collate.composer.contexts!r}"
-        return {"steps": self.steps, "seed": self.seed, "recipe": repr(self.recipe), "banks": banks}
+        recipe = re.sub(r" at 0x[0-9a-f]+", "", repr(self.recipe))  # a function's address is another in every process
+        return {"images": self.budget, "seed": self.seed, "recipe": recipe, "banks": banks}
 
     def report(self, accuracy: Accuracy | None, real: RealSet | None) -> dict[str, Any]:
         """What was run, on what, and what came of it, ready for JSON."""
         return {
             "recipe": self.recipe.name,
             "seed": self.seed,
-            "images": self.step * self.recipe.batch_size,
+            "images": self.seen,
             "seconds": round(self.seconds, 1),
             "accuracy": None if accuracy is None else round(accuracy.share, 5),
             "real": None if real is None else {"name": real.name, "pictures": len(real.labels)},
@@ -199,9 +201,9 @@ class Training:
         }
 
 
-def schedule(step: int, steps: int, warmup: int = 200) -> float:
-    """Learning rate factor: a linear start, then half a cosine to 0."""
-    return min(1.0, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+def schedule(seen: int, budget: int, warmup: int = 20_000) -> float:
+    """Learning rate factor after ``seen`` images: a linear start, then half a cosine to 0 at ``budget``."""
+    return min(1.0, (seen + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, seen / budget)))
 
 
 @torch.no_grad()

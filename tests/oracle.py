@@ -1,0 +1,282 @@
+"""One scene at a time in float64 NumPy and OpenCV: slow, plain, and what every batched stage must equal.
+
+Draws are read from the library (they are the scene's data); everything made of them is written here a second time, in
+another way: matrices built forward and inverted numerically, colours adjusted one operation after the other on straight
+(not premultiplied) RGB, reads by four texels, blur by loops over taps.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kornia_cag.compose import Composer
+from kornia_cag.photometric import CameraRange, ColorRange
+from kornia_cag.pose import Pose
+from kornia_cag.randomness import normals, uniform
+
+Array = NDArray[np.float64]
+EXTENT = 7 / 8  # share of a bank picture's side that the object fills
+TIE = 1e-4  # closer to a rounding tie or a threshold, float32 may fall on the other side
+
+
+@dataclass
+class Expected:
+    image: Array  # h w 3
+    alpha: Array  # h w
+    box: tuple[int, int, int, int]
+    sure: bool  # false: a discrete choice (pyramid level, bound of the framing) is a tie within TIE
+
+
+def scene(
+    composer: Composer, obj: int, ctx: int, key: Tensor, strength: float = 1.0, earlier: Array | None = None
+) -> Expected:
+    """The scene of one row."""
+    ranges, key = composer.ranges, key.reshape(1).cpu()
+    sure: list[bool] = []
+    coarser = strength * draw(key, "camera.low_resolution", ranges.camera.low_resolution)
+    layer = _place(composer, obj, key, strength, coarser, sure)
+    alpha = layer[..., 3]
+    color = layer[..., :3] / np.maximum(alpha, 1e-9)[..., None]
+    if ranges.object_color is not None:
+        color = recolor(color, ranges.object_color, key, strength, "object_color")
+    color = recolor(color, ranges.color, key, strength, "color")
+    behind = earlier
+    if behind is None:
+        behind = _crop(composer, ctx, key, coarser, sure)
+        if ranges.context_color is not None:
+            behind = recolor(behind, ranges.context_color, key, strength, "context_color")
+        behind = recolor(behind, ranges.color, key, strength, "color")
+    image = _blend(color, alpha[..., None], behind, ranges.blend, ranges.opacity)
+    if ranges.camera.blur:
+        image = blur(image, psf(ranges.camera, key, strength))
+    height, width = composer.size
+    field = normals(key, "camera.noise_field", 3 * height * width).double().reshape(3, height, width)
+    sigma = strength * draw(key, "camera.noise", ranges.camera.noise)
+    image = np.clip(image + sigma * field.permute(1, 2, 0).numpy(), 0, 1)
+    sure.append(bool(np.abs(alpha - 0.5).min() > TIE))
+    return Expected(image, alpha, box(alpha), all(sure))
+
+
+def draw(key: Tensor, slot: str, bounds: tuple[float, float] = (0.0, 1.0)) -> float:
+    return float(uniform(key, slot, *bounds))
+
+
+# ---- geometry
+
+
+def object_to_canvas(pose: dict[str, float], size: tuple[int, int]) -> Array:
+    """Depth in the object's own axes, then stretch, shear, rotation, shift."""
+    height, width = size
+    half = 0.5 * min(size) * pose["scale"]
+    turn = math.radians(pose["angle"])
+    depth = np.array([[1, 0, 0], [0, 1, 0], [pose["tilt_x"], pose["tilt_y"], 1]])
+    stretch = np.diag([half * math.sqrt(pose["aspect"]), half / math.sqrt(pose["aspect"]), 1])
+    shear = np.array([[1, math.tan(math.radians(pose["shear"])), 0], [0, 1, 0], [0, 0, 1]])
+    rotation = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
+    shift = np.eye(3)
+    shift[:2, 2] = width / 2 + min(size) * pose["x"], height / 2 + min(size) * pose["y"]
+    return shift @ rotation @ shear @ stretch @ depth
+
+
+def pose_row(pose: Pose, row: int) -> dict[str, Any]:
+    return {name: value[row].double().cpu().numpy() for name, value in vars(pose).items()}
+
+
+def mips(picture: NDArray[np.uint8]) -> list[Array]:
+    """Box means of a ``(s, s, c)`` picture at every power of two down to 4 texels, rounded to whole numbers."""
+    levels, side = [], picture.shape[0]
+    while side >= 4:
+        small = cv2.resize(picture.astype(np.float64), (side, side), interpolation=cv2.INTER_AREA)
+        levels.append(np.rint(small) / 255)
+        side //= 2
+    return levels
+
+
+def read(picture: Array, x: Array, y: Array, outside: str) -> Array:
+    """Bilinear read at texel coordinates (centres at +0.5); beyond the border ``"empty"`` or the ``"border"`` texel."""
+    rows, columns, channels = picture.shape
+    total = np.zeros((*x.shape, channels))
+    left, top = np.floor(x - 0.5), np.floor(y - 0.5)
+    for row in (top, top + 1):
+        for column in (left, left + 1):
+            weight = (1 - np.abs(x - 0.5 - column)) * (1 - np.abs(y - 0.5 - row))
+            if outside == "empty":
+                weight = weight * ((row >= 0) & (row < rows) & (column >= 0) & (column < columns))
+            i, j = np.clip(row, 0, rows - 1).astype(int), np.clip(column, 0, columns - 1).astype(int)
+            total += weight[..., None] * picture[i, j]
+    return total
+
+
+def _level(texels_per_pixel: float, coarser: float, levels: int, sure: list[bool]) -> int:
+    exact = math.log2(texels_per_pixel) + coarser
+    sure.append(abs(exact - math.floor(exact) - 0.5) > TIE)
+    return min(max(round(exact), 0), levels - 1)
+
+
+def _pixels(size: tuple[int, int]) -> tuple[Array, Array]:
+    y, x = np.mgrid[: size[0], : size[1]]
+    return x + 0.5, y + 0.5
+
+
+def warp(
+    levels: list[Array], forward: Array, pose: dict[str, Any], coarser: float, size: tuple[int, int], sure: list[bool]
+) -> Array:
+    """An object on an empty canvas, ``(h, w, 4)`` premultiplied."""
+    back = np.linalg.inv(forward)
+    back /= back[2] @ forward[:, 2] / forward[2, 2]  # depth 1 at the object's centre
+
+    def to_object(x: Array, y: Array) -> tuple[Array, Array, Array]:
+        u, v, depth = (back[i, 0] * x + back[i, 1] * y + back[i, 2] for i in range(3))
+        seen = depth > 1e-3
+        return np.where(seen, u / np.where(seen, depth, 1), 1e6), np.where(seen, v / np.where(seen, depth, 1), 1e6), seen
+
+    cx, cy = forward[:2, 2] / forward[2, 2]
+    step = 1e-4
+    u, v, _ = to_object(cx + step * np.array([1, -1, 0, 0]), cy + step * np.array([0, 0, 1, -1]))
+    jacobian = np.array([[u[0] - u[1], u[2] - u[3]], [v[0] - v[1], v[2] - v[3]]]) / (2 * step)
+    side = levels[0].shape[0]
+    rate = math.sqrt(abs(np.linalg.det(jacobian))) * EXTENT * side / 2
+    level = levels[_level(rate, coarser, len(levels), sure)]
+
+    u, v, seen = to_object(*_pixels(size))
+    moved_u, moved_v = u.copy(), v.copy()
+    for fx, fy, ax, ay, phase in pose["waves"]:
+        value = np.sin(2 * math.pi * (fx * u + fy * v) + phase)
+        moved_u, moved_v = moved_u + ax * value, moved_v + ay * value
+    place = [(EXTENT * m + 1) / 2 * level.shape[0] for m in (moved_u, moved_v)]
+    layer = read(level, *np.clip(place, -9, side + 9), "empty") * seen[..., None]
+    for x, y, radius in pose["holes"]:
+        if radius > 0:
+            layer *= np.clip(10 * (np.hypot(u - x, v - y) - radius) + 0.5, 0, 1)[..., None]
+    return layer
+
+
+def _place(
+    composer: Composer, obj: int, key: Tensor, strength: float, coarser: float, sure: list[bool]
+) -> Array:
+    ranges, bank, size = composer.ranges, composer.objects, composer.size
+    pose = pose_row(ranges.pose.sample(key, torch.tensor([strength])), 0)
+    variant = min(int(pose["variant"] * bank.variants), bank.variants - 1)
+    levels = mips(bank.pyramid.level(0)[obj * bank.variants + variant].permute(1, 2, 0).cpu().numpy())
+    if ranges.framing is not None:
+        pose |= {"scale": 0.5, "x": 0.0, "y": 0.0}  # a draft that the canvas holds
+    forward = object_to_canvas(pose, size)
+    if ranges.framing is not None:
+        draft = warp(levels, forward, pose, 0.0, size, sure)[..., 3]
+        forward = _frame(draft, ranges.framing.side, size, sure) @ forward
+    return warp(levels, forward, pose, coarser, size, sure)
+
+
+def _frame(alpha: Array, side: float, size: tuple[int, int], sure: list[bool]) -> Array:
+    """The similarity that brings an object of this alpha to ``side`` and its centre of mass to the canvas's."""
+    sure.append(bool(np.abs(alpha - 0.5).min() > TIE))
+    x1, y1, x2, y2 = box(alpha)
+    longest = max(x2 - x1, y2 - y1)
+    if longest == 0:
+        return np.eye(3)
+    x, y = _pixels(size)
+    zoom = side * min(size) / longest
+    mass = (alpha * x).sum() / alpha.sum(), (alpha * y).sum() / alpha.sum()
+    return np.array([[zoom, 0, size[1] / 2 - zoom * mass[0]], [0, zoom, size[0] / 2 - zoom * mass[1]], [0, 0, 1]])
+
+
+def box(alpha: Array) -> tuple[int, int, int, int]:
+    rows, columns = np.nonzero(alpha > 0.5)
+    if not len(rows):
+        return 0, 0, 0, 0
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+def _crop(composer: Composer, ctx: int, key: Tensor, coarser: float, sure: list[bool]) -> Array:
+    height, width = composer.size
+    picture = composer.contexts.pyramid.level(0)[ctx].permute(1, 2, 0).cpu().numpy()
+    levels = mips(picture)
+    step = draw(key, "context.crop", composer.ranges.crop) / max(height, width)  # share of the side per pixel
+    x, y = _pixels(composer.size)
+    if draw(key, "context.mirror") < 0.5:
+        x = width - x
+    x = draw(key, "context.x") * (1 - step * width) + step * x
+    y = draw(key, "context.y") * (1 - step * height) + step * y
+    level = levels[_level(step * picture.shape[0], coarser, len(levels), sure)]
+    return read(level, x * level.shape[0], y * level.shape[0], "border")
+
+
+# ---- light and camera
+
+
+def recolor(color: Array, ranges: ColorRange, key: Tensor, strength: float, layer: str) -> Array:
+    """Straight RGB ``(h, w, 3)`` through one operation after the other."""
+
+    def drawn(slot: str, bounds: tuple[float, float], neutral: float) -> float:
+        return neutral + strength * (draw(key, f"{layer}.{slot}", bounds) - neutral)
+
+    grey_axis = np.ones(3) / math.sqrt(3)
+    rotation, _ = cv2.Rodrigues(grey_axis * math.radians(drawn("hue", ranges.hue, 0)))
+    color = color @ rotation.T
+    grey = (color @ np.array([0.299, 0.587, 0.114]))[..., None]
+    color = grey + drawn("saturation", ranges.saturation, 1) * (color - grey)
+    if draw(key, f"{layer}.invert") < ranges.invert:
+        color = 1 - color
+    color = 0.5 + drawn("contrast", ranges.contrast, 1) * (color - 0.5)
+    veil = drawn("veil", ranges.veil, 0)
+    color = (1 - veil) * color + veil * draw(key, f"{layer}.veil_level", (0.5, 1.0))
+    color = color * drawn("brightness", ranges.brightness, 1) * 2 ** drawn("exposure", ranges.exposure, 0)
+    color = color * np.array([1 + drawn(f"tint{c}", ranges.tint, 0) for c in range(3)])
+    amount, angle = drawn("illumination", ranges.illumination, 0), 2 * math.pi * draw(key, f"{layer}.light_from")
+    height, width = color.shape[:2]
+    x, y = _pixels((height, width))
+    light = 1 + amount * (math.cos(angle) * (2 * x / width - 1) + math.sin(angle) * (2 * y / height - 1))
+    return np.clip(color * np.maximum(light, 0)[..., None], 0, 1)
+
+
+def psf(ranges: CameraRange, key: Tensor, strength: float = 1.0) -> Array:
+    """The drawn point-spread function, tap by tap."""
+    middle = ranges.taps // 2
+    kernel = np.zeros((ranges.taps, ranges.taps))
+    if draw(key, "camera.blur") >= ranges.blur:
+        kernel[middle, middle] = 1
+        return kernel
+    kind = int(draw(key, "camera.blur_kind", (0.0, 3.0)))
+    sigma = max(strength * draw(key, "camera.gaussian", ranges.gaussian), 0.05)
+    wide, high = (max(strength * draw(key, f"camera.box_{axis}", ranges.box), 1) for axis in "xy")
+    length = strength * draw(key, "camera.motion", ranges.motion)
+    angle = math.pi * draw(key, "camera.motion_angle")
+    for row in range(ranges.taps):
+        for column in range(ranges.taps):
+            x, y = column - middle, row - middle
+            if kind == 0:
+                kernel[row, column] = math.exp(-(x * x + y * y) / (2 * sigma**2))
+            elif kind == 1:  # how much of the tap's own square the box covers, along each axis
+                kernel[row, column] = _overlap(x, wide) * _overlap(y, high)
+            else:  # a tent one pixel wide around the path
+                along = min(max(x * math.cos(angle) + y * math.sin(angle), -length / 2), length / 2)
+                kernel[row, column] = max(1 - math.hypot(x - along * math.cos(angle), y - along * math.sin(angle)), 0)
+    return kernel / kernel.sum()
+
+
+def _overlap(place: float, width: float) -> float:
+    return max(min(place + 0.5, width / 2) - max(place - 0.5, -width / 2), 0.0)
+
+
+def blur(image: Array, kernel: Array) -> Array:
+    reach = kernel.shape[0] // 2
+    padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    total = np.zeros_like(image)
+    for row in range(kernel.shape[0]):
+        for column in range(kernel.shape[1]):
+            total += kernel[row, column] * padded[row : row + image.shape[0], column : column + image.shape[1]]
+    return total
+
+
+def _blend(color: Array, alpha: Array, behind: Array, mode: str, opacity: float) -> Array:
+    if mode == "hard":
+        return np.where(alpha >= 0.5, color, behind)
+    if mode == "average":
+        return opacity * alpha * color + (1 - opacity) * behind
+    return alpha * color + (1 - alpha) * behind
