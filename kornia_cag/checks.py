@@ -23,7 +23,7 @@ def describe(value: Any) -> str:
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}{where}"
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array {value.shape}"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

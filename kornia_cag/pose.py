@@ -95,8 +95,8 @@ class PoseRange:
         if self.elastic[1] == 0:  # no wave to add
             return torch.zeros(len(keys), 0, 5, device=keys.device)
         u = uniforms(keys, "pose.waves", 3 * self.waves).unflatten(1, (3, self.waves))
-        octaves = math.log(self.wavelength[1] / self.wavelength[0])
-        wavelength = self.wavelength[0] * torch.exp(octaves * u[:, 0])
+        span = math.log(self.wavelength[1] / self.wavelength[0])
+        wavelength = self.wavelength[0] * torch.exp(span * u[:, 0])
         direction = 2 * math.pi * u[:, 1]
         # Of k waves of independent amplitudes, each of variance 2 / k, the sum has variance 1.
         size = (amplitude * math.sqrt(2 / self.waves))[:, None, None]

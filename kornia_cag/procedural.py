@@ -44,7 +44,7 @@ def render(
     check_int("seed", seed, low=0, high=2**62 - 1)
     images = torch.empty(count, 3, size, size, dtype=torch.uint8, device=device)
     kinds = KINDS if kind == "mix" else (kind,)
-    for place, name in enumerate(kinds):
+    for place, name in enumerate(kinds[:count]):
         _fill(images[place :: len(kinds)], name, torch.arange(place, count, len(kinds), device=device), seed)
     return images
 

@@ -40,7 +40,7 @@ def load_real(path: str | Path, classes: tuple[str, ...], size: int) -> RealSet:
     if not path.is_file():
         fail("real", "an .npz file or a folder", f"{str(path)!r}, which is neither", "Check the path.")
     try:
-        with np.load(path) as data:
+        with path.open("rb") as file, np.load(file) as data:
             arrays = {key: np.asarray(data[key]) for key in data.files}
     except Exception as error:  # a damaged archive can raise anything: BadZipFile, zlib.error, EOFError, TypeError …
         reason = str(error).partition("\n")[0]

@@ -96,7 +96,7 @@ SIGNS = Recipe(
             noise=(0.0, 0.025),
         ),
     ),
-    images=1_200_000,
+    images=500_000,
     width=32,
 )
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from kornia_cag.banks import ContextBank, ObjectBank
@@ -62,7 +62,7 @@ class Training:
         self.loss = torch.zeros((), device=objects.device)
         torch.manual_seed(seed)
         self.model = recipe.model(len(objects.classes)).to(objects.device)
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        self.average = AveragedModel(self.model, avg_fn=_moving_average(recipe.ema), use_buffers=True)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -204,6 +204,18 @@ class Training:
 def schedule(seen: int, budget: int, warmup: int = 20_000) -> float:
     """Learning rate factor after ``seen`` images: a linear start, then half a cosine to 0 at ``budget``."""
     return min(1.0, (seen + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, seen / budget)))
+
+
+def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """Exponential moving average that forgets the untrained weights: after ``n`` steps it looks back ``n / 10``."""
+
+    def average(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+        if not old.is_floating_point():  # a counter of BatchNorm
+            return new
+        weight = (9 / (10 + torch.as_tensor(count, device=old.device))).clamp(min=1 - decay)
+        return torch.lerp(old, new, weight.to(old.dtype))
+
+    return average
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
 """Shared fixtures: a device, the data folder, small banks."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -22,6 +24,14 @@ def data() -> Path:
     if folder is None:
         pytest.skip("KORNIA_CAG_DATA names no folder of real data")
     return Path(folder)
+
+
+@pytest.fixture
+def untyped() -> Iterator[None]:
+    """Errors are for those who run without shape checks, and the checker draws from Python's random state."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

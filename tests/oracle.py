@@ -134,7 +134,11 @@ def warp(
     def to_object(x: Array, y: Array) -> tuple[Array, Array, Array]:
         u, v, depth = (back[i, 0] * x + back[i, 1] * y + back[i, 2] for i in range(3))
         seen = depth > 1e-3
-        return np.where(seen, u / np.where(seen, depth, 1), 1e6), np.where(seen, v / np.where(seen, depth, 1), 1e6), seen
+        return (
+            np.where(seen, u / np.where(seen, depth, 1), 1e6),
+            np.where(seen, v / np.where(seen, depth, 1), 1e6),
+            seen,
+        )
 
     cx, cy = forward[:2, 2] / forward[2, 2]
     step = 1e-4
@@ -157,9 +161,7 @@ def warp(
     return layer
 
 
-def _place(
-    composer: Composer, obj: int, key: Tensor, strength: float, coarser: float, sure: list[bool]
-) -> Array:
+def _place(composer: Composer, obj: int, key: Tensor, strength: float, coarser: float, sure: list[bool]) -> Array:
     ranges, bank, size = composer.ranges, composer.objects, composer.size
     pose = pose_row(ranges.pose.sample(key, torch.tensor([strength])), 0)
     variant = min(int(pose["variant"] * bank.variants), bank.variants - 1)

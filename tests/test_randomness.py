@@ -15,13 +15,20 @@ N = 1 << 16
 
 PINNED_KEYS = [7176127370980292460, 5651962114700332598, 3675066618446185344]
 PINNED_UNIFORM = [0.24750304222106934, 0.49112266302108765, 0.7778823971748352]
-PINNED_UNIFORMS = [0.09278219938278198, 0.6518226265907288, 0.15822499990463257, 0.12008506059646606, 0.13010472059249878, 0.928542971611023]
+PINNED_UNIFORMS = [
+    0.09278219938278198,
+    0.6518226265907288,
+    0.15822499990463257,
+    0.12008506059646606,
+    0.13010472059249878,
+    0.928542971611023,
+]
 PINNED_NORMALS = [-0.5085650682449341, -1.5963428020477295, -0.17594845592975616]
 
 
 def keys_of(seed: int = 0, epoch: int = 0, start: int = 0, count: int = N, device: str = "cpu") -> Tensor:
     index = torch.arange(start, start + count, device=device)
-    return sample_keys(torch.tensor(seed, device=device), torch.tensor(epoch, device=device), index)
+    return sample_keys(torch.full_like(index, seed), torch.full_like(index, epoch), index)
 
 
 def excess(counts: Tensor) -> float:
@@ -61,15 +68,17 @@ def test_uniform(slot: str, seed: int, epoch: int) -> None:
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 256, 2**20, 2**32, 2**40])
 def test_uniform_over_strided_indices(stride: int) -> None:
-    zero = torch.tensor(0)
-    u = uniform(sample_keys(zero, zero, torch.arange(N) * stride), "slot")
+    index = torch.arange(N) * stride
+    u = uniform(sample_keys(0 * index, 0 * index, index), "slot")
     assert abs(excess(torch.bincount((u * 256).long(), minlength=256))) < 4.5
 
 
 def test_bounds() -> None:
     u = uniform(keys_of(), "slot", -3.0, 5.0)
-    assert u.min() >= -3 and u.max() < 5
-    assert (u.min() - -3.0) < 1e-2 and (5 - u.max()) < 1e-2
+    assert u.min() >= -3
+    assert u.max() < 5
+    assert (u.min() - -3.0) < 1e-2
+    assert (5 - u.max()) < 1e-2
     assert (uniform(keys_of(count=9), "slot", 2.0, 2.0) == 2).all()
 
 
@@ -115,7 +124,9 @@ def test_independence_of_counts() -> None:
 
 
 def test_more_draws_leave_the_first_as_they_were() -> None:
-    torch.testing.assert_close(uniforms(keys_of(count=5), "s", 9)[:, :4], uniforms(keys_of(count=5), "s", 4), rtol=0, atol=0)
+    torch.testing.assert_close(
+        uniforms(keys_of(count=5), "s", 9)[:, :4], uniforms(keys_of(count=5), "s", 4), rtol=0, atol=0
+    )
 
 
 def test_normals() -> None:
@@ -142,7 +153,8 @@ def test_mix_is_one_to_one() -> None:
     x = torch.cat([torch.arange(1 << 18), torch.arange(1 << 18) << 14, (1 << 32) - 1 - torch.arange(1 << 14)]).unique()
     y = mix(x)
     assert len(y.unique()) == len(x)
-    assert y.min() >= 0 and y.max() < 1 << 32
+    assert y.min() >= 0
+    assert y.max() < 1 << 32
 
 
 def test_mix_avalanche() -> None:
@@ -158,16 +170,19 @@ def test_keys_do_not_collide() -> None:
     seeds = torch.tensor([0, 1, 2, 1000, 2**40, 2**61])
     epochs = torch.tensor([0, 1, 2, 3, 100, 2**35])
     index = torch.cat([torch.arange(20_000), 2**32 + torch.arange(5_000), 2**50 + torch.arange(5_000)])
-    keys = sample_keys(seeds[:, None, None], epochs[None, :, None], index[None, None, :])
+    keys = sample_keys(*torch.broadcast_tensors(seeds[:, None, None], epochs[None, :, None], index[None, None, :]))
     assert keys.min() >= 0
     assert keys.max() > 2**62  # all 63 bits are in use
     assert len(keys.flatten().unique()) == keys.numel()
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**62 - 1), st.integers(0, 2**62 - 1), st.lists(st.integers(0, 2**32 - 1), min_size=2, unique=True))
+@given(
+    st.integers(0, 2**62 - 1), st.integers(0, 2**62 - 1), st.lists(st.integers(0, 2**32 - 1), min_size=2, unique=True)
+)
 def test_indices_of_one_epoch_never_collide(seed: int, epoch: int, index: list[int]) -> None:
-    keys = sample_keys(torch.tensor(seed), torch.tensor(epoch), torch.tensor(index))
+    rows = torch.tensor(index)
+    keys = sample_keys(torch.full_like(rows, seed), torch.full_like(rows, epoch), rows)
     assert len(set(keys.tolist())) == len(index)
     assert all(0 <= key < 2**63 for key in keys.tolist())
 
@@ -187,13 +202,14 @@ def test_same_keys_whatever_the_batch() -> None:
     assert one_by_one == keys_of(3, 4, count=50).tolist()
 
 
+@pytest.mark.usefixtures("untyped")
 def test_global_random_state_untouched() -> None:
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
     keys = keys_of(count=9)
     uniform(keys, "s"), uniforms(keys, "s", 3), normals(keys, "s", 3), chance(keys, "s", 0.5)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == random.getstate()
-    assert (before[2] == np.random.get_state()[1]).all()  # type: ignore[index]
+    assert (before[2] == np.random.get_state()[1]).all()  # noqa: NPY002
 
 
 def test_device_does_not_matter(device: torch.device) -> None:

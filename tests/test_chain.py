@@ -1,0 +1,203 @@
+import math
+
+import pytest
+import torch
+from devicewait import RefuseWaiting
+
+from kornia_cag import PGD, CAGCollate, ContextChain, InputError, PairSampler
+from kornia_cag.randomness import sample_keys
+
+SIZE = (6, 5)
+
+
+def keys(count, epoch=0, device="cpu"):
+    index = torch.arange(count, device=device)
+    return sample_keys(0 * index + 7, 0 * index + epoch, index)
+
+
+def composites(count, value, device="cpu"):
+    """Pictures whose pixels tell their slot and batch."""
+    return (value + torch.arange(count, device=device) / 1000)[:, None, None, None].expand(-1, 3, *SIZE).clone()
+
+
+def classes(count, of, device="cpu"):
+    return torch.full((count,), of, device=device)
+
+
+def test_an_empty_chain_offers_nothing(device):
+    earlier = ContextChain(0.0).earlier(classes(4, 0, device), keys(4, device=device), SIZE)
+    assert earlier.images.shape == (4, 3, *SIZE)
+    assert not earlier.use.any()
+
+
+def test_slots_offer_what_they_held_last(device):
+    chain = ContextChain(0.0)
+    for value in (0.2, 0.6):
+        chain.keep(composites(4, value, device), classes(4, 0, device))
+    earlier = chain.earlier(classes(4, 1, device), keys(4, device=device), SIZE)
+    assert earlier.use.all()
+    assert torch.equal(earlier.images, composites(4, 0.6, device))
+
+
+def test_kept_composites_are_copies():
+    chain, images = ContextChain(0.0), composites(3, 0.5).requires_grad_()
+    chain.keep(images, classes(3, 0))
+    with torch.no_grad():
+        images.zero_()
+    earlier = chain.earlier(classes(3, 1), keys(3), SIZE)
+    assert torch.equal(earlier.images, composites(3, 0.5))
+    assert not earlier.images.requires_grad
+
+
+@pytest.mark.parametrize("reset", [0.0, 0.171, 0.5, 1.0])
+def test_slots_reset_with_the_given_probability(reset):
+    count = 20_000
+    chain = ContextChain(reset)
+    chain.keep(composites(count, 0.1), classes(count, 0))
+    fresh = (~chain.earlier(classes(count, 1), keys(count), SIZE).use).sum().item()
+    assert abs(fresh - reset * count) <= 4 * math.sqrt(count * reset * (1 - reset))
+
+
+def test_resets_differ_from_epoch_to_epoch_and_repeat_with_the_key():
+    chain = ContextChain(0.5)
+    chain.keep(composites(64, 0.1), classes(64, 0))
+    one, same, other = (chain.earlier(classes(64, 1), keys(64, epoch), SIZE).use for epoch in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_the_label_in_the_context_always_differs():
+    chain, labels = ContextChain(0.0), torch.arange(60) % 3
+    chain.keep(composites(60, 0.1), labels)
+    new = torch.arange(60) // 3 % 3
+    assert torch.equal(chain.earlier(new, keys(60), SIZE).use, new != labels)
+
+
+def test_share_of_fresh_contexts_with_balanced_classes():
+    """The formula of the docstring, over many batches of random labels."""
+    generator, chain, fresh, count = torch.Generator().manual_seed(0), ContextChain(0.2), 0, 500
+    for epoch in range(20):
+        labels = torch.randint(4, (count,), generator=generator)
+        if epoch:
+            fresh += (~chain.earlier(labels, keys(count, epoch), SIZE).use).sum().item()
+        chain.keep(composites(count, 0.1), labels)
+    share, n = 0.2 + 0.8 / 4, 19 * count
+    assert abs(fresh / n - share) < 4 * math.sqrt(share * (1 - share) / n)
+
+
+def test_a_smaller_batch_leaves_the_slots_beyond_it():
+    chain = ContextChain(0.0)
+    chain.keep(composites(5, 0.1), classes(5, 0))
+    chain.keep(composites(2, 0.8), classes(2, 1))
+    earlier = chain.earlier(classes(5, 2), keys(5), SIZE)
+    assert earlier.use.all()
+    assert torch.equal(earlier.images, torch.cat([composites(2, 0.8), composites(5, 0.1)[2:]]))
+    assert chain.earlier(torch.tensor([1, 0, 0, 1, 0]), keys(5), SIZE).use.tolist() == [False, True, False, True, False]
+    few = chain.earlier(classes(2, 2), keys(2), SIZE)
+    assert torch.equal(few.images, composites(2, 0.8))
+
+
+def test_a_larger_batch_finds_the_new_slots_empty():
+    chain = ContextChain(0.0)
+    chain.keep(composites(2, 0.1), classes(2, 0))
+    earlier = chain.earlier(classes(4, 1), keys(4), SIZE)
+    assert earlier.use.tolist() == [True, True, False, False]
+    assert torch.equal(earlier.images[:2], composites(2, 0.1))
+    chain.keep(composites(4, 0.6), classes(4, 1))
+    assert chain.earlier(classes(4, 0), keys(4), SIZE).use.all()
+
+
+def test_clear_forgets():
+    chain = ContextChain(0.0)
+    chain.keep(composites(2, 0.1), classes(2, 0))
+    assert repr(chain) == "ContextChain(reset=0, slots=2)"
+    chain.clear()
+    assert repr(chain) == "ContextChain(reset=0, slots=0)"
+    assert not chain.earlier(classes(2, 1), keys(2), SIZE).use.any()
+
+
+def test_state_round_trip_through_a_file(tmp_path, device):
+    chain = ContextChain(0.3)
+    torch.save(chain.state_dict(), tmp_path / "empty.pt")
+    chain.keep(composites(9, 0.3, device), torch.arange(9, device=device))
+    torch.save(chain.state_dict(), tmp_path / "full.pt")
+    chain.keep(composites(9, 0.9, device), classes(9, 0, device))  # the state saved is not a view of the chain
+    again = ContextChain(0.3)
+    again.load_state_dict(torch.load(tmp_path / "full.pt", weights_only=True))
+    new = classes(9, 4, device)
+    earlier = again.earlier(new, keys(9, device=device), SIZE)
+    assert torch.equal(earlier.images, composites(9, 0.3, device))
+    assert not earlier.use[4]
+    again.load_state_dict(torch.load(tmp_path / "empty.pt", weights_only=True))
+    assert not again.earlier(new, keys(9, device=device), SIZE).use.any()
+
+
+def test_a_state_is_not_changed_by_later_batches():
+    chain = ContextChain(0.0)
+    chain.keep(composites(4, 0.1), classes(4, 0))
+    state = chain.state_dict()
+    chain.keep(composites(4, 0.7), classes(4, 1))
+    chain.keep(composites(2, 0.9), classes(2, 1))
+    assert torch.equal(state["images"], composites(4, 0.1))
+    assert state["labels"].tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("reset", [-0.1, 1.1, float("nan"), "0.5", None, True])
+def test_reset_is_a_probability(reset):
+    with pytest.raises(InputError, match=r"reset: expected a number in \[0, 1\]"):
+        ContextChain(reset)
+
+
+def test_composites_of_another_size_are_refused():
+    chain = ContextChain(0.0)
+    chain.keep(composites(2, 0.1), classes(2, 0))
+    with pytest.raises(InputError, match=r"chain: expected composites of \(7, 5\).*got \(6, 5\).*chain\.clear\(\)"):
+        chain.earlier(classes(2, 1), keys(2), (7, 5))
+
+
+def test_another_state_is_refused():
+    with pytest.raises(InputError, match=r"state: expected keys 'images' and 'labels', got \['pictures'\]"):
+        ContextChain().load_state_dict({"pictures": None})
+
+
+def test_nothing_waits_for_the_device(device):
+    chain, labels, k = ContextChain(0.2), torch.arange(5, device=device), keys(5, device=device)
+    images = composites(5, 0.2, device)
+    with RefuseWaiting():
+        for count in (5, 3, 5):
+            chain.earlier(labels[:count], k[:count], SIZE)
+            chain.keep(images[:count], labels[:count])
+
+
+# --- inside the collate
+
+
+def test_the_attacked_composite_is_what_is_kept(objects, contexts, device):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5)).to(device)
+    chain = ContextChain(0.0)
+    collate = CAGCollate(objects, contexts, 16, chain=chain, model=model, attack=PGD(eps=0.1, steps=2), output="batch")
+    rows = next(iter(PairSampler(objects.labels, len(contexts), 10)))
+    batch = collate(rows)
+    assert (batch.images - batch.clean).abs().max() > 0.05
+    kept = chain.earlier((batch.labels + 1) % 5, keys(10, device=device), (16, 16))
+    assert torch.equal(kept.images, batch.images)
+
+
+def test_a_chained_slot_shows_its_last_composite_around_the_object(objects, contexts, device):
+    """Where the mask is 0 and the camera is perfect, the context is the earlier composite, bit for bit."""
+    chain = ContextChain(0.4)
+    collate = CAGCollate(objects, contexts, 24, chain=chain, output="batch")
+    last, chained = None, 0
+    for rows in PairSampler(objects.labels, len(contexts), 7, samples_per_class=7):
+        batch = collate(rows)
+        if last is not None:
+            outside = (batch.masks == 0).expand_as(batch.images)
+            same = torch.where(outside, batch.images == last.images, True).flatten(1).all(dim=1)
+            assert torch.equal(same, batch.chained)
+            assert not (batch.chained & (batch.labels == last.labels)).any()
+            chained += int(batch.chained.sum())
+        else:
+            assert not batch.chained.any()
+        last = batch
+    assert chained >= 7

@@ -1,0 +1,514 @@
+import copy
+import math
+import sys
+import warnings
+from dataclasses import replace
+
+import kornia.augmentation
+import pytest
+import torch
+from conftest import make_contexts, make_objects
+from devicewait import RefuseWaiting, Waited
+from torch import nn
+from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from kornia_cag import (
+    FGSM,
+    PGD,
+    Batch,
+    CAGCollate,
+    ContextBank,
+    ContextChain,
+    InputError,
+    ObjectBank,
+    PairSampler,
+    Ramp,
+    SceneRange,
+)
+from kornia_cag.recipes import DIGITS, SIGNS
+
+DRAWN = ("labels", "masks", "boxes", "objects", "contexts", "clean", "images", "rows")
+RANGES = {
+    "default": SceneRange(),
+    "signs": SIGNS.ranges,
+    "digits": DIGITS.ranges,
+    "jpeg": SceneRange(camera=replace(SIGNS.ranges.camera, blur=1.0, jpeg=(20.0, 90.0))),
+}
+
+
+def small_model(device="cpu", size=16):
+    """With batch statistics, dropout and pooling, so that an attack could leave traces."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(), nn.Linear(8 * 16, 5),
+    ).to(device)  # fmt: skip
+
+
+def sampler(objects, contexts, batch_size, **options):
+    return PairSampler(objects.labels.cpu(), len(contexts), batch_size, seed=5, **options)
+
+
+def loader(pairs, collate, **options):
+    return DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate, **options)
+
+
+def resumable(pairs, collate):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'set_vital' is deprecated", UserWarning)  # torchdata calls it
+        return StatefulDataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate)
+
+
+def by_index(batches, fields=DRAWN):
+    """The fields of all samples, in the order of their indices."""
+    batches = list(batches)
+    order = torch.cat([batch.rows[:, 2] for batch in batches]).argsort()
+    return {field: torch.cat([getattr(batch, field) for batch in batches])[order] for field in fields}
+
+
+def same(one, other):
+    return [field for field in one if not torch.equal(one[field], other[field])] == []
+
+
+# --- end to end
+
+
+def test_a_loader_yields_composed_pairs(objects, contexts, device):
+    pairs = sampler(objects, contexts, 8, samples_per_class=7)
+    seen = []
+    for images, labels in loader(pairs, CAGCollate(objects, contexts, (20, 16))):
+        assert images.shape == (len(labels), 3, 20, 16)
+        assert images.dtype == torch.float32
+        assert images.device.type == labels.device.type == device.type
+        assert 0 <= images.amin() < images.amax() <= 1
+        assert images.std(dim=0).mean() > 0.05  # they differ from each other
+        seen.append(labels)
+    assert [len(labels) for labels in seen] == [8, 8, 8, 8, 3]
+    assert torch.bincount(torch.cat(seen)).tolist() == [7] * 5
+    assert pairs.epoch == 1
+
+
+def test_a_full_batch_tells_what_was_made(objects, contexts, device):
+    pairs = sampler(objects, contexts, 8, samples_per_class=7)
+    rows = next(iter(pairs))
+    batch = CAGCollate(objects, contexts, 16, output="batch")(rows)
+    assert isinstance(batch, Batch)
+    assert torch.equal(batch.rows.cpu(), rows)
+    assert torch.equal(batch.objects, batch.rows[:, 0])
+    assert torch.equal(batch.contexts, batch.rows[:, 1])
+    assert torch.equal(batch.labels, objects.labels[batch.objects])
+    assert torch.equal(batch.images, batch.clean)
+    assert not batch.chained.any()
+    assert batch.chained.dtype == torch.bool
+    assert batch.masks.shape == (8, 1, 16, 16)
+    assert all(getattr(batch, field).device.type == device.type for field in Batch._fields)
+    for mask, box in zip(batch.masks[:, 0] > 0.5, batch.boxes, strict=True):
+        y, x = mask.nonzero().unbind(1)
+        assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+
+
+def test_the_object_lies_over_its_context(objects, contexts):
+    """Over white and over black, the same rows differ by what the mask lets through."""
+    white = ContextBank.from_tensors(torch.ones(7, 3, 32, 32), size=32, device=objects.device)
+    black = ContextBank.from_tensors(torch.zeros(7, 3, 32, 32), size=32, device=objects.device)
+    ranges = replace(SceneRange(), color=replace(SceneRange().color, brightness=(1, 1), contrast=(1, 1)))
+    rows = next(iter(sampler(objects, contexts, 35, samples_per_class=7)))
+    one, other = (CAGCollate(objects, bank, 16, ranges=ranges, output="batch")(rows) for bank in (white, black))
+    torch.testing.assert_close(one.images - other.images, (1 - one.masks).expand(-1, 3, -1, -1), atol=1e-5, rtol=0)
+    assert torch.equal(one.masks, other.masks)
+
+
+def test_a_list_of_rows_is_a_batch(objects, contexts):
+    rows = next(iter(sampler(objects, contexts, 6)))
+    collate = CAGCollate(objects, contexts, 16)
+    assert torch.equal(collate(list(rows))[0], collate(rows)[0])
+
+
+def test_the_global_random_state_is_left_alone(objects, contexts, device):
+    collate = CAGCollate(objects, contexts, 16, chain=ContextChain(0.3), model=small_model(device), attack=FGSM(eps=0.1))
+    rows = next(iter(sampler(objects, contexts, 6)))
+    before = torch.get_rng_state()
+    collate(rows)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- replay
+
+
+@pytest.fixture(params=RANGES)
+def ranges(request):
+    return RANGES[request.param]
+
+
+def test_an_index_gives_the_same_sample_whatever_the_batch_size_and_rank_count(device, ranges):
+    objects, contexts = make_objects(device), make_contexts(device, count=32)
+    collate = CAGCollate(objects, contexts, 24, ranges=ranges, output="batch")
+    whole = by_index(map(collate, sampler(objects, contexts, 160)))
+    assert whole["rows"][:, 2].tolist() == list(range(160))
+    for size in (8, 64):
+        assert same(whole, by_index(map(collate, sampler(objects, contexts, size))))
+    ones = [batch for _, batch in zip(range(30), map(collate, sampler(objects, contexts, 1)), strict=False)]
+    assert same({field: value[:30] for field, value in whole.items()}, by_index(ones))
+    for world in (2, 4):
+        ranks = [sampler(objects, contexts, 8, rank=rank, world_size=world) for rank in range(world)]
+        assert same(whole, by_index(collate(rows) for rank in ranks for rows in rank))
+
+
+def test_epoch_and_seed_give_other_samples(objects, contexts):
+    collate = CAGCollate(objects, contexts, 16, output="batch")
+    rows = next(iter(sampler(objects, contexts, 8)))
+    drawn = [collate(rows + torch.tensor([0, 0, *step])).clean for step in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))]
+    for i in range(4):
+        for j in range(i):
+            assert (drawn[i] != drawn[j]).flatten(1).any(dim=1).all()
+
+
+def test_a_sample_on_a_fresh_context_is_the_same_with_a_chain(objects, contexts):
+    rows = list(sampler(objects, contexts, 7, samples_per_class=7))
+    plain = by_index(map(CAGCollate(objects, contexts, 16, output="batch"), rows))
+    chained = by_index(
+        map(CAGCollate(objects, contexts, 16, chain=ContextChain(0.4), output="batch"), rows), (*DRAWN, "chained")
+    )
+    fresh = ~chained.pop("chained")
+    assert 5 < fresh.sum() < 30
+    assert torch.equal(plain["clean"][fresh], chained["clean"][fresh])
+    assert not torch.equal(plain["clean"][~fresh], chained["clean"][~fresh])
+    assert torch.equal(plain["masks"], chained["masks"])
+
+
+def hardened(device, ranges=SIGNS.ranges, **options):
+    objects, contexts = make_objects(device), make_contexts(device, count=6)
+    collate = CAGCollate(objects, contexts, 16, ranges=ranges, chain=ContextChain(0.2), model=small_model(device),
+                         attack=PGD(eps=0.1, eps_object=0.02, steps=2, fraction=0.7), output="batch", **options)  # fmt: skip
+    return PairSampler(objects.labels.cpu(), 6, 8, seed=5), collate
+
+
+def test_two_runs_with_chain_and_attack_are_bit_identical(device):
+    runs = []
+    for _ in range(2):
+        pairs, collate = hardened(device, strength=Ramp(0, 2))
+        runs.append([batch for _ in range(3) for batch in loader(pairs, collate)])
+    assert len(runs[0]) == 12
+    assert all(torch.equal(a, b) for one, other in zip(*runs, strict=True) for a, b in zip(one, other, strict=True))
+    assert sum(int(batch.chained.sum()) for batch in runs[0]) > 20
+
+
+# --- resume
+
+
+def take(batches, loader, count):
+    """Draw up to ``count`` batches in all, over as many epochs as it takes."""
+    while len(batches) < count:
+        for batch in loader:
+            batches.append(batch)
+            if len(batches) == count:
+                break
+    return batches
+
+
+@pytest.mark.parametrize("stop", range(9))
+def test_stopping_after_any_batch_and_going_on_is_bit_identical(stop, tmp_path):
+    """Epochs of four batches; chain and attack; the state goes through a file."""
+    pairs, collate = hardened("cpu")
+    want = take([], resumable(pairs, collate), 10)
+    pairs, collate = hardened("cpu")
+    batches = resumable(pairs, collate)
+    got = take([], batches, stop)
+    torch.save({"loader": batches.state_dict(), "collate": collate.state_dict()}, tmp_path / "state.pt")
+
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    pairs, collate = hardened("cpu")
+    batches = resumable(pairs, collate)
+    batches.load_state_dict(state["loader"])
+    collate.load_state_dict(state["collate"])
+    take(got, batches, 10)
+    assert len(pairs) == 4
+    assert all(torch.equal(a, b) for one, other in zip(want, got, strict=True) for a, b in zip(one, other, strict=True))
+
+
+def test_without_the_chain_s_state_the_batches_would_differ():
+    """The comparison above can tell: the chain carries something that the rows do not."""
+    pairs, collate = hardened("cpu")
+    want = take([], resumable(pairs, collate), 3)
+    pairs, collate = hardened("cpu")
+    batches = resumable(pairs, collate)
+    take([], batches, 2)
+    collate.chain.clear()
+    got = next(iter(batches))
+    assert not torch.equal(got.images, want[2].images)
+
+
+def test_state_of_another_collate_is_refused(objects, contexts):
+    chained, plain = (CAGCollate(objects, contexts, 16, chain=chain) for chain in (ContextChain(), None))
+    with pytest.raises(InputError, match="state: expected the state of a collate with a chain, got none"):
+        chained.load_state_dict(plain.state_dict())
+    with pytest.raises(InputError, match="state: expected the state of a collate with no chain, got one"):
+        plain.load_state_dict(chained.state_dict())
+    plain.load_state_dict(plain.state_dict())
+
+
+# --- no file, no waiting
+
+
+opened: list[str] = []
+watching = [False]
+
+
+def watch(event, arguments):
+    if watching[0] and event in ("open", "os.listdir", "os.scandir", "socket.connect"):
+        opened.append(f"{event} {arguments[0]}")
+
+
+sys.addaudithook(watch)
+
+
+def test_no_file_is_opened_while_batches_are_drawn(tmp_path):
+    from PIL import Image
+
+    for i in range(3):
+        for kind, mode, color in (("objects", "RGBA", (255, 0, 0, 0)), ("contexts", "RGB", (0, 80 * i, 0))):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            picture = Image.new(mode, (40, 40), color)
+            picture.paste((80 * i, 9, 200, 255)[: len(mode)], (5, 5, 35, 20 + 5 * i))
+            picture.save(tmp_path / kind / f"{i}.png")
+    objects = ObjectBank.from_folder(tmp_path / "objects", size=32)
+    contexts = ContextBank.from_folder(tmp_path / "contexts", size=32) + ContextBank.procedural(count=9, size=32)
+    collate = CAGCollate(objects, contexts, 16, ranges=RANGES["jpeg"], chain=ContextChain(0.3),
+                         model=small_model(), attack=PGD(eps=0.05, steps=2))  # fmt: skip
+    batches = resumable(sampler(objects, contexts, 4), collate)
+    list(batches)  # modules that torch imports on first use
+    opened.clear()
+    watching[0] = True
+    try:
+        drawn = list(batches)
+        seen = list(opened)
+        (tmp_path / "objects" / "0.png").open("rb").close()
+    finally:
+        watching[0] = False
+    assert len(drawn) == 3
+    assert seen == []
+    assert len(opened) == 1  # the watch was awake
+
+
+@pytest.mark.parametrize("output", ["pair", "batch"])
+def test_nothing_waits_for_the_device(device, ranges, output, request):
+    if ranges.camera.jpeg is not None:
+        request.applymarker(pytest.mark.xfail(raises=Waited, strict=True, reason="kornia's JPEG codec checks its values"))
+    objects, contexts = make_objects(device), make_contexts(device)
+    attack = PGD(eps=0.1, eps_object=0.02, steps=2, fraction=0.5)
+    collate = CAGCollate(objects, contexts, 16, ranges=ranges, chain=ContextChain(0.3), model=small_model(device),
+                         attack=attack, strength=Ramp(0, 2), output=output)  # fmt: skip
+    rows = list(sampler(objects, contexts, 8, samples_per_class=7))
+    with RefuseWaiting():
+        for some in (*rows[:2], rows[-1], rows[0][:1]):  # full, small, one
+            collate(some)
+
+
+@pytest.mark.cuda
+def test_cuda_never_synchronises():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    pairs, collate = hardened("cuda")
+    batches = list(pairs)
+    collate(batches[0])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for rows in batches:
+            collate(rows)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+# --- workers
+
+
+def test_workers_give_the_same_batches(ranges):
+    objects, contexts = make_objects(), make_contexts()
+    collate = CAGCollate(objects, contexts, 16, ranges=ranges)
+    plain, forked = (
+        list(loader(sampler(objects, contexts, 16, samples_per_class=7), collate, num_workers=n)) for n in (0, 2)
+    )
+    assert len(plain) == 3
+    for (images, labels), (others, other_labels) in zip(plain, forked, strict=True):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, other_labels)
+
+
+@pytest.mark.parametrize("what", ["chain", "attack"])
+def test_a_worker_with_chain_or_attack_is_refused(what):
+    objects, contexts = make_objects(), make_contexts()
+    options = {"chain": ContextChain()} if what == "chain" else {"model": small_model(), "attack": FGSM(eps=0.1)}
+    collate = CAGCollate(objects, contexts, 16, **options)
+    with pytest.raises(InputError, match=r"num_workers: expected 0 with a chain or an attack.*pass num_workers=0"):
+        next(iter(loader(sampler(objects, contexts, 8), collate, num_workers=1)))
+
+
+@pytest.mark.cuda
+def test_a_worker_with_banks_on_a_gpu_is_refused():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    objects, contexts = make_objects("cuda"), make_contexts("cuda")
+    with pytest.raises(InputError, match=r"num_workers: expected 0 with banks on a GPU.*pin_memory=False"):
+        next(iter(loader(sampler(objects, contexts, 8), CAGCollate(objects, contexts, 16), num_workers=1)))
+
+
+# --- strength
+
+
+def test_ramp(device):
+    epochs = torch.arange(8, device=device)
+    assert Ramp(2, 6)(epochs).tolist() == [0, 0, 0, 0.25, 0.5, 0.75, 1, 1]
+    with pytest.raises(InputError, match="stop: expected an epoch after start=3, got 3"):
+        Ramp(3, 3)
+    with pytest.raises(InputError, match="start: "):
+        Ramp(-1)
+
+
+def test_a_ramp_is_the_strength_of_its_epoch(objects, contexts):
+    ramp, none, half, full = (
+        CAGCollate(objects, contexts, 16, strength=s, output="batch") for s in (Ramp(0, 4), 0.0, 0.5, 1)
+    )
+    rows = next(iter(sampler(objects, contexts, 8)))
+    for epoch, constant in ((0, none), (2, half), (4, full), (9, full)):
+        rows[:, 3] = epoch
+        assert torch.equal(ramp(rows).images, constant(rows).images)
+    assert not torch.equal(half(rows).images, full(rows).images)
+
+
+def test_without_strength_all_poses_are_neutral(objects, contexts):
+    """The same object twice: the same mask, in the middle."""
+    rows = next(iter(sampler(objects, contexts, 8)))
+    rows[:, 0] = 1
+    masks = CAGCollate(objects, contexts, 16, strength=0.0, output="batch")(rows).masks
+    assert torch.equal(masks, masks[:1].expand_as(masks))
+    torch.testing.assert_close(masks, masks.flip(3), atol=1e-3, rtol=0)
+
+
+# --- an extra stage
+
+
+def test_a_kornia_augmentation_as_extra_stage(objects, contexts, device):
+    extra = kornia.augmentation.RandomGaussianBlur((5, 5), (2.0, 2.0), p=1.0)
+    rows = next(iter(sampler(objects, contexts, 8)))
+    plain = CAGCollate(objects, contexts, 16, output="batch")(rows)
+    torch.manual_seed(1)
+    blurred = CAGCollate(objects, contexts, 16, extra=extra, output="batch")(rows)
+    torch.manual_seed(1)
+    again = CAGCollate(objects, contexts, 16, extra=extra, output="batch")(rows)
+    assert torch.equal(blurred.images, again.images)
+
+    def roughness(images):
+        return (images[..., 1:] - images[..., :-1]).abs().mean()
+
+    assert roughness(blurred.images) < 0.8 * roughness(plain.images)
+    assert torch.equal(blurred.masks, plain.masks)
+
+
+class Stage(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, images):
+        return self.change(images)
+
+
+def test_an_extra_stage_is_clamped_and_comes_before_the_attack(objects, contexts, device):
+    collate = CAGCollate(objects, contexts, 16, extra=Stage(lambda x: 3 * x - 1), model=small_model(device),
+                         attack=FGSM(eps=0.01), output="batch")  # fmt: skip
+    batch = collate(next(iter(sampler(objects, contexts, 8))))
+    assert (batch.clean.amin(), batch.clean.amax()) == (0, 1)
+    assert 0 < (batch.images - batch.clean).abs().max() <= 0.01 + 1e-7
+
+
+@pytest.mark.parametrize("change", [lambda x: x[..., 1:], lambda x: x.double(), lambda x: x[:, :1], lambda x: None])
+def test_an_extra_stage_that_changes_more_than_values_is_refused(objects, contexts, change):
+    collate = CAGCollate(objects, contexts, 16, extra=Stage(change))
+    with pytest.raises(InputError, match=r"extra: expected float32 \(8, 3, 16, 16\).*keep shape, dtype and device"):
+        collate(next(iter(sampler(objects, contexts, 8))))
+
+
+# --- the attack
+
+
+@pytest.mark.parametrize("attack", [PGD(eps=0.1, eps_object=0.02, steps=3), PGD(eps=0.06, eps_object=0.0, steps=2),
+                                    FGSM(eps=0.05)])  # fmt: skip
+def test_the_attack_stays_in_its_budget_and_leaves_the_model_as_it_was(objects, contexts, device, attack):
+    model = small_model(device)
+    model[0].weight.requires_grad_(False)
+    model[3].eval()
+    before = copy.deepcopy(model.state_dict())
+    flags = [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]
+    collate = CAGCollate(objects, contexts, 16, model=model, attack=attack, output="batch")
+    for rows in sampler(objects, contexts, 18, samples_per_class=7):
+        batch = collate(rows)
+        inner = attack.eps if attack.eps_object is None else attack.eps_object
+        budget = attack.eps * (1 - batch.masks) + inner * batch.masks
+        moved = (batch.images - batch.clean).abs()
+        assert (moved <= budget + 1e-7).all()
+        assert (moved.amax(dim=(1, 2, 3)) > 0.5 * attack.eps).all()
+        assert 0 <= batch.images.amin()
+        assert batch.images.amax() <= 1
+        assert not batch.images.requires_grad
+        if inner == 0:
+            inside = (batch.masks == 1).expand_as(moved)
+            assert inside.any()
+            assert torch.where(inside, moved, 0).amax() == 0
+    assert flags == ([m.training for m in model.modules()], [p.requires_grad for p in model.parameters()])
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_attack_raises_the_loss(objects, contexts, device):
+    model = small_model(device).eval()
+    collate = CAGCollate(objects, contexts, 16, model=model, attack=PGD(eps=0.1, steps=3), output="batch")
+    batch = collate(next(iter(sampler(objects, contexts, 35, samples_per_class=7))))
+    with torch.no_grad():
+        clean, attacked = (nn.functional.cross_entropy(model(x), batch.labels) for x in (batch.clean, batch.images))
+    assert attacked > clean + 0.01
+
+
+# --- misuse
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attack": FGSM(eps=0.1)}, "model: expected the model to attack, got None. Pass model=..., or leave attack out"),
+        ({"size": 0}, "size: expected an integer of at least 1, got 0"),
+        ({"size": "32"}, "size: expected a positive integer or"),
+        ({"size": (16, 16, 3)}, "size: expected a positive integer or"),
+        ({"strength": 1.5}, r"strength: expected a number in \[0, 1\], got 1.5"),
+        ({"strength": math.nan}, "strength: "),
+        ({"output": "triple"}, "output: expected one of 'pair', 'batch', got 'triple'"),
+        ({"contexts": make_contexts().to("meta")}, r"contexts: expected a bank on cpu.*contexts.to\('cpu'\)"),
+    ],
+)
+def test_collate_of_bad_options(options, message):
+    with pytest.raises(InputError, match=message):
+        CAGCollate(**{"objects": make_objects(), "contexts": make_contexts(), "size": 16, **options})
+
+
+@pytest.mark.parametrize(
+    ("rows", "got"),
+    [
+        (torch.zeros(4, 3, dtype=torch.int64), r"int64 \(4, 3\)"),
+        (torch.zeros(4, 5), r"float32 \(4, 5\)"),
+        (torch.zeros(5, dtype=torch.int64), r"int64 \(5,\)"),
+        (torch.zeros(0, 5, dtype=torch.int64), "expected at least one, got none"),
+        ([], r"got \[\]"),
+        ([(torch.zeros(3, 4, 4), 1)], "got "),
+        ([torch.zeros(3), torch.zeros(4)], "got "),
+        ([1, 2, 3], r"got \[1, 2, 3\]"),
+    ],
+)
+def test_collate_of_something_else_than_rows(rows, got):
+    with pytest.raises(InputError, match=rf"rows: .*{got}.*batch_sampler=pairs"):
+        CAGCollate(make_objects(), make_contexts(), 16)(rows)
+
+
+def test_repr():
+    collate = CAGCollate(make_objects(), make_contexts(), (20, 16), chain=ContextChain(0.5))
+    for part in ("ObjectBank(objects=5", "size=(20, 16)", "ContextChain(reset=0.5, slots=0)", "attack=None"):
+        assert part in repr(collate)

@@ -1,0 +1,311 @@
+import random
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from conftest import make_contexts, make_objects
+from devicewait import RefuseWaiting
+from torch import Tensor
+
+from kornia_cag.banks import ObjectBank
+from kornia_cag.checks import InputError
+from kornia_cag.compose import Composer, Earlier, Scene, SceneRange
+from kornia_cag.photometric import CameraRange, ColorRange
+from kornia_cag.pose import Framing, PoseRange
+from kornia_cag.pyramid import build_pyramid
+from kornia_cag.randomness import sample_keys
+from kornia_cag.recipes import RECIPES
+from kornia_cag.warp import mask_boxes
+
+WILD_POSE = PoseRange(
+    scale=(0.3, 1.2), aspect=(0.6, 1.6), angle=(-180, 180), shear=(-35, 35), translate=(-0.3, 0.3),
+    perspective=(-0.35, 0.35),
+)  # fmt: skip
+WILD_COLOR = ColorRange(
+    brightness=(0.4, 1.5), exposure=(-2, 1), contrast=(0.3, 1.6), saturation=(0, 2), hue=(-180, 180), tint=(-0.3, 0.3),
+    veil=(0, 0.4), illumination=(-0.8, 0.8), invert=0.3,
+)  # fmt: skip
+WARPED = replace(WILD_POSE, elastic=(0.02, 0.15), hole=(0.05, 0.4), holes=2)
+LENS = CameraRange(blur=0.8, gaussian=(0.4, 1.5), box=(1, 5), motion=(1, 7), noise=(0, 0.1), low_resolution=(0, 2))
+
+RANGES = {
+    "default": SceneRange(),
+    "hard": SceneRange(pose=WILD_POSE, blend="hard"),
+    "average": SceneRange(pose=WILD_POSE, blend="average", opacity=0.6),
+    "pose": SceneRange(pose=WILD_POSE, crop=(0.05, 1.0)),
+    "elastic": SceneRange(pose=replace(WILD_POSE, elastic=(0.02, 0.2), wavelength=(0.4, 2))),
+    "holes": SceneRange(pose=replace(WILD_POSE, hole=(0.0, 0.5), holes=3)),
+    "framing": SceneRange(pose=WARPED, framing=Framing()),
+    "framing, large": SceneRange(pose=WILD_POSE, framing=Framing(1.4), blend="average"),
+    "low resolution": SceneRange(camera=CameraRange(low_resolution=(0, 3))),
+    "blur": SceneRange(camera=replace(LENS, noise=(0, 0), low_resolution=(0, 0))),
+    "noise": SceneRange(camera=CameraRange(noise=(0.02, 0.2))),
+    "color": SceneRange(color=WILD_COLOR),
+    "own colors": SceneRange(color=WILD_COLOR, object_color=WILD_COLOR, context_color=WILD_COLOR),
+    "all": SceneRange(WARPED, None, (0.2, 0.9), WILD_COLOR, WILD_COLOR, WILD_COLOR, LENS),
+    "all, hard": SceneRange(WARPED, Framing(), (0.2, 0.9), WILD_COLOR, WILD_COLOR, None, LENS, "hard"),
+    "all, average": SceneRange(WARPED, Framing(), (0.2, 0.9), WILD_COLOR, None, WILD_COLOR, LENS, "average", 0.7),
+}
+
+
+def rows(n: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    """Object ids, context ids, keys."""
+    index = torch.arange(n, device=device)
+    return index % 5, index % 7, sample_keys(torch.zeros_like(index), torch.zeros_like(index) + 2, index)
+
+
+def make_composer(ranges: SceneRange, size: tuple[int, int], device: torch.device | str = "cpu") -> Composer:
+    """With thickness variants, and levels that follow from the finest one alone."""
+    bank = make_objects().with_thickness([-1, 1])
+    bank = replace(bank, pyramid=build_pyramid(bank.pyramid.level(0), replicate=False))
+    return Composer(bank.to(device), make_contexts(device), size, ranges)
+
+
+def compare(
+    composer: Composer, scene: Scene, keys: Tensor, strength: float = 1.0, earlier: Tensor | None = None
+) -> int:
+    """Hold every scene against the oracle; say how many have no rounding tie."""
+    sure = 0
+    for i, (obj, ctx) in enumerate(zip(scene.objects.tolist(), scene.contexts.tolist(), strict=True)):
+        behind = None if earlier is None else earlier[i].permute(1, 2, 0).double().cpu().numpy()
+        expected = oracle.scene(composer, obj, ctx, keys[i], strength, behind)
+        if expected.sure:
+            image, mask = scene.images[i].permute(1, 2, 0).cpu().numpy(), scene.masks[i, 0].cpu().numpy()
+            assert np.abs(mask - expected.alpha).max() < 1 / 255
+            assert np.abs(image - expected.image).max() < 1 / 255
+            assert tuple(scene.boxes[i].tolist()) == expected.box
+            assert scene.labels[i] == obj
+            sure += 1
+    return sure
+
+
+@pytest.mark.parametrize("size", [(28, 28), (19, 33), (40, 24)])
+@pytest.mark.parametrize("name", RANGES)
+def test_equals_the_oracle(device: torch.device, name: str, size: tuple[int, int]) -> None:
+    composer = make_composer(RANGES[name], size, device)
+    objects, contexts, keys = rows(12, device)
+    assert compare(composer, composer(objects, contexts, keys), keys) >= 9
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
+def test_recipes_equal_the_oracle(device: torch.device, name: str, strength: float) -> None:
+    recipe = RECIPES[name]
+    composer = make_composer(replace(recipe.ranges, camera=replace(recipe.ranges.camera, jpeg=None)),
+                             (recipe.size, recipe.size), device)  # fmt: skip
+    objects, contexts, keys = rows(12, device)
+    scene = composer(objects, contexts, keys, torch.full((12,), strength, device=device))
+    assert compare(composer, scene, keys, strength) >= 9
+
+
+@pytest.mark.parametrize("name", ["all", "all, hard", "all, average"])
+def test_earlier_composites_equal_the_oracle(device: torch.device, name: str) -> None:
+    composer = make_composer(RANGES[name], (20, 30), device)
+    objects, contexts, keys = rows(10, device)
+    images = torch.rand(10, 3, 20, 30, generator=torch.Generator().manual_seed(0)).to(device)
+    every = Earlier(images, torch.ones(10, dtype=torch.bool, device=device))
+    scene = composer(objects, contexts, keys, earlier=every)
+    assert compare(composer, scene, keys, earlier=images) >= 7
+    some = torch.arange(10, device=device) % 3 == 0
+    mixed, fresh = composer(objects, contexts, keys, earlier=Earlier(images, some)), composer(objects, contexts, keys)
+    assert torch.equal(mixed.images[some], scene.images[some])
+    assert torch.equal(mixed.images[~some], fresh.images[~some])
+
+
+def test_oracle_can_tell() -> None:
+    """A scene held against the draws of another one fails."""
+    composer = make_composer(RANGES["pose"], (28, 28))
+    objects, contexts, keys = rows(6)
+    with pytest.raises(AssertionError):
+        compare(composer, composer(objects, contexts, keys), keys.roll(1))
+
+
+@pytest.mark.parametrize("name", [*RANGES, *RECIPES, "jpeg"])
+def test_each_scene_depends_on_its_own_row_only(device: torch.device, name: str) -> None:
+    ranges = RANGES.get(name) or (
+        RECIPES[name].ranges if name in RECIPES else SceneRange(camera=CameraRange(jpeg=(20, 90)))
+    )
+    composer = make_composer(ranges, (21, 26), device)
+    n = 48
+    objects, contexts, keys = rows(n, device)
+    strength = torch.linspace(0.2, 1, n, device=device)
+    whole = composer(objects, contexts, keys, strength)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(1)).to(device)
+    for size in (1, 3, 16):
+        for part in order.split(size)[: 48 // size if size > 1 else 20]:
+            scene = composer(objects[part], contexts[part], keys[part], strength[part])
+            for field, value in vars(whole).items():
+                assert torch.equal(getattr(scene, field), value[part]), (field, size)
+
+
+@pytest.mark.parametrize("name", ["all", "framing", "all, average"])
+def test_boxes_and_masks_agree(device: torch.device, name: str) -> None:
+    scene = make_composer(RANGES[name], (32, 45), device)(*rows(40, device))
+    assert torch.equal(scene.boxes, mask_boxes(scene.masks))
+    assert scene.masks.shape == (40, 1, 32, 45)
+    for alpha, box in zip(scene.masks[:, 0].cpu() > 0.5, scene.boxes.long().tolist(), strict=True):
+        inside = torch.zeros_like(alpha)
+        inside[box[1] : box[3], box[0] : box[2]] = True
+        assert not (alpha & ~inside).any()  # nothing outside
+        if alpha.any():  # and every side of the box touches the object
+            cut = alpha[box[1] : box[3], box[0] : box[2]]
+            assert cut[0].any()
+            assert cut[-1].any()
+            assert cut[:, 0].any()
+            assert cut[:, -1].any()
+        else:
+            assert box == [0, 0, 0, 0]
+
+
+def test_masks_are_where_the_object_is() -> None:
+    """A black object on white contexts darkens exactly its mask."""
+    objects, contexts, keys = rows(20)
+    composer = make_composer(
+        SceneRange(pose=WARPED, color=ColorRange((1, 1), (0, 0), (1, 1), (1, 1), (0, 0))), (30, 30)
+    )
+    composer = replace(composer, objects=composer.objects.with_ink((0, 0, 0)) if composer.objects.variants == 1
+                       else make_objects().with_ink((0, 0, 0)))  # fmt: skip
+    composer.contexts.pyramid.atlas.fill_(255)
+    scene = composer(objects, contexts, keys)
+    torch.testing.assert_close(scene.images, 1 - scene.masks.expand(-1, 3, -1, -1), rtol=0, atol=1e-5)
+
+
+def test_scene_fields(device: torch.device) -> None:
+    objects, contexts, keys = rows(6, device)
+    bank = make_objects(device)
+    bank = ObjectBank(bank.pyramid, torch.tensor([2, 0, 1, 0, 2], device=device), ("a", "b", "c"))
+    scene = Composer(bank, make_contexts(device), (16, 16))(objects, contexts, keys)
+    assert scene.images.shape == (6, 3, 16, 16)
+    assert scene.images.dtype == torch.float32
+    assert scene.labels.tolist() == [2, 0, 1, 0, 2, 2]
+    assert torch.equal(scene.objects, objects)
+    assert torch.equal(scene.contexts, contexts)
+    assert {value.device.type for value in vars(scene).values()} == {device.type}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_images_stay_in_range(name: str) -> None:
+    scene = make_composer(RANGES[name], (24, 24))(*rows(64))
+    assert scene.images.min() >= 0
+    assert scene.images.max() <= 1
+    assert scene.masks.min() >= 0
+    assert scene.masks.max() <= 1 + 1e-6
+
+
+def test_same_key_same_scene_other_key_other_scene() -> None:
+    composer = make_composer(RANGES["all"], (24, 24))
+    objects, contexts, keys = rows(8)
+    first, again = composer(objects, contexts, keys), composer(objects, contexts, keys)
+    assert torch.equal(first.images, again.images)
+    other = composer(objects, contexts, keys + 1)
+    assert ((first.images - other.images).abs().amax((1, 2, 3)) > 0.01).all()
+
+
+def test_more_variation_of_one_kind_leaves_the_others_alone() -> None:
+    """The geometry of a scene is the same in any light and through any lens."""
+    plain, lit = (
+        SceneRange(pose=WILD_POSE),
+        SceneRange(pose=WILD_POSE, color=WILD_COLOR, camera=CameraRange(noise=(0.1, 0.1))),
+    )
+    scenes = [make_composer(r, (24, 24))(*rows(8)) for r in (plain, lit)]
+    assert torch.equal(scenes[0].masks, scenes[1].masks)
+    assert not torch.equal(scenes[0].images, scenes[1].images)
+
+
+def test_all_variants_are_drawn() -> None:
+    composer = make_composer(SceneRange(), (24, 24))
+    objects, contexts, keys = rows(200)
+    still = replace(
+        PoseRange(), scale=(0.9, 0.9), angle=(0, 0), shear=(0, 0), translate=(0, 0), perspective=(0, 0), aspect=(1, 1)
+    )
+    scene = replace(composer, ranges=SceneRange(pose=still))(objects * 0, contexts, keys)
+    covered = scene.masks.sum((1, 2, 3))
+    assert len((covered * 100).round().unique()) == 3
+    weak = replace(composer, ranges=SceneRange(pose=still))(objects * 0, contexts, keys, torch.zeros(200))
+    assert len((weak.masks.sum((1, 2, 3)) * 100).round().unique()) == 1  # as drawn
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_nothing_waits_for_the_device(device: torch.device, name: str) -> None:
+    composer = make_composer(RANGES[name], (20, 24), device)
+    args = rows(4, device)
+    earlier = Earlier(torch.rand(4, 3, 20, 24, device=device), torch.ones(4, dtype=torch.bool, device=device))
+    composer(*args)  # what is cached may wait once
+    with RefuseWaiting():
+        composer(*args, torch.ones(4, device=device), earlier)
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            composer(*args, torch.ones(4, device=device), earlier)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.usefixtures("untyped")
+def test_global_random_state_untouched() -> None:
+    composer = make_composer(RANGES["all"], (20, 20))
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    composer(*rows(4))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate()
+    assert (before[2] == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+def test_device_does_not_matter(device: torch.device) -> None:
+    here, there = (make_composer(RANGES["all"], (24, 24), d)(*rows(16, d)) for d in ("cpu", device))
+    torch.testing.assert_close(there.images.cpu(), here.images, rtol=0, atol=1 / 255)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("bad", "got"),
+    [
+        (torch.zeros(4, dtype=torch.int32), r"int32 \(4,\)"),
+        (torch.zeros(4), r"float32 \(4,\)"),
+        (torch.zeros(4, 1, dtype=torch.int64), r"int64 \(4, 1\)"),
+        (torch.zeros((), dtype=torch.int64), r"int64 \(\)"),
+        (torch.zeros(4, dtype=torch.int64, device="meta"), r"int64 \(4,\) on meta"),
+        ([0, 1, 2, 3], r"\[0, 1, 2, 3\]"),
+    ],
+)
+@pytest.mark.usefixtures("untyped")
+def test_bad_ids(place: int, bad: Any, got: str) -> None:
+    args: list[Any] = list(rows(4))
+    args[place] = bad
+    name = ("objects", "contexts", "keys")[place]
+    with pytest.raises(InputError, match=rf"^{name}: expected int64 \(\w+\) on cpu, got {got}"):
+        make_composer(SceneRange(), (8, 8))(*args)
+
+
+@pytest.mark.parametrize("place", [1, 2])
+@pytest.mark.usefixtures("untyped")
+def test_ids_of_unequal_length(place: int) -> None:
+    args = list(rows(4))
+    args[place] = args[place][:3]
+    name = ("objects", "contexts", "keys")[place]
+    with pytest.raises(InputError, match=rf"^{name}: expected int64 \(4\) on cpu, got int64 \(3,\)"):
+        make_composer(SceneRange(), (8, 8))(*args)
+
+
+def test_banks_on_two_devices() -> None:
+    with pytest.raises(InputError, match=r"^contexts: expected a bank on cpu, .* Move it with contexts.to\('cpu'\)"):
+        Composer(make_objects(), make_contexts().to("meta"), (8, 8))
+
+
+@pytest.mark.parametrize("size", [0, (8, 0), (8, 8, 8), "8", 8.0, (8.0, 8)])
+@pytest.mark.usefixtures("untyped")
+def test_bad_size(size: Any) -> None:
+    with pytest.raises(InputError, match=r"^size: expected "):
+        Composer(make_objects(), make_contexts(), size)
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"), [("crop", (0, 1)), ("crop", 0.5), ("blend", "add"), ("opacity", 1.5), ("opacity", None)]
+)
+@pytest.mark.usefixtures("untyped")
+def test_bad_scene_ranges(field: str, bad: Any) -> None:
+    with pytest.raises(InputError, match=rf"^{field}: expected .*, got "):
+        SceneRange(**{field: bad})

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kornia_cag import InputError
+from kornia_cag.show import save_sheet, sheet
+
+GREY, YELLOW = (128, 128, 128), (255, 220, 0)
+
+
+def test_layout(device):
+    images = torch.zeros(5, 3, 4, 6, device=device)
+    images[:, 0] = torch.arange(5, device=device)[:, None, None] / 5
+    canvas = sheet(images, 2, zoom=3)
+    assert canvas.shape == (3 * (4 * 3 + 1) + 1, 2 * (6 * 3 + 1) + 1, 3)
+    for i in range(5):
+        top, left = 1 + i // 2 * 13, 1 + i % 2 * 19
+        assert (canvas[top : top + 12, left : left + 18] == (51 * i, 0, 0)).all()
+    for line in (canvas[::13], canvas[:, ::19].transpose(1, 0, 2)):
+        assert (line == GREY).all()
+    assert (canvas[27:39, 20:38] == GREY).all()  # the sixth place is empty
+
+
+def test_pixels_are_enlarged_whole_and_clamped():
+    images = torch.tensor([[[[-1.0, 2.0], [0.5, 0.25]]]]).expand(1, 3, 2, 2)
+    canvas = sheet(images, 1, zoom=2)
+    assert canvas[1:5, 1:5, 1].tolist() == [[0, 0, 255, 255]] * 2 + [[128, 128, 64, 64]] * 2
+
+
+def test_convention_boxes_are_half_open(device):
+    """A box (1, 2, 4, 5) outlines columns 1 to 3 and rows 2 to 4; an object out of sight has none."""
+    images = torch.zeros(2, 3, 8, 8, device=device)
+    boxes = torch.tensor([[1.0, 2, 4, 5], [0, 0, 0, 0]], device=device)
+    canvas = sheet(images, 2, zoom=1, boxes=boxes)
+    first = (canvas[1:9, 1:9] == YELLOW).all(axis=2)
+    want = np.zeros((8, 8), bool)
+    want[2:5, 1:4] = True
+    want[3, 2] = False
+    assert (first == want).all()
+    assert (canvas[1:9, 10:18] == 0).all()
+    large = (sheet(images, 2, zoom=3, boxes=boxes)[1:25, 1:25] == YELLOW).all(axis=2)
+    assert (np.argwhere(large).min(axis=0).tolist(), np.argwhere(large).max(axis=0).tolist()) == ([6, 3], [14, 11])
+
+
+def test_saved_sheet_is_the_sheet(tmp_path):
+    images = torch.rand(3, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    save_sheet(tmp_path / "x.png", images, 3, zoom=1)
+    assert (np.asarray(Image.open(tmp_path / "x.png")) == sheet(images, 3, zoom=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": torch.rand(3, 4, 4)}, r"images: expected tensor \(b, 3, h, w\)"),
+        ({"images": torch.rand(2, 1, 4, 4)}, "images: "),
+        ({"columns": 0}, "columns: expected an integer of at least 1, got 0"),
+        ({"zoom": 1.5}, "zoom: expected an integer"),
+    ],
+)
+def test_misuse(options, message):
+    with pytest.raises(InputError, match=message):
+        sheet(**{"images": torch.rand(2, 3, 4, 4), **options})
+
+
+@pytest.mark.parametrize("name", ["sheet", "sheet.text"])
+def test_a_name_that_is_no_picture(tmp_path, name):
+    with pytest.raises(InputError, match=r"path: expected a picture file, such as preview\.png"):
+        save_sheet(tmp_path / name, torch.rand(2, 3, 4, 4))

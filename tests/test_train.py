@@ -1,0 +1,235 @@
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from kornia_cag import PGD, InputError, Ramp
+from kornia_cag.real import RealSet
+from kornia_cag.recipes import DIGITS
+from kornia_cag.train import Accuracy, Training, evaluate, hardware, schedule, write_report
+
+# Ten glyphs and six contexts make epochs of 30 samples: three batches of 8 and one of 6.
+TINY = replace(DIGITS, size=16, images=72, batch_size=8, learning_rate=0.5, ema=0.9, width=4, procedural=6,
+               thickness=(1,), attack=PGD(eps=0.05, steps=1), strength=Ramp(0, 2))  # fmt: skip
+
+
+def training(recipe=TINY, images=None, seed=3, device="cpu"):
+    return Training(recipe, recipe.objects(None, device=str(device)), recipe.contexts(None, device=str(device)),
+                    images=images, seed=seed)  # fmt: skip
+
+
+def everything(run):
+    """All tensors that a run has made, by name."""
+    state = {f"model.{name}": value for name, value in run.model.state_dict().items()}
+    state |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
+    for index, moments in run.optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    state |= {f"chain.{name}": value for name, value in run.collate.state_dict()["chain"].items()}
+    return state | {"loss": run.loss, "rng": torch.get_rng_state()}
+
+
+class Stop(Exception):
+    """Stands in for a person at the keyboard."""
+
+
+def stop_after(count):
+    lines = []
+
+    def log(line):
+        lines.append(line)
+        if len(lines) == count:
+            raise Stop
+
+    return log
+
+
+# --- learning
+
+
+def test_loss_falls(device):
+    recipe = replace(TINY, attack=None, reset=None, strength=0.1, learning_rate=0.3, width=8)
+    run = training(recipe, images=600, device=device)
+    batches = list(run.pairs)  # an epoch that the training takes too
+    images, labels = (torch.cat(parts) for parts in zip(*map(run.collate, batches), strict=True))
+
+    def loss():
+        with torch.no_grad():
+            return nn.functional.cross_entropy(run.model.eval()(images), labels).item()
+
+    before = loss()
+    run.run()
+    assert run.seen >= 600
+    assert loss() < 0.5 * before
+    assert run.result.training is False
+    real = RealSet(images.cpu(), labels.cpu(), "composites")
+    assert evaluate(run.result, real, run.objects.classes, run.objects.device).share > 0.5  # a guess has 0.1
+
+
+def test_a_budget_is_met_by_the_last_batch():
+    run = training(images=20)
+    run.run()
+    assert run.seen == 24
+    run.run()  # nothing is left to do
+    assert run.seen == 24
+
+
+def test_the_same_seed_gives_the_same_run():
+    runs = []
+    for seed in (3, 3, 4):
+        runs.append(training(images=40, seed=seed))
+        runs[-1].run()
+    one, same, other = (run.model[-1].weight for run in runs)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_learning_rate_schedule():
+    assert 0 < schedule(0, 10**6) < 1e-4
+    assert schedule(20_000, 10**6) > 0.99
+    assert schedule(500_000, 10**6) == pytest.approx(0.5)
+    assert schedule(10**6, 10**6) == schedule(10**6 + 100, 10**6) == pytest.approx(0)
+    falling = [schedule(seen, 10**6) for seen in range(20_000, 10**6, 20_000)]
+    assert falling == sorted(falling, reverse=True)
+
+
+# --- resume
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4, 5, 8])
+def test_stop_and_resume_is_bit_identical(stop, tmp_path):
+    """Dropout, chain, attack, ramp and averaged weights included; the fourth batch ends an epoch."""
+    straight = training()
+    straight.run()
+    want = everything(straight)
+
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Stop):
+        training().run(save=path, save_every=0.0, log=stop_after(stop))
+    torch.manual_seed(12345)  # a new process has another random state
+    again = training()
+    again.load(path)
+    assert again.seen == 30 * (stop // 4) + 8 * (stop % 4)
+    again.run()
+    got = everything(again)
+    assert want.keys() == got.keys()
+    assert [name for name in want if not torch.equal(want[name], got[name])] == []
+    assert straight.seen == again.seen == 76
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_time_goes_on(tmp_path):
+    run = training(images=16)
+    run.run(save=tmp_path / "x.pt")
+    again = training(images=16)
+    again.load(tmp_path / "x.pt")
+    assert again.seconds == run.seconds > 0
+
+
+def test_progress_tells_share_images_loss_speed_and_time():
+    lines = []
+    training(images=16).run(save_every=0.0, log=lines.append)
+    pattern = r" *\d+% +\d+ images  loss \d+\.\d{3}  [\d,]+ images/s  \d+\.\d min left"
+    assert len(lines) == 2
+    assert all(re.fullmatch(pattern, line) for line in lines)
+    assert lines[1].startswith("100%")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: training(seed=4),
+        lambda: training(images=73),
+        lambda: training(replace(TINY, learning_rate=0.4)),
+        lambda: training(replace(TINY, attack=PGD(eps=0.06, steps=1))),
+        lambda: training(replace(TINY, procedural=7)),
+    ],
+    ids=["seed", "images", "learning rate", "attack", "contexts"],
+)
+def test_another_plan_is_refused(other, tmp_path):
+    run = training()
+    run.save(tmp_path / "x.pt")
+    message = r"--resume: expected a run with .*, got one with .*Repeat the options of the first start"
+    with pytest.raises(InputError, match=message):
+        other().load(tmp_path / "x.pt")
+    training().load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no checkpoint", b"PK\3\4 damaged", b"\x80\2cos\nsystem\n(S'x'\ntR."], ids=["", "text", "zip", "code"]
+)
+def test_a_damaged_checkpoint_is_refused_in_one_line(content, tmp_path):
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train, got .*x\.pt") as caught:
+        training().load(tmp_path / "x.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_checkpoint_and_another_file_of_torch_are_refused(tmp_path):
+    path = tmp_path / "x.pt"
+    training().save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train"):
+        training().load(path)
+    torch.save([1, 2], path)
+    with pytest.raises(InputError, match="--resume: expected a run with .*, got one with list"):
+        training().load(path)
+    torch.save({"model": 1}, path)
+    with pytest.raises(InputError, match="--resume: expected a run with .*, got one with None"):
+        training().load(path)
+
+
+# --- measure and report
+
+
+class Says(nn.Module):
+    """Predicts the class that is written into the first pixel."""
+
+    def forward(self, images):
+        return nn.functional.one_hot((images[:, 0, 0, 0] * 10).round().long(), 3).float()
+
+
+def test_evaluate_counts_per_class_and_confusions(device):
+    labels, said = torch.tensor([0, 0, 0, 1, 1, 1, 1]), torch.tensor([0, 0, 2, 2, 2, 0, 1])
+    images = (said / 10)[:, None, None, None].expand(-1, 3, 4, 4)
+    accuracy = evaluate(Says(), RealSet(images, labels, "x"), ("a", "b", "c"), device)
+    assert accuracy.share == pytest.approx(3 / 7)
+    assert accuracy.per_class == pytest.approx((2 / 3, 1 / 4, 0.0))
+    assert accuracy.confusions == (("b", "c", 2), ("a", "c", 1), ("b", "a", 1))
+
+
+def test_evaluate_does_not_depend_on_its_batches():
+    model = training(replace(TINY, attack=None)).model
+    images = torch.rand(600, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    real = RealSet(images, torch.arange(600) % 10, "x")
+    classes = tuple("0123456789")
+    share = evaluate(model, real, classes, torch.device("cpu")).share
+    halves = [RealSet(images[i::2], real.labels[i::2], "x") for i in (0, 1)]
+    assert share == pytest.approx(sum(evaluate(model, h, classes, torch.device("cpu")).share for h in halves) / 2)
+
+
+def test_report_is_json_without_addresses_and_paths(tmp_path):
+    run = training(images=16)
+    run.run()
+    real = RealSet(torch.rand(4, 3, 16, 16), torch.arange(4), "four pictures")
+    write_report(run.report(Accuracy(0.25, (1.0, 0.0), (("a", "b", 3),)), real), tmp_path / "report.json")
+    text = (tmp_path / "report.json").read_text()
+    report = json.loads(text)
+    assert report["accuracy"] == 0.25
+    assert report["real"] == {"name": "four pictures", "pictures": 4}
+    assert report["confusions"] == [["a", "b", 3]]
+    assert (report["recipe"], report["seed"], report["images"]) == ("digits", 3, 16)
+    assert report["plan"]["images"] == 16
+    assert "cross_entropy" in report["plan"]["recipe"]
+    assert " at 0x" not in text  # else no other process could resume
+    assert str(tmp_path) not in text
+    assert report["versions"]["torch"] == torch.__version__
+    unmeasured = run.report(None, None)
+    assert unmeasured["accuracy"] is unmeasured["real"] is unmeasured["per_class"] is None
+    json.dumps(unmeasured)
+
+
+def test_hardware_has_a_name(device):
+    assert len(hardware(device)) > 3
