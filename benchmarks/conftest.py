@@ -16,6 +16,7 @@ from kornia_cag.train import hardware
 
 BATCH = 128
 GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 classes, as many as GTSRB has
+LOAD = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # before the first benchmark
 
 
 def wait(device: torch.device) -> None:
@@ -49,7 +50,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info.update({
         "hardware": hardware(torch.device("cpu")) + (f"; {torch.cuda.get_device_name()}" if cuda else ""),
         "cores": cores(),
-        "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "load": LOAD,
         "versions": {
             "kornia_cag": kornia_cag.__version__, "torch": torch.__version__, "cuda": torch.version.cuda,
             "kornia": kornia.__version__, "numpy": np.__version__, "opencv": cv2.__version__,

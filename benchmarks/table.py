@@ -7,29 +7,28 @@ from typing import Any
 
 
 def lines(report: dict[str, Any]) -> list[str]:
-    """One line per benchmark under two lines on the machine."""
+    """One line per benchmark, under two on the machine."""
     machine = report["machine_info"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    head = [f"{machine['hardware']}; {machine['cores']} cores, load before {machine['load']}", versions, ""]
-    table = [f"{'':42}{'ms per batch':>13}{'IQR':>9}{'images/s':>11}  multiple of the bare cost"]
-    group = ""
-    for entry in sorted(report["benchmarks"], key=lambda entry: (entry["group"] or "", entry["stats"]["median"])):
+    found = [f"{machine['hardware']}; {machine['cores']} cores, load before {machine['load']}", versions]
+    group = None
+    for entry in sorted(report["benchmarks"], key=lambda entry: (entry["group"], entry["stats"]["median"])):
         if entry["group"] != group:
             group = entry["group"]
-            table.append(group)
-        info, stats = entry["extra_info"], entry["stats"]
-        batches = info["images"] / info["batch"]
-        name = f"  {entry['name'].removeprefix('test_')} {info['device']}"
-        note = (
-            f"{info['multiple']:.2f} ({info['multiple_quartiles'][0]:.2f} to {info['multiple_quartiles'][1]:.2f})"
-            if "multiple" in info
-            else ""
-        )
-        if info.get("peak_mib"):
-            note += f"  peak {info['peak_mib']} MiB"
-        table.append(f"{name:42}{1e3 * stats['median'] / batches:13.2f}{1e3 * stats['iqr'] / batches:9.2f}"
-                     f"{info['images'] / stats['median']:11,.0f}  {note}")  # fmt: skip
-    return head + table
+            found += ["", f"{group:32}{'ms per batch':>14}{'IQR':>9}{'images/s':>11}   multiple of bare (quartiles)"]
+        found.append(line(entry["name"], entry["stats"], entry["extra_info"]))
+    return found
+
+
+def line(name: str, stats: dict[str, float], info: dict[str, Any]) -> str:
+    """Median and interquartile range of one benchmark, and its notes."""
+    per_batch = 1e3 * info["batch"] / info["images"]
+    text = f"  {name.removeprefix('test_'):30}{per_batch * stats['median']:14.2f}{per_batch * stats['iqr']:9.2f}"
+    text += f"{info['images'] / stats['median']:11,.0f}   "
+    if "multiple" in info:
+        low, high = info["multiple_quartiles"]
+        text += f"{info['multiple']:.2f} ({low:.2f} to {high:.2f})"
+    return text + (f"peak {info['peak_mib']} MiB" if info.get("peak_mib") else "")
 
 
 if __name__ == "__main__":

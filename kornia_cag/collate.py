@@ -18,6 +18,17 @@ from kornia_cag.pairing import COLUMNS
 from kornia_cag.randomness import sample_keys
 
 
+class Pair(NamedTuple):
+    """The plain output of :class:`CAGCollate`: what a training loop unpacks."""
+
+    images: Float[Tensor, "b 3 h w"]  # in [0, 1], after the attack
+    labels: Int[Tensor, " b"]
+
+    def pin_memory(self) -> "Pair":
+        """Called by a DataLoader with ``pin_memory=True``; batches made on a GPU have nothing to pin."""
+        return Pair(*_pinned(self))
+
+
 class Batch(NamedTuple):
     """The full output of :class:`CAGCollate`, for training on boxes or masks and for looking at what was made."""
 
@@ -30,6 +41,16 @@ class Batch(NamedTuple):
     clean: Float[Tensor, "b 3 h w"]  # before the attack
     chained: Tensor  # (b,) bool: the context is an earlier composite
     rows: Int[Tensor, "b 5"]  # object, context, index, epoch, seed
+
+    def pin_memory(self) -> "Batch":
+        """Called by a DataLoader with ``pin_memory=True``; batches made on a GPU have nothing to pin."""
+        return Batch(*_pinned(self))
+
+
+def _pinned(batch: Pair | Batch) -> list[Tensor]:
+    if batch.images.device.type == "cuda":
+        fail("pin_memory", "False with batches that are made on the GPU", "True", "Pass pin_memory=False.")
+    return [tensor.pin_memory() for tensor in batch]
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,7 @@ class CAGCollate:
         """Where batches are made."""
         return self.composer.objects.device
 
-    def __call__(self, rows: Int[Tensor, "b 5"] | Sequence[Tensor]) -> Batch | tuple[Tensor, Tensor]:
+    def __call__(self, rows: Int[Tensor, "b 5"] | Sequence[Tensor]) -> Batch | Pair:
         """Compose, attack, and remember one batch.
 
         Args:
@@ -118,7 +139,7 @@ class CAGCollate:
         if self.chain is not None:
             self.chain.keep(images, scene.labels)
         if self.output == "pair":
-            return images, scene.labels
+            return Pair(images, scene.labels)
         chained = earlier.use if earlier is not None else torch.zeros_like(keys, dtype=torch.bool)
         return Batch(images, scene.labels, scene.masks, scene.boxes, objects, contexts, clean, chained, rows)
 

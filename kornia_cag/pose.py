@@ -130,7 +130,8 @@ def homographies(pose: Pose, size: tuple[int, int]) -> Float[Tensor, "b 3 3"]:
     x, y = 0.5 * width + short * pose.x, 0.5 * height + short * pose.y
     g, h = -(pose.tilt_x * a + pose.tilt_y * c), -(pose.tilt_x * b + pose.tilt_y * d)
     rows = [a, b, -(a * x + b * y), c, d, -(c * x + d * y), g, h, 1 - (g * x + h * y)]
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    homography: Tensor = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    return homography
 
 
 @dataclass(frozen=True)

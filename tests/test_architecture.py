@@ -117,7 +117,9 @@ def test_everything_is_annotated(name):
         if isinstance(node, ast.FunctionDef):
             arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             arguments += [a for a in (node.args.vararg, node.args.kwarg) if a is not None]
-            bare += [f"{node.name}({a.arg})" for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+            bare += [
+                f"{node.name}({a.arg})" for a in arguments if a.annotation is None and a.arg not in ("self", "cls")
+            ]
             bare += [] if node.returns is not None else [f"{node.name} ->"]
     assert bare == []
 

@@ -126,7 +126,9 @@ def test_a_list_of_rows_is_a_batch(objects, contexts):
 
 
 def test_the_global_random_state_is_left_alone(objects, contexts, device):
-    collate = CAGCollate(objects, contexts, 16, chain=ContextChain(0.3), model=small_model(device), attack=FGSM(eps=0.1))
+    collate = CAGCollate(
+        objects, contexts, 16, chain=ContextChain(0.3), model=small_model(device), attack=FGSM(eps=0.1)
+    )
     rows = next(iter(sampler(objects, contexts, 6)))
     before = torch.get_rng_state()
     collate(rows)
@@ -294,7 +296,9 @@ def test_no_file_is_opened_while_batches_are_drawn(tmp_path):
 @pytest.mark.parametrize("output", ["pair", "batch"])
 def test_nothing_waits_for_the_device(device, ranges, output, request):
     if ranges.camera.jpeg is not None:
-        request.applymarker(pytest.mark.xfail(raises=Waited, strict=True, reason="kornia's JPEG codec checks its values"))
+        request.applymarker(
+            pytest.mark.xfail(raises=Waited, strict=True, reason="kornia's JPEG codec checks its values")
+        )
     objects, contexts = make_objects(device), make_contexts(device)
     attack = PGD(eps=0.1, eps_object=0.02, steps=2, fraction=0.5)
     collate = CAGCollate(objects, contexts, 16, ranges=ranges, chain=ContextChain(0.3), model=small_model(device),
@@ -475,7 +479,10 @@ def test_the_attack_raises_the_loss(objects, contexts, device):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attack": FGSM(eps=0.1)}, "model: expected the model to attack, got None. Pass model=..., or leave attack out"),
+        (
+            {"attack": FGSM(eps=0.1)},
+            "model: expected the model to attack, got None. Pass model=..., or leave attack out",
+        ),
         ({"size": 0}, "size: expected an integer of at least 1, got 0"),
         ({"size": "32"}, "size: expected a positive integer or"),
         ({"size": (16, 16, 3)}, "size: expected a positive integer or"),

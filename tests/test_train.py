@@ -158,7 +158,9 @@ def test_another_plan_is_refused(other, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no checkpoint", b"PK\3\4 damaged", b"\x80\2cos\nsystem\n(S'x'\ntR."], ids=["", "text", "zip", "code"]
+    "content",
+    [b"", b"no checkpoint", b"PK\3\4 damaged", b"\x80\2cos\nsystem\n(S'x'\ntR."],
+    ids=["", "text", "zip", "code"],
 )
 def test_a_damaged_checkpoint_is_refused_in_one_line(content, tmp_path):
     (tmp_path / "x.pt").write_bytes(content)
