@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -9,9 +10,10 @@ import kornia
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import kornia_cag
-from kornia_cag import ContextBank, ObjectBank
+from kornia_cag import ContextBank, ObjectBank, PairSampler
 from kornia_cag.train import hardware
 
 BATCH = 128
@@ -28,6 +30,13 @@ def wait(device: torch.device) -> None:
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def rows(objects: ObjectBank, contexts: ContextBank) -> Iterator[Tensor]:
+    """Rows of whole batches without end."""
+    pairs = PairSampler(objects.labels, len(contexts), BATCH, drop_last=True)
+    while True:
+        yield from pairs
 
 
 @pytest.fixture(scope="session")

@@ -15,17 +15,17 @@ result is the median of the rounds' ratios, with their quartiles. A device synch
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import BATCH, wait
+from conftest import BATCH, rows, wait
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from kornia_cag import FGSM, PGD, CAGCollate, ContextBank, ContextChain, ObjectBank, PairSampler
+from kornia_cag import FGSM, PGD, CAGCollate, ContextChain
 from kornia_cag.models import autocast_dtype
 from kornia_cag.randomness import sample_keys
 from kornia_cag.recipes import SIGNS
@@ -67,13 +67,6 @@ def compare(
         multiple=round(middle, 3), multiple_quartiles=[round(low, 3), round(high, 3)],
     )  # fmt: skip
     return images
-
-
-def rows(objects: ObjectBank, contexts: ContextBank) -> Iterator[Tensor]:
-    """Rows of whole batches without end."""
-    pairs = PairSampler(objects.labels, len(contexts), BATCH, drop_last=True)
-    while True:
-        yield from pairs
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -1,6 +1,6 @@
 """How many finished composites a second, beside the same scenes made one at a time with OpenCV and NumPy?
 
-Measured: the time of ``TAKE`` batches of 128 out of a DataLoader, from the rows of a PairSampler to float32 images in
+Measured: the time of ``TAKE`` batches of 128 out of a DataLoader, from given rows of a PairSampler to float32 images in
 [0, 1] and labels on the device (CUDA where there is one). ``kornia_cag`` is ``CAGCollate`` without chain and attack, in
 eager mode; ``opencv`` is the collate of ``baseline.py``. Same banks, same ranges (those of the ``signs`` recipe), same
 loader; the baseline returns no masks and boxes, though ``CAGCollate`` makes them all the same. Sides 32 and 64.
@@ -11,20 +11,21 @@ median and interquartile range. ``threads`` are torch's in this process: with 1,
 core; workers have a core each, as far as there are any.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from baseline import Array, OpenCVCollate
-from conftest import BATCH, cores, wait
+from conftest import BATCH, cores, rows, wait
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler
+from kornia_cag import CAGCollate
+from kornia_cag.pairing import PairRows
 from kornia_cag.randomness import normals, sample_keys, uniform
 from kornia_cag.recipes import SIGNS
 
@@ -34,48 +35,36 @@ SIZES = (32, 64)
 THREADS = (None,) if torch.cuda.is_available() else tuple(sorted({1, cores()}))
 WORKERS = (0, *sorted({1, 2, cores()}))
 
-Collate = Callable[[Tensor], tuple[Tensor, Tensor]]
-Stream = Iterator[tuple[Tensor, Tensor]]
 
-
-@contextlib.contextmanager
-def stream(pairs: PairSampler, collate: Collate, workers: int = 0) -> Iterator[Stream]:
-    """Batches without end, epoch after epoch; workers are gone at the end."""
-    pin = workers > 0 and torch.cuda.is_available()
-    loader = DataLoader(
-        pairs.dataset, batch_sampler=pairs, collate_fn=collate, num_workers=workers, pin_memory=pin,
-        persistent_workers=workers > 0, multiprocessing_context="spawn" if workers else None,
+def measure(
+    benchmark: BenchmarkFixture, rows: Iterator[Tensor], collate: Callable[[Tensor], tuple[Tensor, Tensor]],
+    device: torch.device, workers: int = 0,
+) -> None:  # fmt: skip
+    """Time ``TAKE`` batches after those that the workers had time to prepare, and note what they were."""
+    warmup, ahead = 2, 4 * workers
+    # As many rows as are taken and no more: a worker that is stopped in its work may abort.
+    count = ahead + TAKE * (ROUNDS + warmup if benchmark.enabled else 1)
+    loader: DataLoader[Tensor] = DataLoader(
+        PairRows(count * BATCH), batch_sampler=list(islice(rows, count)), collate_fn=collate, num_workers=workers,
+        pin_memory=workers > 0 and device.type == "cuda", multiprocessing_context="spawn" if workers else None,
     )  # fmt: skip
-
-    def batches() -> Stream:
-        while True:
-            yield from loader
-
-    endless = batches()
-    try:
-        yield endless
-    finally:
-        endless.close()
-
-
-def measure(benchmark: BenchmarkFixture, batches: Stream, device: torch.device, ahead: int = 0) -> None:
-    """Time ``TAKE`` batches after those ``ahead`` that workers had time to prepare, and note what they were."""
+    batches = iter(loader)
+    for _ in range(ahead):
+        next(batches)
 
     def take() -> Tensor:
         for _ in range(TAKE):
-            images, labels = (part.to(device, non_blocking=True) for part in next(batches))
+            images, _ = (part.to(device, non_blocking=True) for part in next(batches))
         wait(device)
-        assert labels.shape == (BATCH,)
         return images
 
-    for _ in range(ahead):
-        next(batches)
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    images = benchmark.pedantic(take, rounds=ROUNDS, warmup_rounds=2)
-    assert images.shape[:2] == (BATCH, 3)
+    images = benchmark.pedantic(take, rounds=ROUNDS, warmup_rounds=warmup)
     assert images.dtype == torch.float32
+    assert images.shape[:2] == (BATCH, 3)
+    assert next(batches, None) is None
     peak = torch.cuda.max_memory_allocated(device) >> 20 if cuda else None
     benchmark.extra_info.update(images=TAKE * BATCH, batch=BATCH, device=device.type, peak_mib=peak)
 
@@ -87,26 +76,20 @@ def threads() -> Iterator[Callable[[int | None], None]]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def pairs(objects: ObjectBank, contexts: ContextBank) -> PairSampler:
-    return PairSampler(objects.labels, len(contexts), BATCH, drop_last=True)
-
-
 @pytest.mark.parametrize("count", THREADS, ids=lambda count: f"threads={count or 'all'}")
 @pytest.mark.parametrize("size", SIZES)
-def test_kornia_cag(benchmark, objects, contexts, pairs, threads, device, size, count):
+def test_kornia_cag(benchmark, objects, contexts, threads, device, size, count):
     benchmark.group = f"compose {size}x{size}"
     threads(count)
-    with stream(pairs, CAGCollate(objects, contexts, size, ranges=SIGNS.ranges)) as batches:
-        measure(benchmark, batches, device)
+    measure(benchmark, rows(objects, contexts), CAGCollate(objects, contexts, size, ranges=SIGNS.ranges), device)
 
 
 @pytest.mark.parametrize("workers", WORKERS, ids=lambda count: f"workers={count}")
 @pytest.mark.parametrize("size", SIZES)
-def test_opencv(benchmark, objects, contexts, pairs, device, size, workers):
+def test_opencv(benchmark, objects, contexts, device, size, workers):
     benchmark.group = f"compose {size}x{size}"
-    with stream(pairs, OpenCVCollate(objects, contexts, size, SIGNS.ranges), workers) as batches:
-        measure(benchmark, batches, device, ahead=4 * workers)
+    collate = OpenCVCollate(objects, contexts, size, SIGNS.ranges)
+    measure(benchmark, rows(objects, contexts), collate, device, workers)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -118,8 +101,8 @@ def test_both_make_the_same_scenes(objects, contexts, device, size):
     """
     ranges = replace(SIGNS.ranges, color=replace(SIGNS.ranges.color, exposure=(-3.5, -0.7)))
     index = torch.arange(43, device=device)
-    rows = torch.stack([index, index, index, 0 * index, 0 * index], dim=1)
-    images, _ = CAGCollate(objects, contexts, size, ranges=ranges)(rows)
+    table = torch.stack([index, index, index, 0 * index, 0 * index], dim=1)
+    images, _ = CAGCollate(objects, contexts, size, ranges=ranges)(table)
     keys = sample_keys(0 * index, 0 * index, index).cpu()
     baseline = OpenCVCollate(objects, contexts, size, ranges)
     fields = normals(keys, "camera.noise_field", 3 * size * size).reshape(-1, 3, size, size).permute(0, 2, 3, 1)

@@ -120,9 +120,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet | None, out: Path) -> None:
-    print(
-        f"trained on {training.seen:,} composites in {training.seconds / 60:.1f} minutes"
-    )
+    print(f"trained on {training.seen:,} composites in {training.seconds / 60:.1f} minutes")
     if accuracy is not None and real is not None:
         if accuracy.confusions:
             print("most frequent errors: " + ", ".join(f"{t} as {p} ({n})" for t, p, n in accuracy.confusions[:6]))

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from kornia.enhance import jpeg_codec_differentiable
 from kornia.filters import filter2d
 from torch import Tensor
 
 from kornia_cag.checks import check_int, check_number, check_range
+from kornia_cag.jpeg import jpeg
 from kornia_cag.randomness import chance, normals, uniform
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
@@ -81,14 +81,16 @@ def _power_of_two(stops: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
 def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
     """Keep the luma, scale and rotate what lies around the grey axis (rotation: Rodrigues about (1, 1, 1))."""
     angle = torch.deg2rad(hue)
-    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None] / math.sqrt(3)
-    eye = torch.eye(3, device=hue.device)
-    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=hue.device)
-    rotation = cos * eye + sin * cross + (1 - cos) / 3
-    grey = torch.tensor(LUMA, device=hue.device).expand(3, 3)
-    luma = (grey[0, :, None] * rotation).sum(dim=1)  # of the rotated colour
+    third, turn = (1 - angle.cos()) / 3, angle.sin() / math.sqrt(3)
+    same, up, down = angle.cos() + third, third + turn, third - turn
+    rotation = torch.stack([same, down, up, up, same, down, down, up, same], dim=1).unflatten(1, (3, 3))
+    r, g, b = LUMA
+    luma = torch.stack(
+        [r * same + g * up + b * down, r * down + g * same + b * up, r * up + g * down + b * same], dim=1
+    )
     s = saturation[:, None, None]
-    return s * rotation + (1 - s) * luma[:, None, :].expand(-1, 3, -1)
+    colors: Tensor = s * rotation + (1 - s) * luma[:, None, :]  # the luma is that of the rotated colour
+    return colors
 
 
 def recolor(
@@ -121,7 +123,7 @@ class Camera:
 
     coarser: Float[Tensor, " b"]
     psf: Float[Tensor, "b k k"] | None
-    noise: Float[Tensor, " b"]
+    noise: Float[Tensor, " b"] | None
     quality: Float[Tensor, " b"] | None
 
 
@@ -153,7 +155,7 @@ class CameraRange:
     def sample(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Camera:
         """Draw one camera per key; ``strength`` scales every amount from 0 (a perfect camera)."""
         coarser = strength * uniform(keys, "camera.low_resolution", *self.low_resolution)
-        noise = strength * uniform(keys, "camera.noise", *self.noise)
+        noise = strength * uniform(keys, "camera.noise", *self.noise) if self.noise[1] else None
         quality = None
         if self.jpeg is not None:
             quality = 100 + strength * (uniform(keys, "camera.jpeg", *self.jpeg) - 100)
@@ -185,11 +187,9 @@ def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tens
     """Blur, JPEG and sensor noise, in [0, 1]. Low resolution is a matter of the resample, see :mod:`.warp`."""
     if camera.psf is not None:
         picture = filter2d(picture, camera.psf.to(picture.dtype), border_type="replicate")
-    noise = normals(keys, "camera.noise_field", picture[0].numel()).reshape(picture.shape)
-    picture = (picture + camera.noise[:, None, None, None] * noise).clamp(0, 1)
+    if camera.noise is not None:
+        field = normals(keys, "camera.noise_field", picture[0].numel()).reshape(picture.shape)
+        picture = (picture + camera.noise[:, None, None, None] * field).clamp(0, 1)
     if camera.quality is not None:
-        # Matrix products of a batch of one round differently, so it is done beside itself.
-        twice = (torch.cat([x, x]) if len(x) == 1 else x for x in (picture, camera.quality))
-        coded = jpeg_codec_differentiable(*twice)[: len(picture)].clamp(0, 1)
-        picture = torch.where(camera.quality[:, None, None, None] < 100, coded, picture)
-    return picture
+        picture = jpeg(picture, camera.quality)
+    return picture.clamp(0, 1)  # bilinear weights do not add up to 1 exactly

@@ -168,11 +168,10 @@ class Framing:
         visible = torch.isfinite(longest)
         zoom = torch.where(visible, self.side * min(size) / longest, 1.0)
         mass = (weights[..., None] * points).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-6)[:, None]
-        centre = 0.5 * torch.tensor([size[1], size[0]], device=points.device, dtype=points.dtype)
-        mass = torch.where(visible[:, None], mass, centre)
-        shift = mass - centre / zoom[:, None]
+        x, y = (torch.where(visible, m, 0.5 * side) - 0.5 * side / zoom
+                for m, side in zip(mass.unbind(1), (size[1], size[0]), strict=True))  # fmt: skip
         left = homography[..., :2] / zoom[:, None, None]
-        right = homography[..., 2] + homography[..., 0] * shift[:, :1] + homography[..., 1] * shift[:, 1:]
+        right = homography[..., 2] + homography[..., 0] * x[:, None] + homography[..., 1] * y[:, None]
         return torch.cat([left, right[..., None]], dim=-1)
 
 

@@ -1,6 +1,5 @@
 import gc
 import math
-import warnings
 import weakref
 
 import numpy as np
@@ -161,7 +160,7 @@ GOOD = [tensor(rgba())] * 2
     [
         (lambda: ObjectBank.from_tensors(GOOD, size=20), "size: expected a power of two"),
         (lambda: ObjectBank.from_tensors([]), "images: expected at least one RGBA image, got none"),
-        (lambda: ObjectBank.from_tensors([GOOD[0][:3]]), r"images\[0\]: expected .*\(4, h, w\), got uint8 \(3, 20, 20\)"),
+        (lambda: ObjectBank.from_tensors([GOOD[0][:3]]), r"images\[0\]: .*\(4, h, w\), got uint8 \(3, 20, 20\)"),
         (lambda: ObjectBank.from_tensors([GOOD[0], GOOD[0].double()]), r"images\[1\]: .* got float64"),
         (lambda: ObjectBank.from_tensors([0 * GOOD[0]]), "images: .*alpha 0 everywhere"),
         (lambda: ObjectBank.from_tensors(GOOD, [0]), r"labels: expected .*\(2\)"),
@@ -175,8 +174,8 @@ GOOD = [tensor(rgba())] * 2
         (lambda: ObjectBank.from_tensors(GOOD, size=16).with_ink((1, 2)), "rgb: expected three integers"),
         (lambda: ObjectBank.from_tensors(GOOD, size=16).with_ink((1, 2, 256)), "rgb: .*at most 255, got 256"),
         (lambda: ObjectBank.from_tensors(GOOD, size=16).with_thickness([2]), "radii: .*at most 1, got 2"),
-        (lambda: ObjectBank.from_tensors(GOOD, size=16).with_thickness([1]).with_thickness([1]), "thickness: .*2 variants"),
-        (lambda: ObjectBank.from_glyphs("l.", size=64).with_thickness([-4]), r"radii: .*got \[-4\]. Class 'l' vanishes"),
+        (lambda: ObjectBank.from_glyphs("a").with_thickness([1]).with_thickness([1]), "thickness: .*2 variants"),
+        (lambda: ObjectBank.from_glyphs("l.", size=64).with_thickness([-4]), r"radii: .*\[-4\]. Class 'l' vanishes"),
         (lambda: ContextBank.from_tensors([]), "images: expected at least one RGB image"),
         (lambda: ContextBank.from_tensors(GOOD), r"images\[0\]: expected .*\(3, h, w\)"),
         (lambda: ContextBank.from_tensors([GOOD[0][:3]], size=3), "size: expected a power of two"),
@@ -185,7 +184,7 @@ GOOD = [tensor(rgba())] * 2
         (lambda: ContextBank.procedural(size=24), "size: expected a power of two"),
     ],
 )  # fmt: skip
-def test_misuse_is_named(make, message):
+def test_misuse_is_named(make, message, untyped):
     with pytest.raises(InputError, match=message):
         make()
 
@@ -223,8 +222,7 @@ def test_folders_that_do_not_serve(tmp_path, bank):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(InputError, match=r"broken\.png"):
         bank.from_folder(tmp_path)
-    with pytest.raises(InputError, match=r"broken"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+    with pytest.raises(InputError, match="broken"):
         bank.from_folder(tmp_path, on_error="skip")  # would leave nothing
     with pytest.raises(InputError, match="on_error: expected one of 'raise', 'skip', got 'ignore'"):
         bank.from_folder(tmp_path, on_error="ignore")

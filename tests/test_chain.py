@@ -143,7 +143,7 @@ def test_a_state_is_not_changed_by_later_batches():
 
 
 @pytest.mark.parametrize("reset", [-0.1, 1.1, float("nan"), "0.5", None, True])
-def test_reset_is_a_probability(reset):
+def test_reset_is_a_probability(reset, untyped):
     with pytest.raises(InputError, match=r"reset: expected a number in \[0, 1\]"):
         ContextChain(reset)
 

@@ -58,7 +58,7 @@ def test_folders_that_do_not_fit(tmp_path):
     with pytest.raises(InputError, match="real: expected sub-folders with pictures, got none"):
         load_real(tmp_path, CLASSES, 8)
     (tmp_path / "d").mkdir()
-    with pytest.raises(InputError, match="real: expected sub-folders named as the classes a, b, c .*got 'd'"):
+    with pytest.raises(InputError, match=r"real: expected sub-folders named as the classes a, b, c .*got 'd'"):
         load_real(tmp_path, CLASSES, 8)
     (tmp_path / "d").rename(tmp_path / "a")
     with pytest.raises(InputError, match="expected pictures, got none"):
@@ -103,11 +103,11 @@ def not_arrays(path):
         (not_arrays, "real images: expected uint8"),
         (single, "got .*x.npz"),
         (lambda p: np.savez(p, images=np.array([None]), labels=np.arange(1)), "got .*x.npz"),
-        (lambda p: np.savez(p, pictures=pictures()), r"real: expected arrays 'images' and 'labels', got \['pictures'\]"),
+        (lambda p: np.savez(p, pictures=pictures()), r"arrays 'images' and 'labels', got \['pictures'\]"),
         (lambda p: np.savez(p, images=pictures() / 255, labels=np.arange(3)), "real images: .*got float64"),
         (lambda p: np.savez(p, images=pictures()[0], labels=np.arange(8)), r"real images: .*got uint8 array \(8, 8\)"),
         (lambda p: np.savez(p, images=pictures()[..., None], labels=np.arange(3)), "real images: .*uint8"),
-        (lambda p: np.savez(p, images=pictures()[:0], labels=np.arange(0)), r"real images: .*got uint8 array \(0, 8, 8\)"),
+        (lambda p: np.savez(p, images=pictures()[:0], labels=np.arange(0)), r"real images: .*uint8 array \(0, 8, 8\)"),
         (lambda p: np.savez(p, images=pictures()[:, :0], labels=np.arange(3)), "real images: expected uint8"),
         (lambda p: np.savez(p, images=pictures(), labels=np.arange(2)), r"real labels: expected integers \(3,\)"),
         (lambda p: np.savez(p, images=pictures(), labels=np.arange(3.0)), "real labels: .*got float64"),

@@ -58,7 +58,7 @@ def test_saved_sheet_is_the_sheet(tmp_path):
         ({"zoom": 1.5}, "zoom: expected an integer"),
     ],
 )
-def test_misuse(options, message):
+def test_misuse(options, message, untyped):
     with pytest.raises(InputError, match=message):
         sheet(**{"images": torch.rand(2, 3, 4, 4), **options})
 

@@ -176,10 +176,10 @@ def test_a_truncated_checkpoint_and_another_file_of_torch_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train"):
         training().load(path)
     torch.save([1, 2], path)
-    with pytest.raises(InputError, match="--resume: expected a run with .*, got one with list"):
+    with pytest.raises(InputError, match=r"--resume: expected a run with .*, got one with list"):
         training().load(path)
     torch.save({"model": 1}, path)
-    with pytest.raises(InputError, match="--resume: expected a run with .*, got one with None"):
+    with pytest.raises(InputError, match=r"--resume: expected a run with .*, got one with None"):
         training().load(path)
 
 
