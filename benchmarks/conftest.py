@@ -2,7 +2,6 @@
 
 import os
 import platform
-from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -10,33 +9,14 @@ import kornia
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from common import cores
 
 import kornia_cag
-from kornia_cag import ContextBank, ObjectBank, PairSampler
+from kornia_cag import ContextBank, ObjectBank
 from kornia_cag.train import hardware
 
-BATCH = 128
 GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 classes, as many as GTSRB has
 LOAD = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # before the first benchmark
-
-
-def wait(device: torch.device) -> None:
-    """Let the device finish, so that a clock reads its time and not that of the launches."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def rows(objects: ObjectBank, contexts: ContextBank) -> Iterator[Tensor]:
-    """Rows of whole batches without end."""
-    pairs = PairSampler(objects.labels, len(contexts), BATCH, drop_last=True)
-    while True:
-        yield from pairs
 
 
 @pytest.fixture(scope="session")

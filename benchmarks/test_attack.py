@@ -21,7 +21,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import BATCH, rows, wait
+from common import BATCH, rows, wait
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from baseline import Array, OpenCVCollate
-from conftest import BATCH, cores, rows, wait
+from common import BATCH, cores, rows, wait
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.utils.data import DataLoader

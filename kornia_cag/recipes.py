@@ -107,23 +107,25 @@ DIGITS = Recipe(
     thickness=(-1, 1, 2, 3),
     ranges=SceneRange(
         pose=PoseRange(
-            scale=(0.7, 0.7),  # framing decides
-            aspect=(0.6, 1.2),
+            aspect=(0.6, 1.1),  # hands write narrower than fonts
             angle=(-15, 15),
-            shear=(-35, 35),  # slant of the hand
-            elastic=(0.0, 0.12),  # no two strokes are alike
-            wavelength=(0.5, 3.0),
-            perspective=(-0.2, 0.2),
-            hole=(0.0, 0.2),
+            shear=(-30, 40),  # slant, more often to the right
+            perspective=(-0.4, 0.4),  # one part large, another small: the bar of a 4 moves up
+            elastic=(0.0, 0.25),  # no two strokes are alike
+            wavelength=(1.5, 4.0),
+            hole=(0.0, 0.25),  # broken strokes: the open top of a 4
+            holes=2,
         ),
         framing=Framing(),
-        context_color=ColorRange(brightness=(0.0, 0.5), contrast=(1.0, 1.0)),  # paper is darker than ink, here
+        context_color=ColorRange(brightness=(0.0, 0.4), contrast=(1.0, 1.0)),  # paper is darker than ink, here
         color=ColorRange(brightness=(0.7, 1.0), contrast=(1.0, 1.0)),
         camera=CameraRange(blur=0.3, gaussian=(0.3, 0.8), noise=(0.0, 0.05)),
         blend="average",
     ),
     reset=0.212,
+    images=300_000,
     grey=True,
+    dropout=0.4,
     classes="0123456789",
 )
 
