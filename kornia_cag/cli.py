@@ -5,11 +5,13 @@ import itertools
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from kornia_cag import __version__
+from kornia_cag.attack import FGSM, PGD
 from kornia_cag.chain import ContextChain
 from kornia_cag.checks import InputError, check_int, fail
 from kornia_cag.collate import Batch, CAGCollate
@@ -48,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_scene_options(train)
     train.add_argument("--real", help="real pictures that measure the result: .npz or a folder of class folders")
     train.add_argument("--images", type=int, help="budget in composed images (default: the recipe's)")
+    train.add_argument("--eps", type=float, help="harden: L-infinity budget on the context, in [0, 1], such as 0.03")
+    train.add_argument("--eps-object", type=float, help="budget on the object (default: as --eps)")
+    train.add_argument("--steps", type=int, default=1, help="gradient steps of the attack (default: 1)")
     train.add_argument("--out", type=Path, help="folder for checkpoint, model and report (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on with the run saved in --out")
     train.set_defaults(run=_train)
@@ -84,12 +89,22 @@ def _device(name: str) -> str:
 
 
 def _training(options: argparse.Namespace, images: int | None) -> Training:
-    recipe: Recipe = RECIPES[options.recipe]
+    recipe = _hardened(RECIPES[options.recipe], options)
     device = _device(options.device)
     objects = recipe.objects(options.objects, key=options.key, device=device)
     contexts = recipe.contexts(options.contexts, device=device, seed=check_int("--seed", options.seed, 0))
     print(f"{objects!r}\n{contexts!r}")
     return Training(recipe, objects, contexts, images=images, seed=options.seed)
+
+
+def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    if options.eps is None:
+        if options.eps_object is not None:
+            fail("--eps-object", "to come with --eps", "no --eps")
+        return recipe
+    if check_int("--steps", options.steps) == 1:
+        return replace(recipe, attack=FGSM(eps=options.eps, eps_object=options.eps_object, random_start=True))
+    return replace(recipe, attack=PGD(eps=options.eps, eps_object=options.eps_object, steps=options.steps))
 
 
 def _real(options: argparse.Namespace, recipe: Recipe, classes: tuple[str, ...]) -> RealSet | None:

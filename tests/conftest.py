@@ -10,6 +10,8 @@ import torch
 
 from kornia_cag.banks import ContextBank, ObjectBank
 
+torch.set_num_threads(1)  # small tensors: threads cost more than they give
+
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> torch.device:
