@@ -74,7 +74,7 @@ def compare(
 def test_attack(benchmark, objects, contexts, device, size, name):
     benchmark.group = f"attack {size}x{size}"
     torch.manual_seed(0)
-    collate = CAGCollate(objects, contexts, size, ranges=SIGNS.ranges, output="batch")
+    collate = CAGCollate(objects, contexts, size, ranges=SIGNS.ranges, returns="batch")
     batch = collate(next(rows(objects, contexts)))
     keys = sample_keys(*(batch.rows[:, column] for column in (4, 3, 2)))
     model = replace(SIGNS, size=size).model(len(objects.classes)).to(device)

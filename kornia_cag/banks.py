@@ -22,7 +22,7 @@ from kornia_cag.warp import EXTENT
 Device = torch.device | str
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ObjectBank:
     """Cut-out objects with their classes.
 
@@ -97,7 +97,10 @@ class ObjectBank:
         names = tuple(classes) if classes is not None else tuple(map(str, range(count)))
         if len(names) != count:
             fail("classes", f"{count} names", f"{len(names)}")
-        stack = torch.stack([_fit(_to_uint8(image).permute(1, 2, 0).cpu(), size) for image in images])
+        pictures = [_to_uint8(image).permute(1, 2, 0).cpu() for image in images]
+        for i, picture in enumerate(pictures):
+            _check_alpha(f"images[{i}]", picture)
+        stack = torch.stack([_fit(picture, size) for picture in pictures])
         return cls._build(stack, targets.long(), names, device)
 
     @classmethod
@@ -168,7 +171,7 @@ class ObjectBank:
                 f"device='{self.device}', bytes={self.pyramid.atlas.numel():_})")  # fmt: skip
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ContextBank:
     """Opaque RGB pictures to put objects on; any crop of them will do."""
 
@@ -176,7 +179,7 @@ class ContextBank:
 
     @classmethod
     def from_folder(
-        cls, path: str | Path, *, size: int = 128, on_error: str = "raise", device: Device = "cpu"
+        cls, path: str | Path, *, size: int = 64, on_error: str = "raise", device: Device = "cpu"
     ) -> "ContextBank":
         """Read every picture below a folder and keep its central square.
 
@@ -195,7 +198,7 @@ class ContextBank:
         cls,
         images: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"] | Sequence[Tensor],
         *,
-        size: int = 128,
+        size: int = 64,
         device: Device = "cpu",
     ) -> "ContextBank":
         """Take RGB, uint8 or float in [0, 1], of equal or of different sizes; the central square is kept."""
@@ -205,7 +208,7 @@ class ContextBank:
         for i, image in enumerate(images):
             check_tensor(f"images[{i}]", image, (3, "h", "w"), (torch.uint8, torch.float32))
         stack = torch.stack([_square(_to_uint8(image).permute(1, 2, 0).cpu(), size) for image in images])
-        return cls(build_pyramid(stack.to(device), replicate=True))
+        return cls(build_pyramid(upload(stack, device), replicate=True))
 
     @classmethod
     def procedural(
@@ -255,8 +258,26 @@ class ContextBank:
                 f"bytes={self.pyramid.atlas.numel():_})")  # fmt: skip
 
 
+def upload(tensor: Tensor, device: Device) -> Tensor:
+    """Move a tensor to ``device``, from the CPU to a GPU without waiting for it."""
+    if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def _to_uint8(image: Tensor) -> UInt8[Tensor, "c h w"]:
     return image if image.dtype == torch.uint8 else (image * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _check_alpha(name: str, rgba: UInt8[Tensor, "h w 4"]) -> None:
+    if not rgba.numel():
+        fail(name, "at least one pixel", f"{tuple(rgba.shape[:2])} pixels")
+    low, high = rgba[..., 3].aminmax()
+    if low == 255:
+        fail(name, "a picture with transparency", "none",
+             'Give it an alpha channel, or read it with from_folder(key="white") if it stands on white.')  # fmt: skip
+    if high == 0:
+        fail(name, "a visible object", "zero alpha everywhere")
 
 
 def _fit(rgba: UInt8[Tensor, "h w 4"], size: int) -> Float[Tensor, "4 s s"]:

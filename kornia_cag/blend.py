@@ -22,9 +22,9 @@ def over(fg: Float[Tensor, "*b 4 h w"], bg: Float[Tensor, "*b 3 h w"]) -> Float[
 
 
 def hard(fg: Float[Tensor, "*b 4 h w"], bg: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
-    """Paste: a pixel is the object's where its alpha reaches one half, else the context's (the paper's signs)."""
+    """Paste: a pixel is the object's where its alpha is above one half, else the context's (the paper's signs)."""
     rgb, alpha = fg[..., :3, :, :], fg[..., 3:, :, :]
-    return torch.where(alpha >= 0.5, rgb / alpha.clamp(min=0.5), bg)
+    return torch.where(alpha > 0.5, rgb / alpha.clamp(min=0.5), bg)
 
 
 def average(fg: Float[Tensor, "*b 4 h w"], bg: Float[Tensor, "*b 3 h w"], opacity: float) -> Float[Tensor, "*b 3 h w"]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kornia_cag.checks import check_number, fail
+from kornia_cag.checks import check_number, check_tensor, describe, fail
 from kornia_cag.compose import Earlier
 from kornia_cag.randomness import chance
 
@@ -37,8 +37,7 @@ class ContextChain:
         Raises:
             InputError: if the kept composites have another size than ``(height, width)``.
         """
-        b = len(labels)
-        images, last = self._slots(b, size, labels.device)
+        images, last = self._slots(len(labels), size, labels.device)
         use = (last >= 0) & (last != labels) & ~chance(keys, "chain.reset", self.reset)
         return Earlier(images, use)
 
@@ -55,26 +54,38 @@ class ContextChain:
         self._images = self._labels = None
 
     def _slots(self, b: int, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-        images = torch.zeros(b, 3, *size, device=device)
-        labels = torch.full((b,), -1, dtype=torch.int64, device=device)
+        kept = 0 if self._images is None else len(self._images)
+        images = torch.zeros(max(0, b - kept), 3, *size, device=device)
+        labels = torch.full((len(images),), -1, dtype=torch.int64, device=device)
         if self._images is None or self._labels is None:
             return images, labels
         if self._images.shape[-2:] != images.shape[-2:] or self._images.device != device:
             fail("chain", f"composites of {tuple(images.shape[-2:])} pixels on {device}",
                  f"{tuple(self._images.shape[-2:])} on {self._images.device}", "Call chain.clear() first.")  # fmt: skip
-        missing = max(0, b - len(self._labels))
-        images = torch.cat([self._images[:b], images[:missing]])
-        return images, torch.cat([self._labels[:b], labels[:missing]])
+        if kept >= b:
+            return self._images[:b], self._labels[:b]
+        return torch.cat([self._images, images]), torch.cat([self._labels, labels])
 
     def state_dict(self) -> dict[str, Any]:
         """The kept composites and their labels, as they are; with them a stopped run goes on bit for bit."""
         return {"images": self._images, "labels": self._labels}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the state of :meth:`state_dict`."""
-        if set(state) != {"images", "labels"}:
-            fail("state", "keys 'images' and 'labels'", f"{sorted(state)}")
-        self._images, self._labels = state["images"], state["labels"]
+    def load_state_dict(self, state: dict[str, Any], device: torch.device | str | None = None) -> None:
+        """Take the state of :meth:`state_dict`, moved to ``device`` if one is given.
+
+        Raises:
+            InputError: for anything but images ``(b, 3, h, w)`` float32 with labels ``(b,)`` int64, or None for both.
+        """
+        if not isinstance(state, dict) or set(state) != {"images", "labels"}:
+            got = f"{sorted(map(str, state))}" if isinstance(state, dict) else describe(state)
+            fail("state", "keys 'images' and 'labels'", got)
+        images, labels = state["images"], state["labels"]
+        if images is None and labels is None:
+            self.clear()
+            return
+        check_tensor("state['images']", images, ("b", 3, "h", "w"), torch.float32)
+        check_tensor("state['labels']", labels, (len(images),), torch.int64, None if device else images.device)
+        self._images, self._labels = images.to(device), labels.to(device)
 
     def __repr__(self) -> str:
         return f"ContextChain(reset={self.reset:g}, slots={0 if self._labels is None else len(self._labels)})"

@@ -1,27 +1,24 @@
 """The ``kornia-cag`` command. A user's mistake ends in one line and status 2, never in a traceback."""
 
 import argparse
-import itertools
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
-from kornia_cag import __version__
-from kornia_cag.attack import FGSM, PGD
-from kornia_cag.chain import ContextChain
-from kornia_cag.checks import InputError, check_int, fail
-from kornia_cag.collate import Batch, CAGCollate
-from kornia_cag.pairing import PairSampler
-from kornia_cag.real import RealSet, handwriting, load_real
-from kornia_cag.recipes import RECIPES, Recipe
-from kornia_cag.show import save_sheet
-from kornia_cag.train import Accuracy, Training, evaluate, write_report
+from kornia_cag import __version__, commands
+from kornia_cag.checks import InputError
+from kornia_cag.recipes import RECIPES
 
-CHECKPOINT = "checkpoint.pt"
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what cannot be read."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with status 2."""
+        self.exit(2, f"kornia-cag: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,131 +30,95 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"kornia-cag: {error}", file=sys.stderr)
         return 2
     except torch.cuda.OutOfMemoryError as error:
-        print(f"kornia-cag: {error}\nTry a smaller --batch-size.", file=sys.stderr)
+        reason = str(error).partition("\n")[0].rstrip(".")
+        print(f"kornia-cag: {reason}. {options.hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("kornia-cag: interrupted; go on with --resume", file=sys.stderr)
+        print("kornia-cag: interrupted" + ("; go on with --resume" if "resume" in options else ""), file=sys.stderr)
         return 130
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kornia-cag", description="Train on one clean picture per class.")
+    parser = Parser(prog="kornia-cag", description="Train on one clean picture per class.")
     parser.add_argument("--version", action="version", version=f"kornia-cag {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    group = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(group.add_parser("train", help="train a classifier and measure it on real pictures"))
+    _add_evaluate(group.add_parser("evaluate", help="measure a trained model on real pictures"))
+    _add_preview(group.add_parser("preview", help="write a sheet of composites as the training would see them"))
+    _add_inspect(group.add_parser("inspect", help="report the banks and the balance of their pairing"))
+    return parser
 
-    train = commands.add_parser("train", help="train a classifier and measure it on real pictures")
+
+def _add_train(train: argparse.ArgumentParser) -> None:
+    _add_recipe(train)
     _add_scene_options(train)
-    train.add_argument("--real", help="real pictures that measure the result: .npz or a folder of class folders")
-    train.add_argument("--images", type=int, help="budget in composed images (default: the recipe's)")
-    train.add_argument("--eps", type=float, help="harden: L-infinity budget on the context, in [0, 1], such as 0.03")
-    train.add_argument("--eps-object", type=float, help="budget on the object (default: as --eps)")
-    train.add_argument("--steps", type=int, default=1, help="gradient steps of the attack (default: 1)")
-    train.add_argument("--out", type=Path, help="folder for checkpoint, model and report (default: runs/RECIPE)")
+    _add_ingredients(train)
+    train.add_argument("--real", metavar="NPZ|DIR", help="real pictures to measure on: .npz or folder of class folders")
+    train.add_argument("--steps", type=int, help="budget in training steps, that is batches (default: the recipe's)")
+    train.add_argument("--images", type=int, help="budget in composed images, instead of --steps")
+    train.add_argument("--batch-size", type=int, help="default: the recipe's")
+    train.add_argument("--model", metavar="MODULE:FUNCTION", help="network to train: function(classes, size)")
+    train.add_argument("--out", type=Path, metavar="DIR", help="folder for all that is written (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on with the run saved in --out")
-    train.set_defaults(run=_train)
+    train.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
+    train.set_defaults(run=commands.train, hint="Try a smaller --batch-size.")
 
-    preview = commands.add_parser("preview", help="write a sheet of composites as the training would see them")
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument("model_from", metavar="OUT", help="folder that train wrote, or its model.pt")
+    evaluate.add_argument("--real", metavar="NPZ|DIR", help="real pictures: .npz or folder of class folders")
+    evaluate.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    _add_device(evaluate)
+    evaluate.set_defaults(run=commands.measure, hint="Try --device cpu.")
+
+
+def _add_preview(preview: argparse.ArgumentParser) -> None:
+    _add_recipe(preview)
     _add_scene_options(preview)
+    _add_ingredients(preview)
     preview.add_argument("--out", type=Path, default=Path("preview.png"), help="picture file (default: preview.png)")
     preview.add_argument("--rows", type=int, default=6, help="default: 6")
     preview.add_argument("--columns", type=int, default=12, help="default: 12")
     preview.add_argument("--zoom", type=int, default=2, help="enlargement (default: 2)")
     preview.add_argument("--boxes", action="store_true", help="draw the objects' boxes")
-    preview.set_defaults(run=_preview)
-    return parser
+    preview.add_argument("--masks", action="store_true", help="add a sheet of the objects' masks")
+    preview.add_argument("--perturbation", action="store_true", help="add a sheet of the attack's doing, magnified")
+    preview.add_argument("--model-from", metavar="OUT", help="attack this trained model (default: an untrained one)")
+    preview.set_defaults(run=commands.preview, hint="Try fewer --rows.")
+
+
+def _add_inspect(inspect: argparse.ArgumentParser) -> None:
+    _add_recipe(inspect, nargs="?")
+    _add_scene_options(inspect)
+    inspect.add_argument("--batch-size", type=int, help="default: the recipe's")
+    inspect.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    inspect.set_defaults(run=commands.inspect, hint="Try --device cpu.")
+
+
+def _add_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    names = sorted(RECIPES)
+    parser.add_argument("recipe", metavar="RECIPE", choices=names, nargs=nargs, help=" or ".join(names))
 
 
 def _add_scene_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", choices=sorted(RECIPES), help=" or ".join(sorted(RECIPES)))
-    parser.add_argument("--objects", help="folder: one RGBA picture per class, or one folder of them per class")
-    parser.add_argument("--contexts", help="folder of photographs to put objects on, beside procedural contexts")
+    parser.add_argument("--objects", metavar="DIR", help="one RGBA picture per class, or one folder of them per class")
+    contexts = "folder of photographs to put objects on, beside procedural contexts (default: procedural, no photos)"
+    parser.add_argument("--contexts", metavar="DIR|procedural", help=contexts)
     parser.add_argument("--key", choices=["white"], help="make the white around objects without alpha transparent")
+    parser.add_argument("--size", type=int, help="side of the canvas, pixels, at least 16 (default: the recipe's)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    parser.add_argument("--no-balanced", dest="balanced", action="store_false", help="independent uniform pairs")
+    _add_device(parser)
 
 
-def _device(name: str) -> str:
-    try:
-        device = torch.empty(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        fail("--device", "a device of this machine, such as cpu or cuda", f"{name!r} ({reason})")
-    if device.type == "meta":
-        fail("--device", "a device of this machine, such as cpu or cuda", f"{name!r}, which computes nothing")
-    return str(device)
+def _add_ingredients(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-chain", action="store_true", help="no earlier composites as contexts")
+    parser.add_argument("--no-attack", action="store_true", help="no hardening")
+    parser.add_argument("--eps", type=float, help="harden: L-infinity budget on the context, in [0, 1], such as 0.03")
+    parser.add_argument("--eps-object", type=float, help="budget on the object (default: as --eps)")
+    parser.add_argument("--attack-steps", type=int, help="gradient steps of the attack (default: 1)")
 
 
-def _training(options: argparse.Namespace, images: int | None) -> Training:
-    recipe = _hardened(RECIPES[options.recipe], options)
-    device = _device(options.device)
-    objects = recipe.objects(options.objects, key=options.key, device=device)
-    contexts = recipe.contexts(options.contexts, device=device, seed=check_int("--seed", options.seed, 0))
-    print(f"{objects!r}\n{contexts!r}")
-    return Training(recipe, objects, contexts, images=images, seed=options.seed)
-
-
-def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
-    if options.eps is None:
-        if options.eps_object is not None:
-            fail("--eps-object", "to come with --eps", "no --eps")
-        return recipe
-    if check_int("--steps", options.steps) == 1:
-        return replace(recipe, attack=FGSM(eps=options.eps, eps_object=options.eps_object, random_start=True))
-    return replace(recipe, attack=PGD(eps=options.eps, eps_object=options.eps_object, steps=options.steps))
-
-
-def _real(options: argparse.Namespace, recipe: Recipe, classes: tuple[str, ...]) -> RealSet | None:
-    if options.real is not None:
-        return load_real(options.real, classes, recipe.size)
-    return handwriting(recipe.size) if classes == tuple(recipe.classes) else None
-
-
-def _train(options: argparse.Namespace) -> None:
-    if options.images is not None:
-        check_int("--images", options.images)
-    training = _training(options, options.images)
-    classes = training.objects.classes
-    real = _real(options, training.recipe, classes)
-    out: Path = options.out or Path("runs") / options.recipe
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out):  # a folder that cannot be written to is better found before the training
-        pass
-    if options.resume:
-        if not (out / CHECKPOINT).is_file():
-            fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
-        training.load(out / CHECKPOINT)
-    training.run(save=out / CHECKPOINT, save_every=20.0, log=lambda line: print(line, flush=True))
-    accuracy = None if real is None else evaluate(training.result, real, classes, training.objects.device)
-    torch.save({"recipe": options.recipe, "classes": classes, "model": training.result.state_dict()}, out / "model.pt")
-    write_report(training.report(accuracy, real), out / "report.json")
-    _print_result(training, accuracy, real, out)
-
-
-def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet | None, out: Path) -> None:
-    print(f"trained on {training.seen:,} composites in {training.seconds / 60:.1f} minutes")
-    if accuracy is not None and real is not None:
-        if accuracy.confusions:
-            print("most frequent errors: " + ", ".join(f"{t} as {p} ({n})" for t, p, n in accuracy.confusions[:6]))
-        print(f"accuracy on {real.name}: {accuracy.share:.2%} of {len(real.labels):,} real pictures")
-    else:
-        print("no real pictures to measure on; pass --real")
-    print(f"wrote {out / 'model.pt'} and {out / 'report.json'}")
-
-
-def _preview(options: argparse.Namespace) -> None:
-    rows, columns = check_int("--rows", options.rows), check_int("--columns", options.columns)
-    zoom = check_int("--zoom", options.zoom, 1, 16)
-    recipe: Recipe = RECIPES[options.recipe]
-    device = _device(options.device)
-    objects = recipe.objects(options.objects, key=options.key, device=device)
-    contexts = recipe.contexts(options.contexts, device=device, seed=check_int("--seed", options.seed, 0))
-    pairs = PairSampler(objects.labels.cpu(), len(contexts), rows * columns, seed=options.seed)
-    chain = None if recipe.reset is None else ContextChain(recipe.reset)
-    collate = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, chain=chain, output="batch")
-    batch: object = None
-    for ids in itertools.islice(pairs, 4):  # so that the chain has something to offer
-        batch = collate(ids)
-    if isinstance(batch, Batch):
-        save_sheet(options.out, batch.images, columns, zoom=zoom, boxes=batch.boxes if options.boxes else None)
-    print(f"wrote {options.out}")
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")

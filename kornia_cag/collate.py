@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -10,12 +10,21 @@ from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from kornia_cag.attack import PGD
-from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.banks import ContextBank, ObjectBank, upload
 from kornia_cag.chain import ContextChain
-from kornia_cag.checks import check_choice, check_number, check_size, check_tensor, fail
+from kornia_cag.checks import check_choice, check_int, check_number, check_size, check_tensor, describe, fail
 from kornia_cag.compose import Composer, Scene, SceneRange
-from kornia_cag.pairing import COLUMNS
+from kornia_cag.intake import are_items, check_rows, photo_bank, photo_rows
 from kornia_cag.randomness import sample_keys
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """Whatever hardens a batch against a model; :class:`PGD` is one."""
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, *, mask: Tensor, keys: Tensor) -> Tensor:
+        """Map images ``(b, 3, h, w)`` in [0, 1] to others of their shape; ``mask`` is the objects' alpha."""
+        ...
 
 
 class Pair(NamedTuple):
@@ -36,8 +45,9 @@ class Batch(NamedTuple):
     labels: Int[Tensor, " b"]
     masks: Float[Tensor, "b 1 h w"]  # warped alpha, in [0, 1]
     boxes: Float[Tensor, "b 4"]  # half-open xyxy, pixels
-    objects: Int[Tensor, " b"]
-    contexts: Int[Tensor, " b"]
+    objects: Int[Tensor, " b"]  # ids in the bank
+    contexts: Int[Tensor, " b"]  # ids in the bank, or places among the photos; without effect where chained
+    index: Int[Tensor, " b"]  # type: ignore[assignment]  # of the sample in its epoch; shadows tuple.index
     clean: Float[Tensor, "b 3 h w"]  # before the attack
     chained: Tensor  # (b,) bool: the context is an earlier composite
     rows: Int[Tensor, "b 5"]  # object, context, index, epoch, seed
@@ -71,77 +81,119 @@ class Ramp:
 
 
 class CAGCollate:
-    """A ``collate_fn`` that composes a batch on the banks' device from the rows of a :class:`PairSampler`.
+    """A ``collate_fn`` that composes a batch on the banks' device.
 
-    Every random choice is a function of a row's ``(seed, epoch, index)``. Use it with ``num_workers=0`` and
-    ``pin_memory=False`` on a GPU; on a CPU it may run in workers as long as it has neither chain nor attack.
+    It takes the rows of a :class:`PairSampler`, every random choice being a function of a row's
+    ``(seed, epoch, index)``. Use it with ``num_workers=0`` and ``pin_memory=False`` on a GPU; on a CPU it may run in
+    workers as long as it has neither chain nor attack.
+
+    Or it takes the items of a data set of your own, ``DataLoader(photos, batch_size=..., collate_fn=collate)``: each
+    item's image becomes the context of one object (see :func:`kornia_cag.intake.photo_bank` for what an item may be),
+    also where the collate has a bank of contexts. The classes of a batch are balanced. Such items carry no index, so
+    the collate counts samples, from 0 or from the last :meth:`set_epoch`; replay then depends on the order in which the
+    data set is read and on the batch size. Runs in the main process only.
 
     Args:
         objects: what to recognise.
-        contexts: what to put it on.
+        contexts: what to put it on; may be None where only a data set's items are composed.
         size: canvas, one integer or ``(height, width)``, pixels.
         ranges: what varies from scene to scene.
         chain: use earlier composites as contexts.
-        model: the model being trained, which the attack attacks.
-        attack: harden every batch against ``model``.
+        model: the model being trained, which the attack attacks; on the banks' device.
+        attack: harden every batch against ``model``: a :class:`PGD`, or anything called like one (:class:`Attack`).
         strength: in [0, 1], or a :class:`Ramp` over epochs.
-        output: ``"pair"`` for ``(images, labels)``, ``"batch"`` for a :class:`Batch`.
+        returns: ``"pair"`` for ``(images, labels)``, ``"batch"`` for a :class:`Batch`.
         extra: a kornia augmentation (or any module from images to images of the same shape), run after the camera.
-            Kornia's augmentation classes draw from the global random state, so with one of them a run repeats only
-            under ``torch.manual_seed``.
+            Photometric only: masks and boxes would not follow a geometric one. Kornia's augmentation classes draw from
+            the global random state, so with one of them a run repeats only under ``torch.manual_seed``.
+        seed: of the samples on a data set's items; a row brings its own.
     """
 
     def __init__(
         self,
         objects: ObjectBank,
-        contexts: ContextBank,
+        contexts: ContextBank | None,
         size: int | tuple[int, int],
         *,
         ranges: SceneRange | None = None,
         chain: ContextChain | None = None,
         model: nn.Module | None = None,
-        attack: PGD | None = None,
+        attack: Attack | None = None,
         strength: float | Ramp = 1.0,
-        output: Literal["pair", "batch"] = "pair",
+        returns: Literal["pair", "batch"] = "pair",
         extra: nn.Module | None = None,
+        seed: int = 0,
     ) -> None:
-        self.composer = Composer(objects, contexts, check_size("size", size), ranges or SceneRange())
-        if attack is not None and model is None:
-            fail("model", "the model to attack", "None", "Pass model=..., or leave attack out.")
+        self.objects, self.size, self.ranges = objects, check_size("size", size), ranges or SceneRange()
+        self._composer = None if contexts is None else Composer(objects, contexts, self.size, self.ranges)
+        _check_attack(attack, model)
         self.strength = strength if isinstance(strength, Ramp) else check_number("strength", strength, 0, 1)
-        check_choice("output", output, ("pair", "batch"))
-        self.chain, self.model, self.attack, self.output, self.extra = chain, model, attack, output, extra
+        check_choice("returns", returns, ("pair", "batch"))
+        self.chain, self.model, self.attack, self.returns, self.extra = chain, model, attack, returns, extra
+        self.seed = check_int("seed", seed, 0, 2**62 - 1)
+        self._labels = objects.labels.cpu()
+        self._epoch = self._index = 0
 
     @property
     def device(self) -> torch.device:
         """Where batches are made."""
-        return self.composer.objects.device
+        return self.objects.device
 
-    def __call__(self, rows: Int[Tensor, "b 5"] | Sequence[Tensor]) -> Batch | Pair:
+    @property
+    def composer(self) -> Composer:
+        """What composes the rows of a sampler.
+
+        Raises:
+            InputError: without a bank of contexts.
+        """
+        if self._composer is None:
+            fail("contexts", "a bank of contexts for the rows of a PairSampler", "None",
+                 "Pass contexts=..., or give the collate the items of a data set of photos.")  # fmt: skip
+        return self._composer
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of ``epoch``, for the items of a data set; rows bring their own epoch."""
+        self._epoch, self._index = check_int("epoch", epoch, 0, 2**62 - 1), 0
+
+    def __call__(self, rows: Int[Tensor, "b 5"] | Sequence[Any]) -> Batch | Pair:
         """Compose, attack, and remember one batch.
 
         Args:
-            rows: object, context, index, epoch, seed, as :class:`PairSampler` yields them.
+            rows: object, context, index, epoch, seed, as :class:`PairSampler` yields them; or a data set's items.
         """
-        self._check_worker()
-        rows = _checked(rows).to(self.device, non_blocking=True)
-        objects, contexts, index, epoch, seed = rows.unbind(1)
+        self._check_place()
+        composer, table = self._photos(rows) if are_items(rows) else self._pairs(rows)
+        table = upload(table, self.device)
+        objects, contexts, index, epoch, seed = table.unbind(1)
         keys = sample_keys(seed, epoch, index)
         ramp = self.strength
         strength = ramp(epoch) if isinstance(ramp, Ramp) else torch.full_like(keys, ramp, dtype=torch.float32)
         earlier = None
         if self.chain is not None:
-            earlier = self.chain.earlier(self.composer.objects.labels[objects], keys, self.composer.size)
+            earlier = self.chain.earlier(self.objects.labels[objects], keys, self.size)
         with torch.no_grad():
-            scene = self.composer(objects, contexts, keys, strength, earlier)
+            scene = composer(objects, contexts, keys, strength, earlier)
             clean = self._extra(scene.images)
         images = self._harden(scene, clean, keys)
         if self.chain is not None:
             self.chain.keep(images, scene.labels)
-        if self.output == "pair":
+        if self.returns == "pair":
             return Pair(images, scene.labels)
         chained = earlier.use if earlier is not None else torch.zeros_like(keys, dtype=torch.bool)
-        return Batch(images, scene.labels, scene.masks, scene.boxes, objects, contexts, clean, chained, rows)
+        return Batch(images, scene.labels, scene.masks, scene.boxes, objects, contexts, index, clean, chained, table)
+
+    def _pairs(self, rows: Any) -> tuple[Composer, Int[Tensor, "b 5"]]:
+        return self.composer, check_rows(rows, len(self.objects), len(self.composer.contexts))
+
+    def _photos(self, items: Any) -> tuple[Composer, Int[Tensor, "b 5"]]:
+        if get_worker_info() is not None:
+            fail("num_workers", "0 with the items of a data set", "a worker process",
+                 "A worker would count samples of its own. To read photos in workers, pass collate_fn=list to the "
+                 "loader, and call the collate on each list in the main process.")  # fmt: skip
+        bank = photo_bank(items, self.size, self.device)
+        rows = photo_rows(self._labels, len(items), seed=self.seed, epoch=self._epoch, start=self._index)
+        self._index += len(items)
+        return Composer(self.objects, bank, self.size, self.ranges), rows
 
     def _extra(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         if self.extra is None:
@@ -156,9 +208,16 @@ class CAGCollate:
     ) -> Float[Tensor, "b 3 h w"]:
         if self.attack is None or self.model is None:
             return clean
-        return self.attack(self.model, clean, scene.labels, mask=scene.masks, keys=keys)
+        images = self.attack(self.model, clean, scene.labels, mask=scene.masks, keys=keys)
+        check_tensor("attack", images, tuple(clean.shape), clean.dtype, clean.device,
+                     fix="An attack must keep shape, dtype and device.")  # fmt: skip
+        return images.detach()
 
-    def _check_worker(self) -> None:
+    def _check_place(self) -> None:
+        parameter = None if self.model is None or self.attack is None else next(self.model.parameters(), None)
+        if parameter is not None and parameter.device != self.device:
+            fail("model", f"a model on {self.device}, where the banks are", f"one on {parameter.device}",
+                 f"Move it with model.to('{self.device}'), or both banks with .to('{parameter.device}').")  # fmt: skip
         if get_worker_info() is None:
             return
         if self.device.type == "cuda":
@@ -169,31 +228,42 @@ class CAGCollate:
                  "A worker would keep a chain and a stale model of its own: pass num_workers=0.")  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next batch depends on beside its rows: the chain. Save it beside the loader's state."""
-        return {"chain": None if self.chain is None else self.chain.state_dict()}
+        """What the next batch depends on beside its rows: the chain, and the count of samples on a data set's items."""
+        photos = {"seed": self.seed, "epoch": self._epoch, "index": self._index}
+        return {"chain": None if self.chain is None else self.chain.state_dict(), "photos": photos}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the state of :meth:`state_dict`."""
-        if (self.chain is None) != (state.get("chain") is None):
+        """Take the state of :meth:`state_dict`, wherever its tensors are.
+
+        Raises:
+            InputError: for the state of a collate that was built otherwise.
+        """
+        if not isinstance(state, dict) or not {"chain", "photos"} <= set(state):
+            fail("state", "the state_dict of a CAGCollate", describe(state))
+        if (self.chain is None) != (state["chain"] is None):
             mine, other = ("no chain", "one") if self.chain is None else ("a chain", "none")
             fail("state", f"the state of a collate with {mine}", other, "Build it as the saved one was built.")
+        if (seed := state["photos"]["seed"]) != self.seed:
+            fail("state", f"the state of a collate with seed={self.seed}", f"seed={seed}",
+                 "Build it as the saved one was built.")  # fmt: skip
         if self.chain is not None:
-            self.chain.load_state_dict(state["chain"])
+            self.chain.load_state_dict(state["chain"], self.device)
+        self._epoch, self._index = state["photos"]["epoch"], state["photos"]["index"]
 
     def __repr__(self) -> str:
-        height, width = self.composer.size
-        return (f"CAGCollate({self.composer.objects!r}, {self.composer.contexts!r}, size=({height}, {width}), "
+        height, width = self.size
+        contexts = None if self._composer is None else self._composer.contexts
+        return (f"CAGCollate({self.objects!r}, {contexts!r}, size=({height}, {width}), "
                 f"chain={self.chain!r}, attack={self.attack!r}, strength={self.strength!r})")  # fmt: skip
 
 
-def _checked(rows: Any) -> Int[Tensor, "b 5"]:
-    """Rows as one tensor, or an error: a loader without :meth:`PairRows.__getitems__` gives a list of them."""
-    listed = isinstance(rows, list | tuple) and len(rows) > 0
-    if listed and all(isinstance(row, Tensor) and row.shape == (len(COLUMNS),) for row in rows):
-        rows = torch.stack(tuple(rows))
-    fix = "Use DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...)."
-    check_tensor("rows", rows, ("b", len(COLUMNS)), torch.int64, fix=fix)
-    if not len(rows):
-        fail("rows", "at least one", "none", fix)
-    stacked: Tensor = rows
-    return stacked
+def _check_attack(attack: Any, model: nn.Module | None) -> None:
+    if attack is None:
+        return
+    if not callable(attack):
+        fail("attack", "a PGD, or what is called like one", describe(attack))
+    if model is None:
+        fail("model", "the model to attack", "None", "Pass model=..., or leave attack out.")
+    if isinstance(attack, PGD) and attack.targeted:
+        fail("attack", "an untargeted attack, since no targets are drawn here", "targeted=True",
+             "Wrap it in a function that chooses targets, or attack the finished batches.")  # fmt: skip

@@ -10,10 +10,10 @@ from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.blend import BlendMode, blend
 from kornia_cag.checks import check_choice, check_number, check_range, check_size, check_tensor, fail
 from kornia_cag.photometric import CameraRange, ColorRange, photograph, recolor
-from kornia_cag.pose import Framing, PoseRange, homographies
+from kornia_cag.pose import Framing, PoseRange, homographies, to_canvas
 from kornia_cag.pyramid import sample_pyramid
 from kornia_cag.randomness import chance, uniform
-from kornia_cag.warp import canvas_points, mask_boxes, warp
+from kornia_cag.warp import CELL, VISIBLE, canvas_points, draft, mask_boxes, warp
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,13 @@ class Composer:
             rows = "b" if ids is objects else len(objects)
             check_tensor(name, ids, (rows,), torch.int64, self.objects.device)
         strength = torch.ones(len(keys), device=keys.device) if strength is None else strength
+        with torch.autocast(keys.device.type, enabled=False):  # a sample does not depend on the precision around it
+            return self._compose(objects, contexts, keys, strength, earlier)
+
+    def _compose(
+        self, objects: Int[Tensor, " b"], contexts: Int[Tensor, " b"], keys: Int[Tensor, " b"],
+        strength: Float[Tensor, " b"], earlier: Earlier | None,
+    ) -> Scene:  # fmt: skip
         camera = self.ranges.camera.sample(keys, strength)
         light = self.ranges.color.sample(keys, strength, "color")
 
@@ -113,6 +120,8 @@ class Composer:
             behind = torch.where(earlier.use[:, None, None, None], earlier.images, behind)
         images = blend(torch.cat([ink, alpha], dim=1), behind, self.ranges.blend, self.ranges.opacity)
         images = photograph(images, camera, keys)
+        if self.ranges.blend == "hard":  # the mask of what was pasted
+            alpha = (alpha > VISIBLE).to(alpha.dtype)
         return Scene(images, self.objects.labels[objects], alpha, mask_boxes(alpha), objects, contexts)
 
     def _place(
@@ -122,15 +131,18 @@ class Composer:
         """Draw each object in its pose on an empty canvas."""
         pose = self.ranges.pose.sample(keys, strength)
         if self.ranges.framing is not None:
-            # Framing replaces scale and shift: the draft is small and central, so that the canvas cuts off none of it.
-            pose = replace(pose, scale=0 * pose.scale + 0.5, x=0 * pose.x, y=0 * pose.y)
+            pose = replace(pose, x=0 * pose.x, y=0 * pose.y)  # framing replaces scale and shift
         variant = (pose.variant * self.objects.variants).long().clamp(max=self.objects.variants - 1)
         pictures = objects * self.objects.variants + variant
         homography = homographies(pose, self.size)
         if self.ranges.framing is not None:
-            draft = warp(self.objects.pyramid, pictures, homography, pose.waves, pose.holes, 0 * coarser, self.size)
-            points = canvas_points(self.size, keys.device).flatten(0, 1).expand(len(keys), -1, -1)
-            homography = self.ranges.framing.apply(homography, points, draft[:, 3].flatten(1), self.size)
+            plane, seen = draft(self.objects.pyramid, pictures, pose.waves, pose.holes)
+            points, depth = to_canvas(pose, plane, self.size)
+            seen = torch.where(depth > 0.05, seen, 0.0)
+            cell = 0.5 * CELL * min(self.size) * pose.scale
+            homography = self.ranges.framing.apply(
+                homography, points, seen, self.size, cell, depth.clamp(min=0.05) ** -3
+            )
         return warp(self.objects.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size)
 
     def _crop(

@@ -22,7 +22,7 @@ COLUMNS = ("object", "context", "index", "epoch", "seed")
 
 _LOW = 0xFFFFFFFF
 _EPOCH_LENGTH = 100_000  # samples: up to here an epoch is made longer to make all degrees exact
-_EDGES, _OBJECTS, _CONTEXTS, _SLOTS = range(4)  # streams of randomness
+_EDGES, _OBJECTS, _CONTEXTS, _SLOTS, _UNIFORM = range(5)  # streams of randomness
 
 
 def _generator(stream: int, *counters: int) -> np.random.Generator:
@@ -120,6 +120,9 @@ class PairSampler(Sampler[Tensor]):
             that limit, every object.
         rank: of this process; by default from ``torch.distributed`` where that is initialised, else 0.
         world_size: number of processes, likewise.
+        balanced: as said above. If false, every sample is an object and a context drawn uniformly and independently, as
+            data loaders without balance do: classes, objects and contexts come as chance has it, pairs may repeat.
+            Epochs are of the same length, and sharding, access by index and resuming are exact all the same.
         drop_last: leave out the last global batch if it is not full, instead of sharing it among the ranks. What is
             said above of whole epochs then holds before leaving out.
 
@@ -137,6 +140,7 @@ class PairSampler(Sampler[Tensor]):
         samples_per_class: int | None = None,
         rank: int | None = None,
         world_size: int | None = None,
+        balanced: bool = True,
         drop_last: bool = False,
     ) -> None:
         super().__init__()
@@ -148,7 +152,7 @@ class PairSampler(Sampler[Tensor]):
         self.batch_size = check_int("batch_size", batch_size)
         self.seed = check_int("seed", seed, 0, 2**62 - 1)
         self.rank, self.world_size = _place(rank, world_size)
-        self.drop_last = drop_last
+        self.balanced, self.drop_last = balanced, drop_last
         self._most = int(self._sizes.min()) * self.num_contexts
         if samples_per_class is None:
             samples_per_class = _default_samples(self._sizes, self.num_contexts, self._most)
@@ -226,6 +230,11 @@ class PairSampler(Sampler[Tensor]):
 
     def _edges(self, epoch: int) -> Int64[np.ndarray, " e"]:
         """The epoch's samples by index, as ``object << 32 | context``."""
+        if not self.balanced:
+            rng = _generator(_UNIFORM, self.seed, epoch)
+            objects = rng.integers(len(self._order), size=self.samples)
+            independent: Int64[np.ndarray, " e"] = objects << 32 | rng.integers(self.num_contexts, size=self.samples)
+            return independent
         rng = _generator(_EDGES, self.seed, epoch)
         edges = biregular(self._degrees(epoch), self._cycle(epoch), rng)
         by_class = rng.permuted(edges.reshape(len(self._sizes), -1), axis=1)
@@ -254,7 +263,7 @@ class PairSampler(Sampler[Tensor]):
     def _configuration(self) -> dict[str, int]:
         return {"labels_crc": self._labels_crc, "num_contexts": self.num_contexts, "seed": self.seed,
                 "samples_per_class": self.samples_per_class, "batch_size": self.batch_size,
-                "world_size": self.world_size, "drop_last": int(self.drop_last)}  # fmt: skip
+                "world_size": self.world_size, "balanced": int(self.balanced), "drop_last": int(self.drop_last)}  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, next batch and configuration: plain integers, the same on every rank."""
@@ -281,9 +290,10 @@ class PairSampler(Sampler[Tensor]):
         low = (self.samples_per_class // self._sizes).min()
         high = -(-self.samples_per_class // self._sizes.min())
         fewest, most = self.samples // self.num_contexts, -(-self.samples // self.num_contexts)
+        degrees = (f"contexts per object {low}{f' to {high}' if high > low else ''}, "
+                   f"objects per context {fewest}{f' to {most}' if most > fewest else ''}")  # fmt: skip
+        per_class = f"{self.samples_per_class} per class, " if self.balanced else ""
         return (f"PairSampler({len(self._order)} objects of {len(self._sizes)} classes, {self.num_contexts} contexts; "
-                f"{self.samples} samples per epoch, {self.samples_per_class} per class, "
-                f"in {len(self)} batches of {self.batch_size}; "
-                f"contexts per object {low}{f' to {high}' if high > low else ''}, "
-                f"objects per context {fewest}{f' to {most}' if most > fewest else ''}; "
+                f"{self.samples} samples per epoch, {per_class}in {len(self)} batches of {self.batch_size}; "
+                f"{degrees if self.balanced else 'independent uniform pairs'}; "
                 f"seed={self.seed}, epoch={self._epoch}, rank {self.rank} of {self.world_size})")  # fmt: skip

@@ -6,13 +6,13 @@ object, which is the direction a resample reads in.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kornia_cag.checks import check_int, check_number, check_range, fail
+from kornia_cag.checks import check_int, check_number, check_range
 from kornia_cag.randomness import normals, uniform, uniforms
 
 
@@ -45,7 +45,7 @@ class PoseRange:
     scale: tuple[float, float] = (0.6, 0.95)  # object's longest side over the canvas's short side
     aspect: tuple[float, float] = (0.9, 1.1)  # stretch, width over height
     angle: tuple[float, float] = (-10.0, 10.0)  # degrees, clockwise on screen
-    shear: tuple[float, float] = (-5.0, 5.0)  # degrees, along x
+    shear: tuple[float, float] = (-5.0, 5.0)  # degrees, along x: positive leans the top to the right
     translate: tuple[float, float] = (-0.1, 0.1)  # of the canvas's short side, along x and y each
     perspective: tuple[float, float] = (-0.15, 0.15)  # change of depth from the centre to an edge, along x and y each
     elastic: tuple[float, float] = (0.0, 0.0)  # root mean square displacement along each axis, object units
@@ -122,7 +122,7 @@ def homographies(pose: Pose, size: tuple[int, int]) -> Float[Tensor, "b 3 3"]:
     short = min(size)
     half = 0.5 * short * pose.scale
     wide, high = half * pose.aspect.sqrt(), half / pose.aspect.sqrt()
-    angle, slant = torch.deg2rad(pose.angle), torch.deg2rad(pose.shear).tan()
+    angle, slant = torch.deg2rad(pose.angle), -torch.deg2rad(pose.shear).tan()
     cos, sin = angle.cos(), angle.sin()
     # The inverse of rotation · shear · stretch, in closed form: no linear solver, no waiting for the device.
     a, b = (cos + slant * sin) / wide, (sin - slant * cos) / wide
@@ -132,6 +132,24 @@ def homographies(pose: Pose, size: tuple[int, int]) -> Float[Tensor, "b 3 3"]:
     rows = [a, b, -(a * x + b * y), c, d, -(c * x + d * y), g, h, 1 - (g * x + h * y)]
     homography: Tensor = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
     return homography
+
+
+def to_canvas(
+    pose: Pose, points: Float[Tensor, "n 2"], size: tuple[int, int]
+) -> tuple[Float[Tensor, "b n 2"], Float[Tensor, "b n"]]:
+    """Where points of the object come to lie on the canvas, without elastic displacement, and their depth.
+
+    The inverse of :func:`homographies`. Points at or behind the horizon, depth at most 0.05, land anywhere.
+    """
+    half = 0.5 * min(size) * pose.scale
+    depth = 1 + pose.tilt_x[:, None] * points[:, 0] + pose.tilt_y[:, None] * points[:, 1]
+    near = 1 / depth.clamp(min=0.05)
+    x, y = (half * pose.aspect.sqrt())[:, None] * points[:, 0], (half / pose.aspect.sqrt())[:, None] * points[:, 1]
+    x = x - torch.deg2rad(pose.shear).tan()[:, None] * y
+    angle = torch.deg2rad(pose.angle)[:, None]
+    turned = [x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()]
+    shift = [0.5 * size[1] + min(size) * pose.x, 0.5 * size[0] + min(size) * pose.y]
+    return torch.stack([v * near + s[:, None] for v, s in zip(turned, shift, strict=True)], dim=-1), depth
 
 
 @dataclass(frozen=True)
@@ -152,31 +170,29 @@ class Framing:
         points: Float[Tensor, "b n 2"],
         weights: Float[Tensor, "b n"],
         size: tuple[int, int],
+        cell: float | Float[Tensor, " b"] = 1.0,
+        area: Float[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b 3 3"]:
         """Append the similarity that frames the object.
 
         Args:
             homography: canvas to object.
-            points: centres of canvas pixels that cover the object.
+            points: canvas points that cover the object, which may reach beyond the canvas.
             weights: the object's alpha at these points; those above 0.5 bound it, all of them weigh.
             size: canvas ``(height, width)``.
+            cell: distance of neighbouring points, pixels.
+            area: canvas area that a point stands for, in any unit. Default: the same for all.
         """
         inside = (weights > 0.5)[..., None]
         low = torch.where(inside, points, torch.inf).amin(dim=1)
         high = torch.where(inside, points, -torch.inf).amax(dim=1)
-        longest = (high - low).amax(dim=1) + 1  # pixel centres span one pixel less than their pixels
+        longest = (high - low).amax(dim=1) + cell  # centres of cells span one cell less than the cells
         visible = torch.isfinite(longest)
         zoom = torch.where(visible, self.side * min(size) / longest, 1.0)
-        mass = (weights[..., None] * points).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-6)[:, None]
+        heavy = weights if area is None else weights * area
+        mass = (heavy[..., None] * points).sum(dim=1) / heavy.sum(dim=1).clamp(min=1e-6)[:, None]
         x, y = (torch.where(visible, m, 0.5 * side) - 0.5 * side / zoom
                 for m, side in zip(mass.unbind(1), (size[1], size[0]), strict=True))  # fmt: skip
         left = homography[..., :2] / zoom[:, None, None]
         right = homography[..., 2] + homography[..., 0] * x[:, None] + homography[..., 1] * y[:, None]
         return torch.cat([left, right[..., None]], dim=-1)
-
-
-def check_pose_batch(pose: Pose) -> None:
-    """Require every field of a hand-made pose to share one batch size."""
-    sizes = {field.name: len(getattr(pose, field.name)) for field in fields(pose)}
-    if len(set(sizes.values())) != 1:
-        fail("pose", "one batch size in every field", str(sizes))

@@ -19,7 +19,7 @@ from kornia_cag.checks import check_tensor, fail
 SMALLEST_LEVEL = 4  # texels a side
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pyramid:
     """``n`` square pictures of ``size`` texels a side with all their levels, on one device."""
 

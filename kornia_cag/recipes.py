@@ -31,6 +31,7 @@ class Recipe:
     batch_size: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
+    smoothing: float = 0.0  # of the labels: a share spread over all classes
     ema: float = 0.999  # decay of the averaged weights, which are the result
     width: int = 24
     grey: bool = False
@@ -123,7 +124,11 @@ DIGITS = Recipe(
         blend="average",
     ),
     reset=0.212,
-    images=300_000,
+    images=110_000,  # with more, the network learns too much of the glyphs' exact form
+    learning_rate=1e-3,
+    weight_decay=0.1,
+    smoothing=0.1,
+    width=32,
     grey=True,
     dropout=0.4,
     classes="0123456789",

@@ -1,5 +1,6 @@
 """Pictures for people: sheets of composites, with boxes on request."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +41,31 @@ def sheet(
 
 
 def save_sheet(path: str | Path, images: Float[Tensor, "b 3 h w"], columns: int = 8, *, zoom: int = 2,
-               boxes: Float[Tensor, "b 4"] | None = None) -> None:  # fmt: skip
+               boxes: Float[Tensor, "b 4"] | None = None, below: Sequence[Float[Tensor, "b _ h w"]] = ()) -> None:  # fmt: skip
     """Write :func:`sheet` to a picture file.
+
+    Args:
+        path: the file.
+        images: as for :func:`sheet`.
+        columns: as for :func:`sheet`.
+        zoom: as for :func:`sheet`.
+        boxes: as for :func:`sheet`; drawn into ``images`` only.
+        below: further batches of as many pictures, of 1 or 3 channels, each of which becomes a sheet below the others.
 
     Raises:
         InputError: for a name that is not that of a picture.
     """
-    picture = Image.fromarray(sheet(images, columns, zoom=zoom, boxes=boxes))
+    sheets = [sheet(images, columns, zoom=zoom, boxes=boxes)]
+    sheets += [sheet(batch.expand(-1, 3, -1, -1), columns, zoom=zoom) for batch in below]
+    picture = Image.fromarray(np.concatenate(sheets))
     try:
         picture.save(path)
     except ValueError:
         fail("path", "a picture file, such as preview.png", repr(str(path)))
+
+
+def magnified(
+    attacked: Float[Tensor, "b 3 h w"], clean: Float[Tensor, "b 3 h w"], eps: float
+) -> Float[Tensor, "b 3 h w"]:
+    """An attack's perturbation as a picture: grey where there is none, 0 and 1 at ``eps`` below and above it."""
+    return ((attacked - clean) / (2 * eps) + 0.5).clamp(0, 1) if eps > 0 else torch.full_like(clean, 0.5)

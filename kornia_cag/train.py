@@ -1,14 +1,12 @@
-"""The training recipe's loop: compose, train, average the weights, save, resume, measure on real pictures."""
+"""The training recipe's loop: compose, train, average the weights, save, resume."""
 
-import json
+import copy
 import math
 import os
-import platform
-import re
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +14,22 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.chain import ContextChain
 from kornia_cag.checks import fail
 from kornia_cag.collate import CAGCollate
+from kornia_cag.config import differences, hardware, plain, versions
+from kornia_cag.measure import Accuracy
 from kornia_cag.models import autocast_dtype
+from kornia_cag.network import build_network
 from kornia_cag.pairing import PairSampler
+from kornia_cag.progress import bar
 from kornia_cag.real import RealSet
 from kornia_cag.recipes import Recipe
 
 Log = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """What a model got right on real pictures."""
-
-    share: float  # of all pictures, in [0, 1]
-    per_class: tuple[float, ...]
-    confusions: tuple[tuple[str, str, int], ...]  # (true, predicted, count), most frequent first
 
 
 class Training:
@@ -49,24 +41,35 @@ class Training:
         contexts: prepared by :meth:`Recipe.contexts`.
         images: budget in composed images; default the recipe's.
         seed: of the network, the pairs and the scenes.
+        balanced: pair objects and contexts by balanced graphs, as :class:`PairSampler` says.
+        function: ``module:function`` that makes the network; default the recipe's.
     """
 
     def __init__(
-        self, recipe: Recipe, objects: ObjectBank, contexts: ContextBank, *, images: int | None = None, seed: int = 0
+        self,
+        recipe: Recipe,
+        objects: ObjectBank,
+        contexts: ContextBank,
+        *,
+        images: int | None = None,
+        seed: int = 0,
+        balanced: bool = True,
+        function: str | None = None,
     ) -> None:
-        self.recipe, self.objects, self.seed = recipe, objects, seed
+        self.recipe, self.objects, self.seed, self.function = recipe, objects, seed, function
         self.dtype = autocast_dtype(objects.device)
         self.budget = recipe.images if images is None else images
         self.seen = 0
         self.seconds = 0.0
         self.loss = torch.zeros((), device=objects.device)
         torch.manual_seed(seed)
-        self.model = recipe.model(len(objects.classes)).to(objects.device)
-        self.average = AveragedModel(self.model, avg_fn=_moving_average(recipe.ema), use_buffers=True)
+        self.model = build_network(recipe, len(objects.classes), function).to(objects.device)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.steps = 0
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        self.pairs = PairSampler(objects.labels.cpu(), len(contexts), recipe.batch_size, seed=seed)
+        self.pairs = PairSampler(objects.labels.cpu(), len(contexts), recipe.batch_size, seed=seed, balanced=balanced)
         self.collate = CAGCollate(
             objects,
             contexts,
@@ -89,22 +92,33 @@ class Training:
                 self.pairs.dataset, batch_sampler=sampler, collate_fn=self.collate, generator=seeds
             )
 
-    def run(self, *, save: Path | None = None, save_every: float = 60.0, log: Log | None = None) -> None:
-        """Train to the end of the budget, saving at least every ``save_every`` seconds and at the end."""
-        start = mark = time.perf_counter()
+    def run(
+        self, *, save: Path | None = None, save_every: float = 60.0, log: Log | None = None, log_every: float = 0.5
+    ) -> None:
+        """Train to the end of the budget.
+
+        Args:
+            save: file to save to, every ``save_every`` seconds and at the end.
+            save_every: seconds.
+            log: takes a line on the progress, every ``log_every`` seconds and at the end. Only this reads the loss, so
+                that nothing else waits for the device.
+            log_every: seconds.
+        """
+        start = saved = logged = time.perf_counter()
         before = self.seconds
         while self.seen < self.budget:
             for images, labels in self.loader:
                 self._update(images, labels)
                 now = time.perf_counter()
                 self.seconds = before + now - start
-                if now - mark > save_every or self.seen >= self.budget:
-                    mark = now
-                    if save is not None:
-                        self.save(save)
-                    if log is not None:
-                        log(self._progress())
-                if self.seen >= self.budget:
+                done = self.seen >= self.budget
+                if save is not None and (done or now - saved > save_every):
+                    saved = now
+                    self.save(save)
+                if log is not None and (done or now - logged > log_every):
+                    logged = now
+                    log(self._progress())
+                if done:
                     break
 
     def _update(self, images: Tensor, labels: Int[Tensor, " b"]) -> None:
@@ -113,32 +127,45 @@ class Training:
         self.model.train()
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
             logits = self.model(images.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits, labels)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.smoothing)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.average.update_parameters(self.model)
+        self._average()
+        self.steps += 1
         self.loss = torch.lerp(loss.detach(), self.loss, 0.99 if self.seen else 0.0)
         self.seen += len(labels)
 
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Exponential moving average that forgets the untrained weights: after ``n`` steps it looks back ``n / 10``."""
+        weight = max(1 - self.recipe.ema, 9 / (10 + self.steps)) if self.steps else 1.0
+        pairs = [*zip(self.average.parameters(), self.model.parameters(), strict=True),
+                 *zip(self.average.buffers(), self.model.buffers(), strict=True)]  # fmt: skip
+        floats = [(old, new) for old, new in pairs if old.is_floating_point()]
+        if floats:
+            torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], weight)
+        for old, new in pairs:
+            if not old.is_floating_point():  # a counter of BatchNorm
+                old.copy_(new)
+
     def _progress(self) -> str:
         left = self.seconds / self.seen * max(0, self.budget - self.seen)
-        return (f"{min(1.0, self.seen / self.budget):4.0%}  {self.seen:>9,} images  loss {float(self.loss):.3f}  "
+        share = min(1.0, self.seen / self.budget)
+        return (f"{bar(share)} {share:4.0%}  loss {float(self.loss):.3f}  "
                 f"{self.seen / self.seconds:,.0f} images/s  {left / 60:.1f} min left")  # fmt: skip
 
     @property
     def result(self) -> nn.Module:
         """The network to use: averaged weights of the last step, in evaluation mode."""
-        module: nn.Module = self.average.module
-        return module.eval()
+        return self.average.eval()
 
     def save(self, path: Path) -> None:
         """Write everything that the next step depends on, whole or not at all."""
         state = {
-            "recipe": self.recipe.name,
-            "classes": self.objects.classes,
-            "plan": self._plan(),
+            "plan": self.plan(),
             "seen": self.seen,
+            "steps": self.steps,
             "seconds": self.seconds,
             "loss": self.loss,
             "model": self.model.state_dict(),
@@ -164,10 +191,14 @@ class Training:
         except Exception as error:
             reason = str(error).partition("\n")[0]
             fail("--resume", "a run saved by kornia-cag train", f"{str(path)!r} ({type(error).__name__}: {reason})")
-        if not isinstance(state, dict) or state.get("plan") != self._plan():
-            was = state.get("plan") if isinstance(state, dict) else type(state).__name__
-            fail("--resume", f"a run with {self._plan()}", f"one with {was}", "Repeat the options of the first start.")
-        self.seen, self.seconds, self.loss = state["seen"], state["seconds"], state["loss"]
+        if not isinstance(state, dict) or "plan" not in state:
+            fail("--resume", "a run saved by kornia-cag train", f"{str(path)!r}, which is another file")
+        if other := differences(self.plan(), state["plan"]):
+            more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+            fail("--resume", "the options of the saved run", f"{', '.join(other[:3])}{more}",
+                 "Repeat the options of the first start.")  # fmt: skip
+        self.seen, self.steps = state["seen"], state["steps"]
+        self.seconds, self.loss = state["seconds"], state["loss"]
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -178,75 +209,40 @@ class Training:
         if state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.objects.device)
 
-    def _plan(self) -> dict[str, Any]:
-        banks = f"{self.collate.composer.objects!r} {self.collate.composer.contexts!r}"
-        recipe = re.sub(r" at 0x[0-9a-f]+", "", repr(self.recipe))  # a function's address is another in every process
-        return {"images": self.budget, "seed": self.seed, "recipe": recipe, "banks": banks}
+    def plan(self) -> dict[str, Any]:
+        """All that the course of the run depends on, ready for JSON."""
+        objects, contexts = self.objects, self.collate.composer.contexts
+        plan: dict[str, Any] = plain({
+            "recipe": self.recipe,
+            "images": self.budget,
+            "seed": self.seed,
+            "balanced": self.pairs.balanced,
+            "model": self.function,
+            "classes": objects.classes,
+            "objects": {"count": len(objects), "variants": objects.variants, "size": objects.size},
+            "contexts": {"count": len(contexts), "size": contexts.size},
+            "device": objects.device.type,
+            "autocast": self.dtype,
+        })  # fmt: skip
+        return plan
 
     def report(self, accuracy: Accuracy | None, real: RealSet | None) -> dict[str, Any]:
-        """What was run, on what, and what came of it, ready for JSON."""
+        """What came of the run, and on what hardware, ready for JSON."""
+        unmeasured = {"accuracy": None, "per_class": None, "confusions": None}
         return {
             "recipe": self.recipe.name,
             "seed": self.seed,
             "images": self.seen,
+            "steps": self.steps,
             "seconds": round(self.seconds, 1),
-            "accuracy": None if accuracy is None else round(accuracy.share, 5),
+            "loss": round(float(self.loss), 4),
             "real": None if real is None else {"name": real.name, "pictures": len(real.labels)},
-            "per_class": None if accuracy is None else [round(share, 4) for share in accuracy.per_class],
-            "confusions": None if accuracy is None else [list(row) for row in accuracy.confusions],
-            "plan": self._plan(),
-            "autocast": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
+            **(unmeasured if accuracy is None else accuracy.report()),
             "hardware": hardware(self.objects.device),
-            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            "versions": versions(),
         }
 
 
 def schedule(seen: int, budget: int, warmup: int = 20_000) -> float:
     """Learning rate factor after ``seen`` images: a linear start, then half a cosine to 0 at ``budget``."""
     return min(1.0, (seen + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, seen / budget)))
-
-
-def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Exponential moving average that forgets the untrained weights: after ``n`` steps it looks back ``n / 10``."""
-
-    def average(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
-        if not old.is_floating_point():  # a counter of BatchNorm
-            return new
-        weight = (9 / (10 + torch.as_tensor(count, device=old.device))).clamp(min=1 - decay)
-        return torch.lerp(old, new, weight.to(old.dtype))
-
-    return average
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, real: RealSet, classes: tuple[str, ...], device: torch.device) -> Accuracy:
-    """Accuracy of a model on real pictures, as it is: no test-time tricks, float32."""
-    model.eval()
-    predicted = torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in real.images.split(512)])
-    table = torch.zeros(len(classes), len(classes), dtype=torch.int64)
-    table.index_put_((real.labels, predicted), torch.ones_like(predicted), accumulate=True)
-    right = table.diagonal()
-    share = float(right.sum() / table.sum())
-    per_class = tuple((right / table.sum(dim=1).clamp(min=1)).tolist())
-    wrong = table - torch.diag(right)
-    count, place = wrong.flatten().sort(descending=True, stable=True)
-    rows = [(classes[p // len(classes)], classes[p % len(classes)], c)
-            for c, p in zip(count[:10].tolist(), place[:10].tolist(), strict=True) if c]  # fmt: skip
-    return Accuracy(share, per_class, tuple(rows))
-
-
-def hardware(device: torch.device) -> str:
-    """Name the processor that a run used."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = names[0] if names else name
-    return f"{name}, {torch.get_num_threads()} threads"
-
-
-def write_report(report: dict[str, Any], path: Path) -> None:
-    """Write a report as JSON."""
-    path.write_text(json.dumps(report, indent=2) + "\n")

@@ -11,6 +11,9 @@ from kornia_cag.pyramid import Pyramid, sample_pyramid
 EXTENT = (
     0.875  # share of a bank picture's side that the object's longest side fills: the rest is room for thicker strokes
 )
+VISIBLE = 0.5  # alpha above which a pixel is the object's
+REACH = 1.75  # half a side of the draft, object units: an object of half-side 1, elastically displaced
+CELL = 0.0625  # distance of its points, object units
 
 
 def canvas_points(size: tuple[int, int], device: torch.device) -> Float[Tensor, "h w 2"]:
@@ -83,6 +86,23 @@ def warp(
     return layer * _outside(points, holes)[:, None] if holes.shape[1] else layer
 
 
+def draft(
+    pyramid: Pyramid, ids: Int[Tensor, " b"], waves: Float[Tensor, "b k 5"], holes: Float[Tensor, "b m 3"]
+) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "b n"]]:
+    """The alpha of each displaced object on a coarse grid of its own plane, where no canvas cuts it off.
+
+    Returns:
+        The grid's points in object coordinates, :data:`CELL` apart, and the alpha there.
+    """
+    side = torch.arange(2 * round(REACH / CELL), device=ids.device) * CELL + (0.5 * CELL - REACH)
+    points = torch.stack(torch.broadcast_tensors(side[None, :], side[:, None]), dim=-1)
+    plane = points.expand(len(ids), -1, -1, -1)
+    level = min(max(round(math.log2(0.5 * EXTENT * pyramid.size * CELL)), 0), pyramid.levels - 1)
+    read = 0.5 + 0.5 * EXTENT * displace(plane, waves)
+    alpha = sample_pyramid(pyramid, ids, read, torch.full_like(ids, level))[:, 3]
+    return points.flatten(0, 1), (alpha * _outside(plane, holes)).flatten(1)
+
+
 def _outside(points: Float[Tensor, "b h w 2"], holes: Float[Tensor, "b m 3"]) -> Float[Tensor, "b h w"]:
     """1 outside all discs, 0 inside one, with a soft rim of a tenth of an object unit."""
     shown = torch.ones_like(points[..., 0])
@@ -93,7 +113,7 @@ def _outside(points: Float[Tensor, "b h w 2"], holes: Float[Tensor, "b m 3"]) ->
     return shown
 
 
-def mask_boxes(alpha: Float[Tensor, "b 1 h w"], threshold: float = 0.5) -> Float[Tensor, "b 4"]:
+def mask_boxes(alpha: Float[Tensor, "b 1 h w"], threshold: float = VISIBLE) -> Float[Tensor, "b 4"]:
     """Smallest boxes around alpha above ``threshold``.
 
     Convention: half-open ``(x1, y1, x2, y2)`` in pixels, so one pixel at column 3, row 5 gives ``(3, 5, 4, 6)``. An

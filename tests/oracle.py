@@ -60,6 +60,8 @@ def scene(
     sigma = strength * draw(key, "camera.noise", ranges.camera.noise)
     image = np.clip(image + sigma * field.permute(1, 2, 0).numpy(), 0, 1)
     sure.append(bool(np.abs(alpha - 0.5).min() > TIE))
+    if ranges.blend == "hard":
+        alpha = (alpha > 0.5).astype(np.float64)
     return Expected(image, alpha, box(alpha), all(sure))
 
 
@@ -77,7 +79,7 @@ def object_to_canvas(pose: dict[str, float], size: tuple[int, int]) -> Array:
     turn = math.radians(pose["angle"])
     depth = np.array([[1, 0, 0], [0, 1, 0], [pose["tilt_x"], pose["tilt_y"], 1]])
     stretch = np.diag([half * math.sqrt(pose["aspect"]), half / math.sqrt(pose["aspect"]), 1])
-    shear = np.array([[1, math.tan(math.radians(pose["shear"])), 0], [0, 1, 0], [0, 0, 1]])
+    shear = np.array([[1, -math.tan(math.radians(pose["shear"])), 0], [0, 1, 0], [0, 0, 1]])
     rotation = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
     shift = np.eye(3)
     shift[:2, 2] = width / 2 + min(size) * pose["x"], height / 2 + min(size) * pose["y"]
@@ -167,24 +169,43 @@ def _place(composer: Composer, obj: int, key: Tensor, strength: float, coarser: 
     variant = min(int(pose["variant"] * bank.variants), bank.variants - 1)
     levels = mips(bank.pyramid.level(0)[obj * bank.variants + variant].permute(1, 2, 0).cpu().numpy())
     if ranges.framing is not None:
-        pose |= {"scale": 0.5, "x": 0.0, "y": 0.0}  # a draft that the canvas holds
+        pose |= {"x": 0.0, "y": 0.0}
     forward = object_to_canvas(pose, size)
     if ranges.framing is not None:
-        draft = warp(levels, forward, pose, 0.0, size, sure)[..., 3]
-        forward = _frame(draft, ranges.framing.side, size, sure) @ forward
+        forward = _frame(levels, forward, pose, ranges.framing.side, size, sure) @ forward
     return warp(levels, forward, pose, coarser, size, sure)
 
 
-def _frame(alpha: Array, side: float, size: tuple[int, int], sure: list[bool]) -> Array:
-    """The similarity that brings an object of this alpha to ``side`` and its centre of mass to the canvas's."""
+def _frame(
+    levels: list[Array], forward: Array, pose: dict[str, Any], side: float, size: tuple[int, int], sure: list[bool]
+) -> Array:
+    """The similarity that brings an object to ``side`` and its centre of mass to the canvas's.
+
+    Measured on a grid of cells of 1/16 in the object's own plane, 3.5 a side, each carried to the canvas.
+    """
+    v, u = np.mgrid[-1.75 + 1 / 32 : 1.75 : 1 / 16, -1.75 + 1 / 32 : 1.75 : 1 / 16]
+    moved_u, moved_v = u.copy(), v.copy()
+    for fx, fy, ax, ay, phase in pose["waves"]:
+        value = np.sin(2 * math.pi * (fx * u + fy * v) + phase)
+        moved_u, moved_v = moved_u + ax * value, moved_v + ay * value
+    level = levels[min(max(round(math.log2(levels[0].shape[0] * EXTENT / 32)), 0), len(levels) - 1)]
+    place = [(EXTENT * m + 1) / 2 * level.shape[0] for m in (moved_u, moved_v)]
+    alpha = read(level, *place, "empty")[..., 3]
+    for x, y, radius in pose["holes"]:
+        if radius > 0:
+            alpha = alpha * np.clip(10 * (np.hypot(u - x, v - y) - radius) + 0.5, 0, 1)
+    flat = np.stack([u, v, np.ones_like(u)]).reshape(3, -1)
+    x, y, depth = forward @ flat
+    alpha = np.where(depth > 0.05, alpha.reshape(-1), 0)
+    x, y = x / np.maximum(depth, 0.05), y / np.maximum(depth, 0.05)
     sure.append(bool(np.abs(alpha - 0.5).min() > TIE))
-    x1, y1, x2, y2 = box(alpha)
-    longest = max(x2 - x1, y2 - y1)
-    if longest == 0:
+    inside = alpha > 0.5
+    if not inside.any():
         return np.eye(3)
-    x, y = _pixels(size)
+    longest = max(np.ptp(x[inside]), np.ptp(y[inside])) + min(size) * pose["scale"] / 32
     zoom = side * min(size) / longest
-    mass = (alpha * x).sum() / alpha.sum(), (alpha * y).sum() / alpha.sum()
+    weight = alpha / np.maximum(depth, 0.05) ** 3
+    mass = (weight * x).sum() / weight.sum(), (weight * y).sum() / weight.sum()
     return np.array([[zoom, 0, size[1] / 2 - zoom * mass[0]], [0, zoom, size[0] / 2 - zoom * mass[1]], [0, 0, 1]])
 
 
@@ -278,7 +299,7 @@ def blur(image: Array, kernel: Array) -> Array:
 
 def _blend(color: Array, alpha: Array, behind: Array, mode: str, opacity: float) -> Array:
     if mode == "hard":
-        return np.where(alpha >= 0.5, color, behind)
+        return np.where(alpha > 0.5, color, behind)
     if mode == "average":
         return opacity * alpha * color + (1 - opacity) * behind
     return alpha * color + (1 - alpha) * behind

@@ -142,6 +142,25 @@ def test_objects_move(device):
     assert (moved.classes, moved.variants, moved.size) == (bank.classes, bank.variants, bank.size)
 
 
+def test_banks_serve_as_keys_and_compare_by_identity():
+    objects, contexts = ObjectBank.from_glyphs("ab", size=16), ContextBank.procedural(count=2, size=16)
+    for bank in (objects, contexts, contexts.pyramid):
+        assert {bank: 1}[bank] == 1
+        assert bank == bank
+        assert bank != bank.to("cpu")
+
+
+def test_contexts_of_one_size_unless_told(tmp_path):
+    save(tmp_path / "a.png", rgba()[..., :3])
+    banks = (
+        ContextBank.from_folder(tmp_path),
+        ContextBank.from_tensors([GOOD[0][:3]]),
+        ContextBank.procedural(count=1),
+    )
+    assert len(banks[0] + banks[1] + banks[2]) == 3
+    assert banks[0].size == 64
+
+
 def test_repr_tells_counts_size_device_and_bytes():
     bank = ObjectBank.from_tensors([tensor(rgba())] * 3, [0, 1, 1], size=16)
     size = bank.pyramid.atlas.nbytes
@@ -162,7 +181,10 @@ GOOD = [tensor(rgba())] * 2
         (lambda: ObjectBank.from_tensors([]), "images: expected at least one RGBA image, got none"),
         (lambda: ObjectBank.from_tensors([GOOD[0][:3]]), r"images\[0\]: .*\(4, h, w\), got uint8 \(3, 20, 20\)"),
         (lambda: ObjectBank.from_tensors([GOOD[0], GOOD[0].double()]), r"images\[1\]: .* got float64"),
-        (lambda: ObjectBank.from_tensors([0 * GOOD[0]]), "images: .*alpha 0 everywhere"),
+        (lambda: ObjectBank.from_tensors([0 * GOOD[0]]), r"images\[0\]: expected a visible object, got zero alpha"),
+        (lambda: ObjectBank.from_tensors([GOOD[0], 0 * GOOD[0] + 255]), r"images\[1\]: .*transparency.*key=\"white\""),
+        (lambda: ObjectBank.from_tensors([torch.ones(4, 9, 9)]), r"images\[0\]: .*transparency, got none\. Give it an"),
+        (lambda: ObjectBank.from_tensors([torch.ones(4, 0, 9)]), r"images\[0\]: expected at least one pixel"),
         (lambda: ObjectBank.from_tensors(GOOD, [0]), r"labels: expected .*\(2\)"),
         (lambda: ObjectBank.from_tensors(GOOD, [0.0, 1.0]), "labels: expected int64 or int32"),
         (lambda: ObjectBank.from_tensors(GOOD, [0, 2]), r"labels: expected class ids 0 to C - 1.*\[0, 2\]"),

@@ -45,8 +45,8 @@ def test_over_by_hand() -> None:
     torch.testing.assert_close(over(front, behind).flatten(), torch.tensor([0.5, 0.4, 0.6]))
 
 
-def test_hard_takes_the_straight_colour_from_one_half_on() -> None:
-    front = torch.tensor([[0.25, 0.5], [0.24, 0.49], [0.4, 0.8]]).T[None, [0, 0, 0, 1]][..., None, :]
+def test_hard_takes_the_straight_colour_above_one_half() -> None:
+    front = torch.tensor([[0.26, 0.52], [0.25, 0.5], [0.4, 0.8]]).T[None, [0, 0, 0, 1]][..., None, :]
     behind = torch.full((1, 3, 1, 3), 0.1)
     got = hard(front, behind)[0, 0, 0]
     torch.testing.assert_close(got, torch.tensor([0.5, 0.1, 0.5]))
@@ -162,7 +162,8 @@ def test_grey_on_white_is_visible() -> None:
 
 
 def test_contexts_do_not_matter_under_an_opaque_object() -> None:
-    solid = ObjectBank.from_tensors(torch.ones(1, 4, 8, 8), size=8)
+    opaque = torch.nn.functional.pad(torch.ones(1, 4, 8, 8), (1, 1, 1, 1))
+    solid = ObjectBank.from_tensors(opaque, size=8)
     close = SceneRange(pose=PoseRange(scale=(4, 4)))
     rows = torch.arange(4)
     keys = sample_keys(rows * 0, rows * 0, rows)

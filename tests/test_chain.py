@@ -160,6 +160,34 @@ def test_another_state_is_refused():
         ContextChain().load_state_dict({"pictures": None})
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (composites(2, 0.1), None, r"state\['labels'\]: expected int64 \(2\) on cpu, got None"),
+        (None, classes(2, 0), r"state\['images'\]: expected float32 \(b, 3, h, w\), got None"),
+        (composites(2, 0.1), classes(3, 0), r"state\['labels'\]: expected int64 \(2\).*got int64 \(3,\)"),
+        (composites(2, 0.1).double(), classes(2, 0), r"state\['images'\]: .* got float64"),
+        (composites(2, 0.1)[:, :1], classes(2, 0), r"state\['images'\]: .* got float32 \(2, 1, 6, 5\)"),
+        (composites(2, 0.1), classes(2, 0.0), r"state\['labels'\]: .* got float32"),
+    ],
+)
+def test_a_state_that_holds_something_else_is_refused(images, labels, message, untyped):
+    chain = ContextChain(0.0)
+    chain.keep(composites(4, 0.1), classes(4, 0))
+    with pytest.raises(InputError, match=message):
+        chain.load_state_dict({"images": images, "labels": labels})
+    assert torch.equal(chain.state_dict()["images"], composites(4, 0.1))  # as it was
+
+
+def test_a_state_is_moved_where_it_is_wanted(device):
+    one, other = ContextChain(0.0), ContextChain(0.0)
+    one.keep(composites(3, 0.4), classes(3, 0))
+    other.load_state_dict(one.state_dict(), device)
+    earlier = other.earlier(classes(3, 1, device), keys(3, device=device), SIZE)
+    assert earlier.images.device.type == device.type
+    assert torch.equal(earlier.images.cpu(), composites(3, 0.4))
+
+
 def test_nothing_waits_for_the_device(device):
     chain, labels, k = ContextChain(0.2), torch.arange(5, device=device), keys(5, device=device)
     images = composites(5, 0.2, device)
@@ -176,7 +204,7 @@ def test_the_attacked_composite_is_what_is_kept(objects, contexts, device):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5)).to(device)
     chain = ContextChain(0.0)
-    collate = CAGCollate(objects, contexts, 16, chain=chain, model=model, attack=PGD(eps=0.1, steps=2), output="batch")
+    collate = CAGCollate(objects, contexts, 16, chain=chain, model=model, attack=PGD(eps=0.1, steps=2), returns="batch")
     rows = next(iter(PairSampler(objects.labels, len(contexts), 10)))
     batch = collate(rows)
     assert (batch.images - batch.clean).abs().max() > 0.05
@@ -187,7 +215,7 @@ def test_the_attacked_composite_is_what_is_kept(objects, contexts, device):
 def test_a_chained_slot_shows_its_last_composite_around_the_object(objects, contexts, device):
     """Where the mask is 0 and the camera is perfect, the context is the earlier composite, bit for bit."""
     chain = ContextChain(0.4)
-    collate = CAGCollate(objects, contexts, 24, chain=chain, output="batch")
+    collate = CAGCollate(objects, contexts, 24, chain=chain, returns="batch")
     last, chained = None, 0
     for rows in PairSampler(objects.labels, len(contexts), 7, samples_per_class=7):
         batch = collate(rows)

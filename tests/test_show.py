@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from kornia_cag import InputError
-from kornia_cag.show import save_sheet, sheet
+from kornia_cag.show import magnified, save_sheet, sheet
 
 GREY, YELLOW = (128, 128, 128), (255, 220, 0)
 
@@ -47,6 +47,22 @@ def test_saved_sheet_is_the_sheet(tmp_path):
     images = torch.rand(3, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     save_sheet(tmp_path / "x.png", images, 3, zoom=1)
     assert (np.asarray(Image.open(tmp_path / "x.png")) == sheet(images, 3, zoom=1)).all()
+
+
+def test_further_sheets_lie_below(tmp_path):
+    images, masks = torch.rand(2, 3, 5, 5), torch.rand(2, 1, 5, 5)
+    boxes = torch.tensor([[0.0, 0, 5, 5]] * 2)
+    save_sheet(tmp_path / "x.png", images, 2, zoom=1, boxes=boxes, below=[masks, images])
+    saved = np.asarray(Image.open(tmp_path / "x.png"))
+    parts = sheet(images, 2, zoom=1, boxes=boxes), sheet(masks.expand(-1, 3, -1, -1), 2, zoom=1)
+    assert (saved == np.concatenate([*parts, sheet(images, 2, zoom=1)])).all()
+
+
+def test_convention_no_perturbation_is_grey_and_the_budget_black_or_white():
+    clean = torch.full((1, 3, 1, 4), 0.5)
+    attacked = clean + torch.tensor([-0.1, 0.0, 0.05, 0.1])
+    assert torch.allclose(magnified(attacked, clean, 0.1)[0, 0, 0], torch.tensor([0, 0.5, 0.75, 1]), atol=1e-6)
+    assert (magnified(clean, clean, 0.0) == 0.5).all()
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,20 @@ import torch
 from torch import nn
 
 from kornia_cag import PGD, InputError, Ramp
+from kornia_cag.config import differences, hardware, plain, write_json
+from kornia_cag.measure import Accuracy, evaluate
 from kornia_cag.real import RealSet
 from kornia_cag.recipes import DIGITS
-from kornia_cag.train import Accuracy, Training, evaluate, hardware, schedule, write_report
+from kornia_cag.train import Training, schedule
 
 # Ten glyphs and six contexts make epochs of 30 samples: three batches of 8 and one of 6.
 TINY = replace(DIGITS, size=16, images=72, batch_size=8, learning_rate=0.5, ema=0.9, width=4, procedural=6,
                thickness=(1,), attack=PGD(eps=0.05, steps=1), strength=Ramp(0, 2))  # fmt: skip
 
 
-def training(recipe=TINY, images=None, seed=3, device="cpu"):
+def training(recipe=TINY, images=None, seed=3, device="cpu", balanced=True):
     return Training(recipe, recipe.objects(None, device=str(device)), recipe.contexts(None, device=str(device)),
-                    images=images, seed=seed)  # fmt: skip
+                    images=images, seed=seed, balanced=balanced)  # fmt: skip
 
 
 def everything(run):
@@ -107,7 +109,7 @@ def test_stop_and_resume_is_bit_identical(stop, tmp_path):
 
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(Stop):
-        training().run(save=path, save_every=0.0, log=stop_after(stop))
+        training().run(save=path, save_every=0.0, log=stop_after(stop), log_every=0.0)
     torch.manual_seed(12345)  # a new process has another random state
     again = training()
     again.load(path)
@@ -130,28 +132,33 @@ def test_time_goes_on(tmp_path):
 
 def test_progress_tells_share_images_loss_speed_and_time():
     lines = []
-    training(images=16).run(save_every=0.0, log=lines.append)
-    pattern = r" *\d+% +\d+ images  loss \d+\.\d{3}  [\d,]+ images/s  \d+\.\d min left"
+    training(images=16).run(log=lines.append, log_every=0.0)
+    pattern = r"\[#*-*\]  *\d+%  loss \d+\.\d{3}  [\d,]+ images/s  \d+\.\d min left"
     assert len(lines) == 2
     assert all(re.fullmatch(pattern, line) for line in lines)
-    assert lines[1].startswith("100%")
+    assert lines[1].startswith(f"[{'#' * 20}] 100%")
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "difference"),
     [
-        lambda: training(seed=4),
-        lambda: training(images=73),
-        lambda: training(replace(TINY, learning_rate=0.4)),
-        lambda: training(replace(TINY, attack=PGD(eps=0.06, steps=1))),
-        lambda: training(replace(TINY, procedural=7)),
+        (lambda: training(seed=4), r"seed 4 \(saved: 3\)"),
+        (lambda: training(images=73), r"images 73 \(saved: 72\)"),
+        (lambda: training(replace(TINY, learning_rate=0.4)), r"recipe\.learning_rate 0\.4 \(saved: 0\.5\)"),
+        (lambda: training(replace(TINY, attack=PGD(eps=0.06, steps=1))), r"recipe\.attack\.eps 0\.06 \(saved: 0\.05\)"),
+        (lambda: training(replace(TINY, attack=None)), r"recipe\.attack null \(saved: \{.*\.\.\.\)"),
+        (
+            lambda: training(replace(TINY, procedural=7)),
+            r"recipe\.procedural 7 \(saved: 6\), contexts\.count 7 \(saved: 6\)",
+        ),
+        (lambda: training(balanced=False), r"balanced false \(saved: true\)"),
     ],
-    ids=["seed", "images", "learning rate", "attack", "contexts"],
+    ids=["seed", "images", "learning rate", "attack", "no attack", "contexts", "pairing"],
 )
-def test_another_plan_is_refused(other, tmp_path):
+def test_another_plan_is_refused(other, difference, tmp_path):
     run = training()
     run.save(tmp_path / "x.pt")
-    message = r"--resume: expected a run with .*, got one with .*Repeat the options of the first start"
+    message = rf"--resume: expected the options of the saved run, got {difference}\. Repeat the options of the first"
     with pytest.raises(InputError, match=message):
         other().load(tmp_path / "x.pt")
     training().load(tmp_path / "x.pt")
@@ -176,10 +183,10 @@ def test_a_truncated_checkpoint_and_another_file_of_torch_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train"):
         training().load(path)
     torch.save([1, 2], path)
-    with pytest.raises(InputError, match=r"--resume: expected a run with .*, got one with list"):
+    with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train.*another file"):
         training().load(path)
     torch.save({"model": 1}, path)
-    with pytest.raises(InputError, match=r"--resume: expected a run with .*, got one with None"):
+    with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train.*another file"):
         training().load(path)
 
 
@@ -198,7 +205,7 @@ def test_evaluate_counts_per_class_and_confusions(device):
     images = (said / 10)[:, None, None, None].expand(-1, 3, 4, 4)
     accuracy = evaluate(Says(), RealSet(images, labels, "x"), ("a", "b", "c"), device)
     assert accuracy.share == pytest.approx(3 / 7)
-    assert accuracy.per_class == pytest.approx((2 / 3, 1 / 4, 0.0))
+    assert accuracy.per_class == pytest.approx({"a": 2 / 3, "b": 1 / 4, "c": None})
     assert accuracy.confusions == (("b", "c", 2), ("a", "c", 1), ("b", "a", 1))
 
 
@@ -216,21 +223,75 @@ def test_report_is_json_without_addresses_and_paths(tmp_path):
     run = training(images=16)
     run.run()
     real = RealSet(torch.rand(4, 3, 16, 16), torch.arange(4), "four pictures")
-    write_report(run.report(Accuracy(0.25, (1.0, 0.0), (("a", "b", 3),)), real), tmp_path / "report.json")
+    write_json(run.report(Accuracy(0.25, {"a": 1.0, "b": None}, (("a", "b", 3),)), real), tmp_path / "report.json")
     text = (tmp_path / "report.json").read_text()
     report = json.loads(text)
     assert report["accuracy"] == 0.25
     assert report["real"] == {"name": "four pictures", "pictures": 4}
     assert report["confusions"] == [["a", "b", 3]]
     assert (report["recipe"], report["seed"], report["images"]) == ("digits", 3, 16)
-    assert report["plan"]["images"] == 16
-    assert "cross_entropy" in report["plan"]["recipe"]
-    assert " at 0x" not in text  # else no other process could resume
+    assert report["per_class"] == {"a": 1.0, "b": None}
+    assert (report["steps"], report["loss"] > 0) == (2, True)
     assert str(tmp_path) not in text
     assert report["versions"]["torch"] == torch.__version__
     unmeasured = run.report(None, None)
     assert unmeasured["accuracy"] is unmeasured["real"] is unmeasured["per_class"] is None
     json.dumps(unmeasured)
+
+
+def test_the_plan_is_json_all_through():
+    plan = training().plan()
+    text = json.dumps(plan)
+    assert json.loads(text) == plan
+    assert plan["recipe"]["attack"]["loss"] == "kornia_cag.attack:cross_entropy"
+    assert plan["recipe"]["attack"]["eps"] == 0.05
+    assert plan["recipe"]["ranges"]["pose"]["angle"] == [-15, 15]
+    assert plan["recipe"]["strength"] == {"start": 0, "stop": 2}
+    assert plan["classes"] == list("0123456789")
+    assert "0x" not in text  # else no other process could resume
+    assert "(" not in text
+
+
+def test_plain_values_and_their_differences():
+    assert plain({1: (torch.bfloat16, schedule, None)}) == {"1": ["bfloat16", "kornia_cag.train:schedule", None]}
+    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "c": 2}) == []
+    assert differences({"a": {"b": 1}}, {"a": {"b": 2}, "d": 3}) == ["a.b 1 (saved: 2)", "d nothing (saved: 3)"]
+    assert len(differences({"a": "x" * 500}, {"a": "y" * 500})[0]) < 100
+
+
+# --- averaged weights
+
+
+def test_averaged_weights_are_the_formula(monkeypatch):
+    run = training(replace(TINY, ema=0.5), images=40)
+    seen = []
+    step = run._average
+
+    def spy():
+        step()
+        seen.append({name: value.clone() for name, value in run.model.state_dict().items()})
+
+    monkeypatch.setattr(run, "_average", spy)
+    run.run()
+    assert len(seen) == 5 + 1  # an epoch ends in a batch of 6
+    want = {name: value.double() for name, value in seen[0].items()}
+    for count, state in enumerate(seen[1:], start=1):
+        weight = max(0.5, 9 / (10 + count))
+        want = {name: (1 - weight) * want[name] + weight * value.double() for name, value in state.items()}
+    for name, value in run.average.state_dict().items():
+        if value.is_floating_point():
+            assert torch.allclose(value.double(), want[name], rtol=1e-4, atol=1e-6), name
+        else:
+            assert value == len(seen)
+    assert not any(value.requires_grad for value in run.average.parameters())
+    assert all(a.data_ptr() != m.data_ptr() for a, m in zip(run.average.parameters(), run.model.parameters()))
+
+
+def test_a_step_reads_nothing_back(monkeypatch):
+    """Only the log reads the loss."""
+    run = training(images=16)
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda _: pytest.fail("waited for the device"))
+    run.run()
 
 
 def test_hardware_has_a_name(device):

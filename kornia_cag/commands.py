@@ -1,0 +1,203 @@
+"""What the subcommands of ``kornia-cag`` do, from parsed options to printed lines and written files."""
+
+import argparse
+import itertools
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kornia_cag.attack import FGSM
+from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.chain import ContextChain
+from kornia_cag.checks import check_int, fail
+from kornia_cag.collate import Batch, CAGCollate
+from kornia_cag.config import plain, to_json, versions, write_json
+from kornia_cag.measure import Accuracy, evaluate
+from kornia_cag.network import MODEL, build_network, load_network, save_network
+from kornia_cag.options import chosen_device, chosen_recipe, load_banks
+from kornia_cag.pairing import PairSampler
+from kornia_cag.progress import progress_line
+from kornia_cag.real import RealSet, handwriting, load_real
+from kornia_cag.recipes import Recipe
+from kornia_cag.show import magnified, save_sheet
+from kornia_cag.train import Training
+
+CHECKPOINT = "checkpoint.pt"
+PREVIEW_EPS = 8 / 255  # of an attack that neither recipe nor options describe
+
+
+def _budget(options: argparse.Namespace, recipe: Recipe) -> int | None:
+    if options.steps is not None and options.images is not None:
+        fail("--steps", "either --steps or --images", "both")
+    if options.steps is not None:
+        return check_int("--steps", options.steps) * recipe.batch_size
+    return None if options.images is None else check_int("--images", options.images)
+
+
+def _real(path: str | None, recipe: Recipe, classes: tuple[str, ...]) -> RealSet | None:
+    if path is not None:
+        return load_real(path, classes, recipe.size)
+    return handwriting(recipe.size) if classes == tuple(recipe.classes) else None
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train, measure, and write the results into a folder."""
+    recipe = chosen_recipe(options)
+    budget = _budget(options, recipe)
+    objects, contexts = load_banks(options, recipe)
+    real = _real(options.real, recipe, objects.classes)
+    if not options.json:
+        print(f"{objects!r}\n{contexts!r}", flush=True)
+    training = Training(
+        recipe, objects, contexts, images=budget, seed=options.seed, balanced=options.balanced, function=options.model
+    )
+    out: Path = options.out or Path("runs") / options.recipe
+    _prepare(training, options, out)
+    with progress_line() as log:
+        training.run(save=out / CHECKPOINT, save_every=20.0, log=log)
+    accuracy = None if real is None else evaluate(training.result, real, objects.classes, objects.device)
+    save_network(out / MODEL, training.result, recipe, objects.classes, options.model)
+    report = training.report(accuracy, real)
+    write_json(report, out / "report.json")
+    print(to_json(report)) if options.json else _print_result(training, accuracy, real, out)
+
+
+def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None:
+    """Load what is saved, and write what is known before the training."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):  # a folder that cannot be written to is better found before the training
+        pass
+    if options.resume:
+        if not (out / CHECKPOINT).is_file():
+            fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
+        training.load(out / CHECKPOINT)
+        return
+    given = {name: value for name, value in vars(options).items() if name not in ("run", "hint")}
+    write_json({**training.plan(), "options": plain(given), "versions": versions()}, out / "config.json")
+    recipe, objects, contexts = training.recipe, training.objects, training.collate.composer.contexts
+    batch = _compose(recipe, objects, contexts, training.pairs, training.model, batches=1)
+    save_sheet(out / "preview.png", batch.images[:96], 12)
+
+
+def _compose(
+    recipe: Recipe, objects: ObjectBank, contexts: ContextBank, pairs: PairSampler, model: nn.Module | None,
+    batches: int,
+) -> Batch:  # fmt: skip
+    """The last of the first batches of a sampler, whose state is not touched."""
+    chain = None if recipe.reset is None else ContextChain(recipe.reset)
+    collate = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, chain=chain, model=model,
+                         attack=recipe.attack, strength=recipe.strength, returns="batch")  # fmt: skip
+    state = pairs.state_dict()
+    made = [collate(rows) for rows in itertools.islice(pairs, batches)]
+    pairs.load_state_dict(state)
+    last = made[-1]
+    if not isinstance(last, Batch):
+        fail("returns", "a Batch", type(last).__name__)
+    return last
+
+
+def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet | None, out: Path) -> None:
+    print(f"trained on {training.seen:,} composites in {training.seconds / 60:.1f} minutes")
+    if accuracy is not None and real is not None:
+        _print_accuracy(accuracy, real)
+    else:
+        print("no real pictures to measure on; pass --real")
+    print(f"wrote {out / MODEL} and {out / 'report.json'}")
+
+
+def _print_accuracy(accuracy: Accuracy, real: RealSet) -> None:
+    if accuracy.confusions:
+        print("most frequent errors: " + ", ".join(f"{t} as {p} ({n})" for t, p, n in accuracy.confusions[:6]))
+    print(f"accuracy on {real.name}: {accuracy.share:.2%} of {len(real.labels):,} real pictures")
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measure a trained model on real pictures."""
+    device = chosen_device(options.device)
+    trained = load_network(options.model_from, device)
+    real = _real(options.real, trained.recipe, trained.classes)
+    if real is None:
+        fail("--real", "an .npz file or a folder of class folders", "nothing")
+    accuracy = evaluate(trained.network, real, trained.classes, device)
+    if options.json:
+        print(to_json({"real": {"name": real.name, "pictures": len(real.labels)}, **accuracy.report()}))
+        return
+    width = max(map(len, trained.classes))
+    for name, recall in accuracy.per_class.items():
+        print(f"{name.ljust(width)}  {'no pictures' if recall is None else f'{recall:.2%}'}")
+    _print_accuracy(accuracy, real)
+
+
+def preview(options: argparse.Namespace) -> None:
+    """Write sheets of composites, masks and perturbations, one below the other."""
+    rows, columns = check_int("--rows", options.rows), check_int("--columns", options.columns)
+    zoom = check_int("--zoom", options.zoom, 1, 16)
+    recipe = chosen_recipe(options)
+    if options.perturbation and recipe.attack is None:
+        if options.no_attack:
+            fail("--perturbation", "to come without --no-attack", "both")
+        recipe = replace(recipe, attack=FGSM(eps=PREVIEW_EPS))
+    objects, contexts = load_banks(options, recipe)
+    pairs = PairSampler(
+        objects.labels.cpu(), len(contexts), rows * columns, seed=options.seed, balanced=options.balanced
+    )
+    model = None if recipe.attack is None else _attacked_model(options, recipe, objects)
+    batch = _compose(recipe, objects, contexts, pairs, model, batches=4)  # so that the chain has something to offer
+    below = [batch.masks] if options.masks else []
+    if options.perturbation and recipe.attack is not None:
+        eps = max(recipe.attack.eps, recipe.attack.eps_object or 0.0)
+        below.append(magnified(batch.images, batch.clean, eps))
+    boxes = batch.boxes if options.boxes else None
+    save_sheet(options.out, batch.images, columns, zoom=zoom, boxes=boxes, below=below)
+    print(f"wrote {options.out}")
+
+
+def _attacked_model(options: argparse.Namespace, recipe: Recipe, objects: ObjectBank) -> nn.Module:
+    if options.model_from is None:
+        torch.manual_seed(options.seed)
+        return build_network(recipe, len(objects.classes)).to(objects.device)
+    trained = load_network(options.model_from, objects.device)
+    if trained.classes != objects.classes or trained.recipe.size != recipe.size:
+        fail("--model-from", f"a model of {len(objects.classes)} classes, those of the objects, at size {recipe.size}",
+             f"one of {len(trained.classes)} classes at size {trained.recipe.size}",
+             "Give the --objects and the --size of its training.")  # fmt: skip
+    return trained.network
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Report the banks, and the balance of one epoch of pairs."""
+    if options.recipe is None and options.objects is None:
+        fail("inspect", "a RECIPE or --objects", "neither")
+    recipe = chosen_recipe(options)
+    objects, contexts = load_banks(options, recipe)
+    labels = objects.labels.cpu()
+    pairs = PairSampler(labels, len(contexts), recipe.batch_size, seed=options.seed, balanced=options.balanced)
+    balance = _balance(pairs, labels)
+    counts = dict(zip(objects.classes, torch.bincount(labels).tolist(), strict=True))
+    if options.json:
+        banks: dict[str, Any] = {"objects": repr(objects), "contexts": repr(contexts), "objects_per_class": counts}
+        print(to_json({**banks, "pairing": repr(pairs), **balance}))
+        return
+    print(f"{objects!r}\n{contexts!r}\n{pairs!r}")
+    print("objects per class: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    for name, (low, high) in balance.items():
+        print(f"{name.replace('_', ' ')}: {low} to {high}")
+
+
+def _balance(pairs: PairSampler, labels: torch.Tensor) -> dict[str, tuple[int, int]]:
+    """Lowest and highest counts over one epoch; of classes, in its whole batches, or in all where none is whole."""
+    ids = pairs.pairs()
+    classes = labels[ids[:, 0]]
+    whole = [part for part in classes.split(pairs.batch_size) if len(part) == pairs.batch_size] or [classes]
+    batches = torch.stack([torch.bincount(part, minlength=int(labels.max()) + 1) for part in whole])
+    counts = {
+        "contexts_per_object": torch.bincount(ids[:, 0], minlength=len(labels)),
+        "objects_per_context": torch.bincount(ids[:, 1], minlength=pairs.num_contexts),
+        "samples_per_class": torch.bincount(classes, minlength=int(labels.max()) + 1),
+        "samples_per_class_and_batch": batches,
+    }
+    return {name: (int(count.min()), int(count.max())) for name, count in counts.items()}

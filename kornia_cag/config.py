@@ -1,0 +1,71 @@
+"""What a run was made with, as plain JSON: to read, to keep beside the result, and to compare before a resume."""
+
+import dataclasses
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+MISSING = "nothing"
+
+
+def plain(value: Any) -> Any:
+    """Reduce a value to what JSON knows: records to objects, functions and data types to their names."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if hasattr(value, "__qualname__"):  # a function: its repr would hold an address, which no other process has
+        return f"{value.__module__}:{value.__qualname__}"
+    return str(value) if isinstance(value, Path) else type(value).__qualname__
+
+
+def differences(mine: Any, saved: Any, name: str = "") -> list[str]:
+    """Name the entries in which two plain values differ: ``recipe.size 28 (saved: 32)``."""
+    if isinstance(mine, dict) and isinstance(saved, dict):
+        keys = [*mine, *(key for key in saved if key not in mine)]
+        parts = [differences(mine.get(k, MISSING), saved.get(k, MISSING), f"{name}.{k}".lstrip(".")) for k in keys]
+        return [line for part in parts for line in part]
+    return [] if mine == saved else [f"{name} {_short(mine)} (saved: {_short(saved)})"]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers may depend on."""
+    from kornia_cag import __version__  # the package's own file imports the rest of it first
+
+    return {"kornia_cag": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def hardware(device: torch.device) -> str:
+    """Name the processor that a run used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = names[0] if names else name
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def to_json(value: Any) -> str:
+    """One JSON document."""
+    return json.dumps(plain(value), indent=2)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write one JSON document to a file."""
+    path.write_text(to_json(value) + "\n")

@@ -1,0 +1,121 @@
+"""What a collate is given: the rows of a sampler, checked, or the items of a data set, whose images become contexts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+from jaxtyping import Int, Shaped
+from PIL import Image
+from torch import Tensor
+
+from kornia_cag.banks import ContextBank
+from kornia_cag.checks import check_tensor, describe, fail
+from kornia_cag.pairing import COLUMNS
+from kornia_cag.randomness import sample_keys, uniform
+
+PIL_MODES = ("RGB", "L", "P", "1", "CMYK")
+
+_FIX = "Rows come by DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...)."
+
+
+def are_items(batch: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether a batch is a list of a data set's items, and not of rows."""
+    listed = isinstance(batch, list | tuple)
+    return listed and not all(isinstance(row, Tensor) and row.ndim == 1 for row in batch)
+
+
+def check_rows(rows: Any, objects: int, contexts: int) -> Int[Tensor, "b 5"]:
+    """Rows as one tensor: a loader without :meth:`PairRows.__getitems__` gives a list of them.
+
+    Raises:
+        InputError: for anything else, and for ids beyond the given counts of objects and contexts.
+    """
+    if isinstance(rows, list | tuple) and rows and all(row.shape == (len(COLUMNS),) for row in rows):
+        rows = torch.stack(tuple(rows))
+    check_tensor("rows", rows, ("b", len(COLUMNS)), torch.int64, fix=_FIX)
+    if not len(rows):
+        fail("rows", "at least one", "none", _FIX)
+    table: Tensor = rows
+    if table.device.type == "cpu":  # elsewhere, reading the ids would wait for the device
+        ids = np.asarray(table)
+        for column, count in enumerate((objects, contexts)):
+            low, high = ids[:, column].min(), ids[:, column].max()
+            if low < 0 or high >= count:
+                fail("rows", f"{COLUMNS[column]} ids from 0 to {count - 1}", f"{low} to {high}",
+                     "Build the PairSampler with the labels and the number of contexts of these banks.")  # fmt: skip
+    return table
+
+
+def photo_bank(items: Sequence[Any], canvas: tuple[int, int], device: torch.device) -> ContextBank:
+    """The images of a data set's items as contexts 0 to b - 1, twice as fine as the canvas.
+
+    Args:
+        items: each an image, or a tuple, list or dict whose first image counts. An image is a PIL image or a tensor
+            ``(3, h, w)`` or ``(1, h, w)``, uint8 or float32 in [0, 1]. Sizes may differ; the central square is kept.
+        canvas: ``(height, width)``, pixels.
+        device: where the bank lives.
+
+    Raises:
+        InputError: naming the item that has no usable image.
+    """
+    texels = 1 << (2 * max(canvas) - 1).bit_length()
+    images = [_pixels(f"items[{i}]", item) for i, item in enumerate(items)]
+    return ContextBank.from_tensors(images, size=min(max(texels, 8), 4096), device=device)
+
+
+def photo_rows(labels: Int[Tensor, " n"], count: int, *, seed: int, epoch: int, start: int) -> Int[Tensor, "b 5"]:
+    """Rows, as a :class:`PairSampler` yields them, that put an object on each of ``count`` photos.
+
+    Samples ``start`` to ``start + count - 1`` of the epoch, shuffled over the slots. What index ``i`` shows depends on
+    seed, epoch and ``i`` alone. Its class is that of place ``i`` in a random cyclic order of classes, so that the class
+    counts of consecutive indices differ by at most one; its object is uniform within the class.
+
+    Args:
+        labels: class of each object, on the CPU, every class from 0 to the highest.
+        count: how many.
+        seed: of the choice.
+        epoch: of the samples.
+        start: first sample index.
+    """
+    index = start + torch.arange(count)
+    index = index[uniform(_keys(seed, epoch, index), "photos.slot").argsort(stable=True)]
+    sizes = labels.bincount()
+    turns = uniform(_keys(seed, epoch, torch.arange(len(sizes))), "photos.class").argsort(stable=True)
+    classes = turns[index % len(sizes)]
+    place = uniform(_keys(seed, epoch, index), "photos.object").double() * sizes[classes]
+    objects = labels.argsort(stable=True)[(sizes.cumsum(0) - sizes)[classes] + place.long()]
+    constants = (torch.full_like(index, value) for value in (epoch, seed))
+    return torch.stack([objects, torch.arange(count), index, *constants], dim=1)
+
+
+def _keys(seed: int, epoch: int, index: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    return sample_keys(torch.full_like(index, seed), torch.full_like(index, epoch), index)
+
+
+def _pixels(name: str, item: Any) -> Shaped[Tensor, "3 h w"]:
+    entries = item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else (item,)
+    image = next((e for e in entries if isinstance(e, Image.Image) or (isinstance(e, Tensor) and e.ndim == 3)), None)
+    if image is None:
+        fail(name, "a PIL image, a tensor (3, h, w), or a tuple, list or dict with one", describe(item), _FIX)
+    return _from_pil(name, image) if isinstance(image, Image.Image) else _checked(name, image)
+
+
+def _from_pil(name: str, image: Image.Image) -> Shaped[Tensor, "3 h w"]:
+    if image.mode not in PIL_MODES or 0 in image.size:
+        fail(name, f"a PIL image of mode {' or '.join(PIL_MODES)}", f"{image.mode}, {image.width} x {image.height}",
+             "Flatten alpha onto a background; scale other numbers to 8 bits; then .convert('RGB').")  # fmt: skip
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _checked(name: str, image: Tensor) -> Shaped[Tensor, "3 h w"]:
+    channels = 1 if image.shape[0] == 1 else 3
+    check_tensor(name, image, (channels, "h", "w"), (torch.uint8, torch.float32))
+    if not image.numel():
+        fail(name, "at least one pixel", describe(image))
+    if image.is_floating_point():
+        low, high = (float(bound) for bound in image.aminmax())
+        if not -0.01 <= low <= high <= 1.01:  # resizing overshoots a little
+            fail(name, "values in [0, 1]", f"{low:.3g} to {high:.3g}",
+                 "Leave normalisation to the model, or clamp.")  # fmt: skip
+    return image.expand(3, -1, -1)

@@ -1,0 +1,119 @@
+"""The network of a run: the recipe's own or anyone's ``module:function``, and the file that keeps it trained."""
+
+import copy
+import importlib
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kornia_cag.checks import describe, fail
+from kornia_cag.recipes import RECIPES, Recipe
+
+MODEL = "model.pt"
+_KEYS = {"recipe", "classes", "size", "model", "state"}
+
+
+class Trained(NamedTuple):
+    """A network read from its file, in evaluation mode."""
+
+    network: nn.Module
+    recipe: Recipe
+    classes: tuple[str, ...]
+
+
+def build_network(recipe: Recipe, classes: int, function: str | None = None) -> nn.Module:
+    """A fresh, untrained network: the recipe's, or what ``module:function`` makes of ``(classes, size)``.
+
+    The current folder is searched for the module, too.
+
+    Raises:
+        InputError: for a function that cannot be found or called, or whose network does not map pictures to logits.
+    """
+    if function is None:
+        return recipe.model(classes)
+    make = _imported(function)
+    try:
+        network = make(classes, recipe.size)
+    except Exception as error:
+        fail("--model", f"a function of (classes, size), called with ({classes}, {recipe.size})",
+             f"{function!r}, which raised {_reason(error)}")  # fmt: skip
+    if not isinstance(network, nn.Module):
+        fail(
+            "--model", "a function that returns a torch.nn.Module", f"{function!r}, which returned {describe(network)}"
+        )
+    _check_output(network, classes, recipe.size, function)
+    return network.train()
+
+
+def _imported(function: str) -> Any:
+    module, _, name = function.partition(":")
+    if not name or not all(part.isidentifier() for part in (*module.split("."), name)):
+        fail("--model", "module:function, such as mymodels:small", repr(function))
+    if os.getcwd() not in sys.path:  # the command's own folder stands there, not the user's
+        sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()
+    try:
+        make = getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever the user's module does while it is imported
+        fail("--model", "a function that can be imported", f"{function!r} ({_reason(error)})")
+    if not callable(make):
+        fail("--model", "a function", f"{function!r}, which is {describe(make)}")
+    return make
+
+
+def _check_output(network: nn.Module, classes: int, size: int, function: str) -> None:
+    try:
+        trial = copy.deepcopy(network).eval()  # training keeps an averaged copy
+        with torch.no_grad():
+            logits = trial(torch.zeros(2, 3, size, size))
+    except Exception as error:
+        fail("--model", f"a network that takes pictures (b, 3, {size}, {size})",
+             f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
+    if not isinstance(logits, Tensor) or logits.shape != (2, classes) or not logits.is_floating_point():
+        fail("--model", f"a network that gives logits (b, {classes})",
+             f"{describe(logits)} for two pictures, from {function!r}")  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text if len(text) <= 160 else text[:157] + '...'}"
+
+
+def save_network(
+    path: Path, network: nn.Module, recipe: Recipe, classes: tuple[str, ...], function: str | None
+) -> None:
+    """Write a network and what it takes to build it again; ``torch.load(path, weights_only=True)`` reads it."""
+    model = {"function": function, "width": recipe.width, "grey": recipe.grey, "dropout": recipe.dropout}
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    torch.save({"recipe": recipe.name, "classes": classes, "size": recipe.size, "model": model, "state": state}, path)
+
+
+def load_network(path: str | Path, device: torch.device | str = "cpu") -> Trained:
+    """Read what :func:`save_network` wrote; ``path`` is the file, or the folder of a run.
+
+    Raises:
+        InputError: for anything else.
+    """
+    file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        fail("model", f"a folder with a {MODEL}, or such a file", f"{str(path)!r}", "Make one with kornia-cag train.")
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        fail("model", "a model saved by kornia-cag train", f"{str(file)!r} ({_reason(error)})")
+    if not isinstance(saved, dict) or not saved.keys() >= _KEYS or saved["recipe"] not in RECIPES:
+        fail("model", "a model saved by kornia-cag train", f"{str(file)!r}, which is another file")
+    model = dict(saved["model"])
+    function = model.pop("function")
+    recipe = replace(RECIPES[saved["recipe"]], size=saved["size"], **model)
+    network = build_network(recipe, len(saved["classes"]), function)
+    try:
+        network.load_state_dict(saved["state"])
+    except RuntimeError as error:
+        fail("model", f"weights that fit the network of {function or recipe.name!r}", f"others ({_reason(error)})")
+    return Trained(network.to(device).eval(), recipe, tuple(saved["classes"]))

@@ -1,0 +1,62 @@
+"""From the options of a command line to a device, a recipe and its banks: what all subcommands share."""
+
+import argparse
+from dataclasses import replace
+
+import torch
+
+from kornia_cag.attack import FGSM, PGD
+from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.checks import check_int, fail
+from kornia_cag.recipes import RECIPES, Recipe
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device that ``--device`` names; ``auto`` is a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.empty(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        fail("--device", "auto, or a device of this machine, such as cpu or cuda", f"{name!r} ({reason})")
+    if device.type == "meta":
+        fail("--device", "auto, or a device of this machine, such as cpu or cuda", f"{name!r}, which computes nothing")
+    return device
+
+
+def chosen_recipe(options: argparse.Namespace) -> Recipe:
+    """The recipe with the changes that the options ask for."""
+    recipe: Recipe = RECIPES[options.recipe or "signs"]
+    if options.size is not None:
+        recipe = replace(recipe, size=check_int("--size", options.size, 16))
+    if getattr(options, "batch_size", None) is not None:
+        recipe = replace(recipe, batch_size=check_int("--batch-size", options.batch_size))
+    if getattr(options, "no_chain", False):
+        recipe = replace(recipe, reset=None)
+    return _hardened(recipe, options) if "eps" in options else recipe
+
+
+def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    given = {"--eps": options.eps, "--eps-object": options.eps_object, "--attack-steps": options.attack_steps}
+    named = [name for name, value in given.items() if value is not None]
+    if options.no_attack:
+        if named:
+            fail(named[0], "to come without --no-attack", "both")
+        return replace(recipe, attack=None)
+    if options.eps is None:
+        if named:
+            fail(named[0], "to come with --eps", "no --eps")
+        return recipe
+    steps = 1 if options.attack_steps is None else check_int("--attack-steps", options.attack_steps)
+    if steps == 1:
+        return replace(recipe, attack=FGSM(eps=options.eps, eps_object=options.eps_object, random_start=True))
+    return replace(recipe, attack=PGD(eps=options.eps, eps_object=options.eps_object, steps=steps))
+
+
+def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank, ContextBank]:
+    """Both banks, as every subcommand that composes needs them."""
+    device, seed = str(chosen_device(options.device)), check_int("--seed", options.seed, 0)
+    photos = None if options.contexts == "procedural" else options.contexts
+    objects = recipe.objects(options.objects, key=options.key, device=device)
+    return objects, recipe.contexts(photos, device=device, seed=seed)

@@ -1,0 +1,25 @@
+"""One line that tells how far a run is: on a terminal only."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+WIDTH = 79
+
+
+@contextmanager
+def progress_line() -> Iterator[Callable[[str], None] | None]:
+    """A function that rewrites the terminal's last line, or ``None`` where nobody watches standard error."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        yield lambda line: print(f"\r{line.ljust(WIDTH)}", end="", file=sys.stderr, flush=True)
+    finally:
+        print(file=sys.stderr)
+
+
+def bar(share: float, width: int = 20) -> str:
+    """A share in [0, 1] as ``[#####-----]``."""
+    full = int(share * width)
+    return f"[{'#' * full}{'-' * (width - full)}]"
