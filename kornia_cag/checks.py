@@ -59,6 +59,13 @@ def check_tensor(
         fail(argument, expected, got, fix or f"Move it with .to('{device}').")
 
 
+def check_instance(argument: str, value: Any, kind: type | tuple[type, ...], fix: str = "") -> None:
+    """Require an instance of one of the given classes."""
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        fail(argument, " or ".join("None" if k is type(None) else k.__name__ for k in kinds), describe(value), fix)
+
+
 def check_int(argument: str, value: Any, low: int = 1, high: int | None = None, fix: str = "") -> int:
     """Require an integer in ``[low, high]`` and return it as ``int``."""
     integral = isinstance(value, int | np.integer) and not isinstance(value, bool)

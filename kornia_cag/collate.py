@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -12,7 +13,16 @@ from torch.utils.data import get_worker_info
 from kornia_cag.attack import PGD
 from kornia_cag.banks import ContextBank, ObjectBank, upload
 from kornia_cag.chain import ContextChain
-from kornia_cag.checks import check_choice, check_int, check_number, check_size, check_tensor, describe, fail
+from kornia_cag.checks import (
+    check_choice,
+    check_instance,
+    check_int,
+    check_number,
+    check_size,
+    check_tensor,
+    describe,
+    fail,
+)
 from kornia_cag.compose import Composer, Scene, SceneRange
 from kornia_cag.intake import are_items, check_rows, photo_bank, photo_rows
 from kornia_cag.randomness import sample_keys
@@ -124,6 +134,10 @@ class CAGCollate:
         extra: nn.Module | None = None,
         seed: int = 0,
     ) -> None:
+        check_instance("objects", objects, ObjectBank, "Build it with ObjectBank.from_folder.")
+        check_instance("contexts", contexts, (ContextBank, NoneType), "Build it with ContextBank.procedural.")
+        check_instance("ranges", ranges, (SceneRange, NoneType), "Pass ranges=SceneRange(pose=PoseRange(...)).")
+        check_instance("chain", chain, (ContextChain, NoneType), "Pass chain=ContextChain(reset=0.171).")
         self.objects, self.size, self.ranges = objects, check_size("size", size), ranges or SceneRange()
         self._composer = None if contexts is None else Composer(objects, contexts, self.size, self.ranges)
         _check_attack(attack, model)

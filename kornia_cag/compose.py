@@ -86,7 +86,8 @@ class Composer:
             objects: object ids.
             contexts: context ids.
             keys: see :func:`kornia_cag.randomness.sample_keys`; all else is drawn from them.
-            strength: how far every drawn value moves from neutral, in [0, 1]. Default 1.
+            strength: how far drawn amounts move from neutral, in [0, 1]; choices (crop, mirror, negative, whether to
+                blur) do not. Default 1.
             earlier: composites to use in place of bank contexts.
 
         Returns:

@@ -58,8 +58,8 @@ class _Refusals:
 def list_objects(folder: PathLike, *, on_error: str = "raise") -> list[tuple[str, list[Path]]]:
     """Find the classes of a folder: one picture each (named by its stem), or one sub-folder each (named by it).
 
-    Both classes and files are sorted by name. Hidden files are passed over; any other file that is not named as a
-    picture is refused, or skipped with a warning under ``on_error="skip"``. No file is opened.
+    Classes that are numbers are sorted by value, others and files by name. Hidden files are passed over; any other file
+    that is not named as a picture is refused, or skipped with a warning under ``on_error="skip"``. No file is opened.
 
     Raises:
         InputError: for a missing or empty folder, both layouts at once, a class twice or a class without pictures.
@@ -142,7 +142,13 @@ def _scan_objects(folder: PathLike, on_error: str) -> tuple[list[tuple[str, list
             fail(str(refusals.folder / name), "at least one picture", "none")
     if not classes:
         fail(str(folder), "pictures, or sub-folders with pictures", f"none: {refusals}" if refusals.found else "none")
-    return sorted(classes.items()), refusals
+    return sorted(classes.items(), key=lambda item: _class_order(item[0])), refusals
+
+
+def _class_order(name: str) -> tuple[bool, int, str]:
+    """Numbers by value, so that 10 comes after 9, then all other names by their letters."""
+    number = name.isascii() and name.isdigit()
+    return not number, int(name) if number else 0, name
 
 
 def _scan_contexts(folder: PathLike, on_error: str) -> tuple[list[Path], _Refusals]:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from kornia.filters import filter2d
 from torch import Tensor
 
-from kornia_cag.checks import check_int, check_number, check_range
+from kornia_cag.checks import check_int, check_number, check_range, fail
 from kornia_cag.jpeg import jpeg
 from kornia_cag.randomness import chance, normals, uniform
 
@@ -79,7 +79,7 @@ def _power_of_two(stops: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
 
 
 def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
-    """Keep the luma, scale and rotate what lies around the grey axis (rotation: Rodrigues about (1, 1, 1))."""
+    """Rotate around the grey axis (Rodrigues about (1, 1, 1)), then scale what differs from the new colour's luma."""
     angle = torch.deg2rad(hue)
     third, turn = (1 - angle.cos()) / 3, angle.sin() / math.sqrt(3)
     same, up, down = angle.cos() + third, third + turn, third - turn
@@ -148,7 +148,10 @@ class CameraRange:
         check_number("blur", self.blur, 0, 1)
         check_int("taps", self.taps, 3, 51)
         if self.taps % 2 == 0:
-            check_int("taps", None, 3, 51, "It must be odd.")
+            fail("taps", "an odd integer", str(self.taps))
+        if self.blur and max(2 * self.gaussian[1], self.box[1], self.motion[1]) > self.taps:
+            fail("taps", f"a side that holds two sigmas of gaussian={self.gaussian}, box={self.box} and "
+                 f"motion={self.motion}", str(self.taps), "Raise taps, or blur less.")  # fmt: skip
         if self.jpeg is not None:
             check_range("jpeg", self.jpeg, 1, 100)
 
@@ -184,7 +187,7 @@ class CameraRange:
 
 
 def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
-    """Blur, JPEG and sensor noise, in [0, 1]. Low resolution is a matter of the resample, see :mod:`.warp`."""
+    """Blur, sensor noise and JPEG, in this order, in [0, 1]. Low resolution is a matter of the resample."""
     if camera.psf is not None:
         picture = filter2d(picture, camera.psf.to(picture.dtype), border_type="replicate")
     if camera.noise is not None:

@@ -1,5 +1,6 @@
 """Real pictures, which only ever measure: no training, no selection, no statistics from them."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,10 @@ def load_real(path: str | Path, classes: tuple[str, ...], size: int) -> RealSet:
     if labels.min() < 0 or labels.max() >= len(classes):
         fail("real labels", f"class ids 0 to {len(classes) - 1}", f"{labels.min()} to {labels.max()}",
              "Objects and real pictures must have the same classes.")  # fmt: skip
+    missing = sorted(set(range(len(classes))) - set(labels.tolist()))
+    if missing:
+        names = ", ".join(classes[i] for i in missing[:5]) + (" …" if len(missing) > 5 else "")
+        warnings.warn(f"{path.name}: no picture of {len(missing)} of {len(classes)} classes: {names}", stacklevel=2)
     return RealSet(_resize(images, size), torch.from_numpy(labels.astype(np.int64)), path.name)
 
 

@@ -83,7 +83,8 @@ def warp(
     points = project(homography, canvas_points(size, ids.device))
     read = displace(points, waves)
     layer = sample_pyramid(pyramid, ids, 0.5 + 0.5 * EXTENT * read, fit_level(homography, pyramid, coarser))
-    return layer * _outside(points, holes)[:, None] if holes.shape[1] else layer
+    shown = layer * _outside(points, holes)[:, None] if holes.shape[1] else layer
+    return shown.clamp(0, 1)  # interpolation weights add up to 1 but for rounding
 
 
 def draft(

@@ -26,6 +26,7 @@ from kornia_cag import (
     InputError,
     ObjectBank,
     PairSampler,
+    PoseRange,
     Ramp,
     SceneRange,
 )
@@ -711,3 +712,23 @@ def test_repr():
     collate = CAGCollate(make_objects(), make_contexts(), (20, 16), chain=ContextChain(0.5))
     for part in ("ObjectBank(objects=5", "size=(20, 16)", "ContextChain(reset=0.5, slots=0)", "attack=None"):
         assert part in repr(collate)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_surrounding_autocast_changes_no_sample(objects, contexts, device, dtype):
+    ranges = SceneRange(camera=replace(SIGNS.ranges.camera, blur=1.0))
+    rows = next(iter(sampler(objects, contexts, 8)))
+    plain = CAGCollate(objects, contexts, 16, ranges=ranges)(rows)
+    with torch.autocast(device.type, dtype):
+        cast = CAGCollate(objects, contexts, 16, ranges=ranges)(rows)
+    assert torch.equal(plain.images, cast.images)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ranges", PoseRange()), ("chain", 0.2), ("contexts", "photos"), ("objects", None)]
+)
+@pytest.mark.usefixtures("untyped")
+def test_arguments_of_another_kind_are_refused_at_once(objects, contexts, name, value):
+    arguments = {"objects": objects, "contexts": contexts, "size": 16, name: value}
+    with pytest.raises(InputError, match=rf"^{name}: expected"):
+        CAGCollate(**arguments)

@@ -578,3 +578,9 @@ def test_small_letters_differ_from_capitals():
 def test_characters_that_cannot_be_drawn(character):
     with pytest.raises(InputError, match="character: expected one"):
         files.glyph(character, 28)
+
+
+def test_classes_that_are_numbers_are_sorted_by_value(tmp_path):
+    for name in ("10", "9", "2", "b", "a"):
+        Image.new("RGBA", (4, 4), (0, 0, 0, 100)).save(tmp_path / f"{name}.png")
+    assert [name for name, _ in files.list_objects(tmp_path)] == ["2", "9", "10", "a", "b"]

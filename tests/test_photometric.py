@@ -328,3 +328,10 @@ def test_bad_camera_ranges(field: str, bad: object) -> None:
 
 def test_luma_sums_to_one() -> None:
     assert sum(LUMA) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("blur", [{"motion": (1, 9)}, {"box": (1, 8)}, {"gaussian": (1, 4)}])
+@pytest.mark.usefixtures("untyped")
+def test_a_blur_that_its_taps_would_cut_off_is_refused(blur: dict[str, tuple[float, float]]) -> None:
+    with pytest.raises(InputError, match=r"^taps: expected a side that holds"):
+        CameraRange(blur=0.5, **blur)

@@ -37,9 +37,15 @@ def test_npz(tmp_path, colour, dtype):
 def test_pictures_are_resized_with_antialiasing(tmp_path):
     checks = (np.indices((1, 32, 32)).sum(axis=0) % 2 * 255).astype(np.uint8)
     path = npz(tmp_path / "x.npz", images=checks, labels=np.zeros(1, int))
-    real = load_real(str(path), CLASSES, 8)
+    real = load_real(str(path), ("a",), 8)
     assert real.images.shape == (1, 3, 8, 8)
     assert (real.images - 0.5).abs().max() < 0.1  # every second texel alone would be black or white
+
+
+def test_a_class_without_a_real_picture_is_named(tmp_path):
+    path = npz(tmp_path / "x.npz", images=np.zeros((2, 8, 8), np.uint8), labels=np.array([0, 0]))
+    with pytest.warns(UserWarning, match=r"x\.npz: no picture of 2 of 3 classes: b, c"):
+        load_real(path, CLASSES, 8)
 
 
 def test_a_folder_of_class_folders(tmp_path):
