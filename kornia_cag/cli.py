@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -25,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, 2 for a user's mistake, 130 when interrupted."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            options.run(options)
     except (InputError, OSError) as error:
         print(f"kornia-cag: {error}", file=sys.stderr)
         return 2
@@ -37,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("kornia-cag: interrupted" + ("; go on with --resume" if "resume" in options else ""), file=sys.stderr)
         return 130
     return 0
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"kornia-cag: warning: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -263,7 +263,8 @@ class PairSampler(Sampler[Tensor]):
     def _configuration(self) -> dict[str, int]:
         return {"labels_crc": self._labels_crc, "num_contexts": self.num_contexts, "seed": self.seed,
                 "samples_per_class": self.samples_per_class, "batch_size": self.batch_size,
-                "world_size": self.world_size, "balanced": int(self.balanced), "drop_last": int(self.drop_last)}  # fmt: skip
+                "world_size": self.world_size, "balanced": int(self.balanced),
+                "drop_last": int(self.drop_last)}  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, next batch and configuration: plain integers, the same on every rank."""

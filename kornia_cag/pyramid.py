@@ -7,6 +7,7 @@ Atlas layout: level 0 on the left, the others in one column to its right, each w
 so that bilinear reads at a border never see a neighbour. The place of a level is arithmetic in ``level``.
 """
 
+import zlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,6 +38,10 @@ class Pyramid:
     def to(self, device: torch.device | str) -> "Pyramid":
         """The same pictures on another device."""
         return replace(self, atlas=self.atlas.to(device))
+
+    def checksum(self) -> int:
+        """CRC-32 of all pictures: whether two banks hold the same."""
+        return zlib.crc32(self.atlas.cpu().numpy().tobytes())
 
     def level(self, level: int) -> UInt8[Tensor, "n c s s"]:
         """The pictures of one level, without gutter (a view)."""

@@ -40,8 +40,15 @@ def sheet(
     return np.asarray(canvas)
 
 
-def save_sheet(path: str | Path, images: Float[Tensor, "b 3 h w"], columns: int = 8, *, zoom: int = 2,
-               boxes: Float[Tensor, "b 4"] | None = None, below: Sequence[Float[Tensor, "b _ h w"]] = ()) -> None:  # fmt: skip
+def save_sheet(
+    path: str | Path,
+    images: Float[Tensor, "b 3 h w"],
+    columns: int = 8,
+    *,
+    zoom: int = 2,
+    boxes: Float[Tensor, "b 4"] | None = None,
+    below: Sequence[Float[Tensor, "b _ h w"]] = (),
+) -> None:
     """Write :func:`sheet` to a picture file.
 
     Args:

@@ -80,6 +80,7 @@ class Training:
             attack=None if recipe.attack is None else replace(recipe.attack, autocast=self.dtype),
             strength=recipe.strength,
         )
+        self._crc = objects.pyramid.checksum(), contexts.pyramid.checksum()
         self.loader = self._loader()
 
     def _loader(self) -> Any:
@@ -219,8 +220,8 @@ class Training:
             "balanced": self.pairs.balanced,
             "model": self.function,
             "classes": objects.classes,
-            "objects": {"count": len(objects), "variants": objects.variants, "size": objects.size},
-            "contexts": {"count": len(contexts), "size": contexts.size},
+            "objects": {"count": len(objects), "variants": objects.variants, "size": objects.size, "crc": self._crc[0]},
+            "contexts": {"count": len(contexts), "size": contexts.size, "crc": self._crc[1]},
             "device": objects.device.type,
             "autocast": self.dtype,
         })  # fmt: skip

@@ -442,3 +442,56 @@ def test_repr_tells_the_epoch():
         "PairSampler(5 objects of 2 classes, 8 contexts; 14 samples per epoch, 7 per class, in 3 batches of 3; "
         "contexts per object 2 to 4, objects per context 1 to 2; seed=5, epoch=0, rank 1 of 2)"
     )
+
+
+# --- without balance
+
+
+def test_unbalanced_pairs_are_independent_and_uniform():
+    """Degrees spread as those of a multinomial draw do, classes are not balanced, pairs repeat."""
+    labels, contexts = [0, 0, 0, 1], 5
+    sampler = PairSampler(labels, contexts, 7, seed=3, samples_per_class=5, balanced=False)
+    epochs = [sampler.pairs(epoch).numpy() for epoch in range(1000)]
+    assert all(pairs.shape == (10, 2) for pairs in epochs)
+    cells = np.stack([np.bincount(pairs[:, 0] * contexts + pairs[:, 1], minlength=20) for pairs in epochs])
+    total = cells.sum(axis=0)
+    assert ((total - 500) ** 2 / 500).sum() < 60  # chi-square of 19 degrees of freedom: mean 19, deviation 6
+    variance = cells.var(axis=0).mean()
+    assert variance == pytest.approx(10 * (1 / 20) * (19 / 20), rel=0.1)
+    assert (cells > 1).any()
+    of_class_1 = np.array([(pairs[:, 0] == 3).sum() for pairs in epochs])
+    assert of_class_1.mean() == pytest.approx(2.5, rel=0.1)  # one object of four, not one class of two
+    assert of_class_1.var() == pytest.approx(10 * 3 / 16, rel=0.2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 12])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_unbalanced_shards_and_access_by_index(batch_size, world_size):
+    def rows(rank, size, of):
+        return epoch_rows(PairSampler([0, 1, 0], 8, size, seed=5, samples_per_class=6, rank=rank, world_size=of,
+                                      balanced=False))  # fmt: skip
+
+    shards = torch.cat([rows(rank, batch_size, world_size) for rank in range(world_size)])
+    shards = shards[shards[:, INDEX].argsort()]
+    assert shards[:, INDEX].tolist() == list(range(12))
+    whole = PairSampler([0, 1, 0], 8, 5, seed=5, samples_per_class=6, balanced=False)
+    assert torch.equal(shards[:, :2], whole.pairs(0))
+    assert not torch.equal(whole.pairs(0), whole.pairs(1))
+    assert not torch.equal(whole.pairs(0), PairSampler([0, 1, 0], 8, 5, seed=5, samples_per_class=6).pairs(0))
+
+
+def test_unbalanced_state():
+    def build(balanced=False):
+        return PairSampler([0, 1, 0], 8, 5, seed=5, samples_per_class=6, balanced=balanced)
+
+    sampler = build()
+    batches = iter(sampler)
+    next(batches)
+    state = sampler.state_dict()
+    rest = list(batches)
+    again = build()
+    again.load_state_dict(state)
+    assert all(torch.equal(a, b) for a, b in zip(again, rest, strict=True))
+    with pytest.raises(InputError, match="state: expected the state of a sampler with balanced=1, got balanced=0"):
+        build(balanced=True).load_state_dict(state)
+    assert "12 samples per epoch, in 3 batches of 5; independent uniform pairs; seed=5" in repr(sampler)

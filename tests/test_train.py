@@ -149,7 +149,7 @@ def test_progress_tells_share_images_loss_speed_and_time():
         (lambda: training(replace(TINY, attack=None)), r"recipe\.attack null \(saved: \{.*\.\.\.\)"),
         (
             lambda: training(replace(TINY, procedural=7)),
-            r"recipe\.procedural 7 \(saved: 6\), contexts\.count 7 \(saved: 6\)",
+            r"recipe\.procedural 7 \(saved: 6\), contexts\.count 7 \(saved: 6\), contexts\.crc .*",
         ),
         (lambda: training(balanced=False), r"balanced false \(saved: true\)"),
     ],
@@ -284,7 +284,9 @@ def test_averaged_weights_are_the_formula(monkeypatch):
         else:
             assert value == len(seen)
     assert not any(value.requires_grad for value in run.average.parameters())
-    assert all(a.data_ptr() != m.data_ptr() for a, m in zip(run.average.parameters(), run.model.parameters()))
+    assert all(
+        a.data_ptr() != m.data_ptr() for a, m in zip(run.average.parameters(), run.model.parameters(), strict=True)
+    )
 
 
 def test_a_step_reads_nothing_back(monkeypatch):

@@ -1,0 +1,61 @@
+"""What the README shows runs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from kornia_cag.models import convnet
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def block(word):
+    """The first Python block with a word in it."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    return next(text for text in blocks if word in text)
+
+
+@pytest.fixture
+def names(tmp_path, monkeypatch):
+    """What the text takes for granted: two folders, a model and a criterion."""
+    for folder in ("signs", "photos"):
+        (tmp_path / folder).mkdir()
+    for i, name in enumerate(("stop", "yield")):
+        picture = np.zeros((40, 40, 4), np.uint8)
+        picture[5:35, 5 : 20 + 15 * i] = (200, 80 * i, 50, 255)
+        Image.fromarray(picture).save(tmp_path / "signs" / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    return {"model": convnet(2, 64, width=2), "criterion": nn.CrossEntropyLoss()}
+
+
+def replaced(text, *pairs):
+    for old, new in pairs:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+def test_the_loop_and_the_ranges(names):
+    loop = replaced(
+        block("DataLoader("),
+        ('"cuda"', '"cpu"'),
+        ("batch_size=512", "batch_size=8"),
+        ("ContextBank.procedural(", "ContextBank.procedural(count=8, "),
+        ("range(100)", "range(1)"),
+        ("        ...", "        loss.backward()"),
+    )
+    exec(compile(loop, "README.md", "exec"), names)
+    assert names["images"].shape[1:] == (3, 64, 64)
+    assert 0 <= names["images"].min() <= names["images"].max() <= 1
+    assert set(names["labels"].tolist()) == {0, 1}
+    assert all(parameter.grad is not None for parameter in names["model"].parameters())
+    exec(compile(block("SceneRange("), "README.md", "exec"), names)
+    batch = names["collate"](next(iter(names["pairs"])))
+    assert batch.masks.shape == (8, 1, 64, 64)
+    assert batch.boxes.shape == (8, 4)
