@@ -1,6 +1,7 @@
 """The ``kornia-cag`` command. A user's mistake ends in one line and status 2, never in a traceback."""
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, 2 for a user's mistake, 130 when interrupted."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # class names that the terminal cannot spell
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -37,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"kornia-cag: {reason}. {options.hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("kornia-cag: interrupted" + ("; go on with --resume" if "resume" in options else ""), file=sys.stderr)
+        print(
+            "kornia-cag: interrupted" + ("; --resume goes on from the last save" if "resume" in options else ""),
+            file=sys.stderr,
+        )
         return 130
     return 0
 

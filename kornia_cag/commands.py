@@ -49,6 +49,8 @@ def train(options: argparse.Namespace) -> None:
     recipe = chosen_recipe(options)
     budget = _budget(options, recipe)
     objects, contexts = load_banks(options, recipe)
+    if len(objects.classes) < 2:
+        fail("--objects", "at least two classes to tell apart", f"one, {objects.classes[0]!r}")
     real = _real(options.real, recipe, objects.classes)
     if not options.json:
         print(f"{objects!r}\n{contexts!r}", flush=True)
@@ -76,6 +78,8 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
             fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
         training.load(out / CHECKPOINT)
         return
+    for stale in (CHECKPOINT, MODEL, "report.json"):  # of an earlier run, which --resume must not mistake for this one
+        (out / stale).unlink(missing_ok=True)
     given = {name: value for name, value in vars(options).items() if name not in ("run", "hint")}
     write_json({**training.plan(), "options": plain(given), "versions": versions()}, out / "config.json")
     recipe, objects, contexts = training.recipe, training.objects, training.collate.composer.contexts
@@ -87,17 +91,15 @@ def _compose(
     recipe: Recipe, objects: ObjectBank, contexts: ContextBank, pairs: PairSampler, model: nn.Module | None,
     batches: int,
 ) -> Batch:  # fmt: skip
-    """The last of the first batches of a sampler, whose state is not touched."""
+    """The last whole one of the first batches of a sampler, whose state is not touched."""
     chain = None if recipe.reset is None else ContextChain(recipe.reset)
     collate = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, chain=chain, model=model,
                          attack=recipe.attack, strength=recipe.strength, returns="batch")  # fmt: skip
     state = pairs.state_dict()
     made = [collate(rows) for rows in itertools.islice(pairs, batches)]
     pairs.load_state_dict(state)
-    last = made[-1]
-    if not isinstance(last, Batch):
-        fail("returns", "a Batch", type(last).__name__)
-    return last
+    whole = [batch for batch in made if isinstance(batch, Batch) and len(batch.images) == len(made[0].images)]
+    return whole[-1]
 
 
 def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet | None, out: Path) -> None:

@@ -90,7 +90,9 @@ def save_network(
     """Write a network and what it takes to build it again; ``torch.load(path, weights_only=True)`` reads it."""
     model = {"function": function, "width": recipe.width, "grey": recipe.grey, "dropout": recipe.dropout}
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    torch.save({"recipe": recipe.name, "classes": classes, "size": recipe.size, "model": model, "state": state}, path)
+    saved = {"recipe": recipe.name, "classes": classes, "size": recipe.size, "model": model, "state": state}
+    with path.open("wb") as file:  # a full disk is an OSError then
+        torch.save(saved, file)
 
 
 def load_network(path: str | Path, device: torch.device | str = "cpu") -> Trained:

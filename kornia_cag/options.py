@@ -17,7 +17,7 @@ def chosen_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.empty(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         fail("--device", "auto, or a device of this machine, such as cpu or cuda", f"{name!r} ({reason})")
     if device.type == "meta":

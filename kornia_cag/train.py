@@ -178,7 +178,8 @@ class Training:
             "cuda_rng": torch.cuda.get_rng_state(self.objects.device) if self.objects.device.type == "cuda" else None,
         }
         partial = path.with_suffix(".partial")
-        torch.save(state, partial)
+        with partial.open("wb") as file:  # a full disk is an OSError then
+            torch.save(state, file)
         os.replace(partial, path)
 
     def load(self, path: Path) -> None:

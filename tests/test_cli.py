@@ -103,11 +103,33 @@ def test_an_interrupted_run_goes_on_bit_for_bit(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(commands.Training, "run", interrupted)
         status, _, err = run("train", "digits", "--out", "stopped")
-    assert (status, err) == (130, "kornia-cag: interrupted; go on with --resume\n")
+    assert (status, err) == (130, "kornia-cag: interrupted; --resume goes on from the last save\n")
     assert sorted(path.name for path in (tmp_path / "stopped").iterdir()) == FILES[:2] + FILES[3:4]
     assert run("train", "digits", "--out", "stopped", "--resume")[0] == 0
     one, other = (torch.load(Path(out) / "model.pt", weights_only=True)["state"] for out in ("straight", "stopped"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_fresh_start_forgets_the_run_before(run, monkeypatch):
+    assert run("train", "digits", "--out", "o")[0] == 0
+
+    def interrupted(self, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands.Training, "run", interrupted)
+        assert run("train", "digits", "--out", "o", "--seed", 1)[0] == 130
+    status, _, err = run("train", "digits", "--out", "o", "--seed", 1, "--resume")
+    assert (status, err) == (2, "kornia-cag: --resume: expected a saved run in 'o', got none. Leave --resume out to "
+                             "start afresh.\n")  # fmt: skip
+
+
+def test_one_class_cannot_be_told_apart(run, signs):
+    for path in sorted(Path(signs).iterdir())[1:]:
+        path.unlink()
+    status, _, err = run("train", "signs", "--objects", signs)
+    assert status == 2
+    assert err.startswith("kornia-cag: --objects: expected at least two classes to tell apart, got one, 'give way'")
 
 
 def test_train_signs_on_photographs_with_real_pictures(run, signs, photos, tmp_path):
