@@ -136,7 +136,7 @@ def measure(options: argparse.Namespace) -> None:
 
 def preview(options: argparse.Namespace) -> None:
     """Write sheets of composites, masks and perturbations, one below the other."""
-    rows, columns = check_int("--rows", options.rows), check_int("--columns", options.columns)
+    rows, columns = check_int("--rows", options.rows, 1, 100), check_int("--columns", options.columns, 1, 100)
     zoom = check_int("--zoom", options.zoom, 1, 16)
     recipe = chosen_recipe(options)
     if options.perturbation and recipe.attack is None:

@@ -1,4 +1,4 @@
-"""``Composer``: ids and keys to a ``Scene``. :meth:`Composer.__call__` names the stages of a batch in their order."""
+"""``Composer``: ids and keys to a ``Scene``. ``Composer._compose`` holds the stages of a batch in their order."""
 
 from dataclasses import dataclass, field, replace
 

@@ -41,9 +41,14 @@ def sample_keys(seed: Int[Tensor, "*b"], epoch: Int[Tensor, "*b"], index: Int[Te
     return ((high >> 1) << 32) | low
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _slot_number(slot: str) -> int:
+    return zlib.crc32(slot.encode())
+
+
 def _base(keys: Int[Tensor, "*b"], slot: str) -> Int[Tensor, "*b"]:
     """One 32-bit number per key and slot, of all 63 bits of the key."""
-    return mix(mix(keys ^ zlib.crc32(slot.encode())) + (keys >> 32))
+    return mix(mix(keys ^ _slot_number(slot)) + (keys >> 32))
 
 
 def _unit(bits: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:

@@ -435,7 +435,7 @@ MISTAKES = [
     ("train digits --resume", other_checkpoint, "--resume: expected the options of the saved run, got recipe"),
     ("train digits --out occupied", occupied, "occupied"),
     ("train digits --out occupied/deeper", occupied, "occupied/deeper"),
-    ("preview digits --rows 0", None, "--rows: expected an integer of at least 1, got 0"),
+    ("preview digits --rows 0", None, "--rows: expected an integer of at least 1 and at most 100, got 0"),
     ("preview digits --columns -1", None, "--columns: expected an integer of at least 1"),
     ("preview digits --zoom 99", None, "--zoom: expected an integer of at least 1 and at most 16, got 99"),
     ("preview digits --seed -1", None, "--seed: expected an integer of at least 0"),

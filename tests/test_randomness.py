@@ -216,3 +216,25 @@ def test_device_does_not_matter(device: torch.device) -> None:
     here, there = keys_of(count=99), keys_of(count=99, device=str(device))
     assert torch.equal(here, there.cpu())
     assert torch.equal(uniforms(here, "s", 5), uniforms(there, "s", 5).cpu())
+
+
+@pytest.mark.compile
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_compiled_draws_are_the_same() -> None:
+    """One full graph from seed, epoch and index to draws; logarithm and cosine of the normals may round differently."""
+
+    def draws(index: Tensor, epoch: Tensor) -> tuple[Tensor, ...]:
+        keys = sample_keys(0 * index + 3, 0 * index + epoch, index)
+        return (
+            keys,
+            uniform(keys, "a", -2.0, 3.0),
+            uniforms(keys, "b", 7),
+            chance(keys, "c", 0.3),
+            normals(keys, "n", 6),
+        )
+
+    index, epoch = torch.arange(1000), torch.tensor(5)
+    eager, compiled = draws(index, epoch), torch.compile(draws, fullgraph=True)(index, epoch)
+    for one, other in zip(eager[:-1], compiled[:-1], strict=True):
+        assert torch.equal(one, other)
+    torch.testing.assert_close(eager[-1], compiled[-1], rtol=0, atol=2e-6)
