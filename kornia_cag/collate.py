@@ -67,6 +67,17 @@ class Batch(NamedTuple):
         return Batch(*_pinned(self))
 
 
+@dataclass(frozen=True)
+class Composed:
+    """A batch between :meth:`CAGCollate.compose` and :meth:`CAGCollate.harden`."""
+
+    clean: Float[Tensor, "b 3 h w"]
+    scene: Scene
+    keys: Int[Tensor, " b"]
+    chained: Tensor  # (b,) bool
+    rows: Int[Tensor, "b 5"]
+
+
 def _pinned(batch: Pair | Batch) -> list[Tensor]:
     if batch.images.device.type == "cuda":
         fail("pin_memory", "False with batches that are made on the GPU", "True", "Pass pin_memory=False.")
@@ -175,6 +186,13 @@ class CAGCollate:
         Args:
             rows: object, context, index, epoch, seed, as :class:`PairSampler` yields them; or a data set's items.
         """
+        return self.harden(self.compose(rows))
+
+    def compose(self, rows: Int[Tensor, "b 5"] | Sequence[Any]) -> Composed:
+        """The first half of a call: all that does not depend on the model, which may therefore run ahead of it.
+
+        With a chain, compose a batch after the one before it was hardened.
+        """
         self._check_place()
         composer, table = self._photos(rows) if are_items(rows) else self._pairs(rows)
         table = upload(table, self.device)
@@ -188,13 +206,19 @@ class CAGCollate:
         with torch.no_grad():
             scene = composer(objects, contexts, keys, strength, earlier)
             clean = self._extra(scene.images)
-        images = self._harden(scene, clean, keys)
+        chained = earlier.use if earlier is not None else torch.zeros_like(keys, dtype=torch.bool)
+        return Composed(clean, scene, keys, chained, table)
+
+    def harden(self, composed: Composed) -> Batch | Pair:
+        """The second half: attack the model as it is now, and remember the result for the chain."""
+        scene = composed.scene
+        images = self._attack(composed)
         if self.chain is not None:
             self.chain.keep(images, scene.labels)
         if self.returns == "pair":
             return Pair(images, scene.labels)
-        chained = earlier.use if earlier is not None else torch.zeros_like(keys, dtype=torch.bool)
-        return Batch(images, scene.labels, scene.masks, scene.boxes, objects, contexts, index, clean, chained, table)
+        return Batch(images, scene.labels, scene.masks, scene.boxes, scene.objects, scene.contexts, composed.rows[:, 2],
+                     composed.clean, composed.chained, composed.rows)  # fmt: skip
 
     def _pairs(self, rows: Any) -> tuple[Composer, Int[Tensor, "b 5"]]:
         return self.composer, check_rows(rows, len(self.objects), len(self.composer.contexts))
@@ -217,12 +241,11 @@ class CAGCollate:
                      fix="An extra stage must keep shape, dtype and device.")  # fmt: skip
         return changed.clamp(0, 1)
 
-    def _harden(
-        self, scene: Scene, clean: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]
-    ) -> Float[Tensor, "b 3 h w"]:
+    def _attack(self, composed: Composed) -> Float[Tensor, "b 3 h w"]:
+        clean, scene = composed.clean, composed.scene
         if self.attack is None or self.model is None:
             return clean
-        images = self.attack(self.model, clean, scene.labels, mask=scene.masks, keys=keys)
+        images = self.attack(self.model, clean, scene.labels, mask=scene.masks, keys=composed.keys)
         check_tensor("attack", images, tuple(clean.shape), clean.dtype, clean.device,
                      fix="An attack must keep shape, dtype and device.")  # fmt: skip
         return images.detach()
