@@ -15,6 +15,7 @@ from kornia_cag.frozen import frozen
 from kornia_cag.pairing import PairSampler
 from kornia_cag.photometric import CameraRange, ColorRange
 from kornia_cag.pose import Framing, PoseRange
+from kornia_cag.prefetch import Prefetcher
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "ObjectBank",
     "PairSampler",
     "PoseRange",
+    "Prefetcher",
     "Ramp",
     "Scene",
     "SceneRange",

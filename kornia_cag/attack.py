@@ -8,6 +8,7 @@ and budgets are in units of [0, 1].
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -48,6 +49,7 @@ def pgd(
     random_start: bool = False,
     schedule: Schedule = "sign",
     targeted: bool = False,
+    compile: bool = False,
 ) -> Float[Tensor, "b c h w"]:
     """Projected gradient ascent on each image's own loss, in the box ``|delta| <= eps`` cut with [0, 1].
 
@@ -68,6 +70,8 @@ def pgd(
         schedule: ``"sign"``, or ``"paper"``: step t of T is ``eps / T * ((T - t) * sign(g) + t * g / max|g|) / T``,
             t from 0, with the largest entry taken over the one image (Jin and Rinard's code takes it over the batch).
         targeted: descend instead.
+        compile: fuse the random start and the bounds of the box into a compiled kernel. What repeats is the loss, which
+            may itself be compiled, in any mode; calling a compiled update would cost more than its three small kernels.
 
     Returns:
         Attacked images, detached, of the dtype and memory format of ``images``.
@@ -82,18 +86,14 @@ def pgd(
     rate = 1 / steps if schedule == "paper" else 2.5 / steps if relative_alpha is None else relative_alpha
     if len(images) == 0:
         return images.detach().clone()
+    begin = _compiled_begin() if compile else _begin
     with torch.no_grad():
         clean = images.clone() if images.is_inference() else images.detach()
-        start = clean.to(torch.promote_types(images.dtype, torch.float32))
-        eps = eps.to(start.dtype)
-        low, high = _box(start, eps)
-        point = start
-        if random_start:
-            noise = uniforms(keys, "attack.start", images[0].numel()).reshape(images.shape)
-            point = (point + eps * (2 * noise - 1)).clamp(low, high)
+        point, low, high, eps = begin(clean, eps, keys if random_start else None)
+        step = rate * eps
         for t in range(steps):
             gradient = _input_gradient(loss, point, images.dtype, -_LOSS_SCALE if targeted else _LOSS_SCALE)
-            point = (point + rate * eps * _direction(gradient, schedule, t, steps)).clamp(low, high)
+            point = _update(point, gradient, step, low, high, t / steps if schedule == "paper" else None)
         attacked = torch.where(eps > 0, point.to(images.dtype), clean)
         return attacked.contiguous(memory_format=_memory_format(images))
 
@@ -117,14 +117,47 @@ def _check_kernel(
             fail("relative_alpha", "None with schedule='paper', which sets the step", describe(relative_alpha))
 
 
-def _box(
-    start: Float[Tensor, "b c h w"], eps: Float[Tensor, "#b #c #h #w"]
-) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
-    """Bounds around ``start``: rounded inwards, so that the difference to ``start`` never exceeds ``eps``."""
-    low, high = start - eps, start + eps
-    low = torch.where(start - low > eps, torch.nextafter(low, start), low)
-    high = torch.where(high - start > eps, torch.nextafter(high, start), high)
-    return torch.maximum(low, start.clamp(max=0)), torch.minimum(high, start.clamp(min=1))
+@cache
+def _compiled_begin() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
+    return torch.compile(_begin, fullgraph=True)
+
+
+def _begin(
+    clean: Float[Tensor, "b c h w"], eps: Float[Tensor, "#b #c #h #w"], keys: Int[Tensor, " b"] | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The first point, at random where ``keys`` are given; the lower and upper bound of the box; the budget map."""
+    start = clean.to(torch.promote_types(clean.dtype, torch.float32))
+    eps = eps.to(start.dtype)
+    layout = _memory_format(clean)
+    if layout == torch.channels_last and eps.shape[2:] != (1, 1):
+        eps = eps.expand_as(start).contiguous(memory_format=layout)  # broadcasting along the innermost axis is slow
+    low = _bound(start, -eps).clamp_(min=start.clamp(max=0))
+    high = _bound(start, eps).clamp_(max=start.clamp(min=1))
+    if keys is None:
+        return start, low, high, eps
+    noise = uniforms(keys, "attack.start", clean[0].numel()).reshape(clean.shape).contiguous(memory_format=layout)
+    return (start + noise.mul_(2).sub_(1).mul_(eps)).clamp_(low, high), low, high, eps
+
+
+def _bound(start: Float[Tensor, "b c h w"], change: Float[Tensor, "#b #c #h #w"]) -> Float[Tensor, "b c h w"]:
+    """``start + change``, rounded towards ``start``: the difference never exceeds ``change``."""
+    end = start + change
+    beyond = (end - start).abs_().gt_(change.abs())
+    # lerp chooses between its ends: where() stumbles over conditions as random as these, and takes ten times as long
+    return end.lerp_(torch.nextafter(end, start), beyond)
+
+
+def _update(
+    point: Float[Tensor, "b c h w"], gradient: Float[Tensor, "b c h w"], step: Float[Tensor, "#b #c #h #w"],
+    low: Float[Tensor, "b c h w"], high: Float[Tensor, "b c h w"], share: float | None,
+) -> Float[Tensor, "b c h w"]:  # fmt: skip
+    """One step within the box along the gradient's sign, or with a ``share`` of the gradient itself."""
+    direction = gradient.sign()  # 0 for NaN
+    if share is not None:
+        gradient = torch.nan_to_num(gradient)
+        largest = gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
+        direction = (1 - share) * direction + share * (gradient / largest)
+    return torch.addcmul(point, step, direction).clamp_(low, high)
 
 
 def _input_gradient(
@@ -141,14 +174,7 @@ def _input_gradient(
     if gradient is None:
         fail("loss", "a differentiable function of the images", "a loss without a gradient",
              "Take no_grad, detach and argmax out of the way from the images to the loss.")  # fmt: skip
-    return torch.nan_to_num(gradient)
-
-
-def _direction(gradient: Float[Tensor, "b c h w"], schedule: Schedule, t: int, steps: int) -> Float[Tensor, "b c h w"]:
-    if schedule == "sign":
-        return gradient.sign()
-    largest = gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
-    return ((steps - t) * gradient.sign() + t * (gradient / largest)) / steps
+    return gradient
 
 
 def _memory_format(images: Tensor) -> torch.memory_format:
@@ -176,6 +202,7 @@ class PGD:
     fraction: float = 1.0  # share of the samples attacked, chosen by key; the others keep their bits
     loss: Callable[[Any, Tensor], Tensor] = cross_entropy  # (model output, labels) to one loss per sample, (b,)
     autocast: torch.dtype | None = None  # of the attack's forward passes, float32 turns it off; None: as around it
+    compile: bool = False  # the random start and the box; for faster steps, hand in a compiled model
 
     def __post_init__(self) -> None:
         check_number("eps", self.eps, 0, 1, _EPS_FIX)
@@ -230,7 +257,7 @@ class PGD:
                     return self.loss(net(x), aims)
 
             return pgd(loss, images, eps, keys, steps=self.steps, relative_alpha=rate, schedule=self.schedule,
-                       random_start=self.random_start, targeted=self.targeted)  # fmt: skip
+                       random_start=self.random_start, targeted=self.targeted, compile=self.compile)  # fmt: skip
 
     def budget(
         self,
@@ -251,6 +278,8 @@ class PGD:
             eps = self.eps * (1 - mask.to(dtype)) + self.eps_object * mask.to(dtype)
         if scale is not None:
             eps = eps * scale.to(dtype)[:, None, None, None]
+        if self.fraction == 1:
+            return eps
         return eps * chance(keys, "attack.fraction", self.fraction)[:, None, None, None]
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:

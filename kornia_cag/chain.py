@@ -7,11 +7,11 @@ at the wrong one of two objects is punished for it.
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from kornia_cag.checks import check_number, check_tensor, describe, fail
-from kornia_cag.compose import Earlier
+from kornia_cag.formats import DTYPES
 from kornia_cag.randomness import chance
 
 
@@ -31,17 +31,33 @@ class ContextChain:
         self._images: Tensor | None = None
         self._labels: Tensor | None = None
 
-    def earlier(self, labels: Int[Tensor, " b"], keys: Int[Tensor, " b"], size: tuple[int, int]) -> Earlier:
-        """The contexts that the slots offer to new objects of the given classes.
+    def slots(
+        self, b: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> tuple[Shaped[Tensor, "b 3 h w"], Int[Tensor, " b"]]:
+        """What the first ``b`` slots hold: composites and their classes, -1 where there is none yet.
 
         Raises:
-            InputError: if the kept composites have another size than ``(height, width)``.
+            InputError: if the kept composites have another size than ``(height, width)``, or another dtype.
         """
-        images, last = self._slots(len(labels), size, labels.device)
-        use = (last >= 0) & (last != labels) & ~chance(keys, "chain.reset", self.reset)
-        return Earlier(images, use)
+        kept = 0 if self._images is None else len(self._images)
+        if self._images is None or self._labels is None or kept < b:
+            images = torch.zeros(b - kept, 3, *size, device=device, dtype=dtype)
+            labels = torch.full((b - kept,), -1, dtype=torch.int64, device=device)
+        if self._images is None or self._labels is None:
+            return images, labels
+        here = tuple(self._images.shape[-2:]), self._images.dtype, self._images.device
+        if here != (size, dtype, device):
+            fail("chain", f"{dtype} composites of {size} pixels on {device}", "{1} of {0} on {2}".format(*here),
+                 "Call chain.clear() first.")  # fmt: skip
+        if kept >= b:
+            return self._images[:b], self._labels[:b]
+        return torch.cat([self._images, images]), torch.cat([self._labels, labels])
 
-    def keep(self, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"]) -> None:
+    def choose(self, last: Int[Tensor, " b"], labels: Int[Tensor, " b"], keys: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Whether each slot, which holds a composite of class ``last``, offers it to an object of class ``labels``."""
+        return (last >= 0) & (last != labels) & ~chance(keys, "chain.reset", self.reset)
+
+    def keep(self, images: Shaped[Tensor, "b 3 h w"], labels: Int[Tensor, " b"]) -> None:
         """Remember the finished (attacked) composites of a batch. Slots beyond a smaller batch stay as they are."""
         if self._images is None or self._labels is None or len(self._labels) <= len(labels):
             self._images, self._labels = images.detach().clone(), labels.clone()
@@ -53,19 +69,6 @@ class ContextChain:
         """Forget all composites."""
         self._images = self._labels = None
 
-    def _slots(self, b: int, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-        kept = 0 if self._images is None else len(self._images)
-        images = torch.zeros(max(0, b - kept), 3, *size, device=device)
-        labels = torch.full((len(images),), -1, dtype=torch.int64, device=device)
-        if self._images is None or self._labels is None:
-            return images, labels
-        if self._images.shape[-2:] != images.shape[-2:] or self._images.device != device:
-            fail("chain", f"composites of {tuple(images.shape[-2:])} pixels on {device}",
-                 f"{tuple(self._images.shape[-2:])} on {self._images.device}", "Call chain.clear() first.")  # fmt: skip
-        if kept >= b:
-            return self._images[:b], self._labels[:b]
-        return torch.cat([self._images, images]), torch.cat([self._labels, labels])
-
     def state_dict(self) -> dict[str, Any]:
         """The kept composites and their labels, as they are; with them a stopped run goes on bit for bit."""
         return {"images": self._images, "labels": self._labels}
@@ -74,7 +77,7 @@ class ContextChain:
         """Take the state of :meth:`state_dict`, moved to ``device`` if one is given.
 
         Raises:
-            InputError: for anything but images ``(b, 3, h, w)`` float32 with labels ``(b,)`` int64, or None for both.
+            InputError: for anything but images ``(b, 3, h, w)`` with labels ``(b,)`` int64, or None for both.
         """
         if not isinstance(state, dict) or set(state) != {"images", "labels"}:
             got = f"{sorted(map(str, state))}" if isinstance(state, dict) else describe(state)
@@ -83,7 +86,7 @@ class ContextChain:
         if images is None and labels is None:
             self.clear()
             return
-        check_tensor("state['images']", images, ("b", 3, "h", "w"), torch.float32)
+        check_tensor("state['images']", images, ("b", 3, "h", "w"), DTYPES)
         check_tensor("state['labels']", labels, (len(images),), torch.int64, None if device else images.device)
         self._images, self._labels = images.to(device), labels.to(device)
 

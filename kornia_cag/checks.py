@@ -4,6 +4,7 @@ Every message reads ``argument: expected X, got Y. Fix.`` Checks look at shape, 
 a tensor, so that none of them waits for the device.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -46,17 +47,26 @@ def check_tensor(
         InputError: for another type, rank, size, dtype or device.
     """
     dtypes = (dtype,) if isinstance(dtype, torch.dtype) else tuple(dtype or ())
-    names = " or ".join(str(d).removeprefix("torch.") for d in dtypes) or "tensor"
-    expected = f"{names} ({', '.join(map(str, shape))})" + (f" on {device}" if device is not None else "")
-    if not isinstance(value, Tensor) or value.ndim != len(shape) or (dtypes and value.dtype not in dtypes):
-        fail(argument, expected, describe(value), fix)
-    seen: dict[str, int] = {}
-    for want, have in zip(shape, value.shape, strict=True):
-        if have != (want if isinstance(want, int) else seen.setdefault(want, have)):
-            fail(argument, expected, describe(value), fix)
+    if not isinstance(value, Tensor) or not _fits(value, shape) or (dtypes and value.dtype not in dtypes):
+        fail(argument, _expected(shape, dtypes, device), describe(value), fix)
     if device is not None and value.device != device:
         got = describe(value) + ("" if " on " in describe(value) else f" on {value.device}")
-        fail(argument, expected, got, fix or f"Move it with .to('{device}').")
+        fail(argument, _expected(shape, dtypes, device), got, fix or f"Move it with .to('{device}').")
+
+
+def _fits(value: Tensor, shape: Sequence[int | str]) -> bool:
+    if value.ndim != len(shape):
+        return False
+    seen: dict[str, int] = {}
+    return all(
+        have == (want if not isinstance(want, str) else seen.setdefault(want, have))
+        for want, have in zip(shape, value.shape, strict=True)
+    )
+
+
+def _expected(shape: Sequence[int | str], dtypes: tuple[torch.dtype, ...], device: torch.device | None) -> str:
+    names = " or ".join(str(d).removeprefix("torch.") for d in dtypes) or "tensor"
+    return f"{names} ({', '.join(map(str, shape))})" + (f" on {device}" if device is not None else "")
 
 
 def check_instance(argument: str, value: Any, kind: type | tuple[type, ...], fix: str = "") -> None:
@@ -80,7 +90,7 @@ def check_number(
 ) -> float:
     """Require a finite real number in ``[low, high]`` and return it as ``float``."""
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not real or not np.isfinite(value) or not low <= value <= high:
+    if not real or not math.isfinite(value) or not low <= value <= high:
         fail(argument, f"a number in [{low:g}, {high:g}]", describe(value), fix)
     return float(value)
 
@@ -90,7 +100,7 @@ def check_range(
 ) -> None:
     """Require a pair ``(low, high)`` of finite numbers in order, inside the given limits."""
     pair = isinstance(value, tuple | list) and len(value) == 2
-    real = pair and all(isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v) for v in value)
+    real = pair and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value)
     if not real or not low <= value[0] <= value[1] <= high:
         fail(argument, f"a pair (low, high) with {low:g} <= low <= high <= {high:g}", describe(value), fix)
 

@@ -1,12 +1,12 @@
 """``CAGCollate``: the collate step that composes. The only file that knows DataLoader."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
@@ -23,7 +23,10 @@ from kornia_cag.checks import (
     describe,
     fail,
 )
-from kornia_cag.compose import Composer, Scene, SceneRange
+from kornia_cag.compiled import any_batch, program
+from kornia_cag.compose import Composer, Earlier, Scene, SceneRange
+from kornia_cag.formats import DTYPES
+from kornia_cag.fusion import kept
 from kornia_cag.intake import are_items, check_rows, photo_bank, photo_rows
 from kornia_cag.randomness import sample_keys
 
@@ -106,7 +109,7 @@ class CAGCollate:
 
     It takes the rows of a :class:`PairSampler`, every random choice being a function of a row's
     ``(seed, epoch, index)``. Use it with ``num_workers=0`` and ``pin_memory=False`` on a GPU; on a CPU it may run in
-    workers as long as it has neither chain nor attack.
+    workers as long as it has no chain, and an attack runs in the main process (:class:`kornia_cag.Prefetcher`).
 
     Or it takes the items of a data set of your own, ``DataLoader(photos, batch_size=..., collate_fn=collate)``: each
     item's image becomes the context of one object (see :func:`kornia_cag.intake.photo_bank` for what an item may be),
@@ -128,6 +131,9 @@ class CAGCollate:
             Photometric only: masks and boxes would not follow a geometric one. Kornia's augmentation classes draw from
             the global random state, so with one of them a run repeats only under ``torch.manual_seed``.
         seed: of the samples on a data set's items; a row brings its own.
+        dtype: of the images: float32, bfloat16, float16, or uint8 (without attack and extra).
+        channels_last: torch's memory format of the images.
+        compile: see :meth:`compile`.
     """
 
     def __init__(
@@ -144,13 +150,20 @@ class CAGCollate:
         returns: Literal["pair", "batch"] = "pair",
         extra: nn.Module | None = None,
         seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        compile: bool = False,
     ) -> None:
         check_instance("objects", objects, ObjectBank, "Build it with ObjectBank.from_folder.")
         check_instance("contexts", contexts, (ContextBank, NoneType), "Build it with ContextBank.procedural.")
         check_instance("ranges", ranges, (SceneRange, NoneType), "Pass ranges=SceneRange(pose=PoseRange(...)).")
         check_instance("chain", chain, (ContextChain, NoneType), "Pass chain=ContextChain(reset=0.171).")
         self.objects, self.size, self.ranges = objects, check_size("size", size), ranges or SceneRange()
-        self._composer = None if contexts is None else Composer(objects, contexts, self.size, self.ranges)
+        check_choice("dtype", dtype, DTYPES)
+        if dtype == torch.uint8 and (attack is not None or extra is not None):
+            fail("dtype", "a float dtype with an attack or an extra stage", "torch.uint8")
+        self.dtype, self.channels_last = dtype, channels_last
+        self._composer = None if contexts is None else self._composing(contexts)
         _check_attack(attack, model)
         self.strength = strength if isinstance(strength, Ramp) else check_number("strength", strength, 0, 1)
         check_choice("returns", returns, ("pair", "batch"))
@@ -158,6 +171,9 @@ class CAGCollate:
         self.seed = check_int("seed", seed, 0, 2**62 - 1)
         self._labels = objects.labels.cpu()
         self._epoch = self._index = 0
+        self._program: Callable[..., Any] | None = None
+        if compile:
+            self.compile()
 
     @property
     def device(self) -> torch.device:
@@ -196,27 +212,42 @@ class CAGCollate:
         self._check_place()
         composer, table = self._photos(rows) if are_items(rows) else self._pairs(rows)
         table = upload(table, self.device)
-        objects, contexts, index, epoch, seed = table.unbind(1)
-        keys = sample_keys(seed, epoch, index)
-        ramp = self.strength
-        strength = ramp(epoch) if isinstance(ramp, Ramp) else torch.full_like(keys, ramp, dtype=torch.float32)
-        earlier = None
-        if self.chain is not None:
-            earlier = self.chain.earlier(self.objects.labels[objects], keys, self.size)
+        slots = None if self.chain is None else self.chain.slots(len(table), self.size, self.device, self.dtype)
+        masks = self.returns == "batch" or self.attack is not None
         with torch.no_grad():
-            scene = composer(objects, contexts, keys, strength, earlier)
+            if self._program is None:
+                scene, keys, chained = _scenes(composer, self.strength, self.chain, table, slots, masks)
+            else:
+                any_batch(table, composer.contexts.pyramid.atlas, *(slots or ()))
+                scene, keys, chained = self._program(composer, self.strength, self.chain, table, slots, masks)
             clean = self._extra(scene.images)
-        chained = earlier.use if earlier is not None else torch.zeros_like(keys, dtype=torch.bool)
         return Composed(clean, scene, keys, chained, table)
+
+    def compile(self) -> "CAGCollate":
+        """From the next batch on, compose by one compiled graph, from rows to images; returns the collate itself.
+
+        The first batch takes as long as compiling does: up to two minutes on a CPU, unless an earlier process left the
+        kernels in inductor's cache. Batches of other sizes, contents, epochs and strengths do not compile anew; a batch
+        of one sample does, once. The images equal those of eager mode within 1 / 255.
+        """
+        if self._program is None:
+            self._program = program(_scenes)
+        return self
 
     def harden(self, composed: Composed) -> Batch | Pair:
         """The second half: attack the model as it is now, and remember the result for the chain."""
+        if self.attack is not None and get_worker_info() is not None:
+            fail("num_workers", "0 with an attack", "a worker process",
+                 "A worker would attack a stale model: pass num_workers=0, or let workers only compose "
+                 "(collate_fn=collate.compose) and a Prefetcher attack.")  # fmt: skip
         scene = composed.scene
         images = self._attack(composed)
         if self.chain is not None:
             self.chain.keep(images, scene.labels)
         if self.returns == "pair":
             return Pair(images, scene.labels)
+        assert scene.masks is not None
+        assert scene.boxes is not None
         return Batch(images, scene.labels, scene.masks, scene.boxes, scene.objects, scene.contexts, composed.rows[:, 2],
                      composed.clean, composed.chained, composed.rows)  # fmt: skip
 
@@ -231,7 +262,10 @@ class CAGCollate:
         bank = photo_bank(items, self.size, self.device)
         rows = photo_rows(self._labels, len(items), seed=self.seed, epoch=self._epoch, start=self._index)
         self._index += len(items)
-        return Composer(self.objects, bank, self.size, self.ranges), rows
+        return self._composing(bank), rows
+
+    def _composing(self, contexts: ContextBank) -> Composer:
+        return Composer(self.objects, contexts, self.size, self.ranges, self.dtype, self.channels_last)
 
     def _extra(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         if self.extra is None:
@@ -245,6 +279,7 @@ class CAGCollate:
         clean, scene = composed.clean, composed.scene
         if self.attack is None or self.model is None:
             return clean
+        assert scene.masks is not None
         images = self.attack(self.model, clean, scene.labels, mask=scene.masks, keys=composed.keys)
         check_tensor("attack", images, tuple(clean.shape), clean.dtype, clean.device,
                      fix="An attack must keep shape, dtype and device.")  # fmt: skip
@@ -260,9 +295,9 @@ class CAGCollate:
         if self.device.type == "cuda":
             fail("num_workers", "0 with banks on a GPU", "a worker process",
                  "Composition runs on the GPU and needs no workers: pass num_workers=0, pin_memory=False.")  # fmt: skip
-        if self.chain is not None or self.attack is not None:
-            fail("num_workers", "0 with a chain or an attack", "a worker process",
-                 "A worker would keep a chain and a stale model of its own: pass num_workers=0.")  # fmt: skip
+        if self.chain is not None:
+            fail("num_workers", "0 with a chain", "a worker process",
+                 "A worker would keep a chain of its own: pass num_workers=0.")  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         """What the next batch depends on beside its rows: the chain, and the count of samples on a data set's items."""
@@ -292,6 +327,26 @@ class CAGCollate:
         contexts = None if self._composer is None else self._composer.contexts
         return (f"CAGCollate({self.objects!r}, {contexts!r}, size=({height}, {width}), "
                 f"chain={self.chain!r}, attack={self.attack!r}, strength={self.strength!r})")  # fmt: skip
+
+
+def _scenes(
+    composer: Composer,
+    ramp: float | Ramp,
+    chain: ContextChain | None,
+    table: Int[Tensor, "b 5"],
+    slots: tuple[Tensor, Tensor] | None,
+    masks: bool,
+) -> tuple[Scene, Int[Tensor, " b"], Bool[Tensor, " b"]]:
+    """Rows to scenes, keys, and which context is an earlier composite: the graph that is compiled."""
+    objects, contexts, index, epoch, seed = table.unbind(1)
+    keys = kept(sample_keys(seed, epoch, index))
+    strength = ramp(epoch) if isinstance(ramp, Ramp) else torch.full_like(keys, ramp, dtype=torch.float32)
+    if chain is None or slots is None:
+        scene = composer(objects, contexts, keys, strength, masks=masks)
+        return scene, keys, torch.zeros_like(keys, dtype=torch.bool)
+    images, last = slots
+    chained = chain.choose(last, composer.objects.labels[objects], keys)
+    return composer(objects, contexts, keys, strength, Earlier(images, chained), masks=masks), keys, chained
 
 
 def _check_attack(attack: Any, model: nn.Module | None) -> None:

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.blend import BlendMode, blend
 from kornia_cag.checks import check_choice, check_number, check_range, check_size, check_tensor, fail
+from kornia_cag.formats import DTYPES, to_float, to_format
+from kornia_cag.fusion import once
 from kornia_cag.photometric import CameraRange, ColorRange, photograph, recolor
 from kornia_cag.pose import Framing, PoseRange, homographies, to_canvas
 from kornia_cag.pyramid import sample_pyramid
@@ -20,10 +22,10 @@ from kornia_cag.warp import CELL, VISIBLE, canvas_points, draft, mask_boxes, war
 class Scene:
     """``b`` finished composites and what is known about them."""
 
-    images: Float[Tensor, "b 3 h w"]  # in [0, 1]
+    images: Shaped[Tensor, "b 3 h w"]  # in [0, 1], or uint8
     labels: Int[Tensor, " b"]
-    masks: Float[Tensor, "b 1 h w"]  # the object's warped alpha, in [0, 1]
-    boxes: Float[Tensor, "b 4"]  # half-open xyxy, pixels, of alpha above one half
+    masks: Float[Tensor, "b 1 h w"] | None  # the object's warped alpha, in [0, 1]; None where not asked for
+    boxes: Float[Tensor, "b 4"] | None  # half-open xyxy, pixels, of alpha above one half; likewise
     objects: Int[Tensor, " b"]
     contexts: Int[Tensor, " b"]
 
@@ -32,7 +34,7 @@ class Scene:
 class Earlier:
     """Earlier composites that serve as contexts in the slots where ``use`` is true."""
 
-    images: Float[Tensor, "b 3 h w"]
+    images: Shaped[Tensor, "b 3 h w"]
     use: Bool[Tensor, " b"]
 
 
@@ -58,14 +60,21 @@ class SceneRange:
 
 @dataclass(frozen=True)
 class Composer:
-    """Composes batches of scenes of ``size = (height, width)`` pixels from two banks on one device."""
+    """Composes batches of scenes of ``size = (height, width)`` pixels from two banks on one device.
+
+    Images are of ``dtype``: float32, bfloat16 or float16 in [0, 1], or uint8; in torch's memory format channels_last if
+    asked for.
+    """
 
     objects: ObjectBank
     contexts: ContextBank
     size: tuple[int, int]
     ranges: SceneRange = field(default_factory=SceneRange)
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
+        check_choice("dtype", self.dtype, DTYPES)
         object.__setattr__(self, "size", check_size("size", self.size))
         if self.objects.device != self.contexts.device:
             here = self.objects.device
@@ -79,6 +88,8 @@ class Composer:
         keys: Int[Tensor, " b"],
         strength: Float[Tensor, " b"] | None = None,
         earlier: Earlier | None = None,
+        *,
+        masks: bool = True,
     ) -> Scene:
         """Compose one scene per row.
 
@@ -89,6 +100,7 @@ class Composer:
             strength: how far drawn amounts move from neutral, in [0, 1]; choices (crop, mirror, negative, whether to
                 blur) do not. Default 1.
             earlier: composites to use in place of bank contexts.
+            masks: make masks and boxes as well.
 
         Returns:
             Scenes; each is a function of its own row alone, whatever else the batch holds.
@@ -98,38 +110,43 @@ class Composer:
             check_tensor(name, ids, (rows,), torch.int64, self.objects.device)
         strength = torch.ones(len(keys), device=keys.device) if strength is None else strength
         with torch.autocast(keys.device.type, enabled=False):  # a sample does not depend on the precision around it
-            return self._compose(objects, contexts, keys, strength, earlier)
+            return self._compose(objects, contexts, keys, strength, earlier, masks)
 
     def _compose(
         self, objects: Int[Tensor, " b"], contexts: Int[Tensor, " b"], keys: Int[Tensor, " b"],
-        strength: Float[Tensor, " b"], earlier: Earlier | None,
+        strength: Float[Tensor, " b"], earlier: Earlier | None, masks: bool,
     ) -> Scene:  # fmt: skip
-        camera = self.ranges.camera.sample(keys, strength)
-        light = self.ranges.color.sample(keys, strength, "color")
+        ranges = self.ranges
+        camera = ranges.camera.sample(keys, strength)
+        light = ranges.color.sample(keys, strength, "color")
 
-        layer = self._place(objects, keys, strength, camera.coarser)
-        alpha = layer[:, 3:]
-        ink = layer[:, :3]
-        if self.ranges.object_color is not None:
-            ink = recolor(ink, self.ranges.object_color.sample(keys, strength, "object_color"), alpha)
-        ink = recolor(ink, light, alpha)
+        *colors, alpha = self._place(objects, keys, strength, camera.coarser)
+        if ranges.object_color is not None:
+            colors = list(recolor(colors, ranges.object_color.sample(keys, strength, "object_color"), alpha))
+        ink = recolor(colors, light, alpha)
         behind = self._crop(contexts, keys, camera.coarser)
-        if self.ranges.context_color is not None:
-            behind = recolor(behind, self.ranges.context_color.sample(keys, strength, "context_color"))
+        if ranges.context_color is not None:
+            behind = recolor(behind, ranges.context_color.sample(keys, strength, "context_color"))
         behind = recolor(behind, light)
         if earlier is not None:  # an earlier composite was lit when it was made
-            behind = torch.where(earlier.use[:, None, None, None], earlier.images, behind)
-        images = blend(torch.cat([ink, alpha], dim=1), behind, self.ranges.blend, self.ranges.opacity)
-        images = photograph(images, camera, keys)
-        if self.ranges.blend == "hard":  # the mask of what was pasted
+            use = earlier.use[:, None, None]
+            behind = tuple(
+                torch.where(use, to_float(old), new) for old, new in zip(earlier.images.unbind(1), behind, strict=True)
+            )
+        planes = [blend(c, alpha, k, ranges.blend, ranges.opacity) for c, k in zip(ink, behind, strict=True)]
+        images = photograph(torch.stack(planes, dim=1), camera, keys)
+        images, labels = to_format(images, self.dtype, self.channels_last), self.objects.labels[objects]
+        if not masks:
+            return Scene(images, labels, None, None, objects, contexts)
+        if ranges.blend == "hard":  # the mask of what was pasted
             alpha = (alpha > VISIBLE).to(alpha.dtype)
-        return Scene(images, self.objects.labels[objects], alpha, mask_boxes(alpha), objects, contexts)
+        return Scene(images, labels, alpha[:, None], mask_boxes(alpha), objects, contexts)
 
     def _place(
         self, objects: Int[Tensor, " b"], keys: Int[Tensor, " b"], strength: Float[Tensor, " b"],
         coarser: Float[Tensor, " b"],
-    ) -> Float[Tensor, "b 4 h w"]:  # fmt: skip
-        """Draw each object in its pose on an empty canvas."""
+    ) -> tuple[Float[Tensor, "b h w"], ...]:  # fmt: skip
+        """Draw each object in its pose on an empty canvas: premultiplied red, green, blue, and alpha."""
         pose = self.ranges.pose.sample(keys, strength)
         if self.ranges.framing is not None:
             pose = replace(pose, x=0 * pose.x, y=0 * pose.y)  # framing replaces scale and shift
@@ -148,16 +165,17 @@ class Composer:
 
     def _crop(
         self, contexts: Int[Tensor, " b"], keys: Int[Tensor, " b"], coarser: Float[Tensor, " b"]
-    ) -> Float[Tensor, "b 3 h w"]:
+    ) -> tuple[Float[Tensor, "b h w"], ...]:
         """Read a random crop of each context with the canvas's aspect ratio, mirrored half of the time."""
         height, width = self.size
         share = uniform(keys, "context.crop", *self.ranges.crop) / max(self.size)
         mirror = 1 - 2 * chance(keys, "context.mirror", 0.5).float()
         x = 0.5 + (1 - share * width) * (uniform(keys, "context.x") - 0.5)
         y = 0.5 + (1 - share * height) * (uniform(keys, "context.y") - 0.5)
-        points = canvas_points(self.size, keys.device)
-        read_x = x[:, None, None] + (mirror * share)[:, None, None] * (points[..., 0] - 0.5 * width)
-        read_y = y[:, None, None] + share[:, None, None] * (points[..., 1] - 0.5 * height)
         pyramid = self.contexts.pyramid
         level = (torch.log2(share * pyramid.size) + coarser).round().clamp(0, pyramid.levels - 1).long()
-        return sample_pyramid(pyramid, contexts, torch.stack([read_x, read_y], dim=-1), level)
+        x, y, across, down = (v[:, None, None] for v in once(x, y, mirror * share, share))
+        column, row = canvas_points(self.size, keys.device)
+        return sample_pyramid(
+            pyramid, contexts, x + across * (column - 0.5 * width), y + down * (row - 0.5 * height), level
+        )

@@ -39,16 +39,19 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     which costs two small copies each. Python attributes that a ``forward`` changes are not put back.
     """
     net = unwrap(model)
-    training = [(module, module.training) for module in net.modules()]
-    trainable = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
+    modules = [*net.modules()]  # one walk: on a GPU, a small network is bound by what the host does
+    training = [(module, module.training) for module in modules]
+    parameters = [parameter for module in modules for parameter in module.parameters(recurse=False)]
+    trainable = [(parameter, parameter.requires_grad) for parameter in parameters]
     buffers = [
         (module, name, buffer, buffer.clone())
-        for module in net.modules()
+        for module in modules
         if not type(module).__module__.startswith("torch.nn.modules.")
         for name, buffer in module.named_buffers(recurse=False)
         if _writable(buffer)
     ]
-    devices = {tensor.device for tensor in chain(net.parameters(), net.buffers()) if tensor.is_cuda}
+    held = chain(parameters, *(module.buffers(recurse=False) for module in modules))
+    devices = {tensor.device for tensor in held if tensor.is_cuda}
     with torch.random.fork_rng(devices, device_type="cuda"):
         try:
             for module, _ in training:

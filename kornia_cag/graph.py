@@ -3,10 +3,18 @@
 A sparse graph is a random stub matching (the configuration model) whose few double edges are swapped away. A dense one,
 or one where the swaps do not come to an end, is a cyclic graph randomised by curveball trades, which is valid at every
 step. Memory grows with the edges, never with objects x contexts.
+
+A seed gives the same graph on every machine. NumPy's default argsort would not: it orders ties differently on different
+processors.
 """
 
 import numpy as np
 from jaxtyping import Int64
+
+
+def _sorting(keys: Int64[np.ndarray, " e"], bits: int) -> Int64[np.ndarray, " e"]:
+    """The order that sorts ``keys``, of so many bits, and keeps ties in place: one radix pass for every 16 bits."""
+    return np.lexsort([(keys >> shift).astype(np.uint16) for shift in range(0, max(bits, 1), 16)])
 
 
 def match(
@@ -14,19 +22,24 @@ def match(
 ) -> Int64[np.ndarray, " e"] | None:
     """Give every object stub a random context stub, then swap double edges with random others.
 
+    Args:
+        objects: of every edge, ascending.
+        stubs: of the contexts, one per edge.
+        num_contexts: more than the highest stub.
+        rng: the only source of randomness.
+
     Returns:
         One context per entry of ``objects``, or None where the swaps left double edges.
     """
     contexts = rng.permutation(stubs)
     for _ in range(40):
-        keys = objects * num_contexts + contexts
-        order = keys.argsort()
-        keys = keys[order]
+        order = _sorting(contexts, num_contexts.bit_length())  # objects ascend: edges come sorted by both
+        keys = (contexts << 32 | objects)[order]
         double = order[1:][keys[1:] == keys[:-1]]
         if not double.size:
             return contexts
         mate = rng.choice(len(keys), double.size, replace=False)
-        made = num_contexts * np.stack([objects[double], objects[mate]]) + np.stack([contexts[mate], contexts[double]])
+        made = np.stack([contexts[mate], contexts[double]]) << 32 | np.stack([objects[double], objects[mate]])
         absent = keys[np.minimum(np.searchsorted(keys, made), len(keys) - 1)] != made
         _, inverse, counts = np.unique(made, return_inverse=True, return_counts=True)
         alone = counts[inverse].reshape(made.shape) == 1
@@ -46,28 +59,31 @@ def trade(
     degree sequence", 2016; all objects trading at once: Carstens et al., 2018.
     """
     n, bits = len(degrees), len(cycle).bit_length()
-    spare = 62 - n.bit_length()
+    spare, width = 62 - n.bit_length(), n.bit_length() + bits
     rest = int(degrees.sum()) % len(cycle)
     cycle = np.concatenate([rng.permutation(cycle[:rest]), rng.permutation(cycle[rest:])])
     dealt = rng.permutation(n)
+    if degrees.min() == len(cycle):
+        return (np.arange(n)[:, None] << 32 | np.arange(len(cycle))).ravel()
     objects, contexts = np.repeat(dealt, degrees[dealt]), np.resize(cycle, degrees.sum())
-    complete = len(objects) == n * len(cycle)
-    for _ in range(0 if complete else 8 + 2 * n.bit_length()):
+    for _ in range(8 + 2 * n.bit_length()):
         guest = rng.permutation(n)  # the guests of seats 2p and 2p + 1 trade
         seat = np.argsort(guest)[objects]
-        # The seat's side rides in the lowest bit of both sorts, so that plain sorts do instead of index sorts.
-        keys = np.sort((((seat >> 1) << bits | contexts) << 1) | (seat & 1))
+        # The seat's side rides in the lowest bit of both sorts.
+        keys = (((seat >> 1) << bits | contexts) << 1) | (seat & 1)
+        keys = keys[_sorting(keys, width + 1)]
         shared = keys[1:] >> 1 == keys[:-1] >> 1
         single = np.ones(len(keys), bool)
         single[1:] &= ~shared
         single[:-1] &= ~shared
         own = keys[single]
         lots = rng.integers(1 << spare, size=len(own)) | (own >> (bits + 1)) << spare
-        lots = np.sort(lots & ~np.int64(1) | own & 1)
+        lots = lots & ~np.int64(1) | own & 1
+        lots = lots[_sorting(lots, 62)]
         keys[single] = own & ~np.int64(1) | lots & 1
         objects = guest[(keys >> (bits + 1)) << 1 | keys & 1]
         contexts = (keys >> 1) & ((1 << bits) - 1)
-    edges: Int64[np.ndarray, " e"] = np.sort(objects << 32 | contexts)
+    edges: Int64[np.ndarray, " e"] = (objects << 32 | contexts)[_sorting(objects << bits | contexts, width)]
     return edges
 
 

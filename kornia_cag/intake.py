@@ -40,9 +40,9 @@ def check_rows(rows: Any, objects: int, contexts: int) -> Int[Tensor, "b 5"]:
     if table.device.type == "cpu":  # elsewhere, reading the ids would wait for the device
         ids = np.asarray(table)
         for column, count in enumerate((objects, contexts)):
-            low, high = ids[:, column].min(), ids[:, column].max()
-            if low < 0 or high >= count:
-                fail("rows", f"{COLUMNS[column]} ids from 0 to {count - 1}", f"{low} to {high}",
+            of_column = ids[:, column]
+            if of_column.view(np.uint64).max() >= count:  # read as unsigned, a negative id is a very high one
+                fail("rows", f"{COLUMNS[column]} ids from 0 to {count - 1}", f"{of_column.min()} to {of_column.max()}",
                      "Build the PairSampler with the labels and the number of contexts of these banks.")  # fmt: skip
     return table
 

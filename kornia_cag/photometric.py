@@ -5,6 +5,7 @@ one point-spread function per sample. Colours are treated as linear numbers in [
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +14,9 @@ from kornia.filters import filter2d
 from torch import Tensor
 
 from kornia_cag.checks import check_int, check_number, check_range, fail
+from kornia_cag.fusion import fusing, once
 from kornia_cag.jpeg import jpeg
-from kornia_cag.randomness import chance, normals, uniform
+from kornia_cag.randomness import chance, noise, uniform
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
 
@@ -94,27 +96,34 @@ def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -
 
 
 def recolor(
-    picture: Float[Tensor, "b c h w"], color: Color, alpha: Float[Tensor, "b 1 h w"] | None = None
-) -> Float[Tensor, "b c h w"]:
-    """Apply colour and light to an opaque RGB picture, or to the RGB of a premultiplied layer with its ``alpha``.
+    planes: Sequence[Float[Tensor, "b h w"]], color: Color, alpha: Float[Tensor, "b h w"] | None = None
+) -> tuple[Float[Tensor, "b h w"], ...]:
+    """Apply colour and light to red, green and blue of an opaque picture, or of a premultiplied layer with ``alpha``.
 
     Premultiplied colours stay at most their alpha, so a later composite stays in [0, 1].
     """
-    r, g, b = picture[:, 0], picture[:, 1], picture[:, 2]
-    m, o = color.matrix[..., None, None], color.offset[..., None, None, None]
-    channels = [m[:, c, 0] * r + m[:, c, 1] * g + m[:, c, 2] * b for c in range(3)]
-    cover = torch.ones_like(r)[:, None] if alpha is None else alpha
-    light = illumination(color.slope, (picture.shape[-2], picture.shape[-1]))
-    lit = light * (torch.stack(channels, dim=1) + o[:, :, 0] * cover)
-    return torch.minimum(lit.clamp(min=0), cover)
+    r, g, b = planes
+    numbers = once(*color.matrix.flatten(1).unbind(1), *color.offset.unbind(1), *color.slope.unbind(1))
+    v = [number[:, None, None] for number in numbers]
+    light = _plane(v[12], v[13], (r.shape[-2], r.shape[-1]))
+    lit = (
+        light * (v[3 * c] * r + v[3 * c + 1] * g + v[3 * c + 2] * b + (v[9 + c] if alpha is None else v[9 + c] * alpha))
+        for c in range(3)
+    )
+    return tuple(c.clamp(0, 1) if alpha is None else torch.minimum(c.clamp(min=0), alpha) for c in lit)
 
 
-def illumination(slope: Float[Tensor, "b 2"], size: tuple[int, int]) -> Float[Tensor, "b 1 h w"]:
+def illumination(slope: Float[Tensor, "b 2"], size: tuple[int, int]) -> Float[Tensor, "b h w"]:
     """A plane of gains: 1 at the canvas's centre, ``1 + slope`` at its edges, never below 0."""
-    y = (torch.arange(size[0], device=slope.device) + 0.5) * (2 / size[0]) - 1
-    x = (torch.arange(size[1], device=slope.device) + 0.5) * (2 / size[1]) - 1
-    plane = slope[:, :1, None] * x[None, None, :] + slope[:, 1:, None] * y[None, :, None]
-    return (1 + plane).clamp(min=0)[:, None]
+    return _plane(slope[:, :1, None], slope[:, 1:, None], size)
+
+
+def _plane(
+    slope_x: Float[Tensor, "b 1 1"], slope_y: Float[Tensor, "b 1 1"], size: tuple[int, int]
+) -> Float[Tensor, "b h w"]:
+    y = (torch.arange(size[0], device=slope_x.device) + 0.5) * (2 / size[0]) - 1
+    x = (torch.arange(size[1], device=slope_x.device) + 0.5) * (2 / size[1]) - 1
+    return (1 + (slope_x * x + slope_y * y[:, None])).clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class CameraRange:
     box: tuple[float, float] = (1.0, 4.0)  # width and height each, pixels
     motion: tuple[float, float] = (1.0, 5.0)  # length of the path, pixels
     taps: int = 7  # side of the point-spread function, odd
-    noise: tuple[float, float] = (0.0, 0.0)  # standard deviation of normal sensor noise
+    noise: tuple[float, float] = (0.0, 0.0)  # standard deviation of sensor noise, nearly normal
     jpeg: tuple[float, float] | None = None  # quality, 1 to 100; 100 leaves the picture alone
 
     def __post_init__(self) -> None:
@@ -189,10 +198,31 @@ class CameraRange:
 def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
     """Blur, sensor noise and JPEG, in this order, in [0, 1]. Low resolution is a matter of the resample."""
     if camera.psf is not None:
-        picture = filter2d(picture, camera.psf.to(picture.dtype), border_type="replicate")
+        picture = (_taps if fusing() else _filter)(picture, camera.psf)
     if camera.noise is not None:
-        field = normals(keys, "camera.noise_field", picture[0].numel()).reshape(picture.shape)
-        picture = (picture + camera.noise[:, None, None, None] * field).clamp(0, 1)
-    if camera.quality is not None:
-        picture = jpeg(picture, camera.quality)
-    return picture.clamp(0, 1)  # bilinear weights do not add up to 1 exactly
+        field = noise(keys, "camera.noise_field", tuple(picture.shape[1:]))
+        picture = picture + camera.noise[:, None, None, None] * field
+    picture = picture.clamp(0, 1)  # also without noise: bilinear weights do not add up to 1 exactly
+    return picture if camera.quality is None else jpeg(picture, camera.quality)
+
+
+def _filter(picture: Float[Tensor, "b 3 h w"], psf: Float[Tensor, "b k k"]) -> Float[Tensor, "b 3 h w"]:
+    blurred: Tensor = filter2d(picture, psf.to(picture.dtype), border_type="replicate")
+    return blurred
+
+
+def _taps(picture: Float[Tensor, "b 3 h w"], psf: Float[Tensor, "b k k"]) -> Float[Tensor, "b 3 h w"]:
+    """The same as a sum of shifted pictures, which a compiler makes one loop of."""
+    height, width = picture.shape[-2:]
+    k = psf.shape[-1]
+    reach = k // 2
+    rows = (torch.arange(height + 2 * reach, device=picture.device) - reach).clamp(0, height - 1)
+    picture = picture[:, :, rows]
+    left, right = picture[..., :1], picture[..., -1:]
+    picture = torch.cat([left.expand(-1, -1, -1, reach), picture, right.expand(-1, -1, -1, reach)], dim=-1)
+    weights = [w[:, None, None, None] for w in once(*psf.flatten(1).unbind(1))]
+    total = torch.zeros((), device=picture.device)
+    for place, weight in enumerate(weights):
+        y, x = divmod(place, k)
+        total = total + weight * picture[:, :, y : y + height, x : x + width]
+    return total

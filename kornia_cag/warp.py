@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from kornia_cag.fusion import once
 from kornia_cag.pyramid import Pyramid, sample_pyramid
 
 EXTENT = (
@@ -16,36 +17,38 @@ REACH = 1.75  # half a side of the draft, object units: an object of half-side 1
 CELL = 0.0625  # distance of its points, object units
 
 
-def canvas_points(size: tuple[int, int], device: torch.device) -> Float[Tensor, "h w 2"]:
-    """Centres of the canvas pixels, ``(x, y)``."""
+def canvas_points(size: tuple[int, int], device: torch.device) -> tuple[Float[Tensor, "1 w"], Float[Tensor, "h 1"]]:
+    """Centres of the canvas pixels: ``x`` of every column and ``y`` of every row."""
     y = torch.arange(size[0], device=device, dtype=torch.float32) + 0.5
     x = torch.arange(size[1], device=device, dtype=torch.float32) + 0.5
-    return torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)
+    return x[None, :], y[:, None]
 
 
-def project(homography: Float[Tensor, "b 3 3"], points: Float[Tensor, "*p 2"]) -> Float[Tensor, "b *p 2"]:
+def project(
+    homography: Float[Tensor, "b 3 3"], x: Float[Tensor, "*#p"], y: Float[Tensor, "*#p"]
+) -> tuple[Float[Tensor, " b *p"], Float[Tensor, " b *p"]]:
     """Map points by homographies. Points on or behind the horizon land far outside the object.
 
     Written out in elementwise operations: a batched matrix product may round differently for another batch size.
     """
-    m = homography.reshape(-1, 9, *[1] * (points.ndim - 1)).unbind(1)
-    x, y = points[..., 0], points[..., 1]
+    room = [1] * max(x.ndim, y.ndim)
+    m = [v.reshape(-1, *room) for v in once(*homography.flatten(1).unbind(1))]
     depth = m[6] * x + m[7] * y + m[8]
     inverse = torch.where(depth > 1e-3, 1 / depth.clamp(min=1e-3), 1e3)
-    return torch.stack([(m[0] * x + m[1] * y + m[2]) * inverse, (m[3] * x + m[4] * y + m[5]) * inverse], dim=-1)
+    return (m[0] * x + m[1] * y + m[2]) * inverse, (m[3] * x + m[4] * y + m[5]) * inverse
 
 
-def displace(points: Float[Tensor, "b *p 2"], waves: Float[Tensor, "b k 5"]) -> Float[Tensor, "b *p 2"]:
+def displace(
+    x: Float[Tensor, " b *p"], y: Float[Tensor, " b *p"], waves: Float[Tensor, "b k 5"]
+) -> tuple[Float[Tensor, " b *p"], Float[Tensor, " b *p"]]:
     """Add the smooth elastic displacement: a sum of plane waves (frequency x, y; amplitude x, y; phase)."""
-    if waves.shape[1] == 0:
-        return points
-    total_x, total_y = torch.zeros_like(points[..., 0]), torch.zeros_like(points[..., 0])
-    room = [1] * (points.ndim - 2)
+    room = [1] * (x.ndim - 1)
+    moved_x, moved_y = x, y
     for wave in waves.unbind(1):
-        fx, fy, ax, ay, phase = (v.reshape(-1, *room) for v in wave.unbind(1))
-        value = torch.sin(2 * math.pi * (fx * points[..., 0] + fy * points[..., 1]) + phase)
-        total_x, total_y = total_x + ax * value, total_y + ay * value
-    return points + torch.stack([total_x, total_y], dim=-1)
+        fx, fy, ax, ay, phase = (v.reshape(-1, *room) for v in once(*wave.unbind(1)))
+        value = torch.sin(2 * math.pi * (fx * x + fy * y) + phase)
+        moved_x, moved_y = moved_x + ax * value, moved_y + ay * value
+    return moved_x, moved_y
 
 
 def fit_level(homography: Float[Tensor, "b 3 3"], pyramid: Pyramid, coarser: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
@@ -65,7 +68,7 @@ def warp(
     holes: Float[Tensor, "b m 3"],
     coarser: Float[Tensor, " b"],
     size: tuple[int, int],
-) -> Float[Tensor, "b 4 h w"]:
+) -> tuple[Float[Tensor, "b h w"], ...]:
     """Draw objects on empty canvases by one bilinear read per pixel.
 
     Args:
@@ -78,13 +81,22 @@ def warp(
         size: canvas ``(height, width)``.
 
     Returns:
-        Premultiplied RGBA in [0, 1].
+        Four planes: premultiplied red, green, blue, and alpha, in [0, 1].
     """
-    points = project(homography, canvas_points(size, ids.device))
-    read = displace(points, waves)
-    layer = sample_pyramid(pyramid, ids, 0.5 + 0.5 * EXTENT * read, fit_level(homography, pyramid, coarser))
-    shown = layer * _outside(points, holes)[:, None] if holes.shape[1] else layer
-    return shown.clamp(0, 1)  # interpolation weights add up to 1 but for rounding
+    x, y = project(homography, *canvas_points(size, ids.device))
+    level = fit_level(homography, pyramid, coarser)
+    layer = sample_pyramid(pyramid, ids, *_texels(*displace(x, y, waves)), level)
+    if holes.shape[1]:
+        shown = _outside(x, y, holes)
+        layer = tuple(plane * shown for plane in layer)
+    return tuple(plane.clamp(0, 1) for plane in layer)  # interpolation weights add up to 1 but for rounding
+
+
+def _texels(
+    x: Float[Tensor, " b *p"], y: Float[Tensor, " b *p"]
+) -> tuple[Float[Tensor, " b *p"], Float[Tensor, " b *p"]]:
+    """From object units to a bank picture's [0, 1]."""
+    return 0.5 + 0.5 * EXTENT * x, 0.5 + 0.5 * EXTENT * y
 
 
 def draft(
@@ -97,30 +109,31 @@ def draft(
     """
     side = torch.arange(2 * round(REACH / CELL), device=ids.device) * CELL + (0.5 * CELL - REACH)
     points = torch.stack(torch.broadcast_tensors(side[None, :], side[:, None]), dim=-1)
-    plane = points.expand(len(ids), -1, -1, -1)
+    x, y = (v.expand(len(ids), -1, -1) for v in points.unbind(-1))
     level = min(max(round(math.log2(0.5 * EXTENT * pyramid.size * CELL)), 0), pyramid.levels - 1)
-    read = 0.5 + 0.5 * EXTENT * displace(plane, waves)
-    alpha = sample_pyramid(pyramid, ids, read, torch.full_like(ids, level))[:, 3]
-    return points.flatten(0, 1), (alpha * _outside(plane, holes)).flatten(1)
+    planes = sample_pyramid(pyramid, ids, *_texels(*displace(x, y, waves)), torch.full_like(ids, level))
+    return points.flatten(0, 1), (planes[3] * _outside(x, y, holes)).flatten(1)
 
 
-def _outside(points: Float[Tensor, "b h w 2"], holes: Float[Tensor, "b m 3"]) -> Float[Tensor, "b h w"]:
+def _outside(
+    x: Float[Tensor, "b h w"], y: Float[Tensor, "b h w"], holes: Float[Tensor, "b m 3"]
+) -> Float[Tensor, "b h w"]:
     """1 outside all discs, 0 inside one, with a soft rim of a tenth of an object unit."""
-    shown = torch.ones_like(points[..., 0])
+    shown = torch.ones_like(x)
     for hole in holes.unbind(1):
-        x, y, radius = (v[:, None, None] for v in hole.unbind(1))
-        distance = ((points[..., 0] - x) ** 2 + (points[..., 1] - y) ** 2 + 1e-12).sqrt()
+        middle_x, middle_y, radius = (v[:, None, None] for v in once(*hole.unbind(1)))
+        distance = ((x - middle_x) ** 2 + (y - middle_y) ** 2 + 1e-12).sqrt()
         shown = shown * torch.where(radius > 0, ((distance - radius) * 10 + 0.5).clamp(0, 1), 1.0)
     return shown
 
 
-def mask_boxes(alpha: Float[Tensor, "b 1 h w"], threshold: float = VISIBLE) -> Float[Tensor, "b 4"]:
+def mask_boxes(alpha: Float[Tensor, "b h w"], threshold: float = VISIBLE) -> Float[Tensor, "b 4"]:
     """Smallest boxes around alpha above ``threshold``.
 
     Convention: half-open ``(x1, y1, x2, y2)`` in pixels, so one pixel at column 3, row 5 gives ``(3, 5, 4, 6)``. An
     object out of sight gives ``(0, 0, 0, 0)``.
     """
-    seen: Bool[Tensor, "b h w"] = alpha[:, 0] > threshold
+    seen: Bool[Tensor, "b h w"] = alpha > threshold
     x1, x2 = _span(seen.any(dim=1))
     y1, y2 = _span(seen.any(dim=2))
     return torch.stack([x1, y1, x2, y2], dim=1).float()

@@ -1,0 +1,34 @@
+"""``torch.compile`` for the making of scenes: one graph, for batches of any size."""
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def program(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function of tensors, and of objects that never change, as one graph.
+
+    Every program has a cache of its own, so that many of them do not crowd each other out of torch's, and inductor
+    keeps kernels on disk for the next process.
+    """
+    own = types.FunctionType(
+        function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__
+    )
+    import os; T=int(os.environ.get("TT","80"))
+    options: dict[str, str | int | bool | Callable[..., Any]] = {
+        "realize_opcount_threshold": T,  # larger values make fewer, longer loops; found by measuring
+        "realize_reads_threshold": T,
+        "realize_acc_reads_threshold": T,
+        "assert_indirect_indexing": False,  # the arithmetic of the pyramid stays inside it
+    }
+    return torch.compile(own, fullgraph=True, options=options)
+
+
+def any_batch(*tensors: Tensor | None) -> None:
+    """Let the first dimension of these vary from call to call without compiling anew; one row is a case of its own."""
+    for tensor in tensors:
+        if tensor is not None and len(tensor) > 1:
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)
