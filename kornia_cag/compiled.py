@@ -17,11 +17,11 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
     own = types.FunctionType(
         function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__
     )
-    import os; T=int(os.environ.get("TT","80"))
     options: dict[str, str | int | bool | Callable[..., Any]] = {
-        "realize_opcount_threshold": T,  # larger values make fewer, longer loops; found by measuring
-        "realize_reads_threshold": T,
-        "realize_acc_reads_threshold": T,
+        # Let the work of a pixel become one loop: what must not be written out again and again says so (fusion.py).
+        "realize_opcount_threshold": 1000,
+        "realize_reads_threshold": 1000,
+        "realize_acc_reads_threshold": 1000,
         "assert_indirect_indexing": False,  # the arithmetic of the pyramid stays inside it
     }
     return torch.compile(own, fullgraph=True, options=options)

@@ -133,7 +133,9 @@ class Composer:
             behind = tuple(
                 torch.where(use, to_float(old), new) for old, new in zip(earlier.images.unbind(1), behind, strict=True)
             )
-        planes = [blend(c, alpha, k, ranges.blend, ranges.opacity) for c, k in zip(ink, behind, strict=True)]
+        planes = [
+            blend(c, alpha, k, ranges.blend, ranges.opacity).clamp(0, 1) for c, k in zip(ink, behind, strict=True)
+        ]
         images = photograph(torch.stack(planes, dim=1), camera, keys)
         images, labels = to_format(images, self.dtype, self.channels_last), self.objects.labels[objects]
         if not masks:

@@ -202,7 +202,8 @@ def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tens
     if camera.noise is not None:
         field = noise(keys, "camera.noise_field", tuple(picture.shape[1:]))
         picture = picture + camera.noise[:, None, None, None] * field
-    picture = picture.clamp(0, 1)  # also without noise: bilinear weights do not add up to 1 exactly
+    if camera.psf is not None or camera.noise is not None:
+        picture = picture.clamp(0, 1)  # also without noise: weights do not add up to 1 exactly
     return picture if camera.quality is None else jpeg(picture, camera.quality)
 
 
