@@ -1,14 +1,29 @@
-"""What the benchmarks share beside fixtures: the batch, the clock's end, the rows."""
+"""What the benchmarks share beside fixtures: rows, collates, and how long a thing is timed."""
 
+import math
 import os
-from collections.abc import Iterator
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
 
 import torch
+from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from kornia_cag import ContextBank, ObjectBank, PairSampler
+from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler
+from kornia_cag.pairing import PairRows
+from kornia_cag.recipes import SIGNS
 
 BATCH = 128
+CUDA = torch.cuda.is_available()
+SECONDS = 0.5 if CUDA else 2.0  # of rounds, about
+GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 classes, as many as GTSRB has
+
+Pairs = tuple[Tensor, Tensor]
+Collate = Callable[[Tensor], Any]
 
 
 def wait(device: torch.device) -> None:
@@ -22,8 +37,83 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def rows(objects: ObjectBank, contexts: ContextBank) -> Iterator[Tensor]:
+def make_banks(side: int, device: torch.device | str = "cpu") -> tuple[ObjectBank, ContextBank]:
+    """43 glyphs and 512 procedural contexts of 64 texels; of 256 texels, and 128 contexts, for sides above 64."""
+    texels, count = (64, 512) if side <= 64 else (256, 128)
+    objects = ObjectBank.from_glyphs(GLYPHS, size=texels, device=device).with_ink((220, 60, 40))
+    return objects, ContextBank.procedural("mix", count=count, size=texels, device=device)
+
+
+def make_collate(
+    objects: ObjectBank, contexts: ContextBank, size: int, *, compiled: bool = False, **options: Any
+) -> CAGCollate:
+    """Composition of the signs recipe's ranges, eager or compiled."""
+    if compiled:
+        options["compile"] = True
+    return CAGCollate(objects, contexts, size, ranges=SIGNS.ranges, **options)
+
+
+def rows(objects: ObjectBank, contexts: ContextBank, batch: int = BATCH) -> Iterator[Tensor]:
     """Rows of whole batches without end."""
-    pairs = PairSampler(objects.labels, len(contexts), BATCH, drop_last=True)
+    pairs = PairSampler(objects.labels, len(contexts), batch, drop_last=True)
     while True:
         yield from pairs
+
+
+def endless(objects: ObjectBank, contexts: ContextBank, collate: Collate, batch: int = BATCH) -> DataLoader[Any]:
+    """A loader without workers; the sampler draws its rows while it runs."""
+    return DataLoader(PairRows(2**40), batch_sampler=rows(objects, contexts, batch), collate_fn=collate)
+
+
+def from_workers(
+    objects: ObjectBank, contexts: ContextBank, collate: Collate, *, workers: int, count: int, batch: int = BATCH
+) -> DataLoader[Any]:
+    """A loader of ``count`` batches. Workers that have work left when they are stopped may abort: take them all."""
+    return DataLoader(
+        PairRows(count * batch), batch_sampler=list(islice(rows(objects, contexts, batch), count)),
+        collate_fn=collate, num_workers=workers, pin_memory=workers > 0 and CUDA,
+        multiprocessing_context="spawn" if workers else None,
+    )  # fmt: skip
+
+
+def time_rounds(
+    benchmark: BenchmarkFixture, device: torch.device, work: Callable[[], object], images: int, *,
+    batch: int, rounds: int | None = None, **notes: Any,
+) -> None:  # fmt: skip
+    """Time rounds of ``work``, which makes ``images`` images: as many as given, or 3 to 40 in about ``SECONDS``.
+
+    What runs before the clock decides how often ``work`` is repeated within a round (so that a round lasts 20 ms or
+    more, and the host may run ahead of a GPU as it does in training) and how many rounds there are.
+    """
+    repeats = 1
+    if benchmark.enabled and rounds is None:
+        once = elapsed(work, device)
+        once = elapsed(work, device) if once < 1 else once
+        repeats = max(1, math.ceil(0.02 / max(once, 1e-6)))
+        rounds = min(max(3, int(SECONDS / (repeats * once))), 40)
+
+    def timed() -> None:
+        for _ in range(repeats):
+            work()
+        wait(device)
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    benchmark.pedantic(timed, rounds=rounds or 1)
+    if device.type == "cuda":
+        notes["peak_mib"] = torch.cuda.max_memory_allocated(device) >> 20
+    benchmark.extra_info.update(device=device.type, images=repeats * images, batch=batch, **notes)
+
+
+def elapsed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, the device's part included."""
+    wait(device)
+    start = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """Lower quartile, median, upper quartile."""
+    return statistics.quantiles(values, n=4) if len(values) > 1 else 3 * values

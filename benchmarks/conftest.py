@@ -2,21 +2,34 @@
 
 import os
 import platform
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import cv2
-import kornia
-import numpy as np
 import pytest
 import torch
-from common import cores
+from common import cores, make_banks, make_collate
 
-import kornia_cag
-from kornia_cag import ContextBank, ObjectBank
+from kornia_cag import CAGCollate, ContextBank, ObjectBank
 from kornia_cag.train import hardware
 
-GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 classes, as many as GTSRB has
 LOAD = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # before the first benchmark
+PACKAGES = ("kornia_cag", "torch", "kornia", "numpy", "opencv-python-headless", "pillow", "torchvision",
+            "albumentations", "torchattacks", "foolbox")  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: takes long; left out unless --benchmark-enable is given")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is not timed is only shown to work, on the smallest settings."""
+    if config.getoption("benchmark_enable"):
+        return
+    long = [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="session")
@@ -25,13 +38,39 @@ def device() -> torch.device:
 
 
 @pytest.fixture(scope="session")
-def objects(device: torch.device) -> ObjectBank:
-    return ObjectBank.from_glyphs(GLYPHS, size=64, device=device).with_ink((220, 60, 40))
+def banks(device: torch.device) -> Callable[[int], tuple[ObjectBank, ContextBank]]:
+    """Objects and contexts for a canvas side, made once for all that read the same."""
+    made = cache(lambda large: make_banks(128 if large else 64, device))
+    return lambda side: made(side > 64)
 
 
 @pytest.fixture(scope="session")
-def contexts(device: torch.device) -> ContextBank:
-    return ContextBank.procedural("mix", count=512, size=64, device=device)
+def collates(banks) -> Callable[..., CAGCollate]:
+    """Collates on these banks, kept: what is compiled once need not be compiled by the next benchmark."""
+    return cache(lambda side, compiled, **options: make_collate(*banks(side), side, compiled=compiled, **options))
+
+
+@pytest.fixture(scope="session")
+def objects(banks) -> ObjectBank:
+    return banks(64)[0]
+
+
+@pytest.fixture(scope="session")
+def contexts(banks) -> ContextBank:
+    return banks(64)[1]
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int | None], int]]:
+    """Sets how many threads torch uses in this process (None: as many as before), and says how many they are."""
+    before = torch.get_num_threads()
+
+    def use(count: int | None) -> int:
+        torch.set_num_threads(count or before)
+        return count or before
+
+    yield use
+    torch.set_num_threads(before)
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
@@ -40,9 +79,16 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
         "hardware": hardware(torch.device("cpu")) + (f"; {torch.cuda.get_device_name()}" if cuda else ""),
         "cores": cores(),
         "load": LOAD,
-        "versions": {
-            "kornia_cag": kornia_cag.__version__, "torch": torch.__version__, "cuda": torch.version.cuda,
-            "kornia": kornia.__version__, "numpy": np.__version__, "opencv": cv2.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": {"python": platform.python_version(), "cuda": torch.version.cuda, **versions()},
     })  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,35 +1,91 @@
-"""Print a short table of a file that pytest-benchmark wrote: ``python benchmarks/table.py out.json``."""
+"""Print files that pytest-benchmark wrote as a short text: ``python benchmarks/table.py out.json [more.json ...]``.
 
+``--markdown`` prints tables for a README instead. Every result of a file is printed, fastest first within its group.
+"""
+
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-
-def lines(report: dict[str, Any]) -> list[str]:
-    """One line per benchmark, under two on the machine."""
-    machine = report["machine_info"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    found = [f"{machine['hardware']}; {machine['cores']} cores, load before {machine['load']}", versions]
-    group = None
-    for entry in sorted(report["benchmarks"], key=lambda entry: (entry["group"], entry["stats"]["median"])):
-        if entry["group"] != group:
-            group = entry["group"]
-            found += ["", f"{group:32}{'ms per batch':>14}{'IQR':>9}{'images/s':>11}   multiple of bare (quartiles)"]
-        found.append(line(entry["name"], entry["stats"], entry["extra_info"]))
-    return found
+Json = dict[str, Any]
+HEAD = ("", "ms per batch", "IQR", "images/s", "")
 
 
-def line(name: str, stats: dict[str, float], info: dict[str, Any]) -> str:
-    """Median and interquartile range of one benchmark, and its notes."""
-    per_batch = 1e3 * info["batch"] / info["images"]
-    text = f"  {name.removeprefix('test_'):30}{per_batch * stats['median']:14.2f}{per_batch * stats['iqr']:9.2f}"
-    text += f"{info['images'] / stats['median']:11,.0f}   "
+def sections(report: Json) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Groups of a report with their rows: name, milliseconds per batch, interquartile range, images/s, notes."""
+    found: dict[str, list[Json]] = {}
+    for entry in sorted(report["benchmarks"], key=lambda entry: entry["group"]):
+        found.setdefault(entry["group"], []).append(entry)
+    return [(group, [row(entry) for entry in sorted(entries, key=seconds)]) for group, entries in found.items()]
+
+
+def seconds(entry: Json) -> float:
+    """Per image."""
+    return entry["stats"]["median"] / entry["extra_info"]["images"]
+
+
+def row(entry: Json) -> tuple[str, ...]:
+    """One result as cells."""
+    info, stats = entry["extra_info"], entry["stats"]
+    median, iqr = (1e3 * info["batch"] / info["images"] * stats[name] for name in ("median", "iqr"))
+    speed = f"{1 / seconds(entry):,.0f}"
+    return entry["name"].removeprefix("test_"), f"{median:.2f}", f"{iqr:.2f}", speed, notes(info)
+
+
+def notes(info: Json) -> str:
+    """What a group measures beside time."""
+    said = []
     if "multiple" in info:
         low, high = info["multiple_quartiles"]
-        text += f"{info['multiple']:.2f} ({low:.2f} to {high:.2f})"
-    return text + (f"peak {info['peak_mib']} MiB" if info.get("peak_mib") else "")
+        said.append(f"{info['multiple']:.2f} × bare ({low:.2f} to {high:.2f})")
+    if "fraction" in info:
+        said.append(f"{100 * info['fraction']:.1f} % of the floor ({info['copy_gb_s']:.0f} GB/s)")
+    if "first_batch_s" in info:
+        said.append(f"first batch {info['first_batch_s']:.1f} s, then another size {info['other_size_s']:.2f} s")
+    if "banks_mib" in info:
+        said.append(f"banks {info['banks_mib']:,} MiB, batch {info['batch_mib']} MiB")
+    elif info.get("peak_mib"):
+        said.append(f"peak {info['peak_mib']:,} MiB")
+    return ", ".join(said)
+
+
+def machine(report: Json) -> list[str]:
+    """Two lines on hardware and versions."""
+    about = report["machine_info"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
+    return [f"{about['hardware']}; {about['cores']} cores, load before {about['load']}", versions]
+
+
+def as_text(report: Json) -> list[str]:
+    """Lines of fixed width."""
+    lines = machine(report)
+    for group, rows in sections(report):
+        lines += ["", f"{group:48}{HEAD[1]:>14}{HEAD[2]:>9}{HEAD[3]:>13}"]
+        lines += [
+            f"  {name:46}{time:>14}{iqr:>9}{speed:>13}   {said}".rstrip() for name, time, iqr, speed, said in rows
+        ]
+    return lines
+
+
+def as_markdown(report: Json) -> list[str]:
+    """One table per group."""
+    lines = ["  \n".join(machine(report))]
+    for group, rows in sections(report):
+        lines += ["", f"| {group} | ms per batch | IQR | images/s | |", "|---|--:|--:|--:|---|"]
+        lines += [f"| `{name}` | {' | '.join(rest)} |" for name, *rest in rows]
+    return lines
+
+
+def load(paths: list[Path]) -> list[Json]:
+    """Reports of files."""
+    return [json.loads(path.read_text()) for path in paths]
 
 
 if __name__ == "__main__":
-    print("\n".join(lines(json.loads(Path(sys.argv[1]).read_text()))))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--markdown", action="store_true")
+    options = parser.parse_args()
+    for report in load(options.files):
+        print("\n".join((as_markdown if options.markdown else as_text)(report)), end="\n\n")

@@ -8,7 +8,7 @@ and budgets are in units of [0, 1].
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -87,12 +87,16 @@ def pgd(
     if len(images) == 0:
         return images.detach().clone()
     begin = _compiled_begin() if compile else _begin
+    scale = -_LOSS_SCALE if targeted else _LOSS_SCALE
+    gradient_at = partial(_input_gradient, loss, dtype=images.dtype, scale=scale)
     with torch.no_grad():
         clean = images.clone() if images.is_inference() else images.detach()
+        # taken before the box where it can be, so that the box lies in memory which the model has just warmed up
+        ahead = None if random_start else gradient_at(_widen(clean))
         point, low, high, eps = begin(clean, eps, keys if random_start else None)
         step = rate * eps
         for t in range(steps):
-            gradient = _input_gradient(loss, point, images.dtype, -_LOSS_SCALE if targeted else _LOSS_SCALE)
+            gradient = gradient_at(point) if t or ahead is None else ahead
             point = _update(point, gradient, step, low, high, t / steps if schedule == "paper" else None)
         attacked = torch.where(eps > 0, point.to(images.dtype), clean)
         return attacked.contiguous(memory_format=_memory_format(images))
@@ -126,7 +130,7 @@ def _begin(
     clean: Float[Tensor, "b c h w"], eps: Float[Tensor, "#b #c #h #w"], keys: Int[Tensor, " b"] | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The first point, at random where ``keys`` are given; the lower and upper bound of the box; the budget map."""
-    start = clean.to(torch.promote_types(clean.dtype, torch.float32))
+    start = _widen(clean)
     eps = eps.to(start.dtype)
     layout = _memory_format(clean)
     if layout == torch.channels_last and eps.shape[2:] != (1, 1):
@@ -137,6 +141,10 @@ def _begin(
         return start, low, high, eps
     noise = uniforms(keys, "attack.start", clean[0].numel()).reshape(clean.shape).contiguous(memory_format=layout)
     return (start + noise.mul_(2).sub_(1).mul_(eps)).clamp_(low, high), low, high, eps
+
+
+def _widen(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
 def _bound(start: Float[Tensor, "b c h w"], change: Float[Tensor, "#b #c #h #w"]) -> Float[Tensor, "b c h w"]:

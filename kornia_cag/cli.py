@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(group.add_parser("evaluate", help="measure a trained model on real pictures"))
     _add_preview(group.add_parser("preview", help="write a sheet of composites as the training would see them"))
     _add_inspect(group.add_parser("inspect", help="report the banks and the balance of their pairing"))
+    _add_bench(group.add_parser("bench", help="time composition, CPU loaders and a training step on this machine"))
     return parser
 
 
@@ -107,6 +108,16 @@ def _add_inspect(inspect: argparse.ArgumentParser) -> None:
     inspect.add_argument("--batch-size", type=int, help="default: the recipe's")
     inspect.add_argument("--json", action="store_true", help="print JSON, and nothing else")
     inspect.set_defaults(run=commands.inspect, hint="Try --device cpu.")
+
+
+def _add_bench(bench: argparse.ArgumentParser) -> None:
+    _add_recipe(bench, nargs="?")
+    _add_scene_options(bench)
+    bench.add_argument("--batch-size", type=int, help="default: the recipe's")
+    bench.add_argument("--no-compile", action="store_true", help="eager mode alone: compiling takes a minute or two")
+    bench.add_argument("--seconds", type=float, default=2.0, help="spent on each line (default: 2)")
+    bench.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    bench.set_defaults(run=commands.bench, hint="Try a smaller --batch-size.")
 
 
 def _add_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -246,9 +246,8 @@ class CAGCollate:
             self.chain.keep(images, scene.labels)
         if self.returns == "pair":
             return Pair(images, scene.labels)
-        assert scene.masks is not None
-        assert scene.boxes is not None
-        return Batch(images, scene.labels, scene.masks, scene.boxes, scene.objects, scene.contexts, composed.rows[:, 2],
+        masks, boxes = cast(Tensor, scene.masks), cast(Tensor, scene.boxes)  # compose made them
+        return Batch(images, scene.labels, masks, boxes, scene.objects, scene.contexts, composed.rows[:, 2],
                      composed.clean, composed.chained, composed.rows)  # fmt: skip
 
     def _pairs(self, rows: Any) -> tuple[Composer, Int[Tensor, "b 5"]]:
@@ -279,8 +278,8 @@ class CAGCollate:
         clean, scene = composed.clean, composed.scene
         if self.attack is None or self.model is None:
             return clean
-        assert scene.masks is not None
-        images = self.attack(self.model, clean, scene.labels, mask=scene.masks, keys=composed.keys)
+        mask = cast(Tensor, scene.masks)  # compose made it
+        images = self.attack(self.model, clean, scene.labels, mask=mask, keys=composed.keys)
         check_tensor("attack", images, tuple(clean.shape), clean.dtype, clean.device,
                      fix="An attack must keep shape, dtype and device.")  # fmt: skip
         return images.detach()

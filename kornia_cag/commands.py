@@ -12,10 +12,11 @@ from torch import nn
 
 from kornia_cag.attack import FGSM
 from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.bench import table, timings
 from kornia_cag.chain import ContextChain
-from kornia_cag.checks import check_int, fail
+from kornia_cag.checks import check_int, check_number, fail
 from kornia_cag.collate import Batch, CAGCollate
-from kornia_cag.config import plain, to_json, versions, write_json
+from kornia_cag.config import hardware, plain, to_json, versions, write_json
 from kornia_cag.measure import Accuracy, evaluate
 from kornia_cag.network import MODEL, build_network, load_network, save_network
 from kornia_cag.options import chosen_device, chosen_recipe, load_banks
@@ -27,6 +28,7 @@ from kornia_cag.show import magnified, save_sheet
 from kornia_cag.train import Training
 
 CHECKPOINT = "checkpoint.pt"
+GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 objects for timing, as many as GTSRB has classes
 PREVIEW_EPS = 8 / 255  # of an attack that neither recipe nor options describe
 
 
@@ -203,3 +205,18 @@ def _balance(pairs: PairSampler, labels: torch.Tensor) -> dict[str, tuple[int, i
         "samples_per_class_and_batch": batches,
     }
     return {name: (int(count.min()), int(count.max())) for name, count in counts.items()}
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Time what matters on this machine, and answer whether composing on the device pays."""
+    recipe = chosen_recipe(options)
+    seconds = check_number("--seconds", options.seconds, 0.01, 600)
+    if options.objects is None and not recipe.classes:  # speed does not depend on what is seen
+        recipe = replace(recipe, classes=GLYPHS)
+    objects, contexts = load_banks(options, recipe)
+    where = hardware(objects.device)
+    if not options.json:
+        print(f"{where}; {recipe.name}", flush=True)
+    report = timings(recipe, objects, contexts, compiled=not options.no_compile, seconds=seconds)
+    report |= {"recipe": recipe.name, "hardware": where, "versions": versions()}
+    print(to_json(report) if options.json else "\n".join(table(report)))

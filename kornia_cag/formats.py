@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from kornia_cag.fusion import kept
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
 
 
@@ -17,4 +19,5 @@ def to_format(
 ) -> Shaped[Tensor, "b c h w"]:
     """Images in [0, 1] in one of :data:`DTYPES`, rounded; ``channels_last`` is torch's memory format."""
     found = (images * 255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
-    return found.contiguous(memory_format=torch.channels_last) if channels_last else found
+    # kept: a compiler would otherwise make the images pixel by pixel, all their channels together, which is slow
+    return kept(found).contiguous(memory_format=torch.channels_last) if channels_last else found

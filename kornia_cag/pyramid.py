@@ -26,9 +26,9 @@ SMALLEST_LEVEL = 4  # texels a side
 class Pyramid:
     """``n`` square pictures of ``size`` texels a side with all their levels, on one device."""
 
-    atlas: UInt8[Tensor, "n ah aw 4"]  # a picture of three channels has 255 in the fourth
+    atlas: UInt8[Tensor, "n ah aw 4"]  # of fewer channels, the others hold 255
     size: int
-    channels: int  # 3 or 4
+    channels: int
 
     @property
     def words(self) -> Int32[Tensor, "n ah aw"]:
@@ -83,15 +83,15 @@ def build_pyramid(pictures: Float[Tensor, "n c s s"] | UInt8[Tensor, "n c s s"],
     """Build every level by 2×2 box means, rounded to uint8.
 
     Args:
-        pictures: square pictures of 3 or 4 channels, a power of two a side; uint8, or float in [0, 1]. RGBA must be
+        pictures: square pictures of at most 4 channels, a power of two a side; uint8, or float in [0, 1]. RGBA must be
             premultiplied.
         replicate: fill gutters with the border texels (contexts) instead of zero (objects).
     """
     check_tensor("pictures", pictures, ("n", "c", "s", "s"), (torch.uint8, torch.float32))
     size = check_texels("pictures' side", pictures.shape[-1])
     n, c = pictures.shape[:2]
-    if c not in (3, 4):
-        fail("pictures", "3 or 4 channels", describe(pictures))
+    if c > 4:
+        fail("pictures", "at most 4 channels", describe(pictures))
     device = pictures.device
     levels = level_count(size)
     height = max(size + 2, _top(size, levels - 1) + SMALLEST_LEVEL + 1)

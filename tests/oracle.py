@@ -18,7 +18,7 @@ from torch import Tensor
 from kornia_cag.compose import Composer
 from kornia_cag.photometric import CameraRange, ColorRange
 from kornia_cag.pose import Pose
-from kornia_cag.randomness import normals, uniform
+from kornia_cag.randomness import noise, uniform
 
 Array = NDArray[np.float64]
 EXTENT = 7 / 8  # share of a bank picture's side that the object fills
@@ -56,7 +56,7 @@ def scene(
     if ranges.camera.blur:
         image = blur(image, psf(ranges.camera, key, strength))
     height, width = composer.size
-    field = normals(key, "camera.noise_field", 3 * height * width).double().reshape(3, height, width)
+    field = noise(key, "camera.noise_field", (3, height, width))[0].double()
     sigma = strength * draw(key, "camera.noise", ranges.camera.noise)
     image = np.clip(image + sigma * field.permute(1, 2, 0).numpy(), 0, 1)
     sure.append(bool(np.abs(alpha - 0.5).min() > TIE))

@@ -1,6 +1,7 @@
 import contextlib
 import copy
 import pickle
+import warnings
 from typing import Any
 
 import jaxtyping
@@ -183,6 +184,13 @@ def test_zero_budget_keeps_every_bit(dtype, device):
     assert out.data_ptr() != images.data_ptr()
 
 
+def test_the_budget_is_used_to_the_last_bit_where_sums_are_exact():
+    images, weight = torch.arange(257).reshape(1, 1, 1, 257) / 256, torch.ones(1, 1, 1, 257)
+    for sign in (1, -1):
+        out = pgd(linear(sign * weight), images, torch.full((1, 1, 1, 1), 8 / 256), make_keys(1), steps=1)
+        assert torch.equal(out, (images + sign * 8 / 256).clamp(0, 1))
+
+
 def test_values_outside_the_range_are_not_moved_further_out():
     images = torch.tensor([-0.5, 1.5, -0.5, 1.5]).reshape(1, 1, 2, 2)
     weight = torch.tensor([-1.0, 1.0, 1.0, -1.0]).reshape(1, 1, 2, 2)
@@ -253,6 +261,17 @@ def test_a_bad_gradient_is_a_zero_step_and_spoils_no_other_pixel():
     out = pgd(linear(weight), images, eps, make_keys(2), steps=4, schedule="paper")
     assert out.isfinite().all()
     assert out[0, 0, 0, 0] == 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("schedule", ["sign", "paper"])
+def test_nan_gradients_are_zero_steps_wherever_they_lie(schedule, dtype, device):
+    weight = torch.full((2, 1, 1, 37), float("nan"), dtype=dtype, device=device)  # beyond a vector, and in its tail
+    images = torch.full_like(weight, 0.5)
+    eps = torch.full((2, 1, 1, 1), 0.1, device=device)
+    for bad in (weight, weight.neg()):  # either sign bit
+        out = pgd(linear(bad), images, eps, make_keys(2, device), steps=2, schedule=schedule)
+        assert torch.equal(out, images)
 
 
 def test_small_losses_survive_half_precision():
@@ -356,6 +375,30 @@ def test_custom_loss_is_climbed():
     with torch.no_grad():
         raised = margin(model(out), batch["labels"]) > margin(model(batch["images"].clone()), batch["labels"])
     assert raised.all()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("peer", ["torchattacks", "foolbox"])
+def test_equals_other_libraries(peer, steps, device):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they import names that scipy has deprecated
+        library = pytest.importorskip(peer, reason=f"{peer} is not installed")
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.Linear(128, 5)
+    model, batch = nn.Sequential(*layers).double().to(device).eval(), make_batch(device=device)
+    images = (256 * batch["images"].double()).round() / 256  # sums of whole 256ths are exact, so no sign is by chance
+    eps, alpha = 8 / 256, (8 if steps == 1 else 3) / 256
+    if peer == "foolbox":
+        attack = library.attacks.LinfPGD(abs_stepsize=alpha, steps=steps, random_start=False)
+        net = library.PyTorchModel(model, bounds=(0, 1), device=device)
+        theirs = attack.run(net, images, batch["labels"], epsilon=eps)
+    elif steps == 1:
+        theirs = library.FGSM(model, eps=eps)(images, batch["labels"])
+    else:
+        theirs = library.PGD(model, eps, alpha, steps, random_start=False)(images, batch["labels"])
+    ours = PGD(eps=eps, alpha=alpha, steps=steps, random_start=False)(model, **{**batch, "images": images})
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
+    assert (ours != images).any()
 
 
 def test_fgsm_is_pgd_with_one_step():
@@ -503,6 +546,41 @@ def test_a_compiled_model_gives_the_same_and_is_left_as_it_was():
         if cls is Net:
             assert unwrap(compiled) is compiled
             assert torch.allclose(out, PGD(eps=EPS, steps=2)(model, **batch), atol=1e-6)
+    torch.compiler.reset()
+
+
+@pytest.mark.compile
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_a_compiled_start_gives_the_same(device):
+    torch.compiler.reset()
+    images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0)).to(device)
+    eps, weight = EPS * torch.rand(2, 1, 6, 6, device=device), torch.randn(3, 6, 6, device=device)
+    torch._dynamo.utils.counters.clear()
+    for graphs, start in enumerate((False, True), 1):
+        arguments = linear(weight), images.to(memory_format=torch.channels_last), eps, make_keys(2, device)
+        options = {"steps": 1, "relative_alpha": 0.1, "random_start": start}
+        compiled = pgd(*arguments, **options, compile=True)
+        assert torch.allclose(compiled, pgd(*arguments, **options), rtol=0, atol=1e-7)
+        assert ((compiled - images).abs() <= eps).all()
+        assert compiled.is_contiguous(memory_format=torch.channels_last)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+    torch.compiler.reset()
+
+
+@pytest.mark.compile
+@pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_model_in_a_cuda_graph_gives_the_same():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.Linear(128, 5))
+    model, batch = model.double().cuda(), make_batch(device="cuda")
+    batch["images"] = (256 * batch["images"].double()).round() / 256
+    graph = torch.compile(model, mode="reduce-overhead")
+    attack = PGD(eps=8 / 256, alpha=3 / 256, steps=3, random_start=False)
+    expected = attack(model, **batch)
+    for _ in range(4):  # warm up, record, replay
+        assert torch.allclose(attack(graph, **batch), expected, rtol=0, atol=1e-9)
     torch.compiler.reset()
 
 

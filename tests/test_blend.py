@@ -3,10 +3,10 @@ import torch
 from conftest import make_contexts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stacked import average, blend, hard, over
 from torch import Tensor
 
 from kornia_cag.banks import ContextBank, ObjectBank
-from kornia_cag.blend import average, blend, hard, over
 from kornia_cag.checks import InputError
 from kornia_cag.compose import Composer, SceneRange
 from kornia_cag.photometric import CameraRange, ColorRange

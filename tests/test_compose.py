@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import make_contexts, make_objects
 from devicewait import RefuseWaiting
+from stacked import mask_boxes
 from torch import Tensor
 
 from kornia_cag.banks import ObjectBank
@@ -18,7 +19,6 @@ from kornia_cag.pose import Framing, PoseRange
 from kornia_cag.pyramid import build_pyramid
 from kornia_cag.randomness import sample_keys
 from kornia_cag.recipes import RECIPES
-from kornia_cag.warp import mask_boxes
 
 WILD_POSE = PoseRange(
     scale=(0.3, 1.2), aspect=(0.6, 1.6), angle=(-180, 180), shear=(-35, 35), translate=(-0.3, 0.3),

@@ -33,6 +33,8 @@ def test_rows_pass_as_they_are():
     for counts, name in (((1, 3), "object"), ((2, 2), "context")):
         with pytest.raises(InputError, match=f"rows: expected {name} ids"):
             check_rows(table, *counts)
+    with pytest.raises(InputError, match="rows: expected object ids from 0 to 1, got -1 to 0"):
+        check_rows(table - 1, 2, 3)
 
 
 @pytest.mark.parametrize(("canvas", "size"), [((2, 2), 8), ((32, 20), 64), ((20, 33), 128), ((5000, 1), 4096)])

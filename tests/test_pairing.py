@@ -1,8 +1,11 @@
+import functools
 import itertools
 import math
 import pickle
+import sys
 import tracemalloc
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from kornia_cag.checks import InputError
-from kornia_cag.graph import biregular, match, trade
+from kornia_cag.graph import _sorting, biregular, match, trade
+from kornia_cag.intake import check_rows
 from kornia_cag.pairing import COLUMNS, PairSampler
 
 OBJECT, CONTEXT, INDEX, EPOCH, SEED = range(5)
@@ -116,6 +120,19 @@ def test_matching_that_cannot_succeed_gives_up_and_trades_take_over(monkeypatch)
     monkeypatch.setattr("kornia_cag.graph.match", lambda *_: None)
     edges = biregular(np.full(16, 2), np.arange(16), np.random.default_rng(0))
     assert len(np.unique(edges)) == 32
+
+
+@given(st.lists(st.integers(0, 3 << 31), min_size=1, max_size=50), st.integers(0, 30))
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_sorting_keeps_ties_in_place(values, coarse):
+    keys = np.array(values) >> coarse
+    assert (_sorting(keys, int(keys.max()).bit_length()) == keys.argsort(kind="stable")).all()
+
+
+def test_a_seed_gives_the_same_graph_everywhere():
+    """Double edges are swapped away here, and whichever of two comes first must not depend on the processor."""
+    pairs = PairSampler(np.arange(500) % 43, 512, 8, seed=1).pairs().numpy()
+    assert zlib.crc32(pairs.astype("<i8").tobytes()) == 2915261282
 
 
 @pytest.mark.parametrize(
@@ -357,6 +374,27 @@ def test_plain_loader_passes_batches_whole(workers):
     loaded = [torch.cat(list(loader)) for _ in range(2)]
     fresh = PairSampler(range(5), 10, 8)
     assert all(torch.equal(epoch, epoch_rows(fresh)) for epoch in loaded)
+
+
+def calls_of_a_batch(size):
+    """Python calls from asking a loader for a batch to checked rows."""
+    sampler = PairSampler(range(10), 1000, size, samples_per_class=1000)
+    collate = functools.partial(check_rows, objects=10, contexts=1000)
+    batches = iter(DataLoader(sampler.dataset, batch_sampler=sampler, collate_fn=collate))
+    next(batches)
+    calls = []
+    sys.setprofile(lambda _, event, __: calls.append(event))
+    try:
+        rows = next(batches)
+    finally:
+        sys.setprofile(None)
+    assert rows.shape == (size, 5)
+    return len(calls)
+
+
+def test_no_python_per_sample():
+    few, many = calls_of_a_batch(4), calls_of_a_batch(4096)
+    assert 10 < many < few + 10
 
 
 def test_dataset_gives_back_what_it_is_asked_for():

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from kornia.enhance import adjust_contrast, adjust_saturation_with_gray_subtraction
 from kornia.filters import box_blur, gaussian_blur2d
 from PIL import Image
+from stacked import illumination, recolor
 from torch import Tensor
 
 from kornia_cag.checks import InputError
-from kornia_cag.photometric import LUMA, CameraRange, Color, ColorRange, illumination, photograph, recolor
+from kornia_cag.photometric import LUMA, CameraRange, Color, ColorRange, photograph
 from kornia_cag.randomness import sample_keys, uniform
 
 STILL = ColorRange(brightness=(1, 1), contrast=(1, 1), saturation=(1, 1), hue=(0, 0))

@@ -8,13 +8,14 @@ from conftest import make_objects
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import object_to_canvas, pose_row
+from stacked import canvas_points, displace, mask_boxes, project, warp
 from torch import Tensor
 
 from kornia_cag.banks import ObjectBank
 from kornia_cag.checks import InputError
 from kornia_cag.pose import Framing, PoseRange, homographies, to_canvas
 from kornia_cag.randomness import sample_keys
-from kornia_cag.warp import CELL, canvas_points, displace, draft, mask_boxes, project, warp
+from kornia_cag.warp import CELL, draft
 
 FIXED = PoseRange(
     scale=(1, 1), aspect=(1, 1), angle=(0, 0), shear=(0, 0), translate=(0, 0), perspective=(0, 0)

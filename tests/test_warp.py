@@ -7,12 +7,13 @@ import pytest
 import torch
 from conftest import make_objects
 from kornia.geometry import warp_perspective
+from stacked import canvas_points, displace, mask_boxes, project, warp
 from torch import Tensor
 
 from kornia_cag.pose import PoseRange, homographies
 from kornia_cag.pyramid import build_pyramid
 from kornia_cag.randomness import sample_keys
-from kornia_cag.warp import EXTENT, canvas_points, displace, fit_level, mask_boxes, project, warp
+from kornia_cag.warp import EXTENT, fit_level
 
 STILL = PoseRange(
     scale=(EXTENT, EXTENT), aspect=(1, 1), angle=(0, 0), shear=(0, 0), translate=(0, 0), perspective=(0, 0)

@@ -1,0 +1,44 @@
+"""torchattacks and foolbox, each called for an L-infinity attack from the images themselves, without a random start."""
+
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+from torch import Tensor, nn
+
+Peer = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def torchattacks(*, eps: float, alpha: float, steps: int) -> Peer:
+    """``FGSM`` for one step of the whole budget, else ``PGD``; torchattacks 3.5."""
+    library = load("torchattacks")
+
+    def attack(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        if (steps, alpha) == (1, eps):
+            return library.FGSM(model, eps=eps)(images, labels)
+        return library.PGD(model, eps=eps, alpha=alpha, steps=steps, random_start=False)(images, labels)
+
+    return attack
+
+
+def foolbox(*, eps: float, alpha: float, steps: int) -> Peer:
+    """``LinfPGD.run``, without the forward pass in which a call then counts its successes; foolbox 3.3."""
+    library = load("foolbox")
+    method = library.attacks.LinfPGD(abs_stepsize=alpha, steps=steps, random_start=False)
+
+    def attack(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        borrowed = library.PyTorchModel(model, bounds=(0, 1), device=images.device)
+        return method.run(borrowed, images, labels, epsilon=eps)
+
+    return attack
+
+
+def load(name: str) -> ModuleType:
+    """The library, or a skip that names it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they import names that scipy has deprecated
+        return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+PEERS = {"torchattacks": torchattacks, "foolbox": foolbox}

@@ -1,0 +1,117 @@
+"""How does the time of an image grow with batch size, resolution, objects and contexts, and what memory does it take?
+
+Measured: ``CAGCollate`` on rows made ahead, so composition alone, at side 64 and batch 128 (512 on a GPU) unless the
+question is about them; eager and compiled. Banks of many pictures are the 43 glyphs and the procedural contexts
+repeated: what a cache holds depends on addresses, not on what stands there. Rows name pictures at random, all over the
+bank. Beside the time stands the memory: of the banks, and how far one batch raises the peak above what was held before
+(the allocator's on a GPU, the process's resident set on a CPU).
+
+``growth by batch`` should fall or stay level, ``growth by objects`` and ``growth by contexts`` stay level; ``growth by
+side`` should be about the pixels.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+import torch
+from common import BATCH, CUDA, make_collate, time_rounds, wait
+from torch import Tensor
+
+from kornia_cag import ContextBank, ObjectBank
+from kornia_cag.pyramid import Pyramid
+
+full = pytest.mark.full
+USUAL = 512 if CUDA else BATCH
+SETTINGS = [("batch", count) for count in (16, 64, 256, 1024, 4096, *((16384,) if CUDA else ()))]
+SETTINGS += [("side", count) for count in (32, 64, 128, 224)]
+SETTINGS += [("objects", count) for count in (10, 100, 1_000, 10_000)]
+SETTINGS += [("contexts", count) for count in (100, 1_000, 10_000, 100_000)]
+SETTINGS = [pytest.param(*pair, marks=[] if pair[1] in (16, 32, 10, 100) else full) for pair in SETTINGS]
+PATHS = ["eager", pytest.param("compiled", marks=full)]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("by", "count"), SETTINGS, ids=lambda value: str(value))
+def test_growth(benchmark, banks, collates, objects, contexts, device, by, count, path):
+    benchmark.group = f"growth by {by}"
+    if by == "side":
+        objects, contexts = banks(count)
+    if by == "objects":
+        objects = with_objects(objects, count)
+    if by == "contexts":
+        contexts = with_contexts(contexts, count)
+    batch, side = count if by == "batch" else USUAL, count if by == "side" else 64
+    compiled = path == "compiled"
+    own = by in ("objects", "contexts")
+    collate = make_collate(objects, contexts, side, compiled=compiled) if own else collates(side, compiled)
+    rows = random_rows(len(objects), len(contexts), batch)
+    collate(next(rows))
+    banks = (objects.pyramid.atlas.numel() + contexts.pyramid.atlas.numel()) >> 20
+    extra = raised(lambda: collate(next(rows)), device)
+    time_rounds(benchmark, device, lambda: collate(next(rows)), batch, batch=batch, side=side, what=path, by=by,
+                count=count, banks_mib=banks, batch_mib=extra)  # fmt: skip
+    assert collate(next(rows))[0].shape == (batch, 3, side, side)
+
+
+def random_rows(objects: int, contexts: int, batch: int) -> Iterator[Tensor]:
+    """Eight batches of rows, over and over, with ids all over the banks."""
+    draw = torch.Generator().manual_seed(0)
+    made = []
+    for epoch in range(8):
+        ids = [torch.randint(count, (batch,), generator=draw) for count in (objects, contexts)]
+        index = torch.arange(batch)
+        made.append(torch.stack([*ids, index, torch.full_like(index, epoch), 0 * index], dim=1))
+    return cycle(made)
+
+
+def with_objects(bank: ObjectBank, count: int) -> ObjectBank:
+    """``count`` objects, a class each."""
+    labels = torch.arange(count, device=bank.device)
+    return ObjectBank(repeated(bank.pyramid, count), labels, tuple(map(str, range(count))))
+
+
+def with_contexts(bank: ContextBank, count: int) -> ContextBank:
+    """``count`` contexts."""
+    return ContextBank(repeated(bank.pyramid, count))
+
+
+def repeated(pyramid: Pyramid, count: int) -> Pyramid:
+    """The pictures of a pyramid over and over, each at a place of its own; skips what half the memory cannot hold."""
+    atlas = pyramid.atlas
+    if count * atlas[0].numel() > 0.5 * free_memory(atlas.device):
+        pytest.skip(f"{count} pictures do not fit into half the free memory")
+    return replace(pyramid, atlas=atlas[torch.arange(count, device=atlas.device) % len(atlas)])
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could be had on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def raised(work: Callable[[], object], device: torch.device) -> int | None:
+    """MiB by which ``work`` raises the peak of memory over what was held before; None where that cannot be known."""
+    if device.type == "cuda":
+        wait(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return (torch.cuda.max_memory_allocated(device) - before) >> 20
+    forget = Path("/proc/self/clear_refs")
+    if not forget.exists():
+        return None
+    forget.write_text("5")  # resets the peak, see proc(5)
+    before = status("VmRSS")
+    work()
+    return (status("VmHWM") - before) >> 10
+
+
+def status(field: str) -> int:
+    """KiB of this process, from Linux."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[field].split()[0])

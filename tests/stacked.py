@@ -1,0 +1,59 @@
+"""The library's kernels on planes, for tests that hold pictures ``(b, c, h, w)`` and points ``(…, 2)``."""
+
+import torch
+from torch import Tensor
+
+from kornia_cag import blend as blending
+from kornia_cag import photometric, pyramid
+from kornia_cag import warp as warping
+from kornia_cag.photometric import Color
+from kornia_cag.pyramid import Pyramid
+
+
+def over(fg: Tensor, bg: Tensor) -> Tensor:
+    return blending.over(fg[..., :3, :, :], fg[..., 3:, :, :], bg)
+
+
+def hard(fg: Tensor, bg: Tensor) -> Tensor:
+    return blending.hard(fg[..., :3, :, :], fg[..., 3:, :, :], bg)
+
+
+def average(fg: Tensor, bg: Tensor, opacity: float) -> Tensor:
+    return blending.average(fg[..., :3, :, :], bg, opacity)
+
+
+def blend(fg: Tensor, bg: Tensor, mode: blending.BlendMode, opacity: float) -> Tensor:
+    return blending.blend(fg[..., :3, :, :], fg[..., 3:, :, :], bg, mode, opacity)
+
+
+def recolor(picture: Tensor, color: Color, alpha: Tensor | None = None) -> Tensor:
+    planes = photometric.recolor(picture.unbind(1), color, None if alpha is None else alpha[:, 0])
+    return torch.stack(planes, dim=1)
+
+
+def illumination(slope: Tensor, size: tuple[int, int]) -> Tensor:
+    return photometric.illumination(slope, size)[:, None]
+
+
+def sample_pyramid(bank: Pyramid, ids: Tensor, points: Tensor, level: Tensor) -> Tensor:
+    return torch.stack(pyramid.sample_pyramid(bank, ids, points[..., 0], points[..., 1], level), dim=1)
+
+
+def canvas_points(size: tuple[int, int], device: torch.device) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(*warping.canvas_points(size, device)), dim=-1)
+
+
+def project(homography: Tensor, points: Tensor) -> Tensor:
+    return torch.stack(warping.project(homography, points[..., 0], points[..., 1]), dim=-1)
+
+
+def displace(points: Tensor, waves: Tensor) -> Tensor:
+    return torch.stack(warping.displace(points[..., 0], points[..., 1], waves), dim=-1)
+
+
+def warp(*arguments: object) -> Tensor:
+    return torch.stack(warping.warp(*arguments), dim=1)  # type: ignore[arg-type]
+
+
+def mask_boxes(alpha: Tensor, threshold: float = warping.VISIBLE) -> Tensor:
+    return warping.mask_boxes(alpha[:, 0], threshold)
