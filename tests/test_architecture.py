@@ -83,9 +83,9 @@ def test_what_needs_no_picture_imports_none(low):
     assert not seen & {"banks", "compose", "collate", "files", "picture", "pyramid", "warp"}
 
 
-def test_only_collate_train_and_pairing_know_the_data_loader():
+def test_few_files_know_the_data_loader():
     users = {name for name, path in MODULES.items() if re.search(r"utils\.data|torchdata", path.read_text())}
-    assert users == {"collate", "pairing", "train"}
+    assert users == {"bench", "collate", "pairing", "prefetch", "train"}
 
 
 def test_all_public_names_exist_are_sorted_and_documented():

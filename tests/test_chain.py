@@ -5,6 +5,7 @@ import torch
 from devicewait import RefuseWaiting
 
 from kornia_cag import PGD, CAGCollate, ContextChain, InputError, PairSampler
+from kornia_cag.compose import Earlier
 from kornia_cag.randomness import sample_keys
 
 SIZE = (6, 5)
@@ -24,8 +25,14 @@ def classes(count, of, device="cpu"):
     return torch.full((count,), of, device=device)
 
 
+def offered(chain, labels, keys, size):
+    """What the chain puts behind objects of these classes, as the collate asks for it."""
+    images, last = chain.slots(len(labels), size, labels.device)
+    return Earlier(images, chain.choose(last, labels, keys))
+
+
 def test_an_empty_chain_offers_nothing(device):
-    earlier = ContextChain(0.0).earlier(classes(4, 0, device), keys(4, device=device), SIZE)
+    earlier = offered(ContextChain(0.0), classes(4, 0, device), keys(4, device=device), SIZE)
     assert earlier.images.shape == (4, 3, *SIZE)
     assert not earlier.use.any()
 
@@ -34,7 +41,7 @@ def test_slots_offer_what_they_held_last(device):
     chain = ContextChain(0.0)
     for value in (0.2, 0.6):
         chain.keep(composites(4, value, device), classes(4, 0, device))
-    earlier = chain.earlier(classes(4, 1, device), keys(4, device=device), SIZE)
+    earlier = offered(chain, classes(4, 1, device), keys(4, device=device), SIZE)
     assert earlier.use.all()
     assert torch.equal(earlier.images, composites(4, 0.6, device))
 
@@ -44,7 +51,7 @@ def test_kept_composites_are_copies():
     chain.keep(images, classes(3, 0))
     with torch.no_grad():
         images.zero_()
-    earlier = chain.earlier(classes(3, 1), keys(3), SIZE)
+    earlier = offered(chain, classes(3, 1), keys(3), SIZE)
     assert torch.equal(earlier.images, composites(3, 0.5))
     assert not earlier.images.requires_grad
 
@@ -54,14 +61,14 @@ def test_slots_reset_with_the_given_probability(reset):
     count = 20_000
     chain = ContextChain(reset)
     chain.keep(composites(count, 0.1), classes(count, 0))
-    fresh = (~chain.earlier(classes(count, 1), keys(count), SIZE).use).sum().item()
+    fresh = (~offered(chain, classes(count, 1), keys(count), SIZE).use).sum().item()
     assert abs(fresh - reset * count) <= 4 * math.sqrt(count * reset * (1 - reset))
 
 
 def test_resets_differ_from_epoch_to_epoch_and_repeat_with_the_key():
     chain = ContextChain(0.5)
     chain.keep(composites(64, 0.1), classes(64, 0))
-    one, same, other = (chain.earlier(classes(64, 1), keys(64, epoch), SIZE).use for epoch in (0, 0, 1))
+    one, same, other = (offered(chain, classes(64, 1), keys(64, epoch), SIZE).use for epoch in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -70,7 +77,7 @@ def test_the_label_in_the_context_always_differs():
     chain, labels = ContextChain(0.0), torch.arange(60) % 3
     chain.keep(composites(60, 0.1), labels)
     new = torch.arange(60) // 3 % 3
-    assert torch.equal(chain.earlier(new, keys(60), SIZE).use, new != labels)
+    assert torch.equal(offered(chain, new, keys(60), SIZE).use, new != labels)
 
 
 def test_share_of_fresh_contexts_with_balanced_classes():
@@ -79,7 +86,7 @@ def test_share_of_fresh_contexts_with_balanced_classes():
     for epoch in range(20):
         labels = torch.randint(4, (count,), generator=generator)
         if epoch:
-            fresh += (~chain.earlier(labels, keys(count, epoch), SIZE).use).sum().item()
+            fresh += (~offered(chain, labels, keys(count, epoch), SIZE).use).sum().item()
         chain.keep(composites(count, 0.1), labels)
     share, n = 0.2 + 0.8 / 4, 19 * count
     assert abs(fresh / n - share) < 4 * math.sqrt(share * (1 - share) / n)
@@ -89,22 +96,22 @@ def test_a_smaller_batch_leaves_the_slots_beyond_it():
     chain = ContextChain(0.0)
     chain.keep(composites(5, 0.1), classes(5, 0))
     chain.keep(composites(2, 0.8), classes(2, 1))
-    earlier = chain.earlier(classes(5, 2), keys(5), SIZE)
+    earlier = offered(chain, classes(5, 2), keys(5), SIZE)
     assert earlier.use.all()
     assert torch.equal(earlier.images, torch.cat([composites(2, 0.8), composites(5, 0.1)[2:]]))
-    assert chain.earlier(torch.tensor([1, 0, 0, 1, 0]), keys(5), SIZE).use.tolist() == [False, True, False, True, False]
-    few = chain.earlier(classes(2, 2), keys(2), SIZE)
+    assert offered(chain, torch.tensor([1, 0, 0, 1, 0]), keys(5), SIZE).use.tolist() == [False, True, False, True, False]
+    few = offered(chain, classes(2, 2), keys(2), SIZE)
     assert torch.equal(few.images, composites(2, 0.8))
 
 
 def test_a_larger_batch_finds_the_new_slots_empty():
     chain = ContextChain(0.0)
     chain.keep(composites(2, 0.1), classes(2, 0))
-    earlier = chain.earlier(classes(4, 1), keys(4), SIZE)
+    earlier = offered(chain, classes(4, 1), keys(4), SIZE)
     assert earlier.use.tolist() == [True, True, False, False]
     assert torch.equal(earlier.images[:2], composites(2, 0.1))
     chain.keep(composites(4, 0.6), classes(4, 1))
-    assert chain.earlier(classes(4, 0), keys(4), SIZE).use.all()
+    assert offered(chain, classes(4, 0), keys(4), SIZE).use.all()
 
 
 def test_clear_forgets():
@@ -113,7 +120,7 @@ def test_clear_forgets():
     assert repr(chain) == "ContextChain(reset=0, slots=2)"
     chain.clear()
     assert repr(chain) == "ContextChain(reset=0, slots=0)"
-    assert not chain.earlier(classes(2, 1), keys(2), SIZE).use.any()
+    assert not offered(chain, classes(2, 1), keys(2), SIZE).use.any()
 
 
 def test_state_round_trip_through_a_file(tmp_path, device):
@@ -125,11 +132,11 @@ def test_state_round_trip_through_a_file(tmp_path, device):
     again = ContextChain(0.3)
     again.load_state_dict(torch.load(tmp_path / "full.pt", weights_only=True))
     new = classes(9, 4, device)
-    earlier = again.earlier(new, keys(9, device=device), SIZE)
+    earlier = offered(again, new, keys(9, device=device), SIZE)
     assert torch.equal(earlier.images, composites(9, 0.3, device))
     assert not earlier.use[4]
     again.load_state_dict(torch.load(tmp_path / "empty.pt", weights_only=True))
-    assert not again.earlier(new, keys(9, device=device), SIZE).use.any()
+    assert not offered(again, new, keys(9, device=device), SIZE).use.any()
 
 
 def test_a_state_is_not_changed_by_later_batches():
@@ -151,8 +158,8 @@ def test_reset_is_a_probability(reset, untyped):
 def test_composites_of_another_size_are_refused():
     chain = ContextChain(0.0)
     chain.keep(composites(2, 0.1), classes(2, 0))
-    with pytest.raises(InputError, match=r"chain: expected composites of \(7, 5\).*got \(6, 5\).*chain\.clear\(\)"):
-        chain.earlier(classes(2, 1), keys(2), (7, 5))
+    with pytest.raises(InputError, match=r"chain: expected torch.float32 composites of \(7, 5\) pixels.*of \(6, 5\).*chain\.clear\(\)"):
+        offered(chain, classes(2, 1), keys(2), (7, 5))
 
 
 def test_another_state_is_refused():
@@ -164,7 +171,7 @@ def test_another_state_is_refused():
     ("images", "labels", "message"),
     [
         (composites(2, 0.1), None, r"state\['labels'\]: expected int64 \(2\) on cpu, got None"),
-        (None, classes(2, 0), r"state\['images'\]: expected float32 \(b, 3, h, w\), got None"),
+        (None, classes(2, 0), r"state\['images'\]: expected float32 or bfloat16 or float16 or uint8 \(b, 3, h, w\), got None"),
         (composites(2, 0.1), classes(3, 0), r"state\['labels'\]: expected int64 \(2\).*got int64 \(3,\)"),
         (composites(2, 0.1).double(), classes(2, 0), r"state\['images'\]: .* got float64"),
         (composites(2, 0.1)[:, :1], classes(2, 0), r"state\['images'\]: .* got float32 \(2, 1, 6, 5\)"),
@@ -183,7 +190,7 @@ def test_a_state_is_moved_where_it_is_wanted(device):
     one, other = ContextChain(0.0), ContextChain(0.0)
     one.keep(composites(3, 0.4), classes(3, 0))
     other.load_state_dict(one.state_dict(), device)
-    earlier = other.earlier(classes(3, 1, device), keys(3, device=device), SIZE)
+    earlier = offered(other, classes(3, 1, device), keys(3, device=device), SIZE)
     assert earlier.images.device.type == device.type
     assert torch.equal(earlier.images.cpu(), composites(3, 0.4))
 
@@ -193,7 +200,7 @@ def test_nothing_waits_for_the_device(device):
     images = composites(5, 0.2, device)
     with RefuseWaiting():
         for count in (5, 3, 5):
-            chain.earlier(labels[:count], k[:count], SIZE)
+            offered(chain, labels[:count], k[:count], SIZE)
             chain.keep(images[:count], labels[:count])
 
 
@@ -208,7 +215,7 @@ def test_the_attacked_composite_is_what_is_kept(objects, contexts, device):
     rows = next(iter(PairSampler(objects.labels, len(contexts), 10)))
     batch = collate(rows)
     assert (batch.images - batch.clean).abs().max() > 0.05
-    kept = chain.earlier((batch.labels + 1) % 5, keys(10, device=device), (16, 16))
+    kept = offered(chain, (batch.labels + 1) % 5, keys(10, device=device), (16, 16))
     assert torch.equal(kept.images, batch.images)
 
 

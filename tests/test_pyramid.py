@@ -45,7 +45,7 @@ def test_levels_are_box_means(device: torch.device, size: int, replicate: bool) 
 def test_levels_do_not_overlap() -> None:
     """Marked one at a time in the atlas, with gutters, the levels never touch."""
     for size in (8, 16, 64):
-        pyramid = build_pyramid(torch.zeros(1, 1, size, size, dtype=torch.uint8), replicate=False)
+        pyramid = build_pyramid(torch.zeros(1, 4, size, size, dtype=torch.uint8), replicate=False)
         for level in range(pyramid.levels):
             pyramid.level(level)[...] += 1
         atlas = pyramid.atlas[..., :1]
