@@ -30,7 +30,7 @@ def row(entry: Json) -> tuple[str, ...]:
     info, stats = entry["extra_info"], entry["stats"]
     median, iqr = (1e3 * info["batch"] / info["images"] * stats[name] for name in ("median", "iqr"))
     speed = f"{1 / seconds(entry):,.0f}"
-    return entry["name"].removeprefix("test_"), f"{median:.2f}", f"{iqr:.2f}", speed, notes(info)
+    return entry["name"].removeprefix("test_"), f"{median:.3f}", f"{iqr:.3f}", speed, notes(info)
 
 
 def notes(info: Json) -> str:

@@ -79,7 +79,9 @@ def uniform(keys: Int[Tensor, " b"], slot: str, low: float = 0.0, high: float = 
 
 def uniforms(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
     """``count`` independent float32 per key, uniform in ``[0, 1)``."""
-    return _unit(_counted(keys, slot, torch.arange(1, count + 1, device=keys.device, dtype=torch.int32)))
+    counter = torch.arange(1, count + 1, device=keys.device, dtype=torch.int32)
+    # kept: inductor's vector loops over a few columns of a few rows (torch 2.13) mistake one counter for another
+    return kept(_unit(_counted(keys, slot, counter)))
 
 
 def _counted(keys: Int[Tensor, " b"], slot: str, counter: Int[Tensor, "*n"]) -> Int[Tensor, " b *n"]:

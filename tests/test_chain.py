@@ -99,7 +99,8 @@ def test_a_smaller_batch_leaves_the_slots_beyond_it():
     earlier = offered(chain, classes(5, 2), keys(5), SIZE)
     assert earlier.use.all()
     assert torch.equal(earlier.images, torch.cat([composites(2, 0.8), composites(5, 0.1)[2:]]))
-    assert offered(chain, torch.tensor([1, 0, 0, 1, 0]), keys(5), SIZE).use.tolist() == [False, True, False, True, False]
+    labels = torch.tensor([1, 0, 0, 1, 0])
+    assert torch.equal(offered(chain, labels, keys(5), SIZE).use, labels == 0)
     few = offered(chain, classes(2, 2), keys(2), SIZE)
     assert torch.equal(few.images, composites(2, 0.8))
 
@@ -158,7 +159,8 @@ def test_reset_is_a_probability(reset, untyped):
 def test_composites_of_another_size_are_refused():
     chain = ContextChain(0.0)
     chain.keep(composites(2, 0.1), classes(2, 0))
-    with pytest.raises(InputError, match=r"chain: expected torch.float32 composites of \(7, 5\) pixels.*of \(6, 5\).*chain\.clear\(\)"):
+    message = r"chain: expected torch.float32 composites of \(7, 5\) pixels.*of \(6, 5\).*chain\.clear\(\)"
+    with pytest.raises(InputError, match=message):
         offered(chain, classes(2, 1), keys(2), (7, 5))
 
 
@@ -171,7 +173,7 @@ def test_another_state_is_refused():
     ("images", "labels", "message"),
     [
         (composites(2, 0.1), None, r"state\['labels'\]: expected int64 \(2\) on cpu, got None"),
-        (None, classes(2, 0), r"state\['images'\]: expected float32 or bfloat16 or float16 or uint8 \(b, 3, h, w\), got None"),
+        (None, classes(2, 0), r"state\['images'\]: expected float32 or .* or uint8 \(b, 3, h, w\), got None"),
         (composites(2, 0.1), classes(3, 0), r"state\['labels'\]: expected int64 \(2\).*got int64 \(3,\)"),
         (composites(2, 0.1).double(), classes(2, 0), r"state\['images'\]: .* got float64"),
         (composites(2, 0.1)[:, :1], classes(2, 0), r"state\['images'\]: .* got float32 \(2, 1, 6, 5\)"),
