@@ -714,6 +714,40 @@ def test_repr():
         assert part in repr(collate)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.uint8])
+def test_other_formats_hold_the_same_pictures(objects, contexts, device, dtype):
+    rows = next(iter(sampler(objects, contexts, 8)))
+    plain = CAGCollate(objects, contexts, (16, 20), returns="batch")(rows)
+    batch = CAGCollate(objects, contexts, (16, 20), returns="batch", dtype=dtype, channels_last=True)(rows)
+    assert (batch.images.dtype, batch.images.shape) == (dtype, plain.images.shape)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    found = batch.images.float() / (255 if dtype == torch.uint8 else 1)
+    assert (found - plain.images).abs().max() < 1 / 255
+    assert torch.equal(batch.masks, plain.masks)
+
+
+def test_a_chain_of_bytes(objects, contexts, device):
+    """What stands around the object is the earlier composite, bit for bit, also in uint8."""
+    collate = CAGCollate(objects, contexts, 16, chain=ContextChain(0.0), returns="batch", dtype=torch.uint8)
+    first, second = (collate(rows) for rows in list(sampler(objects, contexts, 10))[:2])
+    assert second.chained.any()
+    outside = (second.masks == 0).expand_as(second.images) & second.chained[:, None, None, None]
+    assert torch.equal(second.images[outside], first.images[outside])
+
+
+@pytest.mark.parametrize("stage", ["attack", "extra"])
+def test_bytes_are_no_images_for_an_attack_or_an_extra_stage(objects, contexts, device, stage):
+    options = {"model": small_model(device), "attack": FGSM(eps=0.1)} if stage == "attack" else {"extra": nn.Identity()}
+    with pytest.raises(InputError, match=r"dtype: expected a float dtype with an attack or an extra stage"):
+        CAGCollate(objects, contexts, 16, dtype=torch.uint8, **options)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_dtype_that_is_none_is_refused(objects, contexts):
+    with pytest.raises(InputError, match=r"dtype: expected .*, got torch\.float64"):
+        CAGCollate(objects, contexts, 16, dtype=torch.float64)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_surrounding_autocast_changes_no_sample(objects, contexts, device, dtype):
     ranges = SceneRange(camera=replace(SIGNS.ranges.camera, blur=1.0))
