@@ -550,7 +550,6 @@ def test_a_compiled_model_gives_the_same_and_is_left_as_it_was():
 
 
 @pytest.mark.compile
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_a_compiled_start_gives_the_same(device):
     torch.compiler.reset()
     images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0)).to(device)
@@ -569,7 +568,6 @@ def test_a_compiled_start_gives_the_same(device):
 
 @pytest.mark.compile
 @pytest.mark.cuda
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_model_in_a_cuda_graph_gives_the_same():
     torch.manual_seed(0)

@@ -22,11 +22,6 @@ from kornia_cag.recipes import SIGNS
 
 MOST = SceneRange(WARPED, Framing(), (0.2, 0.9), WILD_COLOR, camera=LENS)
 
-compiling = [
-    pytest.mark.compile,
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
-]
-
 
 def collate(ranges: SceneRange, size: tuple[int, int], compile: bool, chain: ContextChain | None = None) -> CAGCollate:
     objects = make_composer(ranges, size).objects
@@ -53,8 +48,8 @@ def own_counters() -> None:
     ("ranges", "size", "chained"),
     [
         pytest.param(replace(SIGNS.ranges, camera=replace(SIGNS.ranges.camera, jpeg=None)), (16, 16), False,
-                     marks=compiling, id="signs"),
-        pytest.param(MOST, (14, 18), True, marks=compiling, id="most"),
+                     marks=pytest.mark.compile, id="signs"),
+        pytest.param(MOST, (14, 18), True, marks=pytest.mark.compile, id="most"),
     ],
 )  # fmt: skip
 def test_compiled_equals_eager_equals_oracle_without_compiling_anew(

@@ -240,7 +240,6 @@ def test_device_does_not_matter(device: torch.device) -> None:
 
 
 @pytest.mark.compile
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_compiled_draws_are_the_same() -> None:
     """One full graph from seed, epoch and index to draws; logarithm and cosine of the normals may round differently."""
 
