@@ -75,6 +75,7 @@ def threads() -> Iterator[Callable[[int | None], int]]:
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     cuda = torch.cuda.is_available()
+    machine_info.pop("node", None)  # the machine's name is nobody's business
     machine_info.update({
         "hardware": hardware(torch.device("cpu")) + (f"; {torch.cuda.get_device_name()}" if cuda else ""),
         "cores": cores(),
