@@ -28,6 +28,7 @@ from kornia_cag.compose import Composer, Earlier, Scene, SceneRange
 from kornia_cag.formats import DTYPES
 from kornia_cag.fusion import kept
 from kornia_cag.intake import are_items, check_rows, photo_bank, photo_rows
+from kornia_cag.parts import Made, Slots, in_parts
 from kornia_cag.randomness import sample_keys
 
 
@@ -214,12 +215,16 @@ class CAGCollate:
         table = upload(table, self.device)
         slots = None if self.chain is None else self.chain.slots(len(table), self.size, self.device, self.dtype)
         masks = self.returns == "batch" or self.attack is not None
-        with torch.no_grad():
+
+        def make(rows: Tensor, slots: Slots) -> Made:
             if self._program is None:
-                scene, keys, chained = _scenes(composer, self.strength, self.chain, table, slots, masks)
-            else:
-                any_batch(table, composer.contexts.pyramid.atlas, *(slots or ()))
-                scene, keys, chained = self._program(composer, self.strength, self.chain, table, slots, masks)
+                return _scenes(composer, self.strength, self.chain, rows, slots, masks)
+            any_batch(rows, composer.contexts.pyramid.atlas, *(slots or ()))
+            made: Made = self._program(composer, self.strength, self.chain, rows, slots, masks)
+            return made
+
+        with torch.no_grad():
+            scene, keys, chained = in_parts(make, table, slots, self.size)
             clean = self._extra(scene.images)
         return Composed(clean, scene, keys, chained, table)
 

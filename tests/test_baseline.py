@@ -90,8 +90,8 @@ def test_every_scene_of_every_worker_has_noise_of_its_own(loader):
     images = torch.cat(images)[..., :3]  # beside the object
     assert images.mean() == pytest.approx(0.5, abs=0.02)
     for i in range(4):
-        assert images[i].std() == pytest.approx(0.1, rel=0.2)
-        assert all((images[i] - images[k]).std() == pytest.approx(0.1 * 2**0.5, rel=0.1) for k in range(i))
+        assert images[i].std() == pytest.approx(0.1, rel=0.25)
+        assert all((images[i] - images[k]).std() == pytest.approx(0.1 * 2**0.5, rel=0.25) for k in range(i))
 
 
 @pytest.mark.parametrize("loader", LOADERS)

@@ -29,8 +29,10 @@ from kornia_cag import (
     PoseRange,
     Ramp,
     SceneRange,
+    parts,
 )
 from kornia_cag.collate import Pair
+from kornia_cag.compose import Composer
 from kornia_cag.recipes import DIGITS, SIGNS
 
 DRAWN = ("labels", "masks", "boxes", "objects", "contexts", "clean", "images", "rows")
@@ -733,6 +735,28 @@ def test_a_chain_of_bytes(objects, contexts, device):
     assert second.chained.any()
     outside = (second.masks == 0).expand_as(second.images) & second.chained[:, None, None, None]
     assert torch.equal(second.images[outside], first.images[outside])
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": torch.uint8, "channels_last": True}, {"returns": "pair"}], ids=str)
+def test_a_batch_made_in_parts_is_the_same(monkeypatch, options):
+    """A chain, an odd batch, all fields and formats."""
+    objects, contexts = make_objects(), make_contexts()
+
+    def run():
+        collate = CAGCollate(objects, contexts, (16, 20), ranges=SIGNS.ranges, chain=ContextChain(0.3),
+                             **{"returns": "batch"} | options)  # fmt: skip
+        return [collate(rows) for rows in sampler(objects, contexts, 17)]
+
+    whole = run()
+    calls = []
+    make = Composer._compose
+    monkeypatch.setattr(parts, "PIXELS", 16 * 20 * 4)
+    monkeypatch.setattr(Composer, "_compose", lambda *given: calls.append(len(given[1])) or make(*given))
+    for one, other in zip(whole, run(), strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert torch.equal(a, b)
+            assert (a.dtype, a.stride()) == (b.dtype, b.stride())
+    assert calls[:5] == [4, 4, 3, 3, 3]
 
 
 @pytest.mark.parametrize("stage", ["attack", "extra"])
