@@ -6,7 +6,7 @@ from types import NoneType
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
@@ -44,7 +44,7 @@ class Attack(Protocol):
 class Pair(NamedTuple):
     """The plain output of :class:`CAGCollate`: what a training loop unpacks."""
 
-    images: Float[Tensor, "b 3 h w"]  # in [0, 1], after the attack
+    images: Shaped[Tensor, "b 3 h w"]  # in [0, 1], after the attack
     labels: Int[Tensor, " b"]
 
     def pin_memory(self) -> "Pair":
@@ -55,14 +55,14 @@ class Pair(NamedTuple):
 class Batch(NamedTuple):
     """The full output of :class:`CAGCollate`, for training on boxes or masks and for looking at what was made."""
 
-    images: Float[Tensor, "b 3 h w"]  # in [0, 1], after the attack
+    images: Shaped[Tensor, "b 3 h w"]  # in [0, 1], after the attack
     labels: Int[Tensor, " b"]
     masks: Float[Tensor, "b 1 h w"]  # warped alpha, in [0, 1]
     boxes: Float[Tensor, "b 4"]  # half-open xyxy, pixels
     objects: Int[Tensor, " b"]  # ids in the bank
     contexts: Int[Tensor, " b"]  # ids in the bank, or places among the photos; without effect where chained
     index: Int[Tensor, " b"]  # type: ignore[assignment]  # of the sample in its epoch; shadows tuple.index
-    clean: Float[Tensor, "b 3 h w"]  # before the attack
+    clean: Shaped[Tensor, "b 3 h w"]  # before the attack
     chained: Tensor  # (b,) bool: the context is an earlier composite
     rows: Int[Tensor, "b 5"]  # object, context, index, epoch, seed
 
@@ -75,7 +75,7 @@ class Batch(NamedTuple):
 class Composed:
     """A batch between :meth:`CAGCollate.compose` and :meth:`CAGCollate.harden`."""
 
-    clean: Float[Tensor, "b 3 h w"]
+    clean: Shaped[Tensor, "b 3 h w"]
     scene: Scene
     keys: Int[Tensor, " b"]
     chained: Tensor  # (b,) bool
@@ -271,7 +271,7 @@ class CAGCollate:
     def _composing(self, contexts: ContextBank) -> Composer:
         return Composer(self.objects, contexts, self.size, self.ranges, self.dtype, self.channels_last)
 
-    def _extra(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    def _extra(self, images: Shaped[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         if self.extra is None:
             return images
         changed: Tensor = self.extra(images)
@@ -279,7 +279,7 @@ class CAGCollate:
                      fix="An extra stage must keep shape, dtype and device.")  # fmt: skip
         return changed.clamp(0, 1)
 
-    def _attack(self, composed: Composed) -> Float[Tensor, "b 3 h w"]:
+    def _attack(self, composed: Composed) -> Shaped[Tensor, "b 3 h w"]:
         clean, scene = composed.clean, composed.scene
         if self.attack is None or self.model is None:
             return clean
