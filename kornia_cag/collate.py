@@ -271,7 +271,7 @@ class CAGCollate:
     def _composing(self, contexts: ContextBank) -> Composer:
         return Composer(self.objects, contexts, self.size, self.ranges, self.dtype, self.channels_last)
 
-    def _extra(self, images: Shaped[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    def _extra(self, images: Shaped[Tensor, "b 3 h w"]) -> Shaped[Tensor, "b 3 h w"]:
         if self.extra is None:
             return images
         changed: Tensor = self.extra(images)

@@ -136,7 +136,7 @@ def sample_pyramid(
 
 
 def _grid_sample(
-    pyramid: Pyramid, ids: Int[Tensor, " b"], x: Float[Tensor, "b #h #w"], y: Float[Tensor, "b #h #w"]
+    pyramid: Pyramid, ids: Int[Tensor, " b"], x: Float[Tensor, "#b #h #w"], y: Float[Tensor, "#b #h #w"]
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     height, width = pyramid.atlas.shape[1:3]
     grid = torch.stack(torch.broadcast_tensors(2 * x / width - 1, 2 * y / height - 1), dim=-1)
@@ -146,7 +146,7 @@ def _grid_sample(
 
 
 def _gather(
-    pyramid: Pyramid, ids: Int[Tensor, " b"], x: Float[Tensor, "b #h #w"], y: Float[Tensor, "b #h #w"]
+    pyramid: Pyramid, ids: Int[Tensor, " b"], x: Float[Tensor, "#b #h #w"], y: Float[Tensor, "#b #h #w"]
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     """Four loads of whole texels per point, which a compiler fuses with all around them; eager, they are slow."""
     words = pyramid.words
