@@ -1,7 +1,6 @@
 """What the benchmarks share beside fixtures: rows, collates, and how long a thing is timed."""
 
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler
+from kornia_cag.commands import GLYPHS
 from kornia_cag.pairing import PairRows
 from kornia_cag.recipes import SIGNS
 
 BATCH = 128
 CUDA = torch.cuda.is_available()
 SECONDS = 0.5 if CUDA else 2.0  # of rounds, about
-GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 classes, as many as GTSRB has
 
 Pairs = tuple[Tensor, Tensor]
 Collate = Callable[[Tensor], Any]
@@ -30,11 +29,6 @@ def wait(device: torch.device) -> None:
     """Let the device finish, so that a clock reads its time and not that of the launches."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_banks(side: int, device: torch.device | str = "cpu") -> tuple[ObjectBank, ContextBank]:

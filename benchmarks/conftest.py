@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from common import cores, make_banks, make_collate
+from common import make_banks, make_collate
 
 from kornia_cag import CAGCollate, ContextBank, ObjectBank
+from kornia_cag.bench import cores
 from kornia_cag.train import hardware
 
 LOAD = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # before the first benchmark

@@ -16,11 +16,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from common import BATCH, CUDA, SECONDS, cores, elapsed, endless, from_workers, time_rounds, wait
+from common import BATCH, CUDA, SECONDS, elapsed, endless, from_workers, time_rounds, wait
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from kornia_cag.baseline import OpenCVCollate, PillowCollate
+from kornia_cag.bench import cores
 from kornia_cag.recipes import SIGNS
 
 full = pytest.mark.full

@@ -23,12 +23,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from common import BATCH, CUDA, cores, endless, from_workers, time_rounds
+from common import BATCH, CUDA, endless, from_workers, time_rounds
 from resnet import resnet18
 from torch import Tensor, nn
 
 from kornia_cag import CAGCollate
 from kornia_cag.baseline import OpenCVCollate
+from kornia_cag.bench import cores
 from kornia_cag.models import autocast_dtype
 from kornia_cag.prefetch import Prefetcher
 from kornia_cag.recipes import SIGNS

@@ -60,7 +60,7 @@ def timings(
         compiling = round(time.perf_counter() - start, 1)
         lines.append(Line("composition, compiled", _median(lambda: quick(next(rows)), objects.device, seconds)))
     lines.append(Line("composition, eager", _median(lambda: eager(next(rows)), objects.device, seconds)))
-    workers = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    workers = min(16, cores())
     for name, loader in (("OpenCV", OpenCVCollate), ("Pillow", PillowCollate)):
         lines.append(_loader(f"{name} loader, {workers} workers", loader, recipe, objects, contexts, workers, seconds))
     lines += _training(recipe, eager, next(rows), seconds)
@@ -83,6 +83,11 @@ def table(report: dict[str, Any]) -> list[str]:
     if report["compile_seconds"] is not None:
         found += ["", f"Compiling took {report['compile_seconds']} s; a later process finds it in inductor's cache."]
     return [*found, "", _answer({line["name"]: line["ms"] for line in report["lines"] if "ms" in line})]
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _answer(ms: dict[str, float]) -> str:
