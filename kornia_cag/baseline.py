@@ -72,7 +72,6 @@ class OpenCVCollate:
         cv2.max(self.plane, 0, dst=self.plane)
         cv2.cvtColor(self.plane, cv2.COLOR_GRAY2RGB, dst=self.light)
         cv2.multiply(picture, self.light, dst=picture)
-        _clamp(picture)
         self._blur(picture, shot.blur)
         # OpenCV takes a scalar for the first channel only: a row of pixels is a row of numbers
         flat, sharp = out.reshape(len(out), -1), picture.reshape(len(out), -1)
@@ -224,10 +223,12 @@ def _box(width: float, taps: int) -> Array:
 
 
 def _motion(blur: Blur, x: Array, y: Array) -> Array:
-    """Taps of a straight path through the middle."""
-    cos, sin, half = math.cos(blur.first), math.sin(blur.first), blur.second
-    along = np.clip(x * cos + y * sin, -half, half)
-    kernel: Array = np.maximum(1 - np.hypot(x - along * cos, y - along * sin), 0)
+    """Taps of a straight path through the middle: along the longer axis, shared by the two nearest across."""
+    cos, sin, half = math.cos(blur.first), math.sin(blur.first), max(blur.second, 1e-3)
+    step, across, major, minor = (y, x, sin, cos) if abs(sin) > abs(cos) else (x, y, cos, sin)
+    ends = np.clip(np.stack((step + half * abs(major), step - half * abs(major))), -1, 1)
+    ends -= 0.5 * ends * np.abs(ends)
+    kernel: Array = (ends[0] - ends[1]) * np.maximum(1 - np.abs(across - step * (minor / major)), 0)
     kernel /= kernel.sum()
     return kernel
 

@@ -1,12 +1,12 @@
 """``CAGCollate``: the collate step that composes. The only file that knows DataLoader."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
@@ -28,7 +28,8 @@ from kornia_cag.compose import Composer, Earlier, Scene, SceneRange
 from kornia_cag.formats import DTYPES
 from kornia_cag.fusion import kept
 from kornia_cag.intake import are_items, check_rows, photo_bank, photo_rows
-from kornia_cag.parts import Made, Slots, in_parts
+from kornia_cag.memory import Memory
+from kornia_cag.parts import Made, Room, Slots, cuts, in_parts, room
 from kornia_cag.randomness import sample_keys
 
 
@@ -172,6 +173,7 @@ class CAGCollate:
         self.seed = check_int("seed", seed, 0, 2**62 - 1)
         self._labels = objects.labels.cpu()
         self._epoch = self._index = 0
+        self._memory = Memory()
         self._program: Callable[..., Any] | None = None
         if compile:
             self.compile()
@@ -216,15 +218,20 @@ class CAGCollate:
         slots = None if self.chain is None else self.chain.slots(len(table), self.size, self.device, self.dtype)
         masks = self.returns == "batch" or self.attack is not None
 
-        def make(rows: Tensor, slots: Slots) -> Made:
+        def make(rows: Tensor, slots: Slots, into: Room | None) -> Made:
             if self._program is None:
-                return _scenes(composer, self.strength, self.chain, rows, slots, masks)
-            any_batch(rows, composer.contexts.pyramid.atlas, *(slots or ()))
-            made: Made = self._program(composer, self.strength, self.chain, rows, slots, masks)
+                return _scenes(composer, self.strength, self.chain, rows, slots, into, masks)
+            any_batch(rows, composer.contexts.pyramid.atlas, *(slots or ()), *(into or ()))
+            made: Made = self._program(composer, self.strength, self.chain, rows, slots, into, masks)
             return made
 
+        ends = cuts(composer, len(table))
         with torch.no_grad():
-            scene, keys, chained = in_parts(make, table, slots, self.size)
+            if self._program is None and not ends:
+                scene, keys, chained = make(table, slots, None)
+            else:
+                into = room(self._memory, composer, len(table), masks)
+                scene, keys, chained = in_parts(make, table, slots, into, ends)
             clean = self._extra(scene.images)
         return Composed(clean, scene, keys, chained, table)
 
@@ -338,19 +345,28 @@ def _scenes(
     ramp: float | Ramp,
     chain: ContextChain | None,
     table: Int[Tensor, "b 5"],
-    slots: tuple[Tensor, Tensor] | None,
+    slots: Slots,
+    into: Room | None,
     masks: bool,
-) -> tuple[Scene, Int[Tensor, " b"], Bool[Tensor, " b"]]:
+) -> Made:
     """Rows to scenes, keys, and which context is an earlier composite: the graph that is compiled."""
     objects, contexts, index, epoch, seed = table.unbind(1)
     keys = kept(sample_keys(seed, epoch, index))
     strength = ramp(epoch) if isinstance(ramp, Ramp) else torch.full_like(keys, ramp, dtype=torch.float32)
-    if chain is None or slots is None:
-        scene = composer(objects, contexts, keys, strength, masks=masks)
-        return scene, keys, torch.zeros_like(keys, dtype=torch.bool)
-    images, last = slots
-    chained = chain.choose(last, composer.objects.labels[objects], keys)
-    return composer(objects, contexts, keys, strength, Earlier(images, chained), masks=masks), keys, chained
+    earlier, chained = None, torch.zeros_like(keys, dtype=torch.bool)
+    if chain is not None and slots is not None:
+        images, last = slots
+        chained = chain.choose(last, composer.objects.labels[objects], keys)
+        earlier = Earlier(images, chained)
+    scene = composer(objects, contexts, keys, strength, earlier, masks=masks)
+    return scene if into is None else _written(scene, into), keys, chained
+
+
+def _written(scene: Scene, into: Room) -> Scene:
+    into.images.copy_(scene.images)
+    if into.masks is not None and scene.masks is not None:
+        into.masks.copy_(scene.masks)
+    return replace(scene, images=into.images, masks=into.masks)
 
 
 def _check_attack(attack: Any, model: nn.Module | None) -> None:

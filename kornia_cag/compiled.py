@@ -22,6 +22,7 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
         "realize_opcount_threshold": 1000,
         "realize_reads_threshold": 1000,
         "realize_acc_reads_threshold": 1000,
+        "cpp.enable_floating_point_contract_flag": "fast",
         "assert_indirect_indexing": False,  # the arithmetic of the pyramid stays inside it
     }
     return torch.compile(own, fullgraph=True, options=options)

@@ -11,7 +11,7 @@ from kornia_cag.blend import BlendMode, blend
 from kornia_cag.checks import check_choice, check_number, check_range, check_size, check_tensor, fail
 from kornia_cag.formats import DTYPES, to_float, to_format
 from kornia_cag.fusion import once
-from kornia_cag.photometric import CameraRange, ColorRange, photograph, recolor
+from kornia_cag.photometric import CameraRange, ColorRange, light, photograph, recolor
 from kornia_cag.pose import Framing, PoseRange, homographies, to_canvas
 from kornia_cag.pyramid import sample_pyramid
 from kornia_cag.randomness import chance, uniform
@@ -118,30 +118,30 @@ class Composer:
     ) -> Scene:  # fmt: skip
         ranges = self.ranges
         camera = ranges.camera.sample(keys, strength)
-        light = ranges.color.sample(keys, strength, "color")
+        color = ranges.color.sample(keys, strength, "color")
 
         *colors, alpha = self._place(objects, keys, strength, camera.coarser)
+        ink = tuple(colors)
         if ranges.object_color is not None:
-            colors = list(recolor(colors, ranges.object_color.sample(keys, strength, "object_color"), alpha))
-        ink = recolor(colors, light, alpha)
+            ink = recolor(ink, ranges.object_color.sample(keys, strength, "object_color"), alpha)
         behind = self._crop(contexts, keys, camera.coarser)
         if ranges.context_color is not None:
             behind = recolor(behind, ranges.context_color.sample(keys, strength, "context_color"))
-        behind = recolor(behind, light)
+        behind = light(behind, color)
         if earlier is not None:  # an earlier composite was lit when it was made
             use = earlier.use[:, None, None]
             behind = tuple(
                 torch.where(use, to_float(old), new) for old, new in zip(earlier.images.unbind(1), behind, strict=True)
             )
-        planes = [
-            blend(c, alpha, k, ranges.blend, ranges.opacity).clamp(0, 1) for c, k in zip(ink, behind, strict=True)
-        ]
-        images = photograph(torch.stack(planes, dim=1), camera, keys)
+        ink = light(ink, color, None if ranges.blend == "average" else alpha)  # there, an object lies on black
+        picture = [blend(c, alpha, k, ranges.blend, ranges.opacity) for c, k in zip(ink, behind, strict=True)]
+        images = photograph(torch.stack(picture, dim=1), camera, keys)
         images, labels = to_format(images, self.dtype, self.channels_last), self.objects.labels[objects]
         if not masks:
             return Scene(images, labels, None, None, objects, contexts)
         if ranges.blend == "hard":  # the mask of what was pasted
             alpha = (alpha > VISIBLE).to(alpha.dtype)
+        alpha = alpha.clamp(0, 1)  # interpolation weights add up to 1 but for rounding
         return Scene(images, labels, alpha[:, None], mask_boxes(alpha), objects, contexts)
 
     def _place(

@@ -1,59 +1,84 @@
-"""Large batches in parts: on a CPU, the fresh memory of a large batch costs as much as what is written to it."""
+"""Large batches in parts: a CPU's cache then holds what is in the making, and its memory serves the next part."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from kornia_cag.compose import Scene
+from kornia_cag.compose import Composer, Scene
+from kornia_cag.memory import Memory
 
-PIXELS = 2**19  # of a part: 6 MiB of float32 images, which the allocator keeps at hand
+PIXELS = 2**19  # of a part: 6 MiB of float32 images
 
 Slots = tuple[Tensor, Tensor] | None
-Made = tuple[Scene, Tensor, Tensor]
 
 
-def in_parts(
-    make: Callable[[Int[Tensor, "b 5"], Slots], Made], table: Int[Tensor, "b 5"], slots: Slots, size: tuple[int, int]
-) -> Made:
-    """``make(table, slots)``, on a CPU in parts of about :data:`PIXELS`; samples do not depend on their neighbours.
+class Room(NamedTuple):
+    """Memory for the images of a batch, and for its masks where they are made."""
+
+    images: Shaped[Tensor, "b 3 h w"]
+    masks: Float[Tensor, "b 1 h w"] | None
+
+
+Made = tuple[Scene, Int[Tensor, " b"], Bool[Tensor, " b"]]  # scenes, keys, and which contexts are earlier composites
+Make = Callable[[Int[Tensor, "b 5"], Slots, Room | None], Made]
+
+
+def room(memory: Memory, composer: Composer, b: int, masks: bool) -> Room:
+    """Memory for ``b`` scenes in the composer's format."""
+    (height, width), device = composer.size, composer.objects.device
+    if composer.channels_last:
+        images = memory.empty((b, height, width, 3), composer.dtype, device).permute(0, 3, 1, 2)
+    else:
+        images = memory.empty((b, 3, height, width), composer.dtype, device)
+    return Room(images, memory.empty((b, 1, height, width), torch.float32, device) if masks else None)
+
+
+def cuts(composer: Composer, b: int) -> list[int]:
+    """Where a batch is cut into parts: nowhere on a GPU, on a CPU such that each has about :data:`PIXELS`.
+
+    Every thread gets as many rows of a part as the others, and no part is a single row, which compiles on its own.
+    """
+    if composer.objects.device.type != "cpu":
+        return []
+    threads, (height, width) = torch.get_num_threads(), composer.size
+    count = max(1, round(b * height * width / PIXELS))
+    rows = max(2, -(-b // (count * threads)) * threads)
+    return list(range(rows, b - 1, rows))
+
+
+def in_parts(make: Make, table: Int[Tensor, "b 5"], slots: Slots, into: Room, ends: list[int]) -> Made:
+    """``make(table, slots, into)`` in parts; samples do not depend on their neighbours.
 
     Args:
-        make: maps rows, and what their slots held, to scenes and two more tensors, one entry per row in each.
+        make: maps rows, what their slots held, and the memory for their images, to what is made of them.
         table: rows of the batch.
         slots: what each slot held, ``(b, …)`` tensors, or None.
-        size: canvas ``(height, width)``.
+        into: memory for the batch.
+        ends: where to cut, see :func:`cuts`.
     """
-    b = len(table)
-    count = min(-(-b * size[0] * size[1] // PIXELS), b // 2)  # a part of one row would be compiled on its own
-    if table.device.type != "cpu" or count < 2:
-        return make(table, slots)
-    whole: list[Tensor | None] = []
-    start = 0
-    for rows, held in zip(table.tensor_split(count), _split(slots, count), strict=True):
-        scene, *others = make(rows, held)
-        values = [*(getattr(scene, field.name) for field in fields(scene)), *others]
-        whole = whole or [_room(value, b) for value in values]
-        for value, room in zip(values, whole, strict=True):
-            if room is not None:
-                room[start : start + len(rows)] = value
-        start += len(rows)
-    *found, keys, chained = whole
-    names = (field.name for field in fields(scene))
-    return replace(scene, **dict(zip(names, found, strict=True))), keys, chained  # type: ignore[arg-type, return-value]
+    parts = zip(table.tensor_split(ends), _split(slots, ends), _split(into, ends), strict=True)
+    made = [make(rows, held, Room(*written)) for rows, held, written in parts]
+    if not ends:
+        return made[0]
+    scenes, keys, chained = zip(*made, strict=True)
+    names = (field.name for field in fields(Scene) if field.name not in Room._fields)
+    joined = {name: _joined([getattr(scene, name) for scene in scenes]) for name in names}
+    scene = replace(scenes[0], images=into.images, masks=into.masks, **joined)
+    return scene, torch.cat(keys), torch.cat(chained)
 
 
-def _split(slots: Slots, count: int) -> Iterator[Slots]:
-    if slots is None:
-        yield from [None] * count
-    else:
-        yield from zip(*(held.tensor_split(count) for held in slots), strict=True)
+def _split(tensors: tuple[Tensor | None, ...] | None, ends: list[int]) -> Iterator[Any]:
+    """The parts of a tuple's tensors, as tuples."""
+    nothing = [None] * (len(ends) + 1)
+    if tensors is None:
+        return iter(nothing)
+    return zip(*(nothing if t is None else t.tensor_split(ends) for t in tensors), strict=True)
 
 
-def _room(value: Tensor | None, b: int) -> Tensor | None:
-    """Memory for ``b`` rows in the layout of a part."""
-    if value is None:
-        return None
-    return torch.empty_strided((b, *value.shape[1:]), value.stride(), dtype=value.dtype, device=value.device)
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    tensors = [part for part in parts if part is not None]
+    return torch.cat(tensors) if tensors else None

@@ -1,7 +1,8 @@
-"""Light and camera: ``ColorRange`` → ``Color`` for a layer, ``CameraRange`` → ``Camera`` for the finished composite.
+"""Light and camera: ``ColorRange`` → ``Color`` for a picture, ``CameraRange`` → ``Camera`` for the finished composite.
 
-All of a layer's colour operations fold into one affine colour matrix and one illumination plane; all blurs fold into
-one point-spread function per sample. Colours are treated as linear numbers in [0, 1].
+All colour operations fold into one affine colour matrix and one illumination plane; all blurs fold into one
+point-spread function per sample. Colours are treated as linear numbers; light may go beyond 1 until the camera, last
+of all, clips it.
 """
 
 import math
@@ -10,11 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from kornia.filters import filter2d
 from torch import Tensor
 
+from kornia_cag.blur import PointSpread, blur, box, gaussian, motion
 from kornia_cag.checks import check_int, check_number, check_range, fail
-from kornia_cag.fusion import fusing, once
+from kornia_cag.fusion import once
 from kornia_cag.jpeg import jpeg
 from kornia_cag.randomness import chance, noise, uniform
 
@@ -23,7 +24,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
 
 @dataclass(frozen=True)
 class Color:
-    """Drawn colour changes: ``gain(x, y) * (matrix @ rgb + offset)``, clamped to [0, 1]."""
+    """Drawn colour changes: ``gain(x, y) * (matrix @ rgb + offset)``."""
 
     matrix: Float[Tensor, "b 3 3"]
     offset: Float[Tensor, "b 3"]
@@ -95,21 +96,26 @@ def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -
     return colors
 
 
-def recolor(
-    planes: Sequence[Float[Tensor, "b h w"]], color: Color, alpha: Float[Tensor, "b h w"] | None = None
+def light(
+    planes: Sequence[Float[Tensor, "b h w"]], color: Color, cover: Float[Tensor, "b h w"] | None = None
 ) -> tuple[Float[Tensor, "b h w"], ...]:
-    """Apply colour and light to red, green and blue of an opaque picture, or of a premultiplied layer with ``alpha``.
+    """Apply colour and light to red, green and blue of an opaque picture, or of a premultiplied layer with its alpha.
 
-    Premultiplied colours stay at most their alpha, so a later composite stays in [0, 1].
+    Linear and not clamped: what is lit layer by layer and then composited equals the composite, lit.
     """
     r, g, b = planes
     numbers = once(*color.matrix.flatten(1).unbind(1), *color.offset.unbind(1), *color.slope.unbind(1))
     v = [number[:, None, None] for number in numbers]
-    light = _plane(v[12], v[13], (r.shape[-2], r.shape[-1]))
-    lit = (
-        light * (v[3 * c] * r + v[3 * c + 1] * g + v[3 * c + 2] * b + (v[9 + c] if alpha is None else v[9 + c] * alpha))
-        for c in range(3)
-    )
+    gain = _plane(v[12], v[13], (r.shape[-2], r.shape[-1]))
+    offsets = v[9:12] if cover is None else [offset * cover for offset in v[9:12]]
+    return tuple(gain * (v[3 * c] * r + v[3 * c + 1] * g + v[3 * c + 2] * b + offsets[c]) for c in range(3))
+
+
+def recolor(
+    planes: Sequence[Float[Tensor, "b h w"]], color: Color, alpha: Float[Tensor, "b h w"] | None = None
+) -> tuple[Float[Tensor, "b h w"], ...]:
+    """Change a picture's, or a premultiplied layer's, own colours: as :func:`light`, in [0, 1], at most ``alpha``."""
+    lit = light(planes, color, alpha)
     return tuple(c.clamp(0, 1) if alpha is None else torch.minimum(c.clamp(min=0), alpha) for c in lit)
 
 
@@ -131,7 +137,7 @@ class Camera:
     """Drawn camera: coarser pyramid levels, point-spread function, noise field, JPEG quality."""
 
     coarser: Float[Tensor, " b"]
-    psf: Float[Tensor, "b k k"] | None
+    spread: PointSpread | None
     noise: Float[Tensor, " b"] | None
     quality: Float[Tensor, " b"] | None
 
@@ -144,7 +150,7 @@ class CameraRange:
     blur: float = 0.0  # probability of any blur; the kinds below are equally likely
     gaussian: tuple[float, float] = (0.3, 1.2)  # standard deviation, pixels
     box: tuple[float, float] = (1.0, 4.0)  # width and height each, pixels
-    motion: tuple[float, float] = (1.0, 5.0)  # length of the path, pixels
+    motion: tuple[float, float] = (1.0, 5.0)  # length of the path that each pixel is drawn along, pixels
     taps: int = 7  # side of the point-spread function, odd
     noise: tuple[float, float] = (0.0, 0.0)  # standard deviation of sensor noise, nearly normal
     jpeg: tuple[float, float] | None = None  # quality, 1 to 100; 100 leaves the picture alone
@@ -158,8 +164,8 @@ class CameraRange:
         check_int("taps", self.taps, 3, 51)
         if self.taps % 2 == 0:
             fail("taps", "an odd integer", str(self.taps))
-        if self.blur and max(2 * self.gaussian[1], self.box[1], self.motion[1]) > self.taps:
-            fail("taps", f"a side that holds two sigmas of gaussian={self.gaussian}, box={self.box} and "
+        if self.blur and max(2 * self.gaussian[1], self.box[1], 1 + self.motion[1]) > self.taps:
+            fail("taps", f"a side that holds two sigmas of gaussian={self.gaussian}, box={self.box}, and a pixel along "
                  f"motion={self.motion}", str(self.taps), "Raise taps, or blur less.")  # fmt: skip
         if self.jpeg is not None:
             check_range("jpeg", self.jpeg, 1, 100)
@@ -171,59 +177,37 @@ class CameraRange:
         quality = None
         if self.jpeg is not None:
             quality = 100 + strength * (uniform(keys, "camera.jpeg", *self.jpeg) - 100)
-        return Camera(coarser, self._psf(keys, strength) if self.blur else None, noise, quality)
+        return Camera(coarser, self._spread(keys, strength) if self.blur else None, noise, quality)
 
-    def _psf(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Float[Tensor, "b k k"]:
-        tap = torch.arange(self.taps, device=keys.device) - (self.taps - 1) / 2
-        x, y = tap[None, None, :], tap[None, :, None]
+    def _spread(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> PointSpread:
+        def draw(slot: str, bounds: tuple[float, float]) -> Float[Tensor, " b"]:
+            return strength * uniform(keys, f"camera.{slot}", *bounds)
 
-        def draw(slot: str, bounds: tuple[float, float]) -> Float[Tensor, "b 1 1"]:
-            return (strength * uniform(keys, f"camera.{slot}", *bounds))[:, None, None]
+        bell = gaussian(draw("gaussian", self.gaussian).clamp(min=0.05), self.taps)
+        wide, high = (box(draw(f"box_{axis}", self.box).clamp(min=1), self.taps) for axis in "xy")
+        path, lean, steep = motion(
+            draw("motion", self.motion), math.pi * uniform(keys, "camera.motion_angle"), self.taps
+        )
+        sharp = box(torch.ones_like(lean), self.taps)
+        kind = uniform(keys, "camera.blur_kind", 0.0, 3.0)
+        kind = torch.where(chance(keys, "camera.blur", self.blur), kind, -1.0)
+        is_bell, is_box, moves = (kind >= 0) & (kind < 1), (kind >= 1) & (kind < 2), kind >= 2
 
-        sigma = draw("gaussian", self.gaussian).clamp(min=0.05)
-        gaussian = torch.exp(-0.5 * (x**2 + y**2) / sigma**2)
-        wide, high = draw("box_x", self.box).clamp(min=1), draw("box_y", self.box).clamp(min=1)
-        box = (0.5 * wide + 0.5 - x.abs()).clamp(0, 1) * (0.5 * high + 0.5 - y.abs()).clamp(0, 1)
-        angle = math.pi * uniform(keys, "camera.motion_angle")[:, None, None]
-        cos, sin, half = angle.cos(), angle.sin(), 0.5 * draw("motion", self.motion)
-        along = (x * cos + y * sin).clamp(min=-half, max=half)
-        motion = (1 - ((x - along * cos) ** 2 + (y - along * sin) ** 2).clamp(min=1e-12).sqrt()).clamp(min=0)
-        kind = uniform(keys, "camera.blur_kind", 0.0, 3.0)[:, None, None]
-        psf = torch.where(kind < 1, gaussian, torch.where(kind < 2, box, motion))
-        sharp = ((x == 0) & (y == 0)).float().expand_as(psf)
-        psf = torch.where(chance(keys, "camera.blur", self.blur)[:, None, None], psf, sharp)
-        return psf / psf.sum(dim=(1, 2), keepdim=True)
+        def choose(bell: Tensor, box: Tensor, path: Tensor) -> Float[Tensor, "b k"]:
+            chosen = torch.where(is_box[:, None], box, torch.where(moves[:, None], path, sharp))
+            return torch.where(is_bell[:, None], bell, chosen)
+
+        return PointSpread(
+            choose(bell, wide, path), torch.where(moves, lean, 0.0), steep & moves, choose(bell, high, sharp)
+        )
 
 
 def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
-    """Blur, sensor noise and JPEG, in this order, in [0, 1]. Low resolution is a matter of the resample."""
-    if camera.psf is not None:
-        picture = (_taps if fusing() else _filter)(picture, camera.psf)
+    """Blur, sensor noise, clipping to [0, 1] and JPEG, in this order. Low resolution is a matter of the resample."""
+    if camera.spread is not None:
+        picture = blur(picture, camera.spread)
     if camera.noise is not None:
         field = noise(keys, "camera.noise_field", tuple(picture.shape[1:]))
         picture = picture + camera.noise[:, None, None, None] * field
-    if camera.psf is not None or camera.noise is not None:
-        picture = picture.clamp(0, 1)  # also without noise: weights do not add up to 1 exactly
+    picture = picture.clamp(0, 1)
     return picture if camera.quality is None else jpeg(picture, camera.quality)
-
-
-def _filter(picture: Float[Tensor, "b 3 h w"], psf: Float[Tensor, "b k k"]) -> Float[Tensor, "b 3 h w"]:
-    blurred: Tensor = filter2d(picture, psf.to(picture.dtype), border_type="replicate")
-    return blurred
-
-
-def _taps(picture: Float[Tensor, "b 3 h w"], psf: Float[Tensor, "b k k"]) -> Float[Tensor, "b 3 h w"]:
-    """The same as a sum of shifted pictures, which a compiler makes one loop of."""
-    height, width = picture.shape[-2:]
-    k = psf.shape[-1]
-    reach = k // 2
-    rows = (torch.arange(height + 2 * reach, device=picture.device) - reach).clamp(0, height - 1)
-    picture = picture[:, :, rows]
-    left, right = picture[..., :1], picture[..., -1:]
-    picture = torch.cat([left.expand(-1, -1, -1, reach), picture, right.expand(-1, -1, -1, reach)], dim=-1)
-    weights = [w[:, None, None, None] for w in once(*psf.flatten(1).unbind(1))]
-    total = torch.zeros((), device=picture.device)
-    for place, weight in enumerate(weights):
-        y, x = divmod(place, k)
-        total = total + weight * picture[:, :, y : y + height, x : x + width]
-    return total

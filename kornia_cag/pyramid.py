@@ -157,10 +157,11 @@ def _gather(
     index = torch.int32 if pyramid.fits else torch.int64
     place = (row * width + column).to(index) + (ids * (height * width)).to(index)[:, None, None]
     # An embedding neither wraps negative indices nor needs int64.
-    texels = [F.embedding(place + step, flat)[..., 0] for step in (0, 1, width, width + 1)]
-    across, down = x - column, y - row
-    both = across * down
-    a, b, c, d = (1 - across - down + both) / 255, (across - both) / 255, (down - both) / 255, both / 255
+    texels = [F.embedding(place, flat[step:])[..., 0] for step in (0, 1, width, width + 1)]
+    across, down = (x - column) * (1 / 255), y - row
+    left = 1 / 255 - across
+    c, d = left * down, across * down
+    a, b = left - c, across - d
     p, q, r, s = texels
 
     def plane(shift: int) -> Float[Tensor, "b h w"]:

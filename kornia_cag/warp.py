@@ -34,7 +34,7 @@ def project(
     room = [1] * max(x.ndim, y.ndim)
     m = [v.reshape(-1, *room) for v in once(*homography.flatten(1).unbind(1))]
     depth = m[6] * x + m[7] * y + m[8]
-    inverse = torch.where(depth > 1e-3, 1 / depth.clamp(min=1e-3), 1e3)
+    inverse = 1 / depth.clamp(min=1e-3)
     return (m[0] * x + m[1] * y + m[2]) * inverse, (m[3] * x + m[4] * y + m[5]) * inverse
 
 
@@ -81,7 +81,7 @@ def warp(
         size: canvas ``(height, width)``.
 
     Returns:
-        Four planes: premultiplied red, green, blue, and alpha, in [0, 1].
+        Four planes: premultiplied red, green, blue, and alpha, in [0, 1] but for rounding.
     """
     x, y = project(homography, *canvas_points(size, ids.device))
     level = fit_level(homography, pyramid, coarser)
@@ -89,7 +89,7 @@ def warp(
     if holes.shape[1]:
         shown = _outside(x, y, holes)
         layer = tuple(plane * shown for plane in layer)
-    return tuple(plane.clamp(0, 1) for plane in layer)  # interpolation weights add up to 1 but for rounding
+    return layer
 
 
 def _texels(

@@ -45,14 +45,12 @@ def scene(
     color = layer[..., :3] / np.maximum(alpha, 1e-9)[..., None]
     if ranges.object_color is not None:
         color = recolor(color, ranges.object_color, key, strength, "object_color")
-    color = recolor(color, ranges.color, key, strength, "color")
-    behind = earlier
-    if behind is None:
-        behind = _crop(composer, ctx, key, coarser, sure)
-        if ranges.context_color is not None:
-            behind = recolor(behind, ranges.context_color, key, strength, "context_color")
-        behind = recolor(behind, ranges.color, key, strength, "color")
-    image = _blend(color, alpha[..., None], behind, ranges.blend, ranges.opacity)
+    behind = _crop(composer, ctx, key, coarser, sure)
+    if ranges.context_color is not None:
+        behind = recolor(behind, ranges.context_color, key, strength, "context_color")
+    lit = [light(picture, ranges.color, key, strength, "color") for picture in (color, behind)]
+    dark = light(np.zeros_like(color), ranges.color, key, strength, "color")  # what an object lies on in "average"
+    image = _blend(lit[0], alpha[..., None], lit[1] if earlier is None else earlier, ranges.blend, ranges.opacity, dark)
     if ranges.camera.blur:
         image = blur(image, psf(ranges.camera, key, strength))
     height, width = composer.size
@@ -234,6 +232,11 @@ def _crop(composer: Composer, ctx: int, key: Tensor, coarser: float, sure: list[
 
 
 def recolor(color: Array, ranges: ColorRange, key: Tensor, strength: float, layer: str) -> Array:
+    """A picture's own colours, which end at black and white."""
+    return np.clip(light(color, ranges, key, strength, layer), 0, 1)
+
+
+def light(color: Array, ranges: ColorRange, key: Tensor, strength: float, layer: str) -> Array:
     """Straight RGB ``(h, w, 3)`` through one operation after the other."""
 
     def drawn(slot: str, bounds: tuple[float, float], neutral: float) -> float:
@@ -254,8 +257,8 @@ def recolor(color: Array, ranges: ColorRange, key: Tensor, strength: float, laye
     amount, angle = drawn("illumination", ranges.illumination, 0), 2 * math.pi * draw(key, f"{layer}.light_from")
     height, width = color.shape[:2]
     x, y = _pixels((height, width))
-    light = 1 + amount * (math.cos(angle) * (2 * x / width - 1) + math.sin(angle) * (2 * y / height - 1))
-    return np.clip(color * np.maximum(light, 0)[..., None], 0, 1)
+    gain = 1 + amount * (math.cos(angle) * (2 * x / width - 1) + math.sin(angle) * (2 * y / height - 1))
+    return color * np.maximum(gain, 0)[..., None]
 
 
 def psf(ranges: CameraRange, key: Tensor, strength: float = 1.0) -> Array:
@@ -277,9 +280,15 @@ def psf(ranges: CameraRange, key: Tensor, strength: float = 1.0) -> Array:
                 kernel[row, column] = math.exp(-(x * x + y * y) / (2 * sigma**2))
             elif kind == 1:  # how much of the tap's own square the box covers, along each axis
                 kernel[row, column] = _overlap(x, wide) * _overlap(y, high)
-            else:  # a tent one pixel wide around the path
-                along = min(max(x * math.cos(angle) + y * math.sin(angle), -length / 2), length / 2)
-                kernel[row, column] = max(1 - math.hypot(x - along * math.cos(angle), y - along * math.sin(angle)), 0)
+            else:  # the mean over the path of where a bilinear read puts the pixel
+                if abs(math.sin(angle)) > abs(math.cos(angle)):
+                    step, across, major, minor = y, x, math.sin(angle), math.cos(angle)
+                else:
+                    step, across, major, minor = x, y, math.cos(angle), math.sin(angle)
+                half = max(length * abs(major) / 2, 1e-9)
+                way = half * (2 * np.arange(10_000) + 1 - 10_000) / 10_000
+                passed = np.maximum(1 - np.abs(step - way), 0).mean()
+                kernel[row, column] = passed * max(1 - abs(across - step * minor / major), 0)
     return kernel / kernel.sum()
 
 
@@ -297,9 +306,9 @@ def blur(image: Array, kernel: Array) -> Array:
     return total
 
 
-def _blend(color: Array, alpha: Array, behind: Array, mode: str, opacity: float) -> Array:
+def _blend(color: Array, alpha: Array, behind: Array, mode: str, opacity: float, dark: Array) -> Array:
     if mode == "hard":
         return np.where(alpha > 0.5, color, behind)
     if mode == "average":
-        return opacity * alpha * color + (1 - opacity) * behind
+        return opacity * (alpha * color + (1 - alpha) * dark) + (1 - opacity) * behind
     return alpha * color + (1 - alpha) * behind

@@ -14,7 +14,6 @@ from torch._dynamo.utils import counters
 from kornia_cag import CAGCollate, ContextChain, PairSampler, Ramp
 from kornia_cag.compose import SceneRange
 from kornia_cag.fusion import kept, once
-from kornia_cag.photometric import _filter, _taps
 from kornia_cag.pose import Framing
 from kornia_cag.pyramid import _gather, _grid_sample, build_pyramid
 from kornia_cag.randomness import sample_keys
@@ -100,12 +99,6 @@ def test_a_second_process_finds_the_kernels() -> None:
     for _ in range(2):
         run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["1", "0"]
-
-
-def test_shifted_sums_equal_the_filter() -> None:
-    generator = torch.Generator().manual_seed(0)
-    picture, psf = torch.rand(3, 3, 11, 8, generator=generator), torch.rand(3, 5, 5, generator=generator)
-    torch.testing.assert_close(_taps(picture, psf), _filter(picture, psf))
 
 
 def test_loads_of_whole_texels_equal_grid_sample() -> None:

@@ -29,7 +29,7 @@ WILD_COLOR = ColorRange(
     veil=(0, 0.4), illumination=(-0.8, 0.8), invert=0.3,
 )  # fmt: skip
 WARPED = replace(WILD_POSE, elastic=(0.02, 0.15), hole=(0.05, 0.4), holes=2)
-LENS = CameraRange(blur=0.8, gaussian=(0.4, 1.5), box=(1, 5), motion=(1, 7), noise=(0, 0.1), low_resolution=(0, 2))
+LENS = CameraRange(blur=0.8, gaussian=(0.4, 1.5), box=(1, 5), motion=(1, 6), noise=(0, 0.1), low_resolution=(0, 2))
 
 RANGES = {
     "default": SceneRange(),

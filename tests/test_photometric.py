@@ -194,9 +194,9 @@ ALWAYS = CameraRange(blur=1.0, gaussian=(0.4, 1.5), box=(1, 5), motion=(1, 7), t
 
 
 def psf(ranges: CameraRange, n: int, strength: float = 1.0) -> Tensor:
-    kernel = ranges.sample(keys(n), torch.full((n,), strength)).psf
-    assert kernel is not None
-    return kernel
+    spread = ranges.sample(keys(n), torch.full((n,), strength)).spread
+    assert spread is not None
+    return spread.kernels()
 
 
 def test_psf_sums_to_one_and_is_centred() -> None:
@@ -252,10 +252,10 @@ def test_motion_is_a_line() -> None:
 
 
 def test_blur_is_a_convolution_by_hand() -> None:
-    camera = ALWAYS.sample(keys(6), torch.ones(6))
+    camera, kernels = ALWAYS.sample(keys(6), torch.ones(6)), psf(ALWAYS, 6)
     got = photograph(pictures(6), camera, keys(6))
     for row in range(6):
-        expected = oracle.blur(pictures(6)[row].permute(1, 2, 0).double().numpy(), camera.psf[row].double().numpy())  # type: ignore[index]
+        expected = oracle.blur(pictures(6)[row].permute(1, 2, 0).double().numpy(), kernels[row].double().numpy())
         np.testing.assert_allclose(got[row].permute(1, 2, 0), expected, rtol=0, atol=1e-5)
 
 
