@@ -89,19 +89,25 @@ def _filter(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Ten
 
 def _two_passes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
     """The same as sums of shifted pictures, 2k - 1 and k of them, which a compiler makes a loop each of."""
-    b, c, height, width = picture.shape
+    b, channels, height, width = picture.shape
     reach = spread.line.shape[1] // 2
     padded = kept(_pad(picture, reach))
-    rows, pitch = height + 2 * reach, width + 2 * reach
-    places = torch.arange(b * c, device=picture.device).reshape(b, c, 1) * (rows * pitch)
+    pitch = width + 2 * reach
+    plane = (height + 2 * reach) * pitch
+    # Row n starts at number n of the padded pictures: a shift is another row, one and the same for a row of pixels.
+    places = torch.arange(b, device=picture.device)[:, None] * (channels * plane)
     places = places + torch.arange(height, device=picture.device) * pitch
-    # Row n starts at number n of the padded pictures: a shift is another row, the same for a whole row of pixels.
-    windows = padded.flatten().as_strided((b * c * rows * pitch - width + 1, width), (1, 1))
     shifts, weights = _taps(spread, pitch)
-    read = [weight[:, None, None, None] * F.embedding(places + shift[:, None, None], windows)
-            for shift, weight in zip(once(*shifts), once(*weights), strict=True)]  # fmt: skip
-    line = kept(_total(read[::2]) + _total(read[1::2]))
-    place = torch.arange(height, device=picture.device)
+    shifts, weights = once(*shifts), [weight[:, None, None] for weight in once(*weights)]
+    count = (b - 1) * channels * plane + plane - width + 1
+    lines = []
+    for channel in range(channels):  # all in one loop over pixels, so that a tap's shift and weight are read once
+        rows = padded.flatten()[channel * plane :].as_strided((count, width), (1, 1))
+        read = [
+            weight * F.embedding(places + shift[:, None], rows) for shift, weight in zip(shifts, weights, strict=True)
+        ]
+        lines.append(_total(read[::2]) + _total(read[1::2]))
+    line, place = kept(torch.stack(lines, dim=1)), torch.arange(height, device=picture.device)
     return _total([weight[:, None, None, None] * line[:, :, (place + (tap - reach)).clamp(0, height - 1)]
                    for tap, weight in enumerate(once(*spread.column.unbind(1)))])  # fmt: skip
 

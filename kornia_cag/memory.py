@@ -9,6 +9,7 @@ from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 LARGE = 2**20  # bytes; smaller blocks are torch's
+PASSING = 31 * 2**20  # bytes; glibc learns sizes up to 32 MiB
 
 
 class Memory:
@@ -19,6 +20,9 @@ class Memory:
     """
 
     def __init__(self) -> None:
+        # What torch allocates on the way comes and goes. glibc gives the pages of such a block back to the system each
+        # time, until it has seen one as large be freed (mallopt(3), M_MMAP_THRESHOLD): show it one.
+        torch.empty(PASSING, dtype=torch.uint8)
         self._blocks: list[tuple[UInt8[np.ndarray, " n"], weakref.ref[np.ndarray]]] = []
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Shaped[Tensor, " *shape"]:

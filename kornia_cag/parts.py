@@ -11,7 +11,7 @@ from torch import Tensor
 from kornia_cag.compose import Composer, Scene
 from kornia_cag.memory import Memory
 
-PIXELS = 2**19  # of a part: 6 MiB of float32 images
+PIXELS = 2**18  # of a part: 3 MiB of float32 images
 
 Slots = tuple[Tensor, Tensor] | None
 
