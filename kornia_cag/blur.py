@@ -97,15 +97,13 @@ def _two_passes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float
     # Row n starts at number n of the padded pictures: a shift is another row, one and the same for a row of pixels.
     places = torch.arange(b, device=picture.device)[:, None] * (channels * plane)
     places = places + torch.arange(height, device=picture.device) * pitch
-    shifts, weights = _taps(spread, pitch)
-    shifts, weights = once(*shifts), [weight[:, None, None] for weight in once(*weights)]
+    shifts, weights = (once(*values) for values in _taps(spread, pitch))
     count = (b - 1) * channels * plane + plane - width + 1
     lines = []
     for channel in range(channels):  # all in one loop over pixels, so that a tap's shift and weight are read once
         rows = padded.flatten()[channel * plane :].as_strided((count, width), (1, 1))
-        read = [
-            weight * F.embedding(places + shift[:, None], rows) for shift, weight in zip(shifts, weights, strict=True)
-        ]
+        read = [weight[:, None, None] * F.embedding(places + shift[:, None], rows)
+                for shift, weight in zip(shifts, weights, strict=True)]  # fmt: skip
         lines.append(_total(read[::2]) + _total(read[1::2]))
     line, place = kept(torch.stack(lines, dim=1)), torch.arange(height, device=picture.device)
     return _total([weight[:, None, None, None] * line[:, :, (place + (tap - reach)).clamp(0, height - 1)]
