@@ -72,12 +72,14 @@ def from_workers(
 
 def time_rounds(
     benchmark: BenchmarkFixture, device: torch.device, work: Callable[[], object], images: int, *,
-    batch: int, rounds: int | None = None, **notes: Any,
+    batch: int, rounds: int | None = None, beside: Callable[[], object] | None = None, **notes: Any,
 ) -> None:  # fmt: skip
     """Time rounds of ``work``, which makes ``images`` images: as many as given, or 3 to 40 in about ``SECONDS``.
 
     What runs before the clock decides how often ``work`` is repeated within a round (so that a round lasts 20 ms or
-    more, and the host may run ahead of a GPU as it does in training) and how many rounds there are.
+    more, and the host may run ahead of a GPU as it does in training) and how many rounds there are. ``beside`` is
+    repeated as often before every round, and how many times its time a round takes is noted: two things measured in
+    turn meet the same moods of a machine.
     """
     repeats = 1
     if benchmark.enabled and rounds is None:
@@ -85,17 +87,22 @@ def time_rounds(
         once = elapsed(work, device) if once < 1 else once
         repeats = max(1, math.ceil(0.02 / max(once, 1e-6)))
         rounds = min(max(3, int(SECONDS / (repeats * once))), 40)
+    theirs: list[float] = []
+    ours: list[float] = []
 
-    def timed() -> None:
-        for _ in range(repeats):
-            work()
-        wait(device)
+    def first() -> None:
+        if beside is not None:
+            theirs.append(elapsed(lambda: [beside() for _ in range(repeats)], device))
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    benchmark.pedantic(timed, rounds=rounds or 1)
+    benchmark.pedantic(
+        lambda: ours.append(elapsed(lambda: [work() for _ in range(repeats)], device)), setup=first, rounds=rounds or 1
+    )
     if device.type == "cuda":
         notes["peak_mib"] = torch.cuda.max_memory_allocated(device) >> 20
+    if beside is not None:
+        notes["beside"] = [round(ratio, 3) for ratio in quartiles([a / b for a, b in zip(ours, theirs, strict=True)])]
     benchmark.extra_info.update(device=device.type, images=repeats * images, batch=batch, **notes)
 
 

@@ -45,13 +45,13 @@ def over_baseline(side: int, what: str | None, **wanted: Any) -> Callable[[list[
 
 
 def spread(by: str) -> Callable[[list[Json]], float]:
-    """Slowest over fastest bank size, less 1, in percent: the time per image at the two ends and between."""
+    """Percent by which the time of an image changes over all bank sizes, each measured in turn with the smallest."""
 
     def measure(entries: list[Json]) -> float:
-        times = [seconds(entry) for entry in having(entries, f"growth by {by}", what="compiled")]
+        times = [entry["extra_info"]["beside"][1] for entry in having(entries, f"growth by {by}", what="compiled")]
         if len(times) < 4:
             raise ValueError("not all sizes were measured")
-        return 100 * (max(times) / min(times) - 1)
+        return 100 * (max(1.0, *times) / min(1.0, *times) - 1)
 
     return measure
 

@@ -35,10 +35,10 @@ def foolbox(*, eps: float, alpha: float, steps: int) -> Peer:
 
 
 def load(name: str) -> ModuleType:
-    """The library, or a skip that names it."""
+    """The library, or a skip that says what is missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they import names that scipy has deprecated
-        return pytest.importorskip(name, reason=f"{name} is not installed")
+        return pytest.importorskip(name)
 
 
 PEERS = {"torchattacks": torchattacks, "foolbox": foolbox}

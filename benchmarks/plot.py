@@ -41,7 +41,11 @@ def draw_growth(entries: list[Json], title: str, path: Path) -> None:
             if curve:
                 axes.plot(*zip(*curve, strict=True), "o-", color=COLORS[f"kornia_cag {what}"], label=what)
         axes.set(xscale="log", yscale="log" if by == "side" else "linear", xlabel=label)
-        if by != "side":
+        if by == "side":
+            sides = sorted({entry["extra_info"]["count"] for entry in having(entries, "growth", by=by)})
+            axes.set_xticks(sides, [str(side) for side in sides], minor=False)
+            axes.set_xticks([], minor=True)
+        else:
             axes.set_ylim(bottom=0)
     panels[0].set_ylabel("µs per image")
     finish(figure, title, path)

@@ -43,6 +43,9 @@ def notes(info: Json) -> str:
         said.append(f"{100 * info['fraction']:.1f} % of the floor ({info['copy_gb_s']:.0f} GB/s)")
     if "first_batch_s" in info:
         said.append(f"first batch {info['first_batch_s']:.1f} s, then another size {info['other_size_s']:.2f} s")
+    if "beside" in info:
+        low, middle, high = info["beside"]
+        said.append(f"{middle:.2f} × the smallest bank ({low:.2f} to {high:.2f})")
     if "banks_mib" in info:
         said.append(f"banks {info['banks_mib']:,} MiB, batch {info['batch_mib']} MiB")
     elif info.get("peak_mib"):

@@ -3,7 +3,8 @@
 Measured: ``CAGCollate`` on rows made ahead, so composition alone, at side 64 and batch 128 (512 on a GPU) unless the
 question is about them; eager and compiled. Banks of many pictures are the 43 glyphs and the procedural contexts
 repeated: what a cache holds depends on addresses, not on what stands there. Rows name pictures at random, all over the
-bank. Beside the time stands the memory: of the banks, and how far one batch raises the peak above what was held before
+bank. Large banks are measured in turn with the smallest of their kind, and how many times its time they take is noted.
+Beside the time stands the memory: of the banks, and how far one batch raises the peak above what was held before
 (the allocator's on a GPU, the process's resident set on a CPU).
 
 ``growth by batch`` should fall or stay level, ``growth by objects`` and ``growth by contexts`` stay level; ``growth by
@@ -13,6 +14,7 @@ side`` should be about the pixels.
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 
@@ -31,30 +33,43 @@ SETTINGS += [("side", count) for count in (32, 64, 128, 224)]
 SETTINGS += [("objects", count) for count in (10, 100, 1_000, 10_000)]
 SETTINGS += [("contexts", count) for count in (100, 1_000, 10_000, 100_000)]
 SETTINGS = [pytest.param(*pair, marks=[] if pair[1] in (16, 32, 10, 100) else full) for pair in SETTINGS]
+SMALLEST = {"objects": 10, "contexts": 100}
 PATHS = ["eager", pytest.param("compiled", marks=full)]
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("by", "count"), SETTINGS, ids=lambda value: str(value))
-def test_growth(benchmark, banks, collates, objects, contexts, device, by, count, path):
+def test_growth(benchmark, banks, collates, smallest, objects, contexts, device, by, count, path):
     benchmark.group = f"growth by {by}"
     if by == "side":
         objects, contexts = banks(count)
-    if by == "objects":
-        objects = with_objects(objects, count)
-    if by == "contexts":
-        contexts = with_contexts(contexts, count)
+    if by in GROW:
+        objects, contexts = GROW[by](objects, contexts, count)
     batch, side = count if by == "batch" else USUAL, count if by == "side" else 64
     compiled = path == "compiled"
-    own = by in ("objects", "contexts")
-    collate = make_collate(objects, contexts, side, compiled=compiled) if own else collates(side, compiled)
+    collate = make_collate(objects, contexts, side, compiled=compiled) if by in GROW else collates(side, compiled)
     rows = random_rows(len(objects), len(contexts), batch)
     collate(next(rows))
+    beside = smallest(by, compiled) if by in GROW else None
     banks = (objects.pyramid.atlas.numel() + contexts.pyramid.atlas.numel()) >> 20
     extra = raised(lambda: collate(next(rows)), device)
     time_rounds(benchmark, device, lambda: collate(next(rows)), batch, batch=batch, side=side, what=path, by=by,
-                count=count, banks_mib=banks, batch_mib=extra)  # fmt: skip
+                count=count, banks_mib=banks, batch_mib=extra, beside=beside)  # fmt: skip
     assert collate(next(rows))[0].shape == (batch, 3, side, side)
+
+
+@pytest.fixture(scope="module")
+def smallest(objects, contexts) -> Callable[[str, bool], Callable[[], object]]:
+    """What composes a batch from the smallest bank of a kind, with the path to go."""
+
+    def make(by: str, compiled: bool) -> Callable[[], object]:
+        few_objects, few_contexts = GROW[by](objects, contexts, SMALLEST[by])
+        rows = random_rows(len(few_objects), len(few_contexts), USUAL)
+        collate = make_collate(few_objects, few_contexts, 64, compiled=compiled)
+        collate(next(rows))
+        return lambda: collate(next(rows))
+
+    return cache(make)
 
 
 def random_rows(objects: int, contexts: int, batch: int) -> Iterator[Tensor]:
@@ -68,15 +83,15 @@ def random_rows(objects: int, contexts: int, batch: int) -> Iterator[Tensor]:
     return cycle(made)
 
 
-def with_objects(bank: ObjectBank, count: int) -> ObjectBank:
+def with_objects(objects: ObjectBank, contexts: ContextBank, count: int) -> tuple[ObjectBank, ContextBank]:
     """``count`` objects, a class each."""
-    labels = torch.arange(count, device=bank.device)
-    return ObjectBank(repeated(bank.pyramid, count), labels, tuple(map(str, range(count))))
+    labels = torch.arange(count, device=objects.device)
+    return ObjectBank(repeated(objects.pyramid, count), labels, tuple(map(str, range(count)))), contexts
 
 
-def with_contexts(bank: ContextBank, count: int) -> ContextBank:
+def with_contexts(objects: ObjectBank, contexts: ContextBank, count: int) -> tuple[ObjectBank, ContextBank]:
     """``count`` contexts."""
-    return ContextBank(repeated(bank.pyramid, count))
+    return objects, ContextBank(repeated(contexts.pyramid, count))
 
 
 def repeated(pyramid: Pyramid, count: int) -> Pyramid:
@@ -115,3 +130,6 @@ def status(field: str) -> int:
     """KiB of this process, from Linux."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[field].split()[0])
+
+
+GROW = {"objects": with_objects, "contexts": with_contexts}

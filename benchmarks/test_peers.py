@@ -62,7 +62,7 @@ def test_kornia(benchmark, images, device, side, path):
 
 @pytest.mark.parametrize("side", SIDES)
 def test_torchvision(benchmark, images, device, side):
-    T = pytest.importorskip("torchvision.transforms.v2", reason="torchvision is not installed")
+    T = pytest.importorskip("torchvision.transforms.v2")
     given = images(side)
     model = T.Compose([
         T.RandomAffine(12.0, (0.08, 0.08), (0.65, 1.0), 6.0), T.RandomPerspective(0.2, p=1.0),
@@ -74,7 +74,7 @@ def test_torchvision(benchmark, images, device, side):
 
 @pytest.mark.parametrize("side", SIDES)
 def test_albumentations(benchmark, images, device, side):
-    A = pytest.importorskip("albumentations", minversion="2.0.0", reason="albumentations is not installed")
+    A = pytest.importorskip("albumentations", minversion="2.0.0")
     given = list(images(side).mul(255).byte().permute(0, 2, 3, 1).cpu().numpy())
     model = A.Compose([
         A.Affine(scale=(0.65, 1.0), translate_percent=(-0.08, 0.08), rotate=(-12, 12), shear=(-6, 6), p=1.0),
