@@ -72,6 +72,7 @@ class OpenCVCollate:
         cv2.max(self.plane, 0, dst=self.plane)
         cv2.cvtColor(self.plane, cv2.COLOR_GRAY2RGB, dst=self.light)
         cv2.multiply(picture, self.light, dst=picture)
+        cv2.max(picture, 0, dst=picture)
         self._blur(picture, shot.blur)
         # OpenCV takes a scalar for the first channel only: a row of pixels is a row of numbers
         flat, sharp = out.reshape(len(out), -1), picture.reshape(len(out), -1)

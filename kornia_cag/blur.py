@@ -26,7 +26,9 @@ class PointSpread:
     line: Float[Tensor, "b k"]  # weights of the first pass; they sum to 1
     lean: Float[Tensor, " b"]  # how far the line moves across for each step along, pixels, in [-1, 1]
     steep: Bool[Tensor, " b"]  # whether the line goes down and not to the right
-    column: Float[Tensor, "b k"]  # weights of the second pass, downwards; a line that leans has 1 in the middle
+    column: Float[
+        Tensor, "b k"
+    ]  # weights of the second pass, downwards; all in the middle if the line leans or is steep
 
     def kernels(self) -> Float[Tensor, "b k k"]:
         """The same as dense kernels, rows downwards: a step that ends between two pixels is shared by them."""
@@ -38,7 +40,7 @@ class PointSpread:
 
 
 def steps(taps: int, device: torch.device) -> Float[Tensor, " k"]:
-    """What the taps stand for, pixels: ``-taps // 2`` to ``taps // 2``."""
+    """What the taps stand for, pixels: ``-(taps // 2)`` to ``taps // 2``."""
     return torch.arange(taps, device=device) - (taps - 1) / 2
 
 
@@ -57,7 +59,8 @@ def motion(
 ) -> tuple[Float[Tensor, "b k"], Float[Tensor, " b"], Bool[Tensor, " b"]]:
     """Line, lean and direction of a straight path of ``length`` pixels: the mean of the picture on its way along it.
 
-    ``angle`` is in radians, clockwise on screen. On the way, a picture is read bilinearly.
+    ``angle`` is in radians, clockwise on screen. On the way, a picture is read linearly along the
+    longer axis; across, each whole step along it is shared by the two pixels that it ends between.
     """
     cos, sin = angle.cos(), angle.sin()
     steep = sin.abs() > cos.abs()

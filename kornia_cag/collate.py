@@ -28,8 +28,7 @@ from kornia_cag.compose import Composer, Earlier, Scene, SceneRange
 from kornia_cag.formats import DTYPES
 from kornia_cag.fusion import kept
 from kornia_cag.intake import are_items, check_rows, photo_bank, photo_rows
-from kornia_cag.memory import Memory
-from kornia_cag.parts import Made, Room, Slots, cuts, in_parts, room
+from kornia_cag.parts import Made, Room, Rooms, Slots, cuts, in_parts
 from kornia_cag.randomness import sample_keys
 
 
@@ -173,7 +172,7 @@ class CAGCollate:
         self.seed = check_int("seed", seed, 0, 2**62 - 1)
         self._labels = objects.labels.cpu()
         self._epoch = self._index = 0
-        self._memory = Memory()
+        self._rooms = Rooms()
         self._program: Callable[..., Any] | None = None
         if compile:
             self.compile()
@@ -230,7 +229,7 @@ class CAGCollate:
             if self._program is None and not ends:
                 scene, keys, chained = make(table, slots, None)
             else:
-                into = room(self._memory, composer, len(table), masks)
+                into = self._rooms.room(composer, len(table), masks)
                 scene, keys, chained = in_parts(make, table, slots, into, ends)
             clean = self._extra(scene.images)
         return Composed(clean, scene, keys, chained, table)
@@ -245,6 +244,14 @@ class CAGCollate:
         if self._program is None:
             self._program = program(_scenes)
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_program": self._program is not None}  # another process compiles its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_program": None})
+        if state["_program"]:
+            self.compile()
 
     def harden(self, composed: Composed) -> Batch | Pair:
         """The second half: attack the model as it is now, and remember the result for the chain."""

@@ -134,8 +134,9 @@ class Composer:
                 torch.where(use, to_float(old), new) for old, new in zip(earlier.images.unbind(1), behind, strict=True)
             )
         ink = light(ink, color, None if ranges.blend == "average" else alpha)  # there, an object lies on black
-        picture = [blend(c, alpha, k, ranges.blend, ranges.opacity) for c, k in zip(ink, behind, strict=True)]
-        images = photograph(torch.stack(picture, dim=1), camera, keys)
+        layers = [blend(c, alpha, k, ranges.blend, ranges.opacity) for c, k in zip(ink, behind, strict=True)]
+        picture = torch.stack(layers, dim=1).clamp(min=0)  # no light is less than none; the camera clips too much
+        images = photograph(picture, camera, keys)
         images, labels = to_format(images, self.dtype, self.channels_last), self.objects.labels[objects]
         if not masks:
             return Scene(images, labels, None, None, objects, contexts)

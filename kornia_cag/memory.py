@@ -1,6 +1,8 @@
 """Memory for batches that is used again: on a CPU, memory fresh from the system costs as much as composing."""
 
+import functools
 import math
+import threading
 import weakref
 
 import numpy as np
@@ -16,13 +18,12 @@ class Memory:
     """Lends blocks of a CPU's memory to tensors, and takes a block back when the last tensor on it is gone.
 
     A system hands out a large block page by page, each cleared when first touched; a block used again has its pages.
-    At most one block that nobody uses is kept. New blocks are NumPy's, which asks Linux for large pages.
+    Of the blocks that nobody uses, a request takes one or none, and drops the others: tensors used side by side want a
+    memory each. New blocks are NumPy's, which asks Linux for large pages.
     """
 
     def __init__(self) -> None:
-        # What torch allocates on the way comes and goes. glibc gives the pages of such a block back to the system each
-        # time, until it has seen one as large be freed (mallopt(3), M_MMAP_THRESHOLD): show it one.
-        torch.empty(PASSING, dtype=torch.uint8)
+        self._lock = threading.Lock()  # no two threads may be lent one block
         self._blocks: list[tuple[UInt8[np.ndarray, " n"], weakref.ref[np.ndarray]]] = []
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Shaped[Tensor, " *shape"]:
@@ -30,13 +31,24 @@ class Memory:
         count = math.prod(shape) * dtype.itemsize
         if device.type != "cpu" or count < LARGE:
             return torch.empty(shape, dtype=dtype, device=device)
-        free = [block for block, lent in self._blocks if lent() is None and count <= block.nbytes <= 2 * count]
-        block = free[0] if free else np.empty(count, np.uint8)
-        lent = block[
-            :count
-        ]  # the tensor's storage holds this very array, and whoever uses the tensor holds the storage
-        self._blocks = [pair for pair in self._blocks if pair[1]() is not None] + [(block, weakref.ref(lent))]
-        return torch.from_numpy(lent).view(dtype).view(shape)
+        _keep_pages()
+        with self._lock:
+            free = [block for block, lent in self._blocks if lent() is None and count <= block.nbytes <= 2 * count]
+            block = free[0] if free else np.empty(count, np.uint8)
+            # The tensor's storage holds this very array, and whoever uses the tensor holds the storage.
+            array = block[:count]
+            self._blocks = [pair for pair in self._blocks if pair[1]() is not None] + [(block, weakref.ref(array))]
+        return torch.from_numpy(array).view(dtype).view(shape)
 
     def __reduce__(self) -> tuple[type["Memory"], tuple[()]]:
         return Memory, ()  # another process has memory of its own
+
+
+@functools.cache
+def _keep_pages() -> None:
+    """Let the process keep the pages of what torch allocates on the way, which comes and goes with every batch.
+
+    glibc gives the pages of a large block back to the system each time, until it has seen one as large be freed
+    (mallopt(3), M_MMAP_THRESHOLD): it is shown one, once.
+    """
+    torch.empty(PASSING, dtype=torch.uint8, device="cpu")

@@ -11,7 +11,7 @@ from torch import Tensor
 from kornia_cag.compose import Composer, Scene
 from kornia_cag.memory import Memory
 
-PIXELS = 2**18  # of a part: 3 MiB of float32 images
+PIXELS = 2**18  # of a part, where there are enough rows for every thread: 3 MiB of float32 images
 
 Slots = tuple[Tensor, Tensor] | None
 
@@ -27,20 +27,29 @@ Made = tuple[Scene, Int[Tensor, " b"], Bool[Tensor, " b"]]  # scenes, keys, and 
 Make = Callable[[Int[Tensor, "b 5"], Slots, Room | None], Made]
 
 
-def room(memory: Memory, composer: Composer, b: int, masks: bool) -> Room:
-    """Memory for ``b`` scenes in the composer's format."""
-    (height, width), device = composer.size, composer.objects.device
-    if composer.channels_last:
-        images = memory.empty((b, height, width, 3), composer.dtype, device).permute(0, 3, 1, 2)
-    else:
-        images = memory.empty((b, 3, height, width), composer.dtype, device)
-    return Room(images, memory.empty((b, 1, height, width), torch.float32, device) if masks else None)
+class Rooms:
+    """Lends the memory of batches; images and masks have blocks of their own, and get the same ones again."""
+
+    def __init__(self) -> None:
+        self._images, self._masks = Memory(), Memory()
+
+    def room(self, composer: Composer, b: int, masks: bool) -> Room:
+        """Memory for ``b`` scenes in the composer's format."""
+        (height, width), device = composer.size, composer.objects.device
+        if composer.channels_last:
+            images = self._images.empty((b, height, width, 3), composer.dtype, device).permute(0, 3, 1, 2)
+        else:
+            images = self._images.empty((b, 3, height, width), composer.dtype, device)
+        alpha = self._masks.empty((b, 1, height, width), torch.float32, device) if masks else None
+        # Not views of anything, as far as autograd knows: a user may write into them.
+        return Room(images.detach(), None if alpha is None else alpha.detach())
 
 
 def cuts(composer: Composer, b: int) -> list[int]:
     """Where a batch is cut into parts: nowhere on a GPU, on a CPU such that each has about :data:`PIXELS`.
 
-    Every thread gets as many rows of a part as the others, and no part is a single row, which compiles on its own.
+    Every thread gets as many rows of a part as the others, at least one; no part is a single row, which compiles on its
+    own.
     """
     if composer.objects.device.type != "cpu":
         return []

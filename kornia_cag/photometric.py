@@ -193,9 +193,9 @@ class CameraRange:
         kind = torch.where(chance(keys, "camera.blur", self.blur), kind, -1.0)
         is_bell, is_box, moves = (kind >= 0) & (kind < 1), (kind >= 1) & (kind < 2), kind >= 2
 
-        def choose(bell: Tensor, box: Tensor, path: Tensor) -> Float[Tensor, "b k"]:
-            chosen = torch.where(is_box[:, None], box, torch.where(moves[:, None], path, sharp))
-            return torch.where(is_bell[:, None], bell, chosen)
+        def choose(smooth: Tensor, flat: Tensor, moved: Tensor) -> Float[Tensor, "b k"]:
+            chosen = torch.where(is_box[:, None], flat, torch.where(moves[:, None], moved, sharp))
+            return torch.where(is_bell[:, None], smooth, chosen)
 
         return PointSpread(
             choose(bell, wide, path), torch.where(moves, lean, 0.0), steep & moves, choose(bell, high, sharp)

@@ -153,7 +153,8 @@ def _gather(
     _, height, width = words.shape
     flat = words.flatten()[:, None]
     x, y = kept(x - 0.5), kept(y - 0.5)
-    column, row = x.floor(), y.floor()
+    # On the far gutter's centre, the next texel weighs nothing, and the atlas may end before it.
+    column, row = x.floor().clamp(max=width - 2), y.floor().clamp(max=height - 2)
     index = torch.int32 if pyramid.fits else torch.int64
     place = (row * width + column).to(index) + (ids * (height * width)).to(index)[:, None, None]
     # An embedding neither wraps negative indices nor needs int64.

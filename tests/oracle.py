@@ -51,6 +51,7 @@ def scene(
     lit = [light(picture, ranges.color, key, strength, "color") for picture in (color, behind)]
     dark = light(np.zeros_like(color), ranges.color, key, strength, "color")  # what an object lies on in "average"
     image = _blend(lit[0], alpha[..., None], lit[1] if earlier is None else earlier, ranges.blend, ranges.opacity, dark)
+    image = np.maximum(image, 0)
     if ranges.camera.blur:
         image = blur(image, psf(ranges.camera, key, strength))
     height, width = composer.size
@@ -280,7 +281,7 @@ def psf(ranges: CameraRange, key: Tensor, strength: float = 1.0) -> Array:
                 kernel[row, column] = math.exp(-(x * x + y * y) / (2 * sigma**2))
             elif kind == 1:  # how much of the tap's own square the box covers, along each axis
                 kernel[row, column] = _overlap(x, wide) * _overlap(y, high)
-            else:  # the mean over the path of where a bilinear read puts the pixel
+            else:  # the mean over the path, linear along its longer axis; across, steps are shared
                 if abs(math.sin(angle)) > abs(math.cos(angle)):
                     step, across, major, minor = y, x, math.sin(angle), math.cos(angle)
                 else:

@@ -31,6 +31,7 @@ from kornia_cag import (
     PoseRange,
     Ramp,
     SceneRange,
+    memory,
     parts,
 )
 from kornia_cag.collate import Pair
@@ -761,6 +762,25 @@ def test_a_batch_made_in_parts_is_the_same(monkeypatch, options):
             assert a.dtype == b.dtype
         assert one.images.stride() == other.images.stride()
     assert max(calls) < 17
+
+
+@pytest.mark.parametrize("returns", ["pair", "batch"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_batches_that_are_held_stay_as_they_are(monkeypatch, objects, contexts, returns, channels_last):
+    """Memory is used again, in parts or whole, but none that anybody still reads; and its owner may write to it."""
+    monkeypatch.setattr(memory, "LARGE", 1)
+    monkeypatch.setattr(parts, "PIXELS", 16 * 16 * 4)
+    collate = CAGCollate(objects, contexts, 16, returns=returns, channels_last=channels_last, chain=ContextChain(0.3))
+    first, *rest = sampler(objects, contexts, 12)
+    held, places = collate(first), set()
+    before = [tensor.clone() for tensor in held]
+    for rows in rest[:4] * 2:
+        places |= {tuple(tensor.data_ptr() for tensor in held._replace(**collate(rows)._asdict())[:1])}
+    assert len(places) <= 2
+    assert all(torch.equal(a, b) for a, b in zip(held, before, strict=True))
+    weight = torch.ones(1, requires_grad=True)
+    held.images.mul_(weight).sum().backward()
+    assert weight.grad is not None
 
 
 def test_cuts(monkeypatch):

@@ -1,5 +1,6 @@
 """The compiled graph makes the pictures of eager mode and of the oracle, and is compiled once."""
 
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,11 +12,11 @@ from test_compose import LENS, WARPED, WILD_COLOR, compare, make_composer
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from kornia_cag import CAGCollate, ContextChain, PairSampler, Ramp
+from kornia_cag import CAGCollate, ContextChain, PairSampler, Ramp, memory, parts
 from kornia_cag.compose import SceneRange
 from kornia_cag.fusion import kept, once
 from kornia_cag.pose import Framing
-from kornia_cag.pyramid import _gather, _grid_sample, build_pyramid
+from kornia_cag.pyramid import Pyramid, _gather, _grid_sample, build_pyramid, sample_pyramid
 from kornia_cag.randomness import sample_keys
 from kornia_cag.recipes import SIGNS
 
@@ -85,6 +86,23 @@ def test_compiled_equals_eager_equals_oracle_without_compiling_anew(
 
 
 @pytest.mark.compile
+def test_parts_memory_used_again_and_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pictures to the bit, whole or in parts; earlier batches stay as they are; one graph; it can be sent."""
+    quick = collate(SIGNS.ranges, (16, 16), compile=True)
+    rows = batches(quick.objects.labels, [11], 5)
+    whole = [quick(table) for table in rows]
+    monkeypatch.setattr(parts, "PIXELS", 16 * 16 * 4)
+    monkeypatch.setattr(memory, "LARGE", 1)
+    for table, one in zip(rows, whole, strict=True):
+        other = quick(table)
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.masks, other.masks)
+    assert counters["stats"]["unique_graphs"] == 1
+    sent = pickle.loads(pickle.dumps(quick))
+    assert torch.equal(sent(rows[0]).images, whole[0].images)
+
+
+@pytest.mark.compile
 def test_a_second_process_finds_the_kernels() -> None:
     script = (
         "import torch\n"
@@ -109,8 +127,26 @@ def test_loads_of_whole_texels_equal_grid_sample() -> None:
         ids = torch.tensor([2, 0, 1, 2])
         height, width = pyramid.atlas.shape[1:3]
         x, y = (0.5 + torch.rand(4, 9, 7, generator=generator) * (side - 1) for side in (width, height))
-        for one, other in zip(_gather(pyramid, ids, x, y), _grid_sample(pyramid, ids, x, y), strict=True):
-            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+        equal_reads(pyramid, ids, x, y)
+
+
+@pytest.mark.parametrize("size", [8, 16, 32, 64])
+def test_loads_stay_inside_the_bank_at_every_level(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From far outside the last picture on all sides: eagerly, a load from beyond the bank raises."""
+    pyramid = build_pyramid(torch.full((2, 4, size, size), 255, dtype=torch.uint8), replicate=False)
+    level = torch.arange(pyramid.levels)
+    points = torch.tensor([-9.0, -0.1, 0.5, 1.0, 1.1, 9.0])
+    x, y = (v.expand(len(level), -1, -1) for v in (points[None, :], points[:, None]))
+    ids = torch.ones_like(level)
+    slow = sample_pyramid(pyramid, ids, x, y, level)
+    monkeypatch.setattr("kornia_cag.pyramid.fusing", lambda: True)
+    for one, other in zip(sample_pyramid(pyramid, ids, x, y, level), slow, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def equal_reads(pyramid: Pyramid, ids: Tensor, x: Tensor, y: Tensor) -> None:
+    for one, other in zip(_gather(pyramid, ids, x, y), _grid_sample(pyramid, ids, x, y), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
 def test_eager_mode_takes_no_notice_of_the_compiler() -> None:

@@ -1,4 +1,6 @@
 import pickle
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -55,6 +57,31 @@ def test_a_smaller_batch_takes_a_part_and_unused_blocks_go():
     del kept
     lender.empty((100, 100), torch.uint8, CPU)
     assert len(lender._blocks) == 1
+
+
+def test_threads_are_never_lent_the_same_block():
+    lender, interval = Memory(), sys.getswitchinterval()
+    held = [lender.empty((1000,), torch.uint8, CPU) for _ in range(50)]
+    seen = []
+
+    def take():
+        for _ in range(300):
+            mine = lender.empty((1000,), torch.uint8, CPU)
+            mine[:] = threading.get_ident() % 251
+            seen.append(bool((mine == threading.get_ident() % 251).all()))
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=take) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(held) == 50
+    assert len(seen) == 1200
+    assert all(seen)
 
 
 def test_a_copy_for_another_process_starts_empty():
