@@ -47,6 +47,7 @@ def pgd(
     steps: int,
     relative_alpha: float | None = None,
     random_start: bool = False,
+    start: Float[Tensor, "b c h w"] | None = None,
     schedule: Schedule = "sign",
     targeted: bool = False,
     compile: bool = False,
@@ -67,6 +68,7 @@ def pgd(
         steps: number of gradients taken.
         relative_alpha: step size as a multiple of the budget map. Default ``2.5 / steps``; fixed by ``"paper"``.
         random_start: start at a point uniform in the box of ``eps``, before the cut with [0, 1].
+        start: start at the point of the box that is nearest to these images, instead.
         schedule: ``"sign"``, or ``"paper"``: step t of T is ``eps / T * ((T - t) * sign(g) + t * g / max|g|) / T``,
             t from 0, with the largest entry taken over the one image (Jin and Rinard's code takes it over the batch).
         targeted: descend instead.
@@ -83,6 +85,7 @@ def pgd(
     Source: Madry et al. 2018; step schedule: Jin and Rinard 2020.
     """
     _check_kernel(images, eps, keys, steps, relative_alpha, schedule)
+    _check_start(images, start, random_start)
     rate = 1 / steps if schedule == "paper" else 2.5 / steps if relative_alpha is None else relative_alpha
     if len(images) == 0:
         return images.detach().clone()
@@ -92,8 +95,10 @@ def pgd(
     with torch.no_grad():
         clean = images.clone() if images.is_inference() else images.detach()
         # taken before the box where it can be, so that the box lies in memory which the model has just warmed up
-        ahead = None if random_start else gradient_at(_widen(clean))
+        ahead = None if random_start or start is not None else gradient_at(_widen(clean))
         point, low, high, eps = begin(clean, eps, keys if random_start else None)
+        if start is not None:
+            point = torch.nan_to_num(start.to(point.dtype)).clamp(low, high)
         step = rate * eps
         for t in range(steps):
             gradient = gradient_at(point) if t or ahead is None else ahead
@@ -119,6 +124,14 @@ def _check_kernel(
         check_number("relative_alpha", relative_alpha, 0)
         if schedule == "paper":
             fail("relative_alpha", "None with schedule='paper', which sets the step", describe(relative_alpha))
+
+
+def _check_start(images: Tensor, start: Any, random_start: bool) -> None:
+    if start is None:
+        return
+    check_tensor("start", start, tuple(images.shape), images.dtype, images.device, "Start at images like the attacked.")
+    if random_start:
+        fail("start", "None with random_start=True", describe(start), "Choose one of the two.")
 
 
 @cache
@@ -235,6 +248,7 @@ class PGD:
         mask: Shaped[Tensor, "b 1 h w"] | None = None,
         targets: Int[Tensor, " b"] | None = None,
         scale: Float[Tensor, " b"] | None = None,
+        start: Float[Tensor, "b c h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Attack ``model``, which is left as it was (see :func:`frozen`); guarantees as in :func:`pgd`.
 
@@ -246,6 +260,7 @@ class PGD:
             mask: 1 on the object, 0 on the context, anything between mixes the budgets; bool or float.
             targets: the classes to be mistaken for, with ``targeted=True``.
             scale: factor per sample on its budget.
+            start: images to start from, as near as the budget allows, in place of ``random_start``.
 
         Raises:
             InputError: as :func:`pgd`, and for labels, mask, targets or scale that do not fit.
@@ -265,7 +280,8 @@ class PGD:
                     return self.loss(net(x), aims)
 
             return pgd(loss, images, eps, keys, steps=self.steps, relative_alpha=rate, schedule=self.schedule,
-                       random_start=self.random_start, targeted=self.targeted, compile=self.compile)  # fmt: skip
+                       random_start=self.random_start and start is None, start=start, targeted=self.targeted,
+                       compile=self.compile)  # fmt: skip
 
     def budget(
         self,

@@ -15,7 +15,7 @@ from kornia.morphology import dilation, erosion
 from torch import Tensor
 
 from kornia_cag import files, procedural
-from kornia_cag.checks import check_int, check_tensor, fail
+from kornia_cag.checks import check_int, check_number, check_tensor, fail
 from kornia_cag.pyramid import Pyramid, build_pyramid, check_texels
 from kornia_cag.warp import EXTENT
 
@@ -235,6 +235,20 @@ class ContextBank:
             fail("contexts", f"a bank of size {self.size} on {self.device}", f"size {other.size} on {other.device}",
                  "Load both with the same size and device.")  # fmt: skip
         return ContextBank(replace(self.pyramid, atlas=torch.cat([self.pyramid.atlas, other.pyramid.atlas])))
+
+    def split(self, share: float) -> tuple["ContextBank", "ContextBank"]:
+        """Hold back a share of the contexts, evenly over their order: those to train on, and those held back.
+
+        Raises:
+            InputError: for a share that leaves no context on one of the two sides.
+        """
+        check_number("share", share, 0, 1)
+        place = torch.arange(1, len(self) + 1, dtype=torch.float64, device=self.device)
+        held = (place * share).round() > ((place - 1) * share).round()
+        if not held.any() or held.all():
+            fail("share", f"one that leaves some of {len(self)} contexts on both sides", f"{share:g}")
+        return (ContextBank(replace(self.pyramid, atlas=self.pyramid.atlas[~held])),
+                ContextBank(replace(self.pyramid, atlas=self.pyramid.atlas[held])))  # fmt: skip
 
     @property
     def size(self) -> int:

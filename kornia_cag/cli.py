@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(group.add_parser("train", help="train a classifier and measure it on real pictures"))
     _add_evaluate(group.add_parser("evaluate", help="measure a trained model on real pictures"))
+    _add_ablate(group.add_parser("ablate", help="train a recipe without each of its ingredients, and the paper's rows"))
     _add_preview(group.add_parser("preview", help="write a sheet of composites as the training would see them"))
     _add_inspect(group.add_parser("inspect", help="report the banks and the balance of their pairing"))
     _add_bench(group.add_parser("bench", help="time composition, CPU loaders and a training step on this machine"))
@@ -67,11 +68,16 @@ def _parser() -> argparse.ArgumentParser:
 def _add_train(train: argparse.ArgumentParser) -> None:
     _add_recipe(train)
     _add_scene_options(train)
+    _add_balance(train)
     _add_ingredients(train)
     train.add_argument("--real", metavar="NPZ|DIR", help="real pictures to measure on: .npz or folder of class folders")
     train.add_argument("--steps", type=int, help="budget in training steps, that is batches (default: the recipe's)")
     train.add_argument("--images", type=int, help="budget in composed images, instead of --steps")
     train.add_argument("--batch-size", type=int, help="default: the recipe's")
+    train.add_argument("--compile", action="store_true", help="compose by a compiled graph: pays for long trainings")
+    train.add_argument(
+        "--hold-back", type=float, default=0.0, metavar="SHARE", help="share of --contexts kept for evaluate --attack"
+    )
     train.add_argument("--model", metavar="MODULE:FUNCTION", help="network to train: function(classes, size)")
     train.add_argument("--out", type=Path, metavar="DIR", help="folder for all that is written (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on with the run saved in --out")
@@ -79,9 +85,38 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.set_defaults(run=commands.train, hint="Try a smaller --batch-size.")
 
 
+def _add_ablate(ablate: argparse.ArgumentParser) -> None:
+    _add_recipe(ablate)
+    _add_scene_options(ablate)
+    ablate.add_argument("--real", metavar="NPZ|DIR", help="real pictures to measure on, as for train")
+    ablate.add_argument("--steps", type=int, help="budget of each row in training steps (default: the recipe's)")
+    ablate.add_argument("--images", type=int, help="budget of each row in composed images, instead of --steps")
+    ablate.add_argument("--seeds", type=int, default=3, help="trainings of each row, from --seed upwards (default: 3)")
+    ablate.add_argument("--only", nargs="+", default=[], metavar="WORD", help="only rows whose names hold one of these")
+    ablate.add_argument("--compile", action="store_true", help="compose by compiled graphs, one for each kind of scene")
+    ablate.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the results (default: runs/ablation-RECIPE)"
+    )
+    ablate.add_argument("--resume", action="store_true", help="keep the results that are in --out")
+    ablate.set_defaults(run=commands.ablate, hint="Try --device cpu.")
+
+
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("model_from", metavar="OUT", help="folder that train wrote, or its model.pt")
     evaluate.add_argument("--real", metavar="NPZ|DIR", help="real pictures: .npz or folder of class folders")
+    evaluate.add_argument("--views", type=int, help="views of a picture to average over (default: as trained)")
+    evaluate.add_argument(
+        "--attack", choices=["context", "pgd"],
+        help="accuracy against budget: of composites whose context alone may change, or of --real, every pixel",
+    )  # fmt: skip
+    evaluate.add_argument("--objects", metavar="DIR", help="the training's objects, for --attack context")
+    photos = "photographs that were not trained on; of a folder that was, with --hold-back, those held back"
+    evaluate.add_argument("--contexts", metavar="DIR", help=photos)
+    evaluate.add_argument("--key", choices=["white"], help="as in the training")
+    evaluate.add_argument("--eps", type=float, nargs="+", help="budgets, in [0, 1] (default: 0, 2/255 ... 128/255, 1)")
+    evaluate.add_argument("--attack-steps", type=int, default=20, help="gradient steps from each start (default: 20)")
+    evaluate.add_argument("--count", type=int, default=1000, help="pictures to attack (default: 1000)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the composites (default: 0)")
     evaluate.add_argument("--json", action="store_true", help="print JSON, and nothing else")
     _add_device(evaluate)
     evaluate.set_defaults(run=commands.measure, hint="Try --device cpu.")
@@ -90,6 +125,7 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
 def _add_preview(preview: argparse.ArgumentParser) -> None:
     _add_recipe(preview)
     _add_scene_options(preview)
+    _add_balance(preview)
     _add_ingredients(preview)
     preview.add_argument("--out", type=Path, default=Path("preview.png"), help="picture file (default: preview.png)")
     preview.add_argument("--rows", type=int, default=6, help="default: 6")
@@ -105,6 +141,7 @@ def _add_preview(preview: argparse.ArgumentParser) -> None:
 def _add_inspect(inspect: argparse.ArgumentParser) -> None:
     _add_recipe(inspect, nargs="?")
     _add_scene_options(inspect)
+    _add_balance(inspect)
     inspect.add_argument("--batch-size", type=int, help="default: the recipe's")
     inspect.add_argument("--json", action="store_true", help="print JSON, and nothing else")
     inspect.set_defaults(run=commands.inspect, hint="Try --device cpu.")
@@ -132,8 +169,11 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", choices=["white"], help="make the white around objects without alpha transparent")
     parser.add_argument("--size", type=int, help="side of the canvas, pixels, at least 16 (default: the recipe's)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--no-balanced", dest="balanced", action="store_false", help="independent uniform pairs")
     _add_device(parser)
+
+
+def _add_balance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-balanced", dest="balanced", action="store_false", help="independent uniform pairs")
 
 
 def _add_ingredients(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kornia_cag.ablation import ablated, rows, summary
 from kornia_cag.attack import FGSM
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.bench import table, timings
@@ -18,16 +20,17 @@ from kornia_cag.checks import check_int, check_number, fail
 from kornia_cag.collate import Batch, CAGCollate
 from kornia_cag.config import hardware, plain, to_json, versions, write_json
 from kornia_cag.measure import Accuracy, evaluate
-from kornia_cag.network import MODEL, build_network, load_network, save_network
+from kornia_cag.network import MODEL, Trained, build_network, load_network, save_network
 from kornia_cag.options import chosen_device, chosen_recipe, load_banks
 from kornia_cag.pairing import PairSampler
 from kornia_cag.progress import progress_line
 from kornia_cag.real import RealSet, handwriting, load_real
 from kornia_cag.recipes import Recipe
+from kornia_cag.robustness import BUDGETS, Pictures, Start, composites, curve
 from kornia_cag.show import magnified, save_sheet
 from kornia_cag.train import Training
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, CONFIG = "checkpoint.pt", "config.json"
 GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 objects for timing, as many as GTSRB has classes
 PREVIEW_EPS = 8 / 255  # of an attack that neither recipe nor options describe
 
@@ -56,15 +59,14 @@ def train(options: argparse.Namespace) -> None:
     real = _real(options.real, recipe, objects.classes)
     if not options.json:
         print(f"{objects!r}\n{contexts!r}", flush=True)
-    training = Training(
-        recipe, objects, contexts, images=budget, seed=options.seed, balanced=options.balanced, function=options.model
-    )
+    training = Training(recipe, objects, contexts, images=budget, seed=options.seed, balanced=options.balanced,
+                        function=options.model, compile=options.compile)  # fmt: skip
     out: Path = options.out or Path("runs") / options.recipe
     _prepare(training, options, out)
     with progress_line() as log:
         training.run(save=out / CHECKPOINT, save_every=20.0, log=log)
     accuracy = None if real is None else evaluate(training.result, real, objects.classes, objects.device)
-    save_network(out / MODEL, training.result, recipe, objects.classes, options.model)
+    save_network(out / MODEL, training.average, recipe, objects.classes, options.model)
     report = training.report(accuracy, real)
     write_json(report, out / "report.json")
     print(to_json(report)) if options.json else _print_result(training, accuracy, real, out)
@@ -83,7 +85,7 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
     for stale in (CHECKPOINT, MODEL, "report.json"):  # of an earlier run, which --resume must not mistake for this one
         (out / stale).unlink(missing_ok=True)
     given = {name: value for name, value in vars(options).items() if name not in ("run", "hint")}
-    write_json({**training.plan(), "options": plain(given), "versions": versions()}, out / "config.json")
+    write_json({**training.plan(), "options": plain(given), "versions": versions()}, out / CONFIG)
     recipe, objects, contexts = training.recipe, training.objects, training.collate.composer.contexts
     batch = _compose(recipe, objects, contexts, training.pairs, training.model, batches=1)
     save_sheet(out / "preview.png", batch.images[:96], 12)
@@ -122,10 +124,12 @@ def _print_accuracy(accuracy: Accuracy, real: RealSet) -> None:
 def measure(options: argparse.Namespace) -> None:
     """Measure a trained model on real pictures."""
     device = chosen_device(options.device)
-    trained = load_network(options.model_from, device)
-    real = _real(options.real, trained.recipe, trained.classes)
-    if real is None:
-        fail("--real", "an .npz file or a folder of class folders", "nothing")
+    views = None if options.views is None else check_int("--views", options.views)
+    trained = load_network(options.model_from, device, views=views)
+    if options.attack is not None:
+        _attack(options, trained, device)
+        return
+    real = _given(options.real, trained)
     accuracy = evaluate(trained.network, real, trained.classes, device)
     if options.json:
         print(to_json({"real": {"name": real.name, "pictures": len(real.labels)}, **accuracy.report()}))
@@ -134,6 +138,88 @@ def measure(options: argparse.Namespace) -> None:
     for name, recall in accuracy.per_class.items():
         print(f"{name.ljust(width)}  {'no pictures' if recall is None else f'{recall:.2%}'}")
     _print_accuracy(accuracy, real)
+
+
+def _given(path: str | None, trained: Trained) -> RealSet:
+    real = _real(path, trained.recipe, trained.classes)
+    if real is None:
+        fail("--real", "an .npz file or a folder of class folders", "nothing")
+    return real
+
+
+def _attack(options: argparse.Namespace, trained: Trained, device: torch.device) -> None:
+    """Accuracy against budget."""
+    steps, count = check_int("--attack-steps", options.attack_steps), check_int("--count", options.count)
+    budgets = BUDGETS if options.eps is None else [check_number("--eps", eps, 0, 1) for eps in options.eps]
+    if options.attack == "context":
+        contexts = _unseen(options, device)
+        objects = trained.recipe.objects(options.objects, key=options.key, device=str(device))
+        if objects.classes != trained.classes:
+            fail("--objects", f"the {len(trained.classes)} classes of the training", f"{len(objects.classes)} others")
+        recipe, name = trained.recipe, f"composites over {len(contexts)} unseen photographs"
+        pictures = composites(objects, contexts, recipe.size, recipe.ranges, count, seed=options.seed)
+    else:
+        real = _given(options.real, trained)
+        some = torch.arange(min(count, len(real.labels))) * len(real.labels) // min(count, len(real.labels))
+        name, pictures = real.name, Pictures(real.images[some].to(device), real.labels[some].to(device))
+    starts: tuple[Start, ...] = ("random", "previous") if options.attack == "context" else ("random",)
+    found = curve(trained.network, pictures, budgets, steps=steps, starts=starts)
+    about = {"attack": options.attack, "on": name, "steps": steps, "starts": starts, "views": trained.recipe.views}
+    if options.json:
+        print(to_json({**about, **found.report(), "hardware": hardware(device), "versions": versions()}))
+        return
+    print(f"{found.pictures:,} {name}; {steps} steps from each start: {', '.join(starts)}\n  budget  accuracy")
+    print("\n".join(f"{eps:8.4f} {share:9.2%}" for eps, share in zip(found.eps, found.accuracy, strict=True)))
+
+
+def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:
+    """Photographs that the model was not trained on."""
+    if options.contexts is None:
+        fail("--contexts", "a folder of photographs that were not trained on", "nothing")
+    folder = Path(options.model_from)
+    config = (folder if folder.is_dir() else folder.parent) / CONFIG
+    given = json.loads(config.read_text())["options"] if config.is_file() else {}
+    photos = ContextBank.from_folder(options.contexts, size=64, device=device)
+    if given.get("contexts") is None or Path(given["contexts"]).resolve() != Path(options.contexts).resolve():
+        return photos
+    if not given["hold_back"]:
+        fail("--contexts", "photographs that were not trained on", "the folder of the training",
+             "Give another one, or train with --hold-back 0.2.")  # fmt: skip
+    return photos.split(given["hold_back"])[1]
+
+
+def ablate(options: argparse.Namespace) -> None:
+    """Train the rows of an ablation on one budget, measure each, and keep the results of those that are done."""
+    base, seeds = chosen_recipe(options), check_int("--seeds", options.seeds)
+    budget, device = _budget(options, base), str(chosen_device(options.device))
+    classes = base.objects(options.objects, key=options.key, device=device).classes
+    real = _real(options.real, base, classes)
+    if real is None:
+        fail("--real", "an .npz file or a folder of class folders", "nothing")
+    table = [row for row in rows(base) if not options.only or any(word in row.name for word in options.only)]
+    if not table:
+        fail("--only", f"words of these rows: {', '.join(row.name for row in rows(base))}", " ".join(options.only))
+    out: Path = options.out or Path("runs") / f"ablation-{base.name}"
+    out.mkdir(parents=True, exist_ok=True)
+    file, done = out / "ablation.json", {}
+    if options.resume and file.is_file():
+        done = {(run["row"], run["seed"]): run for run in json.loads(file.read_text())["runs"]}
+    for seed, row in itertools.product(range(options.seed, options.seed + seeds), table):
+        if (row.name, seed) not in done:
+            folders = (options.objects, None if options.contexts == "procedural" else options.contexts, options.key)
+            training = ablated(row, folders, images=budget, seed=seed, device=device, compile=options.compile)
+            with progress_line() as log:
+                training.run(log=log)
+            accuracy = evaluate(training.result, real, classes, training.objects.device)
+            done[row.name, seed] = {"row": row.name, **training.report(accuracy, real)}
+            write_json({"recipe": base.name, "summary": summary([*done.values()]), "runs": [*done.values()]}, file)
+            print(f"{row.name}, seed {seed}: {accuracy.share:.2%}", flush=True)
+    found = summary([*done.values()])
+    width = max(len(line["row"]) for line in found)
+    for line in found:
+        spread = "" if line["deviation"] is None else f" ± {line['deviation']:.2%}"
+        print(f"{line['row'].ljust(width)}  {line['mean']:.2%}{spread}")
+    print(f"wrote {file}")
 
 
 def preview(options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kornia_cag.checks import describe, fail
 from kornia_cag.recipes import RECIPES, Recipe
+from kornia_cag.views import Averaged
 
 MODEL = "model.pt"
 _KEYS = {"recipe", "classes", "size", "model", "state"}
@@ -21,7 +22,7 @@ _KEYS = {"recipe", "classes", "size", "model", "state"}
 class Trained(NamedTuple):
     """A network read from its file, in evaluation mode."""
 
-    network: nn.Module
+    network: nn.Module  # averages over the recipe's views
     recipe: Recipe
     classes: tuple[str, ...]
 
@@ -48,6 +49,14 @@ def build_network(recipe: Recipe, classes: int, function: str | None = None) -> 
         )
     _check_output(network, classes, recipe.size, function)
     return network.train()
+
+
+def averaged(network: nn.Module, views: int) -> nn.Module:
+    """The network, or for more than one view its :class:`Averaged`, on the same device and in evaluation mode."""
+    if views == 1:
+        return network.eval()
+    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    return Averaged(network, views).to(device).eval()
 
 
 def _imported(function: str) -> Any:
@@ -88,15 +97,17 @@ def save_network(
     path: Path, network: nn.Module, recipe: Recipe, classes: tuple[str, ...], function: str | None
 ) -> None:
     """Write a network and what it takes to build it again; ``torch.load(path, weights_only=True)`` reads it."""
-    model = {"function": function, "width": recipe.width, "grey": recipe.grey, "dropout": recipe.dropout}
+    model = {name: getattr(recipe, name) for name in ("width", "grey", "dropout", "views")} | {"function": function}
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     saved = {"recipe": recipe.name, "classes": classes, "size": recipe.size, "model": model, "state": state}
     with path.open("wb") as file:  # a full disk is an OSError then
         torch.save(saved, file)
 
 
-def load_network(path: str | Path, device: torch.device | str = "cpu") -> Trained:
+def load_network(path: str | Path, device: torch.device | str = "cpu", *, views: int | None = None) -> Trained:
     """Read what :func:`save_network` wrote; ``path`` is the file, or the folder of a run.
+
+    ``views`` of a picture are averaged; default the recipe's.
 
     Raises:
         InputError: for anything else.
@@ -118,4 +129,5 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Traine
         network.load_state_dict(saved["state"])
     except RuntimeError as error:
         fail("model", f"weights that fit the network of {function or recipe.name!r}", f"others ({_reason(error)})")
-    return Trained(network.to(device).eval(), recipe, tuple(saved["classes"]))
+    recipe = recipe if views is None else replace(recipe, views=views)
+    return Trained(averaged(network.to(device), recipe.views), recipe, tuple(saved["classes"]))

@@ -7,7 +7,7 @@ import torch
 
 from kornia_cag.attack import FGSM, PGD
 from kornia_cag.banks import ContextBank, ObjectBank
-from kornia_cag.checks import check_int, fail
+from kornia_cag.checks import check_int, check_number, fail
 from kornia_cag.recipes import RECIPES, Recipe
 
 
@@ -32,6 +32,8 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
         recipe = replace(recipe, size=check_int("--size", options.size, 16))
     if getattr(options, "batch_size", None) is not None:
         recipe = replace(recipe, batch_size=check_int("--batch-size", options.batch_size))
+    if getattr(options, "views", None) is not None:
+        recipe = replace(recipe, views=check_int("--views", options.views))
     if getattr(options, "no_chain", False):
         recipe = replace(recipe, reset=None)
     return _hardened(recipe, options) if "eps" in options else recipe
@@ -58,5 +60,8 @@ def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank,
     """Both banks, as every subcommand that composes needs them."""
     device, seed = str(chosen_device(options.device)), check_int("--seed", options.seed, 0)
     photos = None if options.contexts == "procedural" else options.contexts
+    hold_back = check_number("--hold-back", getattr(options, "hold_back", 0.0), 0, 1)
+    if hold_back and photos is None:
+        fail("--hold-back", "to come with --contexts DIR", "no photographs")
     objects = recipe.objects(options.objects, key=options.key, device=device)
-    return objects, recipe.contexts(photos, device=device, seed=seed)
+    return objects, recipe.contexts(photos, device=device, seed=seed, hold_back=hold_back)

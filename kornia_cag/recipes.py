@@ -36,7 +36,9 @@ class Recipe:
     width: int = 24
     grey: bool = False
     dropout: float = 0.3
+    views: int = 1  # of a real picture that are averaged, see Averaged
     procedural: int = 188  # procedural contexts, beside the given ones
+    kind: str = "mix"  # of the procedural contexts
     classes: str = field(default="", repr=False)  # glyphs that stand in where no objects are given
 
     def objects(self, folder: str | None, *, key: str | None = None, device: str = "cpu") -> ObjectBank:
@@ -52,10 +54,15 @@ class Recipe:
             bank = bank.with_ink(self.ink)
         return bank.with_thickness(self.thickness) if self.thickness else bank
 
-    def contexts(self, folder: str | None, *, device: str = "cpu", seed: int = 0) -> ContextBank:
-        """The given photographs and as many procedural contexts as the recipe asks for."""
-        made = ContextBank.procedural("mix", count=self.procedural, size=64, seed=seed, device=device)
-        return made if folder is None else ContextBank.from_folder(folder, size=64, device=device) + made
+    def contexts(
+        self, folder: str | None, *, device: str = "cpu", seed: int = 0, hold_back: float = 0.0
+    ) -> ContextBank:
+        """The given photographs, less a share that is held back, and the recipe's procedural contexts."""
+        made = ContextBank.procedural(self.kind, count=self.procedural, size=64, seed=seed, device=device)
+        if folder is None:
+            return made
+        photos = ContextBank.from_folder(folder, size=64, device=device)
+        return (photos.split(hold_back)[0] if hold_back else photos) + made
 
     def model(self, classes: int) -> nn.Module:
         """A fresh, untrained network."""

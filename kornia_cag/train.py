@@ -23,7 +23,7 @@ from kornia_cag.collate import CAGCollate
 from kornia_cag.config import differences, hardware, plain, versions
 from kornia_cag.measure import Accuracy
 from kornia_cag.models import autocast_dtype
-from kornia_cag.network import build_network
+from kornia_cag.network import averaged, build_network
 from kornia_cag.pairing import PairSampler
 from kornia_cag.progress import bar
 from kornia_cag.real import RealSet
@@ -43,6 +43,7 @@ class Training:
         seed: of the network, the pairs and the scenes.
         balanced: pair objects and contexts by balanced graphs, as :class:`PairSampler` says.
         function: ``module:function`` that makes the network; default the recipe's.
+        compile: compose by one compiled graph.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Training:
         seed: int = 0,
         balanced: bool = True,
         function: str | None = None,
+        compile: bool = False,
     ) -> None:
-        self.recipe, self.objects, self.seed, self.function = recipe, objects, seed, function
+        self.recipe, self.objects, self.seed, self.function, self.compile = recipe, objects, seed, function, compile
         self.dtype = autocast_dtype(objects.device)
         self.budget = recipe.images if images is None else images
         self.seen = 0
@@ -79,6 +81,7 @@ class Training:
             model=self.model,
             attack=None if recipe.attack is None else replace(recipe.attack, autocast=self.dtype),
             strength=recipe.strength,
+            compile=compile,
         )
         self._crc = objects.pyramid.checksum(), contexts.pyramid.checksum()
         self.loader = self._loader()
@@ -158,8 +161,8 @@ class Training:
 
     @property
     def result(self) -> nn.Module:
-        """The network to use: averaged weights of the last step, in evaluation mode."""
-        return self.average.eval()
+        """The network to use: averaged weights of the last step, in evaluation mode, over the recipe's views."""
+        return averaged(self.average, self.recipe.views)
 
     def save(self, path: Path) -> None:
         """Write everything that the next step depends on, whole or not at all."""
@@ -220,6 +223,7 @@ class Training:
             "seed": self.seed,
             "balanced": self.pairs.balanced,
             "model": self.function,
+            "compile": self.compile,
             "classes": objects.classes,
             "objects": {"count": len(objects), "variants": objects.variants, "size": objects.size, "crc": self._crc[0]},
             "contexts": {"count": len(contexts), "size": contexts.size, "crc": self._crc[1]},

@@ -445,6 +445,20 @@ def test_the_keys_decide_the_start():
     assert torch.equal(plain(model, **other), plain(model, **batch))
 
 
+def test_a_given_start_is_taken_as_near_as_the_budget_allows(device):
+    generator = torch.Generator().manual_seed(0)
+    images, other = (torch.rand(4, 3, 6, 5, generator=generator).to(device) for _ in range(2))
+    mask = (torch.rand(4, 1, 6, 5, generator=generator) > 0.5).float().to(device)
+    labels, keys = torch.zeros(4, dtype=torch.int64, device=device), make_keys(4).to(device)
+    still = PGD(eps=0.2, eps_object=0.0, alpha=0.0, steps=2)
+    started = still(Net().to(device), images, labels, keys=keys, mask=mask, start=other)
+    near = torch.minimum(torch.maximum(other, images - 0.2), images + 0.2)
+    torch.testing.assert_close(started, torch.where(mask > 0, images, near))
+    free = PGD(eps=1.0, eps_object=0.0, alpha=0.0, steps=1)
+    swapped = free(Net().to(device), images, labels, keys=keys, mask=mask, start=other)
+    assert torch.equal(swapped, torch.where(mask > 0, images, other))
+
+
 def test_the_start_is_uniform_in_the_box():
     images, eps = torch.full((50, 3, 8, 8), 0.5), torch.full((50, 1, 1, 1), 0.1)
     flat = pgd(lambda x: 0 * x.sum((1, 2, 3)), images, eps, make_keys(50), steps=1, random_start=True)

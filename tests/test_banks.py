@@ -344,3 +344,20 @@ def test_real_photographs(data, tmp_path):
     assert len(bank) == 6
     assert math.prod(bank.pyramid.level(0).shape) == 6 * 3 * 64 * 64
     assert (bank.pyramid.level(0).float().flatten(1).std(dim=1) > 5).all()  # no picture came out flat
+
+
+@pytest.mark.parametrize(("count", "share", "held"), [(10, 0.2, 2), (7, 0.5, 4), (188, 0.2, 38), (3, 0.7, 2)])
+def test_a_share_of_contexts_is_held_back_evenly(count, share, held):
+    levels = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
+    kept, back = ContextBank.from_tensors(levels, size=8).split(share)
+    first = [bank.pyramid.atlas[:, 1, 1, 0].tolist() for bank in (kept, back)]
+    assert sorted(first[0] + first[1]) == list(range(count))
+    assert len(back) in (held, held - 1, held + 1)
+    gaps = torch.tensor([-1, *first[1], count]).diff()
+    assert gaps.max() <= 2 / share + 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
+def test_a_share_that_leaves_nothing_is_refused(share):
+    with pytest.raises(InputError, match="share: expected one that leaves some of 5 contexts on both sides"):
+        ContextBank.from_tensors(torch.zeros(5, 3, 8, 8), size=8).split(share)

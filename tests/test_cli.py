@@ -550,3 +550,68 @@ def test_bench_refuses_a_time_that_is_none(run, seconds):
     status, _, error = run("bench", "--no-compile", "--seconds", seconds)
     assert status == 2
     assert "--seconds: expected a number in [0.01, 600]" in error
+
+
+# --- ablation and attacks
+
+
+def test_ablate_keeps_what_is_done(run, tmp_path):
+    few = ("ablate", "digits", "--images", 16, "--seeds", 2, "--only", "baseline", "holes")
+    status, out, err = run(*few)
+    assert (status, err) == (0, "")
+    file = tmp_path / "runs" / "ablation-digits" / "ablation.json"
+    report = json.loads(file.read_text())
+    assert [(r["row"], r["seed"]) for r in report["runs"]] == [
+        ("paper: baseline", 0), ("without holes", 0), ("paper: baseline", 1), ("without holes", 1),
+    ]  # fmt: skip
+    assert [line["seeds"] for line in report["summary"]] == [2, 2]
+    assert re.search(r"without holes +\d+\.\d+% ± \d+\.\d+%", out)
+    before = report["runs"]
+    status, out, err = run(*few[:-2], "baseline", "--seeds", 3, "--resume")
+    assert (status, err) == (0, "")
+    runs = json.loads(file.read_text())["runs"]
+    assert runs[:4] == before
+    assert [(r["row"], r["seed"]) for r in runs[4:]] == [("paper: baseline", 2)]
+
+
+def test_ablate_says_which_rows_there_are(run):
+    status, _, err = run("ablate", "digits", "--only", "unicorns")
+    assert status == 2
+    assert "paper: baseline" in err
+
+
+def test_evaluate_against_an_attack(run, signs, photos, tmp_path):
+    for i in range(8):
+        Image.new("RGB", (50, 40), (30 * i, 100, 200)).save(tmp_path / "photos" / f"more{i}.jpg")
+    trained = ("train", "signs", "--objects", signs, "--contexts", photos, "--images", 16, "--hold-back", 0.3)
+    assert run(*trained)[0] == 0
+    attack = ("evaluate", "runs/signs", "--attack", "context", "--eps", 0, 0.5, "--attack-steps", 2, "--count", 12)
+    status, out, err = run(*attack, "--objects", signs, "--contexts", photos, "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert report["on"] == "composites over 3 unseen photographs"
+    assert [eps for eps, _ in report["curve"]] == [0, 0.5]
+    assert report["curve"][0][1] >= report["curve"][1][1]
+
+    np.savez("real.npz", images=np.random.default_rng(0).integers(0, 255, (9, 20, 20, 3), dtype=np.uint8),
+             labels=np.arange(9) % 3)  # fmt: skip
+    status, out, err = run("evaluate", "runs/signs", "--attack", "pgd", "--real", "real.npz", "--eps", 0, 1)
+    assert (status, err) == (0, "")
+    assert "9 real.npz" in out
+    assert "1.0000" in out
+
+
+def test_photographs_that_were_trained_on_are_no_test(run, signs, photos):
+    assert run("train", "signs", "--objects", signs, "--contexts", photos, "--images", 8)[0] == 0
+    status, _, err = run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", photos)
+    assert status == 2
+    assert "--hold-back" in err
+
+
+def test_views_are_kept_with_the_model(run, monkeypatch):
+    monkeypatch.setitem(RECIPES, "digits", replace(RECIPES["digits"], views=3))
+    assert run("train", "digits", "--images", 16)[0] == 0
+    status, out, _ = run("evaluate", "runs/digits", "--json")
+    assert status == 0
+    assert json.loads(out)["accuracy"] == json.loads(Path("runs/digits/report.json").read_text())["accuracy"]
+    assert run("evaluate", "runs/digits", "--views", 1)[0] == 0

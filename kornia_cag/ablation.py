@@ -1,0 +1,101 @@
+"""What each ingredient gives: the paper's five rows, a recipe, and the recipe without each of its main ingredients."""
+
+import statistics
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kornia_cag.attack import PGD
+from kornia_cag.compose import SceneRange
+from kornia_cag.photometric import CameraRange, ColorRange
+from kornia_cag.recipes import Recipe
+from kornia_cag.train import Training
+
+REFINEMENT = PGD(eps=16 / 255, eps_object=4 / 255, steps=2, random_start=False)  # the paper's budgets in fewer steps
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of an ablation table."""
+
+    name: str
+    recipe: Recipe
+    photos: bool = True  # use the given photographs
+    balanced: bool = True
+
+
+def rows(recipe: Recipe) -> list[Row]:
+    """What to train: the rows of Jin and Rinard's table in the recipe's ranges, and the recipe without one thing each.
+
+    As in the paper, the contexts of the five rows are pixel noise, but for random-context, which draws from all of the
+    recipe's contexts.
+    """
+    noise, reset = replace(recipe, kind="pixel", attack=None, reset=None), recipe.reset or 0.171
+    attack = recipe.attack or REFINEMENT
+    paper = [
+        Row("paper: baseline", noise, photos=False),
+        Row("paper: random context", replace(recipe, attack=None, reset=None)),
+        Row("paper: refinement only", replace(noise, attack=attack), photos=False),
+        Row("paper: bias correction only", replace(noise, reset=reset), photos=False),
+        Row("paper: full", replace(noise, attack=attack, reset=reset), photos=False),
+    ]
+    return [*paper, Row("recipe", recipe), *_without(recipe), *_with(recipe)]
+
+
+def _without(recipe: Recipe) -> list[Row]:
+    ranges = recipe.ranges
+    pose, color, camera = ranges.pose, ranges.color, ranges.camera
+
+    def scene(**change: Any) -> Recipe:
+        changed: SceneRange = replace(ranges, **change)
+        return replace(recipe, ranges=changed)
+
+    one = (1.0, 1.0)
+    plain = ColorRange(brightness=one, contrast=one, saturation=one, hue=(0.0, 0.0))
+    candidates = [
+        Row("chain", replace(recipe, reset=None)),
+        Row("attack", replace(recipe, attack=None)),
+        Row("photographs", recipe, photos=False),
+        Row("light", scene(color=plain)),
+        Row("exposure", scene(color=replace(color, exposure=(0.0, 0.0)))),
+        Row("blur", scene(camera=replace(camera, blur=0.0))),
+        Row("low resolution", scene(camera=replace(camera, low_resolution=(0.0, 0.0)))),
+        Row("camera", scene(camera=CameraRange())),
+        Row("perspective", scene(pose=replace(pose, perspective=(0.0, 0.0)))),
+        Row("turn and slant", scene(pose=replace(pose, angle=(0.0, 0.0), shear=(0.0, 0.0)))),
+        Row("elastic", scene(pose=replace(pose, elastic=(0.0, 0.0)))),
+        Row("holes", scene(pose=replace(pose, hole=(0.0, 0.0)))),
+        Row("thickness", replace(recipe, thickness=())),
+        Row("averaged weights", replace(recipe, ema=0.0)),
+        Row("views", replace(recipe, views=1)),
+        Row("balance", recipe, balanced=False),
+    ]
+    return [replace(row, name=f"without {row.name}") for row in candidates if row != Row(row.name, recipe)]
+
+
+def _with(recipe: Recipe) -> list[Row]:
+    return [] if recipe.attack else [Row("with refinement", replace(recipe, attack=REFINEMENT))]
+
+
+def ablated(
+    row: Row, folders: tuple[str | None, str | None, str | None], *, images: int | None, seed: int, device: str,
+    compile: bool = False,
+) -> Training:  # fmt: skip
+    """The training of one row; ``folders`` are those of the objects and of the photographs, and the objects' key."""
+    objects, photos, key = folders
+    bank = row.recipe.objects(objects, key=key, device=device)
+    contexts = row.recipe.contexts(photos if row.photos else None, device=device, seed=seed)
+    return Training(row.recipe, bank, contexts, images=images, seed=seed, balanced=row.balanced, compile=compile)
+
+
+def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation over the seeds of each row, in the order of the rows.
+
+    Args:
+        results: of single trainings, with ``row``, ``seed`` and ``accuracy``.
+    """
+    found: dict[str, list[float]] = {}
+    for result in results:
+        found.setdefault(result["row"], []).append(result["accuracy"])
+    return [{"row": name, "seeds": len(values), "mean": round(statistics.mean(values), 5),
+             "deviation": round(statistics.stdev(values), 5) if len(values) > 1 else None}
+            for name, values in found.items()]  # fmt: skip

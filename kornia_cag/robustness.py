@@ -1,0 +1,129 @@
+"""Accuracy under attack, as a curve over budgets: with the context free to change, or every pixel.
+
+What counts is the worst case: a picture is right under a budget if the model names it rightly from every start. Source
+of the study of contexts: Jin and Rinard, 2020; of the attack: Madry et al., 2018.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from kornia_cag.attack import PGD
+from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.checks import check_int, check_number, fail
+from kornia_cag.collate import Batch, CAGCollate
+from kornia_cag.compose import SceneRange
+from kornia_cag.pairing import PairSampler
+from kornia_cag.randomness import sample_keys
+
+Start = Literal["clean", "random", "previous"]
+BUDGETS = (0.0, *(n / 255 for n in (2, 4, 8, 16, 32, 64, 128)), 1.0)  # the last lets a pixel take any value
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is attacked: labelled pictures, with the objects' masks where only the context may change."""
+
+    images: Float[Tensor, "n 3 h w"]
+    labels: Int[Tensor, " n"]
+    masks: Float[Tensor, "n 1 h w"] | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy against budget."""
+
+    eps: tuple[float, ...]  # in units of [0, 1]
+    accuracy: tuple[float, ...]  # share of the pictures named rightly from every start
+    pictures: int
+
+    def report(self) -> dict[str, Any]:
+        """The same, ready for JSON."""
+        rows = zip(self.eps, self.accuracy, strict=True)
+        return {"pictures": self.pictures, "curve": [[round(e, 5), round(a, 5)] for e, a in rows]}
+
+
+def composites(
+    objects: ObjectBank, contexts: ContextBank, size: int, ranges: SceneRange, count: int, *, seed: int = 0
+) -> Pictures:
+    """Fresh composites, all classes equally often, with the objects' masks; no chain."""
+    pairs = PairSampler(objects.labels.cpu(), len(contexts), check_int("count", count), seed=seed)
+    collate = CAGCollate(objects, contexts, size, ranges=ranges, returns="batch")
+    made: list[Batch] = []
+    while sum(len(batch.labels) for batch in made) < count:
+        pairs.set_epoch(len(made))
+        for rows in pairs:
+            made += [cast(Batch, collate(part)) for part in rows.split(256)]
+    images, labels, masks = (torch.cat([batch[i] for batch in made])[:count] for i in range(3))
+    return Pictures(images, labels, masks)
+
+
+def curve(
+    model: nn.Module,
+    pictures: Pictures,
+    eps: Sequence[float] = BUDGETS,
+    *,
+    steps: int = 20,
+    starts: Sequence[Start] = ("random", "previous"),
+    batch_size: int = 256,
+) -> Curve:
+    """Attack all pictures with every budget, by PGD with steps of 2.5 budgets over their number.
+
+    Args:
+        model: maps images ``(b, 3, h, w)`` to logits; left as it was.
+        pictures: what to attack; where they have masks, a pixel's budget is ``eps`` times the context's share of it.
+        eps: budgets, in units of [0, 1]; 0 gives the clean accuracy, 1 lets a pixel take any value.
+        steps: gradient steps from each start.
+        starts: where to start from: the picture itself, a random point of the box, or the point of the box nearest to a
+            picture of another class, which shows another object.
+        batch_size: pictures attacked at a time.
+
+    Raises:
+        InputError: for budgets outside [0, 1], or no starts.
+    """
+    budgets = [check_number("eps", e, 0, 1) for e in eps]
+    if not starts:
+        fail("starts", "at least one of clean, random, previous", "none")
+    other = _others(pictures.labels)
+    shares = []
+    for budget in budgets:
+        right = [_withstands(model, pictures, other, ids, budget, steps, starts)
+                 for ids in torch.arange(len(other), device=other.device).split(batch_size)]  # fmt: skip
+        shares.append(float(torch.cat(right).float().mean()))
+    return Curve(tuple(budgets), tuple(shares), len(other))
+
+
+def _withstands(
+    model: nn.Module, pictures: Pictures, other: Int[Tensor, " n"], ids: Int[Tensor, " b"], eps: float, steps: int,
+    starts: Sequence[Start],
+) -> Bool[Tensor, " b"]:  # fmt: skip
+    images, labels = pictures.images[ids], pictures.labels[ids]
+    mask = None if pictures.masks is None else pictures.masks[ids]
+    right = _right(model, images, labels)
+    for number, start in enumerate(starts if eps else ()):
+        attack = PGD(eps=eps, eps_object=None if mask is None else 0.0, steps=steps, random_start=start == "random")
+        keys = sample_keys(torch.full_like(ids, number), torch.zeros_like(ids), ids)
+        first = pictures.images[other[ids]] if start == "previous" else None
+        right &= _right(model, attack(model, images, labels, keys=keys, mask=mask, start=first), labels)
+    return right
+
+
+@torch.no_grad()
+def _right(model: nn.Module, images: Tensor, labels: Tensor) -> Bool[Tensor, " b"]:
+    training = model.training
+    model.eval()
+    right: Tensor = model(images).argmax(dim=1) == labels
+    model.train(training)
+    return right
+
+
+def _others(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """For each picture, the next one of another class; itself where there is no other class."""
+    n = len(labels)
+    place = torch.arange(n, device=labels.device)
+    differs = labels[(place[:, None] + place) % n] != labels[:, None]
+    return (place + differs.int().argmax(dim=1)) % n

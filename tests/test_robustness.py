@@ -1,0 +1,92 @@
+import pytest
+import torch
+from conftest import make_contexts, make_objects
+from torch import nn
+
+from kornia_cag import InputError
+from kornia_cag.recipes import SIGNS
+from kornia_cag.robustness import Curve, Pictures, _others, composites, curve
+
+
+class Split(nn.Module):
+    """Two classes: brightness of the left half against 0.5, and of the right half times ``trust``."""
+
+    def __init__(self, trust: float) -> None:
+        super().__init__()
+        self.trust = nn.Parameter(torch.tensor(trust))
+
+    def forward(self, x):
+        half = x.shape[-1] // 2
+        score = (x[..., :half] - 0.5).mean((1, 2, 3)) + self.trust * (x[..., half:] - 0.5).mean((1, 2, 3))
+        return torch.stack([score, -score], dim=1)
+
+
+def pictures(masked=True):
+    """The object is the left half, bright for class 0; the context is grey."""
+    labels = torch.arange(40) % 2
+    images = torch.full((40, 3, 8, 8), 0.5)
+    images[..., :4] += 0.2 * (1 - 2 * labels)[:, None, None, None]
+    masks = torch.zeros(40, 1, 8, 8)
+    masks[..., :4] = 1
+    return Pictures(images, labels, masks if masked else None)
+
+
+def test_a_model_that_looks_at_the_object_alone_withstands_any_context():
+    found = curve(Split(0.0), pictures(), [0.0, 0.1, 1.0], steps=3)
+    assert found == Curve((0.0, 0.1, 1.0), (1.0, 1.0, 1.0), 40)
+
+
+def test_a_model_that_looks_at_the_context_falls_where_its_budget_outweighs_the_object():
+    found = curve(Split(1.0), pictures(), [0.0, 0.1, 0.19, 0.21, 1.0], steps=5)
+    assert found.accuracy == (1.0, 1.0, 1.0, 0.0, 0.0)
+
+
+def test_without_masks_every_pixel_may_change():
+    found = curve(Split(0.0), pictures(masked=False), [0.0, 0.19, 0.21], steps=5, starts=["random"])
+    assert found.accuracy == (1.0, 1.0, 0.0)
+
+
+def test_the_previous_picture_alone_can_mislead():
+    """A model of no gradient in the context: only a start that is already there fools it."""
+
+    class Step(Split):
+        def forward(self, x):
+            return super().forward(torch.cat([x[..., :4], (x[..., 4:] > 0.6).float() + 0 * x[..., 4:]], dim=-1))
+
+    given = pictures()
+    given.images[..., 4:] = (1 - given.labels).float()[:, None, None, None]  # each shows its own class in the context
+    assert curve(Step(3.0), given, [0.0], starts=["clean"]).accuracy == (1.0,)
+    assert curve(Step(3.0), given, [1.0], steps=1, starts=["clean"]).accuracy == (1.0,)
+    assert curve(Step(3.0), given, [1.0], steps=1, starts=["previous"]).accuracy == (0.0,)
+
+
+def test_the_model_is_left_as_it_was():
+    model = Split(1.0).train()
+    curve(model, pictures(), [0.5], steps=1)
+    assert model.training
+    assert model.trust.grad is None
+
+
+def test_others_are_of_another_class():
+    labels = torch.tensor([0, 0, 1, 2, 2, 0])
+    other = _others(labels)
+    assert other.tolist() == [2, 2, 3, 5, 5, 2]
+    assert (labels[other] != labels).all()
+
+
+def test_composites_are_balanced_and_repeat():
+    objects, contexts = make_objects(), make_contexts()
+    one, other = (composites(objects, contexts, 16, SIGNS.ranges, 70, seed=5) for _ in range(2))
+    assert torch.equal(one.images, other.images)
+    assert one.masks.shape == (70, 1, 16, 16)
+    counts = torch.bincount(one.labels, minlength=len(objects.classes))
+    assert counts.max() - counts.min() <= 2
+    assert not torch.equal(composites(objects, contexts, 16, SIGNS.ranges, 70, seed=6).images, one.images)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_bad_numbers_are_refused():
+    with pytest.raises(InputError, match="eps: expected a number"):
+        curve(Split(1.0), pictures(), [1.5])
+    with pytest.raises(InputError, match="starts: expected at least one"):
+        curve(Split(1.0), pictures(), [0.5], starts=[])
