@@ -159,7 +159,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
 
 def _add_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     names = sorted(RECIPES)
-    parser.add_argument("recipe", metavar="RECIPE", choices=names, nargs=nargs, help=" or ".join(names))
+    parser.add_argument("recipe", metavar="RECIPE", choices=names, nargs=nargs, help=", ".join(names))
 
 
 def _add_scene_options(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import torch
 from jaxtyping import Float
+from kornia.enhance import equalize
 from torch import Tensor, nn
 
 
@@ -56,6 +57,68 @@ def convnet(classes: int, size: int, *, width: int = 32, grey: bool = False, dro
         nn.Flatten(),
         nn.Dropout(dropout),
         nn.Linear(8 * w * side * side, classes),
+    )
+
+
+class Equalize(nn.Module):
+    """Each channel's contrast stretched, but for a percent of its values at both ends, and its histogram evened out.
+
+    Gradients pass as if nothing had been done.
+    """
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Equalise a batch in [0, 1]."""
+        with torch.no_grad():
+            values = images.float().flatten(2)
+            low, high = torch.quantile(values, torch.tensor([0.01, 0.99], device=values.device), dim=2, keepdim=True)
+            stretched = ((values - low) / (high - low).clamp(min=1 / 255)).clamp(0, 1)
+            even: Tensor = equalize(stretched.view(images.shape)) - images
+        return images + even
+
+
+def dcgan_encoder(classes: int, width: int = 128) -> nn.Sequential:
+    """The discriminator of DCGAN (Radford et al., 2016) for 64×64 as an encoder, and a linear layer without bias.
+
+    The network of Jin and Rinard's signs, their histogram equalisation included.
+    """
+
+    def layer(c_in: int, c_out: int) -> list[nn.Module]:
+        return [nn.Conv2d(c_in, c_out, 4, 2, 1, bias=False), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2, inplace=True)]
+
+    w = width
+    return nn.Sequential(
+        Equalize(),
+        nn.Conv2d(3, w, 4, 2, 1, bias=False),
+        nn.LeakyReLU(0.2, inplace=True),
+        *layer(w, 2 * w),
+        *layer(2 * w, 4 * w),
+        *layer(4 * w, 8 * w),
+        nn.Conv2d(8 * w, 100, 4, bias=False),
+        nn.Flatten(),
+        nn.Linear(100, classes, bias=False),
+    )
+
+
+class _Scaled(nn.Module):
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
+        return (images.mean(dim=1, keepdim=True) - 0.1307) / 0.3801
+
+
+def two_layers(classes: int) -> nn.Sequential:
+    """Two convolutions and two linear layers for 28×28: the network of Jin and Rinard's digits."""
+    return nn.Sequential(
+        _Scaled(),
+        nn.Conv2d(1, 32, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 128, 3, padding=1, bias=False),
+        nn.BatchNorm2d(128),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128 * 14 * 14, 256, bias=False),
+        nn.BatchNorm1d(256),
+        nn.ReLU(inplace=True),
+        nn.Linear(256, classes),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.blur import PointSpread, blur, box, gaussian, motion
@@ -19,6 +19,7 @@ from kornia_cag.fusion import once
 from kornia_cag.jpeg import jpeg
 from kornia_cag.randomness import chance, noise, uniform
 
+KINDS = ("gaussian", "box", "motion")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
 
 
@@ -147,7 +148,8 @@ class CameraRange:
     """Ranges of what a camera does to a scene. A sample blurs by one of the kinds, or by none."""
 
     low_resolution: tuple[float, float] = (0.0, 0.0)  # pyramid levels to add: 1 halves the resolution
-    blur: float = 0.0  # probability of any blur; the kinds below are equally likely
+    blur: float = 0.0  # probability of any blur
+    kinds: tuple[str, ...] = ("gaussian", "box", "motion")  # of blur, equally likely
     gaussian: tuple[float, float] = (0.3, 1.2)  # standard deviation, pixels
     box: tuple[float, float] = (1.0, 4.0)  # width and height each, pixels
     motion: tuple[float, float] = (1.0, 5.0)  # length of the path that each pixel is drawn along, pixels
@@ -161,10 +163,13 @@ class CameraRange:
         ):  # fmt: skip
             check_range(name, getattr(self, name), low, high)
         check_number("blur", self.blur, 0, 1)
+        if not self.kinds or not set(self.kinds) <= set(KINDS):
+            fail("kinds", f"some of {', '.join(KINDS)}", repr(self.kinds))
         check_int("taps", self.taps, 3, 51)
         if self.taps % 2 == 0:
             fail("taps", "an odd integer", str(self.taps))
-        if self.blur and max(2 * self.gaussian[1], self.box[1], 1 + self.motion[1]) > self.taps:
+        reach = {"gaussian": 2 * self.gaussian[1], "box": self.box[1], "motion": 1 + self.motion[1]}
+        if self.blur and max(reach[kind] for kind in self.kinds) > self.taps:
             fail("taps", f"a side that holds two sigmas of gaussian={self.gaussian}, box={self.box}, and a pixel along "
                  f"motion={self.motion}", str(self.taps), "Raise taps, or blur less.")  # fmt: skip
         if self.jpeg is not None:
@@ -189,9 +194,9 @@ class CameraRange:
             draw("motion", self.motion), math.pi * uniform(keys, "camera.motion_angle"), self.taps
         )
         sharp = box(torch.ones_like(lean), self.taps)
-        kind = uniform(keys, "camera.blur_kind", 0.0, 3.0)
-        kind = torch.where(chance(keys, "camera.blur", self.blur), kind, -1.0)
-        is_bell, is_box, moves = (kind >= 0) & (kind < 1), (kind >= 1) & (kind < 2), kind >= 2
+        drawn = uniform(keys, "camera.blur_kind", 0.0, float(len(self.kinds))).floor()
+        blurs = chance(keys, "camera.blur", self.blur)
+        is_bell, is_box, moves = (blurs & self._is(kind, drawn) for kind in KINDS)
 
         def choose(smooth: Tensor, flat: Tensor, moved: Tensor) -> Float[Tensor, "b k"]:
             chosen = torch.where(is_box[:, None], flat, torch.where(moves[:, None], moved, sharp))
@@ -200,6 +205,14 @@ class CameraRange:
         return PointSpread(
             choose(bell, wide, path), torch.where(moves, lean, 0.0), steep & moves, choose(bell, high, sharp)
         )
+
+    def _is(self, kind: str, drawn: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Whether the drawn place among the kinds is one of ``kind``."""
+        found = torch.zeros_like(drawn, dtype=torch.bool)
+        for place, name in enumerate(self.kinds):
+            if name == kind:
+                found = found | (drawn == place)
+        return found
 
 
 def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:

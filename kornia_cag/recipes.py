@@ -1,6 +1,7 @@
 """Recipes: what to vary, how much, and why, for two kinds of object. A recipe is data; :mod:`.train` runs it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import nn
@@ -10,9 +11,11 @@ from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.checks import fail
 from kornia_cag.collate import Ramp
 from kornia_cag.compose import SceneRange
-from kornia_cag.models import convnet
+from kornia_cag.models import convnet, dcgan_encoder, two_layers
 from kornia_cag.photometric import CameraRange, ColorRange
 from kornia_cag.pose import Framing, PoseRange
+
+Network = Literal["convnet", "dcgan", "two layers"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,13 @@ class Recipe:
     strength: float | Ramp = 1.0
     images: int = 1_000_000  # budget
     batch_size: int = 128
+    samples_per_class: int | None = None  # of an epoch; None: as PairSampler chooses
     learning_rate: float = 2e-3
+    cosine: bool = True  # let the learning rate fall to 0, after a short start; else it stays
     weight_decay: float = 1e-2
     smoothing: float = 0.0  # of the labels: a share spread over all classes
     ema: float = 0.999  # decay of the averaged weights, which are the result
+    network: Network = "convnet"
     width: int = 24
     grey: bool = False
     dropout: float = 0.3
@@ -66,7 +72,10 @@ class Recipe:
 
     def model(self, classes: int) -> nn.Module:
         """A fresh, untrained network."""
-        net = convnet(classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout)
+        if self.network == "convnet":
+            net = convnet(classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout)
+        else:
+            net = dcgan_encoder(classes, self.width) if self.network == "dcgan" else two_layers(classes)
         for parameter in net.parameters():
             if parameter.ndim == 4:  # convolutions are faster on pixels that lie together
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -141,4 +150,83 @@ DIGITS = Recipe(
     classes="0123456789",
 )
 
-RECIPES = {recipe.name: recipe for recipe in (DIGITS, SIGNS)}
+# What Jin and Rinard's code does, as far as this library's ranges say it. Apart from that: perspective is drawn as a
+# tilt, not as displaced corners; digits are not made black and white after their blur; the largest gradient of an
+# attack's step is that of the picture, not of the batch; weights decay apart from the gradient.
+
+PAPER_SIGNS = Recipe(
+    name="paper-signs",
+    size=64,
+    ranges=SceneRange(
+        pose=PoseRange(
+            scale=(0.65, 1.05),
+            aspect=(1.0, 1.0),
+            angle=(-5, 5),
+            shear=(-5, 5),
+            translate=(-0.15, 0.15),
+            perspective=(-0.33, 0.33),
+        ),
+        crop=(1.0, 1.0),
+        color=ColorRange(
+            brightness=(0.2, 1.8),
+            exposure=(-0.56, 0.57),  # a factor of 0.68 to 1.48
+            contrast=(0.2, 1.8),
+            saturation=(0.2, 1.8),
+            hue=(-18, 18),
+        ),
+        camera=CameraRange(blur=1.0, kinds=("box",), box=(1.0, 9.0), taps=9),
+        blend="hard",
+    ),
+    reset=0.171,
+    attack=PGD(eps=16 / 255, eps_object=4 / 255, steps=8, random_start=False, schedule="paper"),
+    strength=Ramp(2, 160),
+    images=1_290_000,
+    batch_size=215,
+    samples_per_class=100,
+    learning_rate=1e-4,
+    cosine=False,
+    weight_decay=1e-4,
+    ema=0.0,
+    network="dcgan",
+    width=128,
+    procedural=100,
+    kind="pixel",
+)
+
+PAPER_DIGITS = Recipe(
+    name="paper-digits",
+    size=28,
+    ink=(255, 255, 255),
+    ranges=SceneRange(
+        pose=PoseRange(
+            scale=(0.75, 1.05),
+            aspect=(1.0, 1.0),
+            angle=(-15, 15),
+            shear=(-40, 40),
+            translate=(-0.15, 0.15),
+            perspective=(-0.33, 0.33),
+        ),
+        crop=(1.0, 1.0),
+        color=ColorRange(brightness=(1.0, 1.0), contrast=(1.0, 1.0), saturation=(1.0, 1.0), hue=(0.0, 0.0)),
+        context_color=ColorRange(brightness=(0.5, 0.5), contrast=(1.0, 1.0), saturation=(0.0, 0.0), hue=(0.0, 0.0)),
+        camera=CameraRange(blur=1.0, kinds=("box",), box=(1.0, 5.0)),
+        blend="average",
+    ),
+    reset=0.212,
+    attack=PGD(eps=12.8 / 255, steps=8, random_start=False, schedule="paper"),
+    strength=Ramp(0, 50),
+    images=300_000,
+    batch_size=50,
+    samples_per_class=100,
+    learning_rate=1e-4,
+    cosine=False,
+    weight_decay=1e-4,
+    ema=0.0,
+    network="two layers",
+    grey=True,
+    procedural=100,
+    kind="pixel",
+    classes="0123456789",
+)
+
+RECIPES = {recipe.name: recipe for recipe in (DIGITS, SIGNS, PAPER_DIGITS, PAPER_SIGNS)}

@@ -155,10 +155,10 @@ def _light(color: ColorRange, draw: Draw) -> Light:
 
 
 def _blur(camera: CameraRange, draw: Draw) -> Blur:
-    kind = int(draw("camera.blur_kind", (0.0, 3.0)))
-    if kind == 0:
+    kind = camera.kinds[int(draw("camera.blur_kind", (0.0, float(len(camera.kinds)))))]
+    if kind == "gaussian":
         return Blur("gaussian", draw("camera.gaussian", camera.gaussian), 0.0)
-    if kind == 1:
+    if kind == "box":
         return Blur("box", draw("camera.box_x", camera.box), draw("camera.box_y", camera.box))
     turn = math.pi * draw("camera.motion_angle", (0.0, 1.0))
     return Blur("motion", turn, 0.5 * draw("camera.motion", camera.motion))

@@ -71,7 +71,8 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        self.pairs = PairSampler(objects.labels.cpu(), len(contexts), recipe.batch_size, seed=seed, balanced=balanced)
+        self.pairs = PairSampler(objects.labels.cpu(), len(contexts), recipe.batch_size, seed=seed, balanced=balanced,
+                                 samples_per_class=recipe.samples_per_class)  # fmt: skip
         self.collate = CAGCollate(
             objects,
             contexts,
@@ -127,7 +128,8 @@ class Training:
 
     def _update(self, images: Tensor, labels: Int[Tensor, " b"]) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * schedule(self.seen, self.budget)
+            factor = schedule(self.seen, self.budget) if self.recipe.cosine else 1.0
+            group["lr"] = self.recipe.learning_rate * factor
         self.model.train()
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
             logits = self.model(images.contiguous(memory_format=torch.channels_last))

@@ -269,7 +269,7 @@ def psf(ranges: CameraRange, key: Tensor, strength: float = 1.0) -> Array:
     if draw(key, "camera.blur") >= ranges.blur:
         kernel[middle, middle] = 1
         return kernel
-    kind = int(draw(key, "camera.blur_kind", (0.0, 3.0)))
+    kind = ranges.kinds[int(draw(key, "camera.blur_kind", (0.0, len(ranges.kinds))))]
     sigma = max(strength * draw(key, "camera.gaussian", ranges.gaussian), 0.05)
     wide, high = (max(strength * draw(key, f"camera.box_{axis}", ranges.box), 1) for axis in "xy")
     length = strength * draw(key, "camera.motion", ranges.motion)
@@ -277,9 +277,9 @@ def psf(ranges: CameraRange, key: Tensor, strength: float = 1.0) -> Array:
     for row in range(ranges.taps):
         for column in range(ranges.taps):
             x, y = column - middle, row - middle
-            if kind == 0:
+            if kind == "gaussian":
                 kernel[row, column] = math.exp(-(x * x + y * y) / (2 * sigma**2))
-            elif kind == 1:  # how much of the tap's own square the box covers, along each axis
+            elif kind == "box":  # how much of the tap's own square the box covers, along each axis
                 kernel[row, column] = _overlap(x, wide) * _overlap(y, high)
             else:  # the mean over the path, linear along its longer axis; across, steps are shared
                 if abs(math.sin(angle)) > abs(math.cos(angle)):

@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from devicewait import RefuseWaiting
+from PIL import Image, ImageOps
 from torch import nn
 
-from kornia_cag.models import Standardize, autocast_dtype, convnet
+from kornia_cag.models import Equalize, Standardize, autocast_dtype, convnet, dcgan_encoder, two_layers
 
 
 @pytest.fixture
@@ -91,3 +93,31 @@ def test_autocast_only_where_the_hardware_multiplies_bfloat16(device, monkeypatc
         assert autocast_dtype(torch.device("cpu")) is want
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
     assert autocast_dtype(torch.device("cpu")) is None
+
+
+def test_equalize_is_pillows_but_for_rounding():
+    generator = torch.Generator().manual_seed(0)
+    image = (0.2 + 0.3 * torch.rand(3, 24, 24, generator=generator) ** 2).mul(255).round()
+    picture = Image.fromarray(image.byte().permute(1, 2, 0).numpy())
+    wanted = ImageOps.equalize(ImageOps.autocontrast(picture, cutoff=1))
+    got = Equalize()(image[None] / 255)[0]
+    difference = (got - torch.from_numpy(np.array(wanted)).permute(2, 0, 1) / 255).abs()
+    assert difference.mean() < 0.02
+    assert difference.max() < 0.1
+
+
+def test_equalize_lets_gradients_pass():
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    weight = torch.rand(2, 3, 8, 8)
+    (Equalize()(images) * weight).sum().backward()
+    torch.testing.assert_close(images.grad, weight)
+
+
+@pytest.mark.parametrize(("net", "size"), [(lambda: dcgan_encoder(7, 8), 64), (lambda: two_layers(7), 28)])
+def test_the_papers_networks(net, size):
+    model = net()
+    assert model(torch.rand(3, 3, size, size)).shape == (3, 7)
+    if size == 28:
+        assert sum(p.numel() for p in model.parameters()) == (
+            32 * 10 + 128 * 32 * 9 + 2 * 128 + 128 * 196 * 256 + 2 * 256 + 257 * 7
+        )

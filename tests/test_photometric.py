@@ -226,24 +226,19 @@ def test_kinds_are_equally_likely() -> None:
 
 
 def test_gaussian_is_kornias() -> None:
-    only = next(i for i in range(99) if uniform(keys(99), "camera.blur_kind", 0.0, 3.0)[i] < 1)
-    camera = replace(ALWAYS, gaussian=(0.8, 0.8)).sample(keys(99)[only : only + 1], torch.ones(1))
+    camera = replace(ALWAYS, kinds=("gaussian",), gaussian=(0.8, 0.8)).sample(keys(1), torch.ones(1))
     got = photograph(pictures(1, (12, 12)), camera, keys(1))
     close(got, gaussian_blur2d(pictures(1, (12, 12)), (9, 9), (0.8, 0.8), border_type="replicate"))
 
 
 def test_box_of_odd_width_is_kornias() -> None:
-    kinds = uniform(keys(99), "camera.blur_kind", 0.0, 3.0).long()
-    only = int((kinds == 1).int().argmax())
-    camera = replace(ALWAYS, box=(3, 3)).sample(keys(99)[only : only + 1], torch.ones(1))
+    camera = replace(ALWAYS, kinds=("box",), box=(3, 3)).sample(keys(1), torch.ones(1))
     close(photograph(pictures(1), camera, keys(1)), box_blur(pictures(1), (3, 3), border_type="replicate"))
 
 
 def test_motion_is_a_line() -> None:
-    kinds = uniform(keys(99), "camera.blur_kind", 0.0, 3.0).long()
-    ranges = replace(ALWAYS, motion=(7, 7))
-    kernel = psf(ranges, 99)[kinds == 2]
-    angle = math.pi * uniform(keys(99), "camera.motion_angle")[kinds == 2]
+    kernel = psf(replace(ALWAYS, kinds=("motion",), motion=(7, 7)), 99)
+    angle = math.pi * uniform(keys(99), "camera.motion_angle")
     tap = torch.arange(9) - 4.0
     along = tap[None, None] * angle.cos()[:, None, None] + tap[None, :, None] * angle.sin()[:, None, None]
     across = -tap[None, None] * angle.sin()[:, None, None] + tap[None, :, None] * angle.cos()[:, None, None]
@@ -336,3 +331,16 @@ def test_luma_sums_to_one() -> None:
 def test_a_blur_that_its_taps_would_cut_off_is_refused(blur: dict[str, tuple[float, float]]) -> None:
     with pytest.raises(InputError, match=r"^taps: expected a side that holds"):
         CameraRange(blur=0.5, **blur)
+
+
+@pytest.mark.parametrize("kinds", [(), ("gaussian", "bokeh")])
+@pytest.mark.usefixtures("untyped")
+def test_unknown_kinds_of_blur_are_refused(kinds) -> None:
+    with pytest.raises(InputError, match="kinds: expected some of gaussian, box, motion"):
+        CameraRange(kinds=kinds)
+
+
+def test_taps_need_to_hold_the_kinds_that_are_drawn() -> None:
+    CameraRange(blur=1.0, kinds=("gaussian",), box=(1, 30))
+    with pytest.raises(InputError, match="taps: expected a side"):
+        CameraRange(blur=1.0, kinds=("box",), box=(1, 30))
