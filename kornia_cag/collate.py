@@ -110,7 +110,8 @@ class CAGCollate:
 
     It takes the rows of a :class:`PairSampler`, every random choice being a function of a row's
     ``(seed, epoch, index)``. Use it with ``num_workers=0`` and ``pin_memory=False`` on a GPU; on a CPU it may run in
-    workers as long as it has no chain, and an attack runs in the main process (:class:`kornia_cag.Prefetcher`).
+    workers as long as it has no chain and is not compiled, and an attack runs in the main process
+    (:class:`kornia_cag.Prefetcher`).
 
     Or it takes the items of a data set of your own, ``DataLoader(photos, batch_size=..., collate_fn=collate)``: each
     item's image becomes the context of one object (see :func:`kornia_cag.intake.photo_bank` for what an item may be),
@@ -316,6 +317,9 @@ class CAGCollate:
         if self.chain is not None:
             fail("num_workers", "0 with a chain", "a worker process",
                  "A worker would keep a chain of its own: pass num_workers=0.")  # fmt: skip
+        if self._program is not None:
+            fail("num_workers", "0 with compile=True", "a worker process",
+                 "A forked worker cannot compile, and would wait forever: pass num_workers=0.")  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         """What the next batch depends on beside its rows: the chain, and the count of samples on a data set's items."""

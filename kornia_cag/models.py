@@ -1,6 +1,7 @@
 """Small image classifiers for the recipes. Normalisation is part of the model, so attacks see raw [0, 1] pictures."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from kornia.enhance import equalize
 from torch import Tensor, nn
@@ -30,7 +31,49 @@ class Standardize(nn.Module):
         return (images - mean) / (variance + self.floor).sqrt()
 
 
-def convnet(classes: int, size: int, *, width: int = 32, grey: bool = False, dropout: float = 0.3) -> nn.Sequential:
+class LocalContrast(nn.Module):
+    """Brightness less its mean around each pixel, over its deviation there: detail that neither shade nor glare hides.
+
+    Source: local contrast normalisation, Jarrett et al., 2009, here with a box for a window.
+
+    Args:
+        side: of the window, pixels, odd.
+        floor: share of the picture's mean local variance that is added to the local one, so that flat parts stay flat.
+    """
+
+    def __init__(self, side: int = 11, floor: float = 0.1) -> None:
+        super().__init__()
+        self.side, self.floor = side, floor
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
+        """Normalise a batch."""
+        brightness = images.float().mean(dim=1, keepdim=True)
+        mean = self._around(brightness)
+        variance = (self._around(brightness**2) - mean**2).clamp(min=0)
+        usual = variance.mean(dim=(1, 2, 3), keepdim=True)
+        normal: Tensor = (brightness - mean) / (variance + self.floor * usual + 1e-5).sqrt()
+        return normal
+
+    def _around(self, values: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+        reach = self.side // 2
+        return F.avg_pool2d(F.pad(values, (reach, reach, reach, reach), mode="reflect"), self.side, 1)
+
+
+class Inputs(nn.Module):
+    """What several modules say of the same pictures, side by side as channels."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self.views = nn.ModuleList(modules)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """Concatenate along the channels."""
+        return torch.cat([module(images) for module in self.views], dim=1)
+
+
+def convnet(
+    classes: int, size: int, *, width: int = 32, grey: bool = False, dropout: float = 0.3, local: int = 0
+) -> nn.Sequential:
     """A plain convolutional classifier: stride 2 three times, width doubling, standardised input.
 
     Args:
@@ -39,16 +82,18 @@ def convnet(classes: int, size: int, *, width: int = 32, grey: bool = False, dro
         width: channels of the first layer.
         grey: look at brightness alone.
         dropout: before the last layer.
+        local: window of a further input of :class:`LocalContrast`, pixels; 0 for none.
     """
 
     def layer(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
         convolution = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
         return [convolution, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
 
-    w, side = width, -(-size // 8)
+    w, side, channels = width, -(-size // 8), 1 if grey else 3
+    inputs = Inputs(Standardize(grey), LocalContrast(local)) if local else Standardize(grey)
     return nn.Sequential(
-        Standardize(grey),
-        *layer(1 if grey else 3, w, 1),
+        inputs,
+        *layer(channels + bool(local), w, 1),
         *layer(w, 2 * w, 2),
         *layer(2 * w, 2 * w, 1),
         *layer(2 * w, 4 * w, 2),

@@ -97,7 +97,7 @@ def save_network(
     path: Path, network: nn.Module, recipe: Recipe, classes: tuple[str, ...], function: str | None
 ) -> None:
     """Write a network and what it takes to build it again; ``torch.load(path, weights_only=True)`` reads it."""
-    model = {name: getattr(recipe, name) for name in ("network", "width", "grey", "dropout", "views")} | {
+    model = {name: getattr(recipe, name) for name in ("network", "width", "grey", "local", "dropout", "views")} | {
         "function": function
     }
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}

@@ -41,6 +41,7 @@ class Recipe:
     network: Network = "convnet"
     width: int = 24
     grey: bool = False
+    local: int = 0  # window of local contrast as a further input, pixels; 0 for none
     dropout: float = 0.3
     views: int = 1  # of a real picture that are averaged, see Averaged
     procedural: int = 188  # procedural contexts, beside the given ones
@@ -73,7 +74,8 @@ class Recipe:
     def model(self, classes: int) -> nn.Module:
         """A fresh, untrained network."""
         if self.network == "convnet":
-            net = convnet(classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout)
+            net = convnet(classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout,
+                          local=self.local)  # fmt: skip
         else:
             net = dcgan_encoder(classes, self.width) if self.network == "dcgan" else two_layers(classes)
         for parameter in net.parameters():
@@ -87,7 +89,7 @@ SIGNS = Recipe(
     size=40,
     ranges=SceneRange(
         pose=PoseRange(
-            scale=(0.62, 0.95),  # a detector's crop: the sign and some border
+            scale=(0.46, 0.92),  # a detector's crop: the sign, and a border that is half of it around far signs
             aspect=(0.85, 1.18),  # crops are not square, and get squeezed into one
             angle=(-12, 12),  # poles lean
             shear=(-6, 6),
@@ -113,8 +115,9 @@ SIGNS = Recipe(
             noise=(0.0, 0.025),
         ),
     ),
-    images=500_000,
+    images=900_000,
     width=32,
+    local=11,
 )
 
 DIGITS = Recipe(

@@ -376,6 +376,13 @@ def test_a_worker_with_chain_or_attack_is_refused(what):
         next(iter(loader(sampler(objects, contexts, 8), collate, num_workers=1)))
 
 
+def test_a_worker_with_a_compiled_collate_is_refused():
+    objects, contexts = make_objects(), make_contexts()
+    collate, pairs = CAGCollate(objects, contexts, 16, compile=True), sampler(objects, contexts, 8)
+    with pytest.raises(InputError, match="num_workers: expected 0 with compile=True"):
+        list(DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate, num_workers=1))
+
+
 @pytest.mark.cuda
 def test_a_worker_with_banks_on_a_gpu_is_refused():
     if not torch.cuda.is_available():

@@ -5,7 +5,15 @@ from devicewait import RefuseWaiting
 from PIL import Image, ImageOps
 from torch import nn
 
-from kornia_cag.models import Equalize, Standardize, autocast_dtype, convnet, dcgan_encoder, two_layers
+from kornia_cag.models import (
+    Equalize,
+    LocalContrast,
+    Standardize,
+    autocast_dtype,
+    convnet,
+    dcgan_encoder,
+    two_layers,
+)
 
 
 @pytest.fixture
@@ -121,3 +129,21 @@ def test_the_papers_networks(net, size):
         assert sum(p.numel() for p in model.parameters()) == (
             32 * 10 + 128 * 32 * 9 + 2 * 128 + 128 * 196 * 256 + 2 * 256 + 257 * 7
         )
+
+
+def test_local_contrast_takes_shade_away(images):
+    shade = torch.linspace(0.3, 1.0, images.shape[-1], device=images.device)
+    one, other = (LocalContrast(5)(picture) for picture in (images, 0.2 * images))
+    assert (one - other).abs().mean() < 0.01  # exposure is gone but for the floor
+    shaded = LocalContrast(5)(images * shade)
+    assert (one - shaded).abs().mean() < 0.25 * one.abs().mean()
+    assert LocalContrast(5)(torch.full_like(images, 0.4)).abs().max() < 1e-2
+
+
+def test_local_contrast_is_that_of_a_box():
+    image = torch.rand(1, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    window = image[0, 0, 2:7, 2:7]
+    usual = (LocalContrast(5)._around(image**2) - LocalContrast(5)._around(image) ** 2).mean()
+    expected = (image[0, 0, 4, 4] - window.mean()) / (window.var(correction=0) + 0.1 * usual + 1e-5).sqrt()
+    torch.testing.assert_close(LocalContrast(5)(image)[0, 0, 4, 4], expected)
+    assert convnet(3, 16, local=5)(torch.rand(2, 3, 16, 16)).shape == (2, 3)
