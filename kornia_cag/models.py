@@ -72,7 +72,14 @@ class Inputs(nn.Module):
 
 
 def convnet(
-    classes: int, size: int, *, width: int = 32, grey: bool = False, dropout: float = 0.3, local: int = 0
+    classes: int,
+    size: int,
+    *,
+    width: int = 32,
+    grey: bool = False,
+    dropout: float = 0.3,
+    map_dropout: float = 0.0,
+    local: int = 0,
 ) -> nn.Sequential:
     """A plain convolutional classifier: stride 2 three times, width doubling, standardised input.
 
@@ -82,12 +89,15 @@ def convnet(
         width: channels of the first layer.
         grey: look at brightness alone.
         dropout: before the last layer.
+        map_dropout: of whole feature maps after every convolution, so that no detector is relied on alone (Tompson et
+            al., 2015).
         local: window of a further input of :class:`LocalContrast`, pixels; 0 for none.
     """
 
     def layer(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
         convolution = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
-        return [convolution, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+        dropped = [nn.Dropout2d(map_dropout)] if map_dropout else []
+        return [convolution, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True), *dropped]
 
     w, side, channels = width, -(-size // 8), 1 if grey else 3
     inputs = Inputs(Standardize(grey), LocalContrast(local)) if local else Standardize(grey)

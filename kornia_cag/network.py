@@ -97,9 +97,9 @@ def save_network(
     path: Path, network: nn.Module, recipe: Recipe, classes: tuple[str, ...], function: str | None
 ) -> None:
     """Write a network and what it takes to build it again; ``torch.load(path, weights_only=True)`` reads it."""
-    model = {name: getattr(recipe, name) for name in ("network", "width", "grey", "local", "dropout", "views")} | {
-        "function": function
-    }
+    model = {
+        name: getattr(recipe, name) for name in ("network", "width", "grey", "local", "dropout", "map_dropout", "views")
+    } | {"function": function}
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     saved = {"recipe": recipe.name, "classes": classes, "size": recipe.size, "model": model, "state": state}
     with path.open("wb") as file:  # a full disk is an OSError then

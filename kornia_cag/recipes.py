@@ -43,6 +43,7 @@ class Recipe:
     grey: bool = False
     local: int = 0  # window of local contrast as a further input, pixels; 0 for none
     dropout: float = 0.3
+    map_dropout: float = 0.0
     views: int = 1  # of a real picture that are averaged, see Averaged
     procedural: int = 188  # procedural contexts, beside the given ones
     kind: str = "mix"  # of the procedural contexts
@@ -75,7 +76,7 @@ class Recipe:
         """A fresh, untrained network."""
         if self.network == "convnet":
             net = convnet(classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout,
-                          local=self.local)  # fmt: skip
+                          map_dropout=self.map_dropout, local=self.local)  # fmt: skip
         else:
             net = dcgan_encoder(classes, self.width) if self.network == "dcgan" else two_layers(classes)
         for parameter in net.parameters():
@@ -143,13 +144,15 @@ DIGITS = Recipe(
         blend="average",
     ),
     reset=0.212,
-    images=110_000,  # with more, the network learns too much of the glyphs' exact form
-    learning_rate=1e-3,
+    images=200_000,  # with more, the network learns too much of the glyphs' exact form
+    learning_rate=2e-3,
     weight_decay=0.1,
     smoothing=0.1,
     width=32,
     grey=True,
     dropout=0.4,
+    map_dropout=0.15,  # no stroke is to decide alone: hands leave out or bend any of them
+    views=9,
     classes="0123456789",
 )
 
