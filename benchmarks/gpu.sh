@@ -37,7 +37,7 @@ run() { # NAME SECONDS ARGUMENTS...: pytest, for at most so long; what was measu
 
 run tests 130 -m cuda
 tests_say=${failed[*]:-all of which passed or were skipped for want of a GPU}
-for piece in compose:230 step:130 floor:70 growth:90 attack:40 host:15 peers:50 compile:90; do
+for piece in compose:230 step:130 floor:70 growth:90 attack:60 host:15 peers:50 compile:90; do
   name=${piece%:*}
   run "$name" "${piece#*:}" "benchmarks/test_$name.py" --benchmark-enable --benchmark-quiet \
     --benchmark-json="$out/$name.json" ${settings[@]+"${settings[@]}"}
