@@ -616,3 +616,18 @@ def test_views_are_kept_with_the_model(run, monkeypatch):
     assert status == 0
     assert json.loads(out)["accuracy"] == json.loads(Path("runs/digits/report.json").read_text())["accuracy"]
     assert run("evaluate", "runs/digits", "--views", 1)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["paper-digits", "paper-signs"])
+def test_the_papers_recipes_train_and_are_read_again(run, signs, monkeypatch, name):
+    recipe = RECIPES[name]
+    small = replace(recipe, batch_size=12, width=4, attack=replace(recipe.attack, steps=2))
+    monkeypatch.setitem(RECIPES, name, small)
+    objects = ("--objects", signs) if name == "paper-signs" else ()
+    status, out, err = run("train", name, *objects, "--steps", 2)
+    assert (status, err) == (0, "")
+    count = len(torch.load(f"runs/{name}/model.pt", weights_only=True)["classes"])
+    np.savez("real.npz", images=np.zeros((count, 20, 20, 3), np.uint8), labels=np.arange(count))
+    status, out, _ = run("evaluate", f"runs/{name}", "--real", "real.npz", "--json")
+    assert status == 0
+    assert json.loads(out)["real"]["pictures"] == count
