@@ -158,7 +158,8 @@ DIGITS = Recipe(
 
 # What Jin and Rinard's code does, as far as this library's ranges say it. Apart from that: perspective is drawn as a
 # tilt, not as displaced corners; digits are not made black and white after their blur; the largest gradient of an
-# attack's step is that of the picture, not of the batch; weights decay apart from the gradient.
+# attack's step is that of the picture, not of the batch; weights decay apart from the gradient; digits' contexts, there
+# grey and at most half as bright as ink, become so while the curriculum rises.
 
 PAPER_SIGNS = Recipe(
     name="paper-signs",
