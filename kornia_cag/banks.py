@@ -246,7 +246,7 @@ class ContextBank:
         place = torch.arange(1, len(self) + 1, dtype=torch.float64, device=self.device)
         held = (place * share).round() > ((place - 1) * share).round()
         if not held.any() or held.all():
-            fail("share", f"one that leaves some of {len(self)} contexts on both sides", f"{share:g}")
+            fail("share held back", f"one that leaves some of {len(self)} contexts on both sides", f"{share:g}")
         return (ContextBank(replace(self.pyramid, atlas=self.pyramid.atlas[~held])),
                 ContextBank(replace(self.pyramid, atlas=self.pyramid.atlas[held])))  # fmt: skip
 

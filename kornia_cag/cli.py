@@ -110,13 +110,13 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
         help="accuracy against budget: of composites whose context alone may change, or of --real, every pixel",
     )  # fmt: skip
     evaluate.add_argument("--objects", metavar="DIR", help="the training's objects, for --attack context")
-    photos = "photographs that were not trained on; of a folder that was, with --hold-back, those held back"
+    photos = "photographs; those that the model was trained on are left out"
     evaluate.add_argument("--contexts", metavar="DIR", help=photos)
     evaluate.add_argument("--key", choices=["white"], help="as in the training")
     evaluate.add_argument("--eps", type=float, nargs="+", help="budgets, in [0, 1] (default: 0, 2/255 ... 128/255, 1)")
-    evaluate.add_argument("--attack-steps", type=int, default=20, help="gradient steps from each start (default: 20)")
-    evaluate.add_argument("--count", type=int, default=1000, help="pictures to attack (default: 1000)")
-    evaluate.add_argument("--seed", type=int, default=0, help="of the composites (default: 0)")
+    evaluate.add_argument("--attack-steps", type=int, help="gradient steps from each start (default: 20)")
+    evaluate.add_argument("--count", type=int, help="pictures to attack (default: 1000)")
+    evaluate.add_argument("--seed", type=int, help="of the composites (default: 0)")
     evaluate.add_argument("--json", action="store_true", help="print JSON, and nothing else")
     _add_device(evaluate)
     evaluate.set_defaults(run=commands.measure, hint="Try --device cpu.")

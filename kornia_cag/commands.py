@@ -85,8 +85,9 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
     for stale in (CHECKPOINT, MODEL, "report.json"):  # of an earlier run, which --resume must not mistake for this one
         (out / stale).unlink(missing_ok=True)
     given = {name: value for name, value in vars(options).items() if name not in ("run", "hint")}
-    write_json({**training.plan(), "options": plain(given), "versions": versions()}, out / CONFIG)
     recipe, objects, contexts = training.recipe, training.objects, training.collate.composer.contexts
+    about = {"options": plain(given), "versions": versions(), "trained_on": contexts.pyramid.checksums()}
+    write_json({**training.plan(), **about}, out / CONFIG)
     batch = _compose(recipe, objects, contexts, training.pairs, training.model, batches=1)
     save_sheet(out / "preview.png", batch.images[:96], 12)
 
@@ -126,6 +127,7 @@ def measure(options: argparse.Namespace) -> None:
     device = chosen_device(options.device)
     views = None if options.views is None else check_int("--views", options.views)
     trained = load_network(options.model_from, device, views=views)
+    _check_attack_options(options)
     if options.attack is not None:
         _attack(options, trained, device)
         return
@@ -147,9 +149,25 @@ def _given(path: str | None, trained: Trained) -> RealSet:
     return real
 
 
+def _check_attack_options(options: argparse.Namespace) -> None:
+    """Nothing that is given goes unused."""
+    given = {"--eps": options.eps, "--attack-steps": options.attack_steps, "--count": options.count}
+    only = {"--objects": options.objects, "--contexts": options.contexts, "--key": options.key, "--seed": options.seed}
+    for name, value in ({} if options.attack else given).items():
+        if value is not None:
+            fail(name, "to come with --attack", "no --attack")
+    for name, value in ({} if options.attack == "context" else only).items():
+        if value is not None:
+            fail(name, "to come with --attack context", "another --attack" if options.attack else "no --attack")
+    if options.attack == "context" and options.real is not None:
+        fail("--real", "to come without --attack context, which attacks composites", "both")
+
+
 def _attack(options: argparse.Namespace, trained: Trained, device: torch.device) -> None:
     """Accuracy against budget."""
-    steps, count = check_int("--attack-steps", options.attack_steps), check_int("--count", options.count)
+    steps = 20 if options.attack_steps is None else check_int("--attack-steps", options.attack_steps)
+    count = 1000 if options.count is None else check_int("--count", options.count)
+    seed = 0 if options.seed is None else check_int("--seed", options.seed, 0)
     budgets = BUDGETS if options.eps is None else [check_number("--eps", eps, 0, 1) for eps in options.eps]
     if options.attack == "context":
         contexts = _unseen(options, device)
@@ -157,7 +175,7 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
         if objects.classes != trained.classes:
             fail("--objects", f"the {len(trained.classes)} classes of the training", f"{len(objects.classes)} others")
         recipe, name = trained.recipe, f"composites over {len(contexts)} unseen photographs"
-        pictures = composites(objects, contexts, recipe.size, recipe.ranges, count, seed=options.seed)
+        pictures = composites(objects, contexts, recipe.size, recipe.ranges, count, seed=seed)
     else:
         real = _given(options.real, trained)
         some = torch.arange(min(count, len(real.labels))) * len(real.labels) // min(count, len(real.labels))
@@ -168,24 +186,28 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
     if options.json:
         print(to_json({**about, **found.report(), "hardware": hardware(device), "versions": versions()}))
         return
-    print(f"{found.pictures:,} {name}; {steps} steps from each start: {', '.join(starts)}\n  budget  accuracy")
+    print(
+        f"{found.pictures:,} {'' if options.attack == 'context' else 'pictures of '}{name}; {steps} steps from each start: {', '.join(starts)}\n  budget  accuracy"
+    )
     print("\n".join(f"{eps:8.4f} {share:9.2%}" for eps, share in zip(found.eps, found.accuracy, strict=True)))
 
 
 def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:
-    """Photographs that the model was not trained on."""
+    """Those of the given photographs that the model was not trained on, by what the run wrote of its contexts."""
     if options.contexts is None:
         fail("--contexts", "a folder of photographs that were not trained on", "nothing")
     folder = Path(options.model_from)
     config = (folder if folder.is_dir() else folder.parent) / CONFIG
-    given = json.loads(config.read_text())["options"] if config.is_file() else {}
+    if not config.is_file():
+        fail("--attack context", f"a {CONFIG} beside the model, which tells what it was trained on", "none",
+             "Give the folder that train wrote.")  # fmt: skip
+    seen = set(json.loads(config.read_text())["trained_on"])
     photos = ContextBank.from_folder(options.contexts, size=64, device=device)
-    if given.get("contexts") is None or Path(given["contexts"]).resolve() != Path(options.contexts).resolve():
-        return photos
-    if not given["hold_back"]:
-        fail("--contexts", "photographs that were not trained on", "the folder of the training",
-             "Give another one, or train with --hold-back 0.2.")  # fmt: skip
-    return photos.split(given["hold_back"])[1]
+    new = [i for i, crc in enumerate(photos.pyramid.checksums()) if crc not in seen]
+    if not new:
+        fail("--contexts", "photographs that were not trained on", f"{len(photos)} that were",
+             "Give others, or train with --hold-back 0.2.")  # fmt: skip
+    return ContextBank(replace(photos.pyramid, atlas=photos.pyramid.atlas[new]))
 
 
 def ablate(options: argparse.Namespace) -> None:

@@ -61,6 +61,8 @@ def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank,
     device, seed = str(chosen_device(options.device)), check_int("--seed", options.seed, 0)
     photos = None if options.contexts == "procedural" else options.contexts
     hold_back = check_number("--hold-back", getattr(options, "hold_back", 0.0), 0, 1)
+    if hold_back == 1:
+        fail("--hold-back", "a share of at least 0 and below 1", "1")
     if hold_back and photos is None:
         fail("--hold-back", "to come with --contexts DIR", "no photographs")
     objects = recipe.objects(options.objects, key=options.key, device=device)

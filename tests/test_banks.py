@@ -359,5 +359,5 @@ def test_a_share_of_contexts_is_held_back_evenly(count, share, held):
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
 def test_a_share_that_leaves_nothing_is_refused(share):
-    with pytest.raises(InputError, match="share: expected one that leaves some of 5 contexts on both sides"):
+    with pytest.raises(InputError, match="share held back: expected one that leaves some of 5 contexts on both sides"):
         ContextBank.from_tensors(torch.zeros(5, 3, 8, 8), size=8).split(share)

@@ -598,7 +598,7 @@ def test_evaluate_against_an_attack(run, signs, photos, tmp_path):
              labels=np.arange(9) % 3)  # fmt: skip
     status, out, err = run("evaluate", "runs/signs", "--attack", "pgd", "--real", "real.npz", "--eps", 0, 1)
     assert (status, err) == (0, "")
-    assert "9 real.npz" in out
+    assert "9 pictures of real.npz" in out
     assert "1.0000" in out
 
 
@@ -607,6 +607,16 @@ def test_photographs_that_were_trained_on_are_no_test(run, signs, photos):
     status, _, err = run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", photos)
     assert status == 2
     assert "--hold-back" in err
+    Path(photos).rename("moved")
+    assert run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", "moved")[0] == 2
+    Path("runs/signs/config.json").unlink()
+    status, _, err = run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", "moved")
+    assert status == 2
+    assert "config.json" in err
+    for given in (("--eps", 0.1), ("--count", 5), ("--objects", signs), ("--attack", "pgd", "--contexts", "moved")):
+        status, _, err = run("evaluate", "runs/signs", "--real", "real.npz", *given)
+        assert status == 2
+        assert "to come with --attack" in err
 
 
 def test_views_are_kept_with_the_model(run, monkeypatch):
