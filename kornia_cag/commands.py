@@ -186,9 +186,8 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
     if options.json:
         print(to_json({**about, **found.report(), "hardware": hardware(device), "versions": versions()}))
         return
-    print(
-        f"{found.pictures:,} {'' if options.attack == 'context' else 'pictures of '}{name}; {steps} steps from each start: {', '.join(starts)}\n  budget  accuracy"
-    )
+    what = name if options.attack == "context" else f"pictures of {name}"
+    print(f"{found.pictures:,} {what}; {steps} steps from each start: {', '.join(starts)}\n  budget  accuracy")
     print("\n".join(f"{eps:8.4f} {share:9.2%}" for eps, share in zip(found.eps, found.accuracy, strict=True)))
 
 

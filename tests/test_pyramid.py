@@ -140,3 +140,12 @@ def test_to_device(device: torch.device) -> None:
     pyramid = build_pyramid(pictures(), replicate=False).to(device)
     assert pyramid.atlas.device.type == device.type
     assert pyramid.size == 32
+
+
+def test_equal_pictures_have_equal_checksums():
+    pictures = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pictures[3] = pictures[1]
+    one = build_pyramid(pictures, replicate=True).checksums()
+    assert one[3] == one[1]
+    assert len(set(one)) == 3
+    assert build_pyramid(pictures[1:2], replicate=True).checksums() == one[1:2]  # wherever it lies
