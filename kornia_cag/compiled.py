@@ -14,9 +14,8 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
     Every program has a cache of its own, so that many of them do not crowd each other out of torch's, and inductor
     keeps kernels on disk for the next process.
     """
-    own = types.FunctionType(
-        function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__
-    )
+    code, defaults, closure = function.__code__.replace(), function.__defaults__, function.__closure__
+    own = types.FunctionType(code, function.__globals__, function.__name__, defaults, closure)
     options: dict[str, str | int | bool | Callable[..., Any]] = {
         # Let the work of a pixel become one loop: what must not be written out again and again says so (fusion.py).
         "realize_opcount_threshold": 1000,
