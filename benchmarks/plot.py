@@ -1,7 +1,7 @@
 """Draw what pytest-benchmark wrote: ``python benchmarks/plot.py out.json [more.json ...] --out docs``.
 
 ``speed.svg``: images/s by side, composition and both CPU loaders, the best setting of each. ``growth.svg``: time per
-image against batch size, side, objects and contexts. Needs matplotlib (``pip install -e ".[bench]"``).
+image against batch size, side, objects and contexts. Needs matplotlib (``pip install -e ".[plot]"``).
 """
 
 import argparse

@@ -65,6 +65,8 @@ def _without(recipe: Recipe) -> list[Row]:
         Row("elastic", scene(pose=replace(pose, elastic=(0.0, 0.0)))),
         Row("holes", scene(pose=replace(pose, hole=(0.0, 0.0)))),
         Row("thickness", replace(recipe, thickness=())),
+        Row("local contrast", replace(recipe, local=0)),
+        Row("dropped maps", replace(recipe, map_dropout=0.0)),
         Row("averaged weights", replace(recipe, ema=0.0)),
         Row("views", replace(recipe, views=1)),
         Row("balance", recipe, balanced=False),
@@ -85,6 +87,17 @@ def ablated(
     bank = row.recipe.objects(objects, key=key, device=device)
     contexts = row.recipe.contexts(photos if row.photos else None, device=device, seed=seed)
     return Training(row.recipe, bank, contexts, images=images, seed=seed, balanced=row.balanced, compile=compile)
+
+
+def markdown(lines: list[dict[str, Any]]) -> str:
+    """What :func:`summary` returns as a table in Markdown, aligned."""
+    cells = [("row", "accuracy")]
+    for line in lines:
+        spread = "" if line["deviation"] is None else f" ± {line['deviation']:.2%}"
+        cells.append((line["row"], f"{line['mean']:.2%}{spread}"))
+    wide, high = (max(len(cell[i]) for cell in cells) for i in range(2))
+    rows = [f"| {name.ljust(wide)} | {value.rjust(high)} |" for name, value in cells]
+    return "\n".join([rows[0], f"|{'-' * (wide + 2)}|{'-' * (high + 1)}:|", *rows[1:]])
 
 
 def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:

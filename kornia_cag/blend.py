@@ -1,6 +1,6 @@
 """Putting an object over a context: elementwise, for planes or whole pictures that broadcast."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from kornia_cag.checks import check_choice, check_number
 
-BlendMode = Literal["over", "hard", "average"]
+BlendMode = Literal["over", "hard", "average", "difference"]
+MODES = get_args(BlendMode)
 
 
 def over(rgb: Float[Tensor, "*#b"], alpha: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"]) -> Float[Tensor, "*#b"]:
@@ -33,13 +34,27 @@ def average(rgb: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"], opacity: fl
     return opacity * rgb + (1 - opacity) * behind
 
 
+def difference(rgb: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"]) -> Float[Tensor, "*#b"]:
+    """How far premultiplied colour and context are apart: white ink turns what it covers into its negative.
+
+    MNIST-M was made so from digits and photographs (Ganin et al., 2016).
+    """
+    return (behind - rgb).abs()
+
+
 def blend(
     rgb: Float[Tensor, "*#b"], alpha: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"], mode: BlendMode,
     opacity: float,
 ) -> Float[Tensor, "*#b"]:  # fmt: skip
     """Composite by the named mode, channel by channel; ``opacity`` weighs in ``"average"`` only."""
-    check_choice("blend", mode, ("over", "hard", "average"))
+    check_choice("blend", mode, MODES)
     check_number("opacity", opacity, 0, 1)
-    if mode == "over":
-        return over(rgb, alpha, behind)
-    return hard(rgb, alpha, behind) if mode == "hard" else average(rgb, behind, opacity)
+    match mode:
+        case "over":
+            return over(rgb, alpha, behind)
+        case "hard":
+            return hard(rgb, alpha, behind)
+        case "average":
+            return average(rgb, behind, opacity)
+        case "difference":
+            return difference(rgb, behind)

@@ -1,6 +1,7 @@
 """What the subcommands of ``kornia-cag`` do, from parsed options to printed lines and written files."""
 
 import argparse
+import importlib.util
 import itertools
 import json
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kornia_cag.ablation import ablated, rows, summary
+from kornia_cag.ablation import ablated, markdown, rows, summary
 from kornia_cag.attack import FGSM
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.bench import table, timings
@@ -20,17 +21,18 @@ from kornia_cag.checks import check_int, check_number, fail
 from kornia_cag.collate import Batch, CAGCollate
 from kornia_cag.config import hardware, plain, to_json, versions, write_json
 from kornia_cag.measure import Accuracy, evaluate
-from kornia_cag.network import MODEL, Trained, build_network, load_network, save_network
-from kornia_cag.options import chosen_device, chosen_recipe, load_banks
+from kornia_cag.network import CHECKPOINT, MODEL, Trained, build_network, load_network, save_network
+from kornia_cag.options import chosen_device, chosen_recipe, given_folder, given_photos, load_banks
 from kornia_cag.pairing import PairSampler
-from kornia_cag.progress import progress_line
+from kornia_cag.plots import draw_ablation
+from kornia_cag.progress import duration, progress_line
 from kornia_cag.real import RealSet, handwriting, load_real
 from kornia_cag.recipes import Recipe
 from kornia_cag.robustness import BUDGETS, Pictures, Start, composites, curve
 from kornia_cag.show import magnified, save_sheet
 from kornia_cag.train import Training
 
-CHECKPOINT, CONFIG = "checkpoint.pt", "config.json"
+CONFIG = "config.json"
 GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 objects for timing, as many as GTSRB has classes
 PREVIEW_EPS = 8 / 255  # of an attack that neither recipe nor options describe
 
@@ -108,7 +110,7 @@ def _compose(
 
 
 def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet | None, out: Path) -> None:
-    print(f"trained on {training.seen:,} composites in {training.seconds / 60:.1f} minutes")
+    print(f"trained on {training.seen:,} composites in {duration(training.seconds)}")
     if accuracy is not None and real is not None:
         _print_accuracy(accuracy, real)
     else:
@@ -138,7 +140,8 @@ def measure(options: argparse.Namespace) -> None:
         return
     width = max(map(len, trained.classes))
     for name, recall in accuracy.per_class.items():
-        print(f"{name.ljust(width)}  {'no pictures' if recall is None else f'{recall:.2%}'}")
+        if recall is not None:  # loading warns of classes without pictures
+            print(f"{name.ljust(width)}  {recall:.2%}")
     _print_accuracy(accuracy, real)
 
 
@@ -171,7 +174,8 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
     budgets = BUDGETS if options.eps is None else [check_number("--eps", eps, 0, 1) for eps in options.eps]
     if options.attack == "context":
         contexts = _unseen(options, device)
-        objects = trained.recipe.objects(options.objects, key=options.key, device=str(device))
+        folder = given_folder(options, "objects")
+        objects = trained.recipe.objects(folder, key=options.key, device=str(device))
         if objects.classes != trained.classes:
             fail("--objects", f"the {len(trained.classes)} classes of the training", f"{len(objects.classes)} others")
         recipe, name = trained.recipe, f"composites over {len(contexts)} unseen photographs"
@@ -193,7 +197,8 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
 
 def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:
     """Those of the given photographs that the model was not trained on, by what the run wrote of its contexts."""
-    if options.contexts is None:
+    photographs = given_folder(options, "contexts")
+    if photographs is None:
         fail("--contexts", "a folder of photographs that were not trained on", "nothing")
     folder = Path(options.model_from)
     config = (folder if folder.is_dir() else folder.parent) / CONFIG
@@ -201,7 +206,7 @@ def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:
         fail("--attack context", f"a {CONFIG} beside the model, which tells what it was trained on", "none",
              "Give the folder that train wrote.")  # fmt: skip
     seen = set(json.loads(config.read_text())["trained_on"])
-    photos = ContextBank.from_folder(options.contexts, size=64, device=device)
+    photos = ContextBank.from_folder(photographs, size=64, device=device)
     new = [i for i, crc in enumerate(photos.pyramid.checksums()) if crc not in seen]
     if not new:
         fail("--contexts", "photographs that were not trained on", f"{len(photos)} that were",
@@ -213,7 +218,8 @@ def ablate(options: argparse.Namespace) -> None:
     """Train the rows of an ablation on one budget, measure each, and keep the results of those that are done."""
     base, seeds = chosen_recipe(options), check_int("--seeds", options.seeds)
     budget, device = _budget(options, base), str(chosen_device(options.device))
-    classes = base.objects(options.objects, key=options.key, device=device).classes
+    folders = given_folder(options, "objects"), given_photos(options), options.key
+    classes = base.objects(folders[0], key=options.key, device=device).classes
     real = _real(options.real, base, classes)
     if real is None:
         fail("--real", "an .npz file or a folder of class folders", "nothing")
@@ -227,7 +233,6 @@ def ablate(options: argparse.Namespace) -> None:
         done = {(run["row"], run["seed"]): run for run in json.loads(file.read_text())["runs"]}
     for seed, row in itertools.product(range(options.seed, options.seed + seeds), table):
         if (row.name, seed) not in done:
-            folders = (options.objects, None if options.contexts == "procedural" else options.contexts, options.key)
             training = ablated(row, folders, images=budget, seed=seed, device=device, compile=options.compile)
             with progress_line() as log:
                 training.run(log=log)
@@ -236,11 +241,15 @@ def ablate(options: argparse.Namespace) -> None:
             write_json({"recipe": base.name, "summary": summary([*done.values()]), "runs": [*done.values()]}, file)
             print(f"{row.name}, seed {seed}: {accuracy.share:.2%}", flush=True)
     found = summary([*done.values()])
-    width = max(len(line["row"]) for line in found)
-    for line in found:
-        spread = "" if line["deviation"] is None else f" ± {line['deviation']:.2%}"
-        print(f"{line['row'].ljust(width)}  {line['mean']:.2%}{spread}")
-    print(f"wrote {file}")
+    text = markdown(found)
+    print(text)
+    (out / "ablation.md").write_text(text + "\n")
+    print(f"wrote {file} and {out / 'ablation.md'}")
+    if importlib.util.find_spec("matplotlib") is None:
+        print('no plot: it takes pip install "kornia_cag[plot]"')
+        return
+    draw_ablation(found, out / "ablation.svg", title=f"recipe {base.name}")
+    print(f"wrote {out / 'ablation.svg'}")
 
 
 def preview(options: argparse.Namespace) -> None:

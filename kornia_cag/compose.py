@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from kornia_cag.banks import ContextBank, ObjectBank
-from kornia_cag.blend import BlendMode, blend
+from kornia_cag.blend import MODES, BlendMode, blend
 from kornia_cag.checks import check_choice, check_number, check_range, check_size, check_tensor, fail
 from kornia_cag.formats import DTYPES, to_float, to_format
 from kornia_cag.fusion import once
@@ -54,7 +54,7 @@ class SceneRange:
 
     def __post_init__(self) -> None:
         check_range("crop", self.crop, 0.01, 1)
-        check_choice("blend", self.blend, ("over", "hard", "average"))
+        check_choice("blend", self.blend, MODES)
         check_number("opacity", self.opacity, 0, 1)
 
 

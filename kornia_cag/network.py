@@ -15,7 +15,7 @@ from kornia_cag.checks import describe, fail
 from kornia_cag.recipes import RECIPES, Recipe
 from kornia_cag.views import Averaged
 
-MODEL = "model.pt"
+MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"
 _KEYS = {"recipe", "classes", "size", "model", "state"}
 
 
@@ -115,6 +115,9 @@ def load_network(path: str | Path, device: torch.device | str = "cpu", *, views:
         InputError: for anything else.
     """
     file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
+    if not file.is_file() and (file.parent / CHECKPOINT).is_file():
+        fail("model", "a training that is done", f"{str(path)!r}, which holds one that is not",
+             "Go on with it: repeat its kornia-cag train with --resume.")  # fmt: skip
     if not file.is_file():
         fail("model", f"a folder with a {MODEL}, or such a file", f"{str(path)!r}", "Make one with kornia-cag train.")
     try:

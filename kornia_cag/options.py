@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -56,14 +57,27 @@ def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     return replace(recipe, attack=PGD(eps=options.eps, eps_object=options.eps_object, steps=steps))
 
 
+def given_folder(options: argparse.Namespace, name: str) -> str | None:
+    """The folder that an option names, if it is there; ``None`` where the option is not given."""
+    path: str | None = getattr(options, name)
+    if path is not None and not Path(path).is_dir():
+        fail(f"--{name}", "a folder", f"{path!r}, which is {'a file' if Path(path).exists() else 'not there'}")
+    return path
+
+
+def given_photos(options: argparse.Namespace) -> str | None:
+    """The folder of photographs, or ``None`` for procedural contexts alone."""
+    return None if options.contexts == "procedural" else given_folder(options, "contexts")
+
+
 def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank, ContextBank]:
     """Both banks, as every subcommand that composes needs them."""
     device, seed = str(chosen_device(options.device)), check_int("--seed", options.seed, 0)
-    photos = None if options.contexts == "procedural" else options.contexts
+    photos = given_photos(options)
     hold_back = check_number("--hold-back", getattr(options, "hold_back", 0.0), 0, 1)
     if hold_back == 1:
         fail("--hold-back", "a share of at least 0 and below 1", "1")
     if hold_back and photos is None:
         fail("--hold-back", "to come with --contexts DIR", "no photographs")
-    objects = recipe.objects(options.objects, key=options.key, device=device)
+    objects = recipe.objects(given_folder(options, "objects"), key=options.key, device=device)
     return objects, recipe.contexts(photos, device=device, seed=seed, hold_back=hold_back)

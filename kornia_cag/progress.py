@@ -19,6 +19,11 @@ def progress_line() -> Iterator[Callable[[str], None] | None]:
         print(file=sys.stderr)
 
 
+def duration(seconds: float) -> str:
+    """``42 s`` or ``4.2 min``."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
 def bar(share: float, width: int = 20) -> str:
     """A share in [0, 1] as ``[#####-----]``."""
     full = int(share * width)

@@ -57,7 +57,7 @@ class Recipe:
             bank = ObjectBank.from_glyphs(self.classes, size=64, device=device)
         else:
             fail("--objects", "a folder with one clean picture per class", "nothing",
-                 f"kornia-cag train {self.name} --objects FOLDER")  # fmt: skip
+                 "Pass --objects FOLDER.")  # fmt: skip
         if self.ink is not None:
             bank = bank.with_ink(self.ink)
         return bank.with_thickness(self.thickness) if self.thickness else bank

@@ -25,7 +25,7 @@ from kornia_cag.measure import Accuracy
 from kornia_cag.models import autocast_dtype
 from kornia_cag.network import averaged, build_network
 from kornia_cag.pairing import PairSampler
-from kornia_cag.progress import bar
+from kornia_cag.progress import bar, duration
 from kornia_cag.real import RealSet
 from kornia_cag.recipes import Recipe
 
@@ -159,7 +159,7 @@ class Training:
         left = self.seconds / self.seen * max(0, self.budget - self.seen)
         share = min(1.0, self.seen / self.budget)
         return (f"{bar(share)} {share:4.0%}  loss {float(self.loss):.3f}  "
-                f"{self.seen / self.seconds:,.0f} images/s  {left / 60:.1f} min left")  # fmt: skip
+                f"{self.seen / self.seconds:,.0f} images/s  {duration(left)} left")  # fmt: skip
 
     @property
     def result(self) -> nn.Module:

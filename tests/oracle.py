@@ -312,4 +312,6 @@ def _blend(color: Array, alpha: Array, behind: Array, mode: str, opacity: float,
         return np.where(alpha > 0.5, color, behind)
     if mode == "average":
         return opacity * (alpha * color + (1 - alpha) * dark) + (1 - opacity) * behind
+    if mode == "difference":
+        return np.abs(behind - alpha * color)
     return alpha * color + (1 - alpha) * behind

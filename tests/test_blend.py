@@ -7,6 +7,7 @@ from stacked import average, blend, hard, over
 from torch import Tensor
 
 from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.blend import MODES
 from kornia_cag.checks import InputError
 from kornia_cag.compose import Composer, SceneRange
 from kornia_cag.photometric import CameraRange, ColorRange
@@ -58,8 +59,14 @@ def test_average_by_hand() -> None:
     torch.testing.assert_close(average(front, behind, 2 / 3).flatten(), torch.tensor([0.7, 0.2, 1.6 / 3]))
 
 
+def test_difference_by_hand() -> None:
+    front = torch.tensor([0.9, 0.0, 0.3, 1.0])[:, None, None]
+    behind = torch.tensor([0.3, 0.6, 1.0])[:, None, None]
+    torch.testing.assert_close(blend(front, behind, "difference", 1.0).flatten(), torch.tensor([0.6, 0.6, 0.7]))
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.floats(0, 1), st.sampled_from(["over", "hard", "average"]))
+@given(st.integers(0, 10**6), st.floats(0, 1), st.sampled_from(MODES))
 def test_stays_in_range(seed: int, opacity: float, mode: str) -> None:
     front, behind = layers(seed)
     out = blend(front, behind, mode, opacity)  # type: ignore[arg-type]
@@ -85,7 +92,7 @@ def test_over_is_associative_with_a_second_layer() -> None:
     torch.testing.assert_close(over(top, over(middle, behind)), over(merged, behind))
 
 
-@pytest.mark.parametrize("mode", ["over", "hard", "average"])
+@pytest.mark.parametrize("mode", MODES)
 def test_batched_equals_looped(mode: str) -> None:
     front, behind = layers()
     out = blend(front, behind, mode, 0.4)  # type: ignore[arg-type]
@@ -93,7 +100,7 @@ def test_batched_equals_looped(mode: str) -> None:
         assert torch.equal(out[i], blend(front[i], behind[i], mode, 0.4))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("mode", ["over", "hard", "average"])
+@pytest.mark.parametrize("mode", MODES)
 def test_gradcheck(mode: str) -> None:
     front, behind = layers(dtype=torch.float64)
     assert (front[:, 3] - 0.5).abs().min() > 1e-4  # where "hard" jumps
@@ -103,7 +110,7 @@ def test_gradcheck(mode: str) -> None:
 
 @pytest.mark.usefixtures("untyped")
 def test_unknown_mode_and_bad_opacity() -> None:
-    with pytest.raises(InputError, match=r"^blend: expected one of 'over', 'hard', 'average', got 'add'"):
+    with pytest.raises(InputError, match=r"^blend: expected one of 'over', 'hard', 'average', 'difference', got 'add'"):
         blend(*layers(), "add", 0.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^opacity: expected a number in \[0, 1\], got 1.5"):
         blend(*layers(), "average", 1.5)

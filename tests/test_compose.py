@@ -34,6 +34,7 @@ LENS = CameraRange(blur=0.8, gaussian=(0.4, 1.5), box=(1, 5), motion=(1, 6), noi
 RANGES = {
     "default": SceneRange(),
     "hard": SceneRange(pose=WILD_POSE, blend="hard"),
+    "difference": SceneRange(pose=WILD_POSE, blend="difference"),
     "average": SceneRange(pose=WILD_POSE, blend="average", opacity=0.6),
     "pose": SceneRange(pose=WILD_POSE, crop=(0.05, 1.0)),
     "elastic": SceneRange(pose=replace(WILD_POSE, elastic=(0.02, 0.2), wavelength=(0.4, 2))),

@@ -1,0 +1,76 @@
+"""Plots of what was measured. They need matplotlib: ``pip install "kornia_cag[plot]"``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kornia_cag.checks import fail
+
+BLUE, GREY, ORANGE = "#0b5fa5", "#8a8a8a", "#d9822b"
+
+
+def draw_ablation(lines: Sequence[Mapping[str, Any]], path: Path, *, title: str = "") -> None:
+    """Accuracy of every row of an ablation as a dot, its deviation over the seeds as a bar; the recipe's as a line.
+
+    Args:
+        lines: what :func:`kornia_cag.ablation.summary` returns.
+        path: file to write; the suffix chooses the format.
+        title: a word on recipe and budget.
+
+    Raises:
+        InputError: without matplotlib.
+    """
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(7, 0.6 + 0.27 * len(lines)), layout="constrained")
+    for place, line in enumerate(reversed(lines)):
+        color = ORANGE if line["row"] == "recipe" else GREY if line["row"].startswith("paper") else BLUE
+        axes.errorbar(100 * line["mean"], place, xerr=100 * (line["deviation"] or 0.0), fmt="o", color=color, capsize=3)
+        if line["row"] == "recipe":
+            axes.axvline(100 * line["mean"], color=ORANGE, linewidth=0.8, zorder=0)
+    axes.set_yticks(range(len(lines)), [line["row"] for line in reversed(lines)])
+    _finish(figure, axes, path, "accuracy on real pictures, %", title)
+
+
+def draw_curves(curves: Mapping[str, Mapping[str, Any]], path: Path, *, title: str = "") -> None:
+    """Accuracy against budget, one line for each model.
+
+    Args:
+        curves: by name of the model, what :meth:`kornia_cag.robustness.Curve.report` returns.
+        path: file to write; the suffix chooses the format.
+        title: a word on attack and pictures.
+
+    Raises:
+        InputError: without matplotlib.
+    """
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for (name, report), color in zip(curves.items(), (BLUE, ORANGE, GREY, "black") * len(curves), strict=False):
+        eps, accuracy = zip(*report["curve"], strict=True)
+        axes.plot([255 * e for e in eps], [100 * a for a in accuracy], "o-", color=color, label=name)
+    axes.set_xscale("symlog", base=2, linthresh=2)
+    ticks = sorted({255 * e for report in curves.values() for e, _ in report["curve"]})
+    axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks], minor=False)
+    axes.set(ylim=(0, 100), ylabel="accuracy, %")
+    axes.legend(frameon=False, fontsize=8)
+    _finish(figure, axes, path, "budget, grey levels of 255", title)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        fail("plot", "matplotlib", "none", 'pip install "kornia_cag[plot]"')
+    mpl.use("agg")
+    mpl.rcParams["svg.hashsalt"] = "kornia_cag"  # the same file from the same numbers
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _finish(figure: Any, axes: Any, path: Path, label: str, title: str) -> None:
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    _pyplot().close(figure)
