@@ -106,8 +106,9 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--real", metavar="NPZ|DIR", help="real pictures: .npz or folder of class folders")
     evaluate.add_argument("--views", type=int, help="views of a picture to average over (default: as trained)")
     evaluate.add_argument(
-        "--attack", choices=["context", "pgd"],
-        help="accuracy against budget: of composites whose context alone may change, or of --real, every pixel",
+        "--attack", choices=["context", "pgd", "auto"],
+        help="accuracy against budget: of composites whose context alone may change, or of --real, every pixel, by PGD "
+        "or AutoAttack (needs torchattacks)",
     )  # fmt: skip
     evaluate.add_argument("--objects", metavar="DIR", help="the training's objects, for --attack context")
     photos = "photographs; those that the model was trained on are left out"

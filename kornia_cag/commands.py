@@ -28,7 +28,7 @@ from kornia_cag.plots import draw_ablation
 from kornia_cag.progress import duration, progress_line
 from kornia_cag.real import RealSet, handwriting, load_real
 from kornia_cag.recipes import Recipe
-from kornia_cag.robustness import BUDGETS, Pictures, Start, composites, curve
+from kornia_cag.robustness import BUDGETS, Pictures, Start, autoattack, composites, curve
 from kornia_cag.show import magnified, save_sheet
 from kornia_cag.train import Training
 
@@ -162,6 +162,8 @@ def _check_attack_options(options: argparse.Namespace) -> None:
     for name, value in ({} if options.attack == "context" else only).items():
         if value is not None:
             fail(name, "to come with --attack context", "another --attack" if options.attack else "no --attack")
+    if options.attack == "auto" and options.attack_steps is not None:
+        fail("--attack-steps", "to come without --attack auto, which sets its own", "both")
     if options.attack == "context" and options.real is not None:
         fail("--real", "to come without --attack context, which attacks composites", "both")
 
@@ -173,26 +175,45 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
     seed = 0 if options.seed is None else check_int("--seed", options.seed, 0)
     budgets = BUDGETS if options.eps is None else [check_number("--eps", eps, 0, 1) for eps in options.eps]
     if options.attack == "context":
-        contexts = _unseen(options, device)
-        folder = given_folder(options, "objects")
-        objects = trained.recipe.objects(folder, key=options.key, device=str(device))
-        if objects.classes != trained.classes:
-            fail("--objects", f"the {len(trained.classes)} classes of the training", f"{len(objects.classes)} others")
-        recipe, name = trained.recipe, f"composites over {len(contexts)} unseen photographs"
-        pictures = composites(objects, contexts, recipe.size, recipe.ranges, count, seed=seed)
+        name, pictures = _unseen_scenes(options, trained, device, count, seed)
     else:
-        real = _given(options.real, trained)
-        some = torch.arange(min(count, len(real.labels))) * len(real.labels) // min(count, len(real.labels))
-        name, pictures = real.name, Pictures(real.images[some].to(device), real.labels[some].to(device))
-    starts: tuple[Start, ...] = ("random", "previous") if options.attack == "context" else ("random",)
-    found = curve(trained.network, pictures, budgets, steps=steps, starts=starts)
-    about = {"attack": options.attack, "on": name, "steps": steps, "starts": starts, "views": trained.recipe.views}
+        name, pictures = _real_pictures(options, trained, device, count)
+    about: dict[str, Any] = {"attack": options.attack, "on": name, "views": trained.recipe.views}
+    if options.attack == "auto":
+        how = "AutoAttack"
+        found = autoattack(trained.network, pictures, budgets)
+    else:
+        starts: tuple[Start, ...] = ("random", "previous") if options.attack == "context" else ("random",)
+        how = f"{steps} steps from each start: {', '.join(starts)}"
+        about |= {"steps": steps, "starts": starts}
+        found = curve(trained.network, pictures, budgets, steps=steps, starts=starts)
     if options.json:
         print(to_json({**about, **found.report(), "hardware": hardware(device), "versions": versions()}))
         return
-    what = name if options.attack == "context" else f"pictures of {name}"
-    print(f"{found.pictures:,} {what}; {steps} steps from each start: {', '.join(starts)}\n  budget  accuracy")
+    print(f"{found.pictures:,} {name}; {how}\n  budget  accuracy")
     print("\n".join(f"{eps:8.4f} {share:9.2%}" for eps, share in zip(found.eps, found.accuracy, strict=True)))
+
+
+def _unseen_scenes(
+    options: argparse.Namespace, trained: Trained, device: torch.device, count: int, seed: int
+) -> tuple[str, Pictures]:
+    """Composites over photographs that the model was not trained on, and a word on them."""
+    contexts, recipe = _unseen(options, device), trained.recipe
+    objects = recipe.objects(given_folder(options, "objects"), key=options.key, device=str(device))
+    if objects.classes != trained.classes:
+        fail("--objects", f"the {len(trained.classes)} classes of the training", f"{len(objects.classes)} others")
+    pictures = composites(objects, contexts, recipe.size, recipe.ranges, count, seed=seed)
+    return f"composites over {len(contexts)} unseen photographs", pictures
+
+
+def _real_pictures(
+    options: argparse.Namespace, trained: Trained, device: torch.device, count: int
+) -> tuple[str, Pictures]:
+    """Some of the real pictures, evenly over their order, and a word on them."""
+    real = _given(options.real, trained)
+    count = min(count, len(real.labels))
+    some = torch.arange(count) * len(real.labels) // count
+    return f"pictures of {real.name}", Pictures(real.images[some].to(device), real.labels[some].to(device))
 
 
 def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:

@@ -17,6 +17,7 @@ from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.checks import check_int, check_number, fail
 from kornia_cag.collate import Batch, CAGCollate
 from kornia_cag.compose import SceneRange
+from kornia_cag.frozen import frozen
 from kornia_cag.pairing import PairSampler
 from kornia_cag.randomness import sample_keys
 
@@ -95,6 +96,46 @@ def curve(
                  for ids in torch.arange(len(other), device=other.device).split(batch_size)]  # fmt: skip
         shares.append(float(torch.cat(right).float().mean()))
     return Curve(tuple(budgets), tuple(shares), len(other))
+
+
+def autoattack(
+    model: nn.Module, pictures: Pictures, eps: Sequence[float], *, batch_size: int = 128, seed: int = 0
+) -> Curve:
+    """Attack whole pictures by AutoAttack in L-infinity: two adaptive PGDs, FAB and the gradient-free Square.
+
+    Args:
+        model: maps images ``(b, 3, h, w)`` to logits; left as it was.
+        pictures: what to attack, every pixel; masks are not looked at.
+        eps: budgets, in units of [0, 1].
+        batch_size: pictures attacked at a time.
+        seed: of the attack's random starts.
+
+    Raises:
+        InputError: without torchattacks, for budgets outside [0, 1], and for fewer than 4 classes.
+
+    Source: Croce and Hein, 2020, as torchattacks has it.
+    """
+    try:
+        from torchattacks import AutoAttack
+    except ImportError:
+        fail("attack", "torchattacks, which holds AutoAttack", "none", "pip install torchattacks")
+    budgets = [check_number("eps", e, 0, 1) for e in eps]
+    shares = []
+    with frozen(model) as net:
+        classes = net(pictures.images[:1]).shape[1]
+        if classes < 4:
+            fail("model", "logits of at least 4 classes, whose margins AutoAttack compares", f"{classes}")
+        for budget in budgets:
+            right = []
+            for images, labels in zip(
+                pictures.images.split(batch_size), pictures.labels.split(batch_size), strict=True
+            ):
+                attack = AutoAttack(net, norm="Linf", eps=budget, n_classes=classes, seed=seed)
+                right.append(_right(net, images, labels))
+                if budget:
+                    right[-1] &= _right(net, attack(images, labels), labels)
+            shares.append(float(torch.cat(right).float().mean()))
+    return Curve(tuple(budgets), tuple(shares), len(pictures.labels))
 
 
 def _withstands(

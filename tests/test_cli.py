@@ -606,8 +606,13 @@ def test_evaluate_against_an_attack(run, signs, photos, tmp_path):
              labels=np.arange(9) % 3)  # fmt: skip
     status, out, err = run("evaluate", "runs/signs", "--attack", "pgd", "--real", "real.npz", "--eps", 0, 1)
     assert (status, err) == (0, "")
-    assert "9 pictures of real.npz" in out
+    assert "9 pictures of real.npz; 20 steps from each start: random" in out
     assert "1.0000" in out
+    pytest.importorskip("torchattacks")
+    status, out, err = run("evaluate", "runs/signs", "--attack", "auto", "--real", "real.npz", "--eps", 0, 0.001)
+    assert (status, out) == (2, "")
+    assert "expected logits of at least 4 classes" in err
+    assert run("evaluate", "runs/signs", "--attack", "auto", "--real", "real.npz", "--attack-steps", 5)[0] == 2
 
 
 def test_photographs_that_were_trained_on_are_no_test(run, signs, photos):

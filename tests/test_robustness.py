@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from conftest import make_contexts, make_objects
@@ -5,7 +7,7 @@ from torch import nn
 
 from kornia_cag import InputError
 from kornia_cag.recipes import SIGNS
-from kornia_cag.robustness import Curve, Pictures, _others, composites, curve
+from kornia_cag.robustness import Curve, Pictures, _others, autoattack, composites, curve
 
 
 class Split(nn.Module):
@@ -90,3 +92,31 @@ def test_bad_numbers_are_refused():
         curve(Split(1.0), pictures(), [1.5])
     with pytest.raises(InputError, match="starts: expected at least one"):
         curve(Split(1.0), pictures(), [0.5], starts=[])
+
+
+def test_autoattack_agrees_on_a_model_that_is_easy_to_fool():
+    pytest.importorskip("torchattacks")
+
+    class Four(Split):  # its losses compare the largest three logits
+        def forward(self, x):
+            two = super().forward(x)
+            return torch.cat([two, two.new_full((len(two), 2), -9.0)], dim=1)
+
+    model = Four(0.0).train()
+    state = torch.get_rng_state()
+    found = autoattack(model, pictures(), [0.0, 0.15, 0.25])
+    assert found == Curve((0.0, 0.15, 0.25), (1.0, 1.0, 0.0), 40)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_autoattack_needs_four_classes():
+    pytest.importorskip("torchattacks")
+    with pytest.raises(InputError, match=r"model: expected logits of at least 4 classes, .*, got 2"):
+        autoattack(Split(1.0), pictures(), [0.1])
+
+
+def test_autoattack_needs_torchattacks(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    with pytest.raises(InputError, match="attack: expected torchattacks, which holds AutoAttack, got none"):
+        autoattack(Split(1.0), pictures(), [0.1])
