@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from kornia_cag.checks import check_choice, check_int, check_number, check_tensor, describe, fail
 from kornia_cag.frozen import frozen
-from kornia_cag.randomness import chance, uniforms
+from kornia_cag.randomness import chance, uniform, uniforms
 
 Schedule = Literal["sign", "paper"]
+Target = Literal["given", "random", "least likely"]
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _MASKS = (*_FLOATS, torch.bool)
@@ -218,7 +219,7 @@ class PGD:
     alpha: float | None = None  # step where the larger budget holds, in proportion elsewhere; None: 2.5 budgets / steps
     steps: int = 10
     random_start: bool = True
-    targeted: bool = False  # lower the loss of given targets, instead of raising that of the labels
+    target: Target | None = None  # a wrong class whose loss to lower, instead of raising that of the label
     schedule: Schedule = "sign"  # "paper": see pgd; sets the step, so alpha stays None
     fraction: float = 1.0  # share of the samples attacked, chosen by key; the others keep their bits
     loss: Callable[[Any, Tensor], Tensor] = cross_entropy  # (model output, labels) to one loss per sample, (b,)
@@ -235,6 +236,7 @@ class PGD:
                 fail("alpha", "None with schedule='paper', which sets the step", describe(self.alpha))
         check_int("steps", self.steps)
         check_choice("schedule", self.schedule, ("sign", "paper"))
+        check_choice("target", self.target, (None, *get_args(Target)))
         check_number("fraction", self.fraction, 0, 1)
         check_choice("autocast", self.autocast, (None, torch.bfloat16, torch.float16, torch.float32))
 
@@ -258,7 +260,8 @@ class PGD:
             labels: true classes.
             keys: of the samples; they choose the random start and the attacked fraction.
             mask: 1 on the object, 0 on the context, anything between mixes the budgets; bool or float.
-            targets: the classes to be mistaken for, with ``targeted=True``.
+            targets: the classes to be mistaken for, with ``target="given"``. ``"random"`` draws a wrong class by key;
+                ``"least likely"`` asks the model, by one more forward pass (Kurakin et al. 2017).
             scale: factor per sample on its budget.
             start: images to start from, as near as the budget allows, in place of ``random_start``.
 
@@ -269,18 +272,21 @@ class PGD:
         largest = max(self.eps, self.eps_object or 0.0)
         if largest == 0 or self.fraction == 0:
             return images.detach().clone()
-        aims = labels if targets is None else targets
-        aims = aims.clone() if aims.is_inference() else aims  # cross-entropy saves them for its backward pass
         eps = self.budget(images, keys, mask=mask, scale=scale)
         rate = None if self.alpha is None else self.alpha / largest
         with frozen(model) as net:
+            with self._autocast(images.device):
+                aims = self._aims(net, images, labels, targets)
+
+            drawn = uniform(keys, "attack.target") if self.target == "random" else None
 
             def loss(x: Tensor) -> Tensor:
                 with self._autocast(images.device):
-                    return self.loss(net(x), aims)
+                    output = net(x)  # only it says how many classes there are
+                    return self.loss(output, aims if drawn is None else _wrong(output, labels, drawn))
 
             return pgd(loss, images, eps, keys, steps=self.steps, relative_alpha=rate, schedule=self.schedule,
-                       random_start=self.random_start and start is None, start=start, targeted=self.targeted,
+                       random_start=self.random_start and start is None, start=start, targeted=self.target is not None,
                        compile=self.compile)  # fmt: skip
 
     def budget(
@@ -306,6 +312,16 @@ class PGD:
             return eps
         return eps * chance(keys, "attack.fraction", self.fraction)[:, None, None, None]
 
+    def _aims(
+        self, net: nn.Module, images: Tensor, labels: Int[Tensor, " b"], targets: Int[Tensor, " b"] | None
+    ) -> Int[Tensor, " b"]:
+        """The classes whose loss is raised or lowered; random ones are drawn once the number of classes is known."""
+        aims = labels if targets is None else targets
+        if self.target == "least likely":
+            with torch.no_grad():
+                aims = _wrong(net(images.clone()), labels, None)
+        return aims.clone() if aims.is_inference() else aims  # cross-entropy saves them for its backward pass
+
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         if self.autocast is None:
             return nullcontext()
@@ -327,10 +343,20 @@ class PGD:
                  "Pass mask=..., or leave eps_object out.")  # fmt: skip
         if scale is not None:
             check_tensor("scale", scale, (b,), _FLOATS, images.device)
-        if self.targeted:
-            check_tensor("targets", targets, (b,), torch.int64, images.device, "A targeted attack needs targets=...")
+        if self.target == "given":
+            check_tensor("targets", targets, (b,), torch.int64, images.device, "target='given' needs targets=...")
         elif targets is not None:
-            fail("targets", "None for an untargeted attack", describe(targets), "Set targeted=True.")
+            fail("targets", f"None with target={self.target!r}", describe(targets), "Set target='given'.")
+
+
+def _wrong(logits: Any, labels: Int[Tensor, " b"], drawn: Float[Tensor, " b"] | None) -> Int[Tensor, " b"]:
+    """For each sample a class other than its label: by a number in [0, 1), or the one of the lowest logit."""
+    fix = "Of another kind of output no wrong class can be drawn: give targets."
+    check_tensor("model output", logits, (len(labels), "classes"), _FLOATS, fix=fix)
+    classes = logits.shape[1]
+    if drawn is not None:
+        return (labels + 1 + (drawn * (classes - 1)).long().clamp(max=classes - 2)) % classes
+    return logits.scatter(1, labels[:, None], torch.inf).argmin(dim=1)
 
 
 def FGSM(*, eps: float, random_start: bool = False, **options: Any) -> PGD:

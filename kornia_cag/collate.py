@@ -387,6 +387,6 @@ def _check_attack(attack: Any, model: nn.Module | None) -> None:
         fail("attack", "a PGD, or what is called like one", describe(attack))
     if model is None:
         fail("model", "the model to attack", "None", "Pass model=..., or leave attack out.")
-    if isinstance(attack, PGD) and attack.targeted:
-        fail("attack", "an untargeted attack, since no targets are drawn here", "targeted=True",
-             "Wrap it in a function that chooses targets, or attack the finished batches.")  # fmt: skip
+    if isinstance(attack, PGD) and attack.target == "given":
+        fail("attack", "an attack that chooses its own target, since none are given here", "target='given'",
+             "Take target='random' or 'least likely', or wrap it in a function that chooses targets.")  # fmt: skip

@@ -1,5 +1,6 @@
 import contextlib
 import copy
+import dataclasses
 import pickle
 import warnings
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from kornia_cag.attack import FGSM, PGD, pgd
 from kornia_cag.checks import InputError
 from kornia_cag.frozen import frozen, unwrap
-from kornia_cag.randomness import sample_keys
+from kornia_cag.randomness import sample_keys, uniform
 
 EPS = 8 / 255
 HALF_ULP = {torch.float16: 2.0**-12, torch.bfloat16: 2.0**-9, torch.float32: 0.0, torch.float64: 0.0}  # just below 1
@@ -350,7 +351,7 @@ def test_targeted_raises_the_target_and_untargeted_the_loss(device):
         optimizer.step()
     keys, targets = make_keys(40, device), (labels + 1) % 4
     hurt = PGD(eps=0.1, steps=5)(model, images, labels, keys=keys)
-    fooled = PGD(eps=0.1, steps=5, targeted=True)(model, images, labels, keys=keys, targets=targets)
+    fooled = PGD(eps=0.1, steps=5, target="given")(model, images, labels, keys=keys, targets=targets)
     paper = PGD(eps=0.1, steps=5, random_start=False, schedule="paper")(model, images, labels, keys=keys)
     model.eval()
     with torch.no_grad():
@@ -363,6 +364,24 @@ def test_targeted_raises_the_target_and_untargeted_the_loss(device):
         assert rise.all()
         assert (model(images).argmax(1) == labels).float().mean() > 0.95
         assert (model(hurt).argmax(1) == labels).float().mean() < 0.5
+
+
+@pytest.mark.parametrize("random_start", [False, True])
+def test_wrong_classes_are_drawn_or_asked_of_the_model(random_start):
+    """The same pictures as with those classes given; every wrong class is drawn, the right one never."""
+    batch, model = make_batch(40), Net().eval()
+    keys, labels = batch["keys"], batch["labels"]
+    with torch.no_grad():
+        logits = model(batch["images"])
+    classes = logits.shape[1]
+    drawn = (labels + 1 + (uniform(keys, "attack.target") * (classes - 1)).long()) % classes
+    assert not (drawn == labels).any()
+    assert {((d - y) % classes).item() for d, y in zip(drawn, labels, strict=True)} == set(range(1, classes))
+    unlikely = torch.stack([row.scatter(0, y, torch.inf).argmin() for row, y in zip(logits, labels, strict=True)])
+    for target, targets in (("random", drawn), ("least likely", unlikely)):
+        attack = PGD(eps=0.1, steps=2, random_start=random_start, target=target)
+        told = dataclasses.replace(attack, target="given")
+        assert torch.equal(attack(model, **batch), told(model, **batch, targets=targets))
 
 
 def test_custom_loss_is_climbed():
@@ -788,7 +807,7 @@ def test_wrong_numbers_are_refused(numbers, words, untyped):
         ({"mask": torch.zeros(4, 6, 6)}, r"mask: expected .* \(4, 1, 6, 6\) on cpu, got float32 \(4, 6, 6\)"),
         ({"mask": None}, r"mask: expected the object's mask \(4, 1, 6, 6\), since eps_object is set, got None\."),
         ({"scale": torch.ones(4, 1)}, r"scale: expected .* \(4\) on cpu, got float32 \(4, 1\)"),
-        ({"targets": torch.zeros(4, dtype=torch.int64)}, "targets: expected None for an untargeted attack"),
+        ({"targets": torch.zeros(4, dtype=torch.int64)}, "targets: expected None with target=None"),
         ({"model": lambda x: x}, r"model: expected a torch\.nn\.Module, got .*\. Attack another function with pgd\."),
         (
             {"model": nn.Flatten(0)},
@@ -806,9 +825,9 @@ def test_wrong_arguments_are_refused(change, words, untyped):
 
 def test_a_targeted_attack_needs_targets(untyped):
     with pytest.raises(
-        InputError, match=r"targets: expected int64 \(4\) on cpu, got None\. A targeted attack needs targets="
+        InputError, match=r"targets: expected int64 \(4\) on cpu, got None\. target='given' needs targets="
     ):
-        PGD(eps=0.1, targeted=True)(Net(), **make_batch())
+        PGD(eps=0.1, target="given")(Net(), **make_batch())
 
 
 @pytest.mark.parametrize(

@@ -649,7 +649,7 @@ def test_cuda_never_synchronises_on_items():
             {"attack": FGSM(eps=0.1)},
             "model: expected the model to attack, got None. Pass model=..., or leave attack out",
         ),
-        ({"attack": PGD(eps=0.1, targeted=True), "model": nn.Identity()}, "attack: expected an untargeted attack"),
+        ({"attack": PGD(eps=0.1, target="given"), "model": nn.Identity()}, "attack: expected an attack that chooses"),
         ({"attack": 0.1, "model": nn.Identity()}, "attack: expected a PGD, or what is called like one, got 0.1"),
         ({"seed": -1}, "seed: expected an integer of at least 0"),
         ({"size": 0}, "size: expected an integer of at least 1, got 0"),
