@@ -27,7 +27,7 @@ def rows(recipe: Recipe) -> list[Row]:
     """What to train: the rows of Jin and Rinard's table in the recipe's ranges, and the recipe without one thing each.
 
     As in the paper, the contexts of the five rows are pixel noise, but for random-context, which draws from all of the
-    recipe's contexts.
+    recipe's contexts. A row that would be the recipe itself is left out.
     """
     noise, reset = replace(recipe, kind="pixel", attack=None, reset=None), recipe.reset or 0.171
     attack = recipe.attack or REFINEMENT
@@ -38,7 +38,8 @@ def rows(recipe: Recipe) -> list[Row]:
         Row("paper: bias correction only", replace(noise, reset=reset), photos=False),
         Row("paper: full", replace(noise, attack=attack, reset=reset), photos=False),
     ]
-    return [*paper, Row("recipe", recipe), *_without(recipe), *_with(recipe)]
+    different = [row for row in paper if row != Row(row.name, recipe)]
+    return [*different, Row("recipe", recipe), *_without(recipe), *_with(recipe)]
 
 
 def _without(recipe: Recipe) -> list[Row]:

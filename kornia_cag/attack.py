@@ -354,9 +354,11 @@ def _wrong(logits: Any, labels: Int[Tensor, " b"], drawn: Float[Tensor, " b"] | 
     fix = "Of another kind of output no wrong class can be drawn: give targets."
     check_tensor("model output", logits, (len(labels), "classes"), _FLOATS, fix=fix)
     classes = logits.shape[1]
-    if drawn is not None:
-        return (labels + 1 + (drawn * (classes - 1)).long().clamp(max=classes - 2)) % classes
-    return logits.scatter(1, labels[:, None], torch.inf).argmin(dim=1)
+    if drawn is None:
+        wrong: Tensor = logits.scatter(1, labels[:, None], torch.inf).argmin(dim=1)
+    else:
+        wrong = (labels + 1 + (drawn * (classes - 1)).long().clamp(max=classes - 2)) % classes
+    return wrong
 
 
 def FGSM(*, eps: float, random_start: bool = False, **options: Any) -> PGD:

@@ -1,6 +1,6 @@
-"""Recipes: what to vary, how much, and why, for two kinds of object. A recipe is data; :mod:`.train` runs it."""
+"""Recipes: what to vary, how much, and why, for digits and signs. A recipe is data; :mod:`.train` runs it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -156,6 +156,19 @@ DIGITS = Recipe(
     classes="0123456789",
 )
 
+PHOTO_DIGITS = replace(
+    DIGITS,
+    name="photo-digits",
+    ranges=replace(
+        DIGITS.ranges,
+        context_color=ColorRange(brightness=(0.6, 1.2)),
+        color=ColorRange(brightness=(1.0, 1.0), contrast=(1.0, 1.0), saturation=(1.0, 1.0), hue=(0.0, 0.0)),
+        blend="difference",  # each stroke is the negative of what it covers, as in MNIST-M
+    ),
+    reset=None,  # an earlier digit would show as much as the one over it
+    grey=False,
+)
+
 # What Jin and Rinard's code does, as far as this library's ranges say it. Apart from that: perspective is drawn as a
 # tilt, not as displaced corners; digits are not made black and white after their blur; the largest gradient of an
 # attack's step is that of the picture, not of the batch; weights decay apart from the gradient; digits' contexts, there
@@ -236,4 +249,4 @@ PAPER_DIGITS = Recipe(
     classes="0123456789",
 )
 
-RECIPES = {recipe.name: recipe for recipe in (DIGITS, SIGNS, PAPER_DIGITS, PAPER_SIGNS)}
+RECIPES = {recipe.name: recipe for recipe in (DIGITS, SIGNS, PHOTO_DIGITS, PAPER_DIGITS, PAPER_SIGNS)}

@@ -11,10 +11,10 @@ def test_every_row_differs_from_the_recipe_in_its_own_thing(recipe):
     table = rows(recipe)
     names = [row.name for row in table]
     assert len(set(names)) == len(names)
-    assert [name for name in names if name.startswith("paper")] == [
-        "paper: baseline", "paper: random context", "paper: refinement only", "paper: bias correction only",
-        "paper: full",
-    ]  # fmt: skip
+    paper = ["baseline", "random context", "refinement only", "bias correction only", "full"]
+    if recipe.name == "photo-digits":  # which has neither chain nor attack
+        paper.remove("random context")
+    assert [name for name in names if name.startswith("paper")] == [f"paper: {name}" for name in paper]
     base = next(row for row in table if row.name == "recipe")
     assert base.recipe == recipe
     for row in table:
