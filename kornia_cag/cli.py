@@ -104,6 +104,7 @@ def _add_ablate(ablate: argparse.ArgumentParser) -> None:
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("model_from", metavar="OUT", help="folder that train wrote, or its model.pt")
     evaluate.add_argument("--real", metavar="NPZ|DIR", help="real pictures: .npz or folder of class folders")
+    evaluate.add_argument("--errors", type=Path, metavar="PNG", help="write a sheet of the pictures it misreads")
     evaluate.add_argument("--views", type=int, help="views of a picture to average over (default: as trained)")
     evaluate.add_argument(
         "--attack", choices=["context", "pgd", "auto"],

@@ -29,7 +29,7 @@ from kornia_cag.progress import duration, progress_line
 from kornia_cag.real import RealSet, handwriting, load_real
 from kornia_cag.recipes import Recipe
 from kornia_cag.robustness import BUDGETS, Pictures, Start, autoattack, composites, curve
-from kornia_cag.show import magnified, save_sheet
+from kornia_cag.show import magnified, save_rows, save_sheet
 from kornia_cag.train import Training
 
 CONFIG = "config.json"
@@ -135,6 +135,8 @@ def measure(options: argparse.Namespace) -> None:
         return
     real = _given(options.real, trained)
     accuracy = evaluate(trained.network, real, trained.classes, device)
+    if options.errors is not None:
+        _save_errors(options.errors, accuracy, real)
     if options.json:
         print(to_json({"real": {"name": real.name, "pictures": len(real.labels)}, **accuracy.report()}))
         return
@@ -143,6 +145,17 @@ def measure(options: argparse.Namespace) -> None:
         if recall is not None:  # loading warns of classes without pictures
             print(f"{name.ljust(width)}  {recall:.2%}")
     _print_accuracy(accuracy, real)
+
+
+def _save_errors(path: Path, accuracy: Accuracy, real: RealSet) -> None:
+    """Real pictures that the model misread, a row for each of the most frequent confusions."""
+    if not accuracy.confusions:
+        fail("--errors", "errors to show", "none: every picture was named rightly")
+    names = [*accuracy.per_class]
+    rows = [(f"{true} as {said}: {count}", real.images[(real.labels == names.index(true))
+                                                       & (accuracy.predicted == names.index(said))])
+            for true, said, count in accuracy.confusions]  # fmt: skip
+    save_rows(path, rows)
 
 
 def _given(path: str | None, trained: Trained) -> RealSet:
@@ -156,6 +169,8 @@ def _check_attack_options(options: argparse.Namespace) -> None:
     """Nothing that is given goes unused."""
     given = {"--eps": options.eps, "--attack-steps": options.attack_steps, "--count": options.count}
     only = {"--objects": options.objects, "--contexts": options.contexts, "--key": options.key, "--seed": options.seed}
+    if options.attack and options.errors is not None:
+        fail("--errors", "to come without --attack", "both")
     for name, value in ({} if options.attack else given).items():
         if value is not None:
             fail(name, "to come with --attack", "no --attack")

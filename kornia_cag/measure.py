@@ -1,10 +1,11 @@
 """How well a model does on real pictures: accuracy, recall per class, the worst confusions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from kornia_cag.real import RealSet
 
@@ -16,6 +17,7 @@ class Accuracy:
     share: float  # of all pictures, in [0, 1]
     per_class: dict[str, float | None]  # recall; None where a class has no picture
     confusions: tuple[tuple[str, str, int], ...]  # (true, predicted, count), most frequent first
+    predicted: Int[Tensor, " n"] = field(repr=False, compare=False)  # class of every picture
 
     def report(self) -> dict[str, Any]:
         """The same, ready for JSON."""
@@ -37,4 +39,4 @@ def evaluate(model: nn.Module, real: RealSet, classes: tuple[str, ...], device: 
     count, place = wrong.flatten().sort(descending=True, stable=True)
     rows = [(classes[p // len(classes)], classes[p % len(classes)], c)
             for c, p in zip(count[:10].tolist(), place[:10].tolist(), strict=True) if c]  # fmt: skip
-    return Accuracy(float(right.sum() / table.sum()), per_class, tuple(rows))
+    return Accuracy(float(right.sum() / table.sum()), per_class, tuple(rows), predicted)

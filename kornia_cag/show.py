@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from kornia_cag.checks import check_int, check_tensor, fail
@@ -64,7 +64,41 @@ def save_sheet(
     """
     sheets = [sheet(images, columns, zoom=zoom, boxes=boxes)]
     sheets += [sheet(batch.expand(-1, 3, -1, -1), columns, zoom=zoom) for batch in below]
-    picture = Image.fromarray(np.concatenate(sheets))
+    _save(Image.fromarray(np.concatenate(sheets)), path)
+
+
+def save_rows(
+    path: str | Path, rows: Sequence[tuple[str, Float[Tensor, "_ 3 h w"]]], columns: int = 12, *, zoom: int = 2
+) -> None:
+    """Write rows of pictures, each behind its caption, to a picture file.
+
+    Args:
+        path: the file.
+        rows: caption and pictures in [0, 1]; what is beyond ``columns`` is left out.
+        columns: pictures in a row, at most.
+        zoom: enlargement.
+
+    Raises:
+        InputError: without rows, or for a name that is not that of a picture.
+    """
+    if not rows:
+        fail("rows", "at least one row of pictures", "none")
+    columns = min(columns, max(len(images) for _, images in rows))
+    font = ImageFont.load_default()
+    margin = 8 + max(round(font.getlength(caption)) for caption, _ in rows)
+    strips = []
+    for caption, images in rows:
+        room = images.new_full((columns, *images.shape[1:]), 0.5)  # empty places are grey
+        room[: len(images)] = images[:columns]
+        strip = Image.fromarray(sheet(room, columns, zoom=zoom))
+        whole = Image.new("RGB", (margin + strip.width, strip.height), (255, 255, 255))
+        whole.paste(strip, (margin, 0))
+        ImageDraw.Draw(whole).text((4, strip.height // 2 - 6), caption, fill=(0, 0, 0), font=font)
+        strips.append(np.asarray(whole))
+    _save(Image.fromarray(np.concatenate(strips)), path)
+
+
+def _save(picture: Image.Image, path: str | Path) -> None:
     try:
         picture.save(path)
     except ValueError:

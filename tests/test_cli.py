@@ -241,6 +241,9 @@ def test_evaluate_measures_as_the_training_did(run):
     assert lines[10].startswith("most frequent errors: ")
     share = round(1797 * report["accuracy"]) / 1797  # the report rounds it
     assert lines[11] == f"accuracy on {report['real']['name']}: {share:.2%} of 1,797 real pictures"
+    assert run("evaluate", "o", "--errors", "errors.png")[0] == 0
+    with Image.open("errors.png") as errors:
+        assert errors.height == len(report["confusions"]) * (2 * RECIPES["digits"].size + 2)
     np.savez("real.npz", images=np.zeros((3, 8, 8), np.uint8), labels=np.array([0, 0, 4]))
     _, out, err = run("evaluate", "o", "--real", "real.npz")
     assert err == "kornia-cag: warning: real.npz: no picture of 8 of 10 classes: 1, 2, 3, 5, 6 …\n"

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from kornia_cag import InputError
-from kornia_cag.show import magnified, save_sheet, sheet
+from kornia_cag.show import magnified, save_rows, save_sheet, sheet
 
 GREY, YELLOW = (128, 128, 128), (255, 220, 0)
 
@@ -47,6 +47,23 @@ def test_saved_sheet_is_the_sheet(tmp_path):
     images = torch.rand(3, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     save_sheet(tmp_path / "x.png", images, 3, zoom=1)
     assert (np.asarray(Image.open(tmp_path / "x.png")) == sheet(images, 3, zoom=1)).all()
+
+
+def test_rows_lie_behind_their_captions(tmp_path):
+    rows = [("80 as 100: 5", torch.rand(5, 3, 6, 6)), ("a", torch.rand(1, 3, 6, 6))]
+    save_rows(tmp_path / "x.png", rows, 3, zoom=2)
+    saved = np.asarray(Image.open(tmp_path / "x.png"))
+    first, second = sheet(rows[0][1][:3], 3, zoom=2), sheet(rows[1][1], 3, zoom=2)
+    assert saved.shape[0] == 2 * first.shape[0]
+    margin = saved.shape[1] - first.shape[1]
+    assert (saved[: len(first), margin:] == first).all()
+    assert (saved[len(first) :, margin : margin + 13] == second[:, :13]).all()
+    assert (saved[len(first) + 1 : -1, margin + 15] == GREY).all()
+    dark = (saved[:, :margin] < 128).any(axis=(1, 2))  # letters
+    assert dark[: len(first)].any()
+    assert dark[len(first) :].any()
+    with pytest.raises(InputError, match="rows: expected at least one row"):
+        save_rows(tmp_path / "x.png", [])
 
 
 def test_further_sheets_lie_below(tmp_path):

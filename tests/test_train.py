@@ -223,7 +223,10 @@ def test_report_is_json_without_addresses_and_paths(tmp_path):
     run = training(images=16)
     run.run()
     real = RealSet(torch.rand(4, 3, 16, 16), torch.arange(4), "four pictures")
-    write_json(run.report(Accuracy(0.25, {"a": 1.0, "b": None}, (("a", "b", 3),)), real), tmp_path / "report.json")
+    write_json(
+        run.report(Accuracy(0.25, {"a": 1.0, "b": None}, (("a", "b", 3),), torch.zeros(4, dtype=torch.int64)), real),
+        tmp_path / "report.json",
+    )
     text = (tmp_path / "report.json").read_text()
     report = json.loads(text)
     assert report["accuracy"] == 0.25
