@@ -5,7 +5,7 @@ from an :class:`ObjectBank` and a :class:`ContextBank`, offers earlier composite
 :class:`ContextChain`, and hardens the batch with :class:`PGD` or :func:`FGSM`.
 """
 
-from kornia_cag.attack import FGSM, PGD
+from kornia_cag.attack import BIM, FGSM, MIFGSM, PGD
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.chain import ContextChain
 from kornia_cag.checks import InputError
@@ -20,7 +20,9 @@ from kornia_cag.prefetch import Prefetcher
 __version__ = "0.1.0"
 
 __all__ = [
+    "BIM",
     "FGSM",
+    "MIFGSM",
     "PGD",
     "Batch",
     "CAGCollate",

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kornia_cag.attack import FGSM, PGD, pgd
+from kornia_cag.attack import BIM, FGSM, MIFGSM, PGD
 from kornia_cag.checks import InputError
 from kornia_cag.frozen import frozen, unwrap
+from kornia_cag.losses import dlr, kl, margin
+from kornia_cag.pgd import pgd
 from kornia_cag.randomness import sample_keys, uniform
 
 EPS = 8 / 255
@@ -135,7 +137,7 @@ def bits(x: Tensor) -> list[Any]:
     return x.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]).tolist()
 
 
-# the box
+# the budget
 
 
 @settings(max_examples=60, deadline=None)
@@ -169,6 +171,33 @@ def test_stays_in_the_box_and_in_range(shape, dtype, largest, steps, start, sche
     for x in (*seen, out):
         assert ((x.to(wide) - images.to(wide)).abs() <= eps.to(wide) + HALF_ULP[dtype]).all()
         assert ((x >= 0) & (x <= 1)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(0, 3), st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)),
+    dtype=st.sampled_from(list(HALF_ULP)),
+    largest=st.sampled_from([0.0, 1e-6, 1e-3, 0.3, 1.0, 20.0]),
+    steps=st.integers(1, 4),
+    start=st.booleans(),
+    momentum=st.sampled_from([0.0, 1.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_stays_in_the_ellipsoid_and_in_range(shape, dtype, largest, steps, start, momentum, seed):
+    generator = torch.Generator().manual_seed(seed)
+    images = (1.4 * torch.rand(shape, generator=generator) - 0.2).clamp(0, 1).to(dtype)
+    eps = largest * torch.rand((shape[0], 1, *shape[2:]), generator=generator)
+    eps = eps * (torch.rand(eps.shape, generator=generator) > 0.2)  # some pixels are not to change
+    weight = torch.randn(shape, generator=generator).to(dtype)
+    out = pgd(lambda x: (x * weight).sum((1, 2, 3)), images, eps, make_keys(shape[0]), steps=steps, norm="l2",
+              random_start=start, momentum=momentum)  # fmt: skip
+    wide = torch.promote_types(dtype, torch.float32)
+    change = (out.to(wide) - images.to(wide)).abs()
+    assert (change[(eps == 0).expand_as(change)] == 0).all()
+    rounding = HALF_ULP[dtype] + torch.finfo(wide).eps
+    relative = ((change - rounding).clamp(min=0) / eps.to(wide).clamp(min=1e-30)).flatten(1).norm(dim=1)
+    assert (relative <= 1 + 1e-5).all()
+    assert ((out >= 0) & (out <= 1)).all()
 
 
 @pytest.mark.parametrize("dtype", list(HALF_ULP))
@@ -219,6 +248,50 @@ def test_many_steps_reach_the_corner_of_the_box(start):
     attack = PGD(eps=0.1, steps=10, random_start=start)
     out = attack(Slope(weight), batch["images"], torch.zeros_like(batch["labels"]), keys=batch["keys"])
     assert torch.allclose(out, (batch["images"] + 0.1 * weight.sign()).clamp(0, 1), rtol=0, atol=1e-7)
+
+
+def test_l2_on_a_linear_model_goes_along_the_gradient_to_the_rim():
+    images, labels = torch.full((2, 3, 6, 6), 0.5), torch.zeros(2, dtype=torch.int64)
+    weight = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(1))
+    for alpha, moved in ((0.05, 0.1), (1.0, 0.2)):
+        attack = PGD(eps=0.2, alpha=alpha, steps=2, norm="l2", random_start=False)
+        out = attack(Slope(weight), images, labels, keys=make_keys(2))
+        torch.testing.assert_close(out - images, (moved * weight / weight.norm()).expand(2, -1, -1, -1))
+
+
+def test_l2_with_two_budgets_goes_along_the_scaled_gradient():
+    """Half-axes of 0.1 and 0.4: the gain of a step along an axis grows with its square."""
+    images, mask = torch.full((1, 1, 1, 2), 0.5), torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2)
+    attack = PGD(eps=0.4, eps_object=0.1, norm="l2", steps=1, alpha=0.4, random_start=False)
+    out = attack(Slope(torch.ones(1, 1, 2)), images, torch.zeros(1, dtype=torch.int64), keys=make_keys(1), mask=mask)
+    change = (out - images).flatten()
+    torch.testing.assert_close(change, torch.tensor([0.01, 0.16]) / 0.17**0.5)
+    torch.testing.assert_close((change / torch.tensor([0.1, 0.4])).norm(), torch.tensor(1.0))
+
+
+def test_momentum_by_hand():
+    """Gradients of mean size 1, 2 and 1: the directions are g1, g1 / 2 + g2 / 2, and half of that and g3."""
+    images, eps = torch.full((1, 1, 1, 2), 0.5), torch.full((1, 1, 1, 1), 0.4)
+    gradients = iter(torch.tensor([[1.0, 1.0], [-0.8, -3.2], [-0.4, 1.6]]))
+    out = pgd(lambda x: (x.flatten(1) * next(gradients)).sum(1), images, eps, make_keys(1), steps=3,
+              relative_alpha=0.25, momentum=0.5)  # fmt: skip
+    # signs of (1, 1), (0.5 - 0.4, 0.5 - 1.6), (0.05 - 0.4, -0.55 + 1.6)
+    torch.testing.assert_close(out.flatten(), 0.5 + 0.1 * torch.tensor([1.0 + 1 - 1, 1.0 - 1 + 1]))
+
+
+def test_an_image_stops_once_the_model_is_fooled():
+    """Two logits, ``x - 0.5`` and 0: from 0.6 downwards in steps of 0.04, the third picture below 0.5 is the first."""
+
+    class Threshold(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            own = x.mean((1, 2, 3)) - 0.5
+            return torch.stack([own, torch.zeros_like(own)], dim=1)
+
+    images = torch.tensor([0.6, 0.45, 0.9]).reshape(3, 1, 1, 1)
+    for momentum in (0.0, 1.0):
+        attack = PGD(eps=0.3, alpha=0.04, steps=7, random_start=False, early_stop=True, momentum=momentum)
+        out = attack(Threshold(), images, torch.zeros(3, dtype=torch.int64), keys=make_keys(3))
+        torch.testing.assert_close(out.flatten(), torch.tensor([0.48, 0.45, 0.62]))
 
 
 def test_alpha_is_the_step_where_the_larger_budget_holds():
@@ -396,9 +469,8 @@ def test_custom_loss_is_climbed():
     assert raised.all()
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("peer", ["torchattacks", "foolbox"])
-def test_equals_other_libraries(peer, steps, device):
+def peers(peer: str, device: torch.device) -> Any:
+    """A library, and a model and images that leave no sign to chance."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they import names that scipy has deprecated
         library = pytest.importorskip(peer, reason=f"{peer} is not installed")
@@ -406,6 +478,13 @@ def test_equals_other_libraries(peer, steps, device):
     layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.Linear(128, 5)
     model, batch = nn.Sequential(*layers).double().to(device).eval(), make_batch(device=device)
     images = (256 * batch["images"].double()).round() / 256  # sums of whole 256ths are exact, so no sign is by chance
+    return library, model, images, batch
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("peer", ["torchattacks", "foolbox"])
+def test_equals_other_libraries(peer, steps, device):
+    library, model, images, batch = peers(peer, device)
     eps, alpha = 8 / 256, (8 if steps == 1 else 3) / 256
     if peer == "foolbox":
         attack = library.attacks.LinfPGD(abs_stepsize=alpha, steps=steps, random_start=False)
@@ -418,6 +497,28 @@ def test_equals_other_libraries(peer, steps, device):
     ours = PGD(eps=eps, alpha=alpha, steps=steps, random_start=False)(model, **{**batch, "images": images})
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
     assert (ours != images).any()
+
+
+@pytest.mark.parametrize("peer", ["torchattacks", "foolbox"])
+def test_equals_other_libraries_in_l2(peer, device):
+    library, model, images, batch = peers(peer, device)
+    eps, alpha, steps = 0.5, 0.2, 4
+    if peer == "foolbox":
+        attack = library.attacks.L2PGD(abs_stepsize=alpha, steps=steps, random_start=False)
+        net = library.PyTorchModel(model, bounds=(0, 1), device=device)
+        theirs = attack.run(net, images, batch["labels"], epsilon=eps)
+    else:
+        theirs = library.PGDL2(model, eps, alpha, steps, random_start=False)(images, batch["labels"])
+    ours = BIM(eps=eps, alpha=alpha, steps=steps, norm="l2")(model, **{**batch, "images": images})
+    assert (ours - images).flatten(1).norm(dim=1).max() > 0.4
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_equals_other_libraries_with_momentum(device):
+    library, model, images, batch = peers("torchattacks", device)
+    theirs = library.MIFGSM(model, eps=8 / 256, alpha=2 / 256, steps=4, decay=1.0)(images, batch["labels"])
+    ours = MIFGSM(eps=8 / 256, steps=4)(model, **{**batch, "images": images})
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
 def test_fgsm_is_pgd_with_one_step():
@@ -496,6 +597,10 @@ ATTACKS = {
     "paper": PGD(eps=EPS, steps=2, random_start=False, schedule="paper"),
     "autocast": PGD(eps=EPS, steps=2, autocast=torch.bfloat16),
     "fraction": PGD(eps=EPS, steps=2, fraction=0.5),
+    "l2": PGD(eps=0.5, steps=3, norm="l2", momentum=0.5),
+    "random target, stopped early": PGD(eps=EPS, steps=3, target="random", early_stop=True, loss=dlr),
+    "least likely": MIFGSM(eps=EPS, steps=2, target="least likely", loss=margin),
+    "kl": PGD(eps=EPS, steps=2, loss=kl),
 }
 
 
@@ -813,7 +918,10 @@ def test_wrong_numbers_are_refused(numbers, words, untyped):
             {"model": nn.Flatten(0)},
             r"model output: expected .* \(4, classes\), got float32 \(432,\)\. Give another kind",
         ),
-        ({"model": nn.Sequential(nn.Flatten(), nn.Linear(108, 1))}, "model output: expected logits of at least two"),
+        (
+            {"model": nn.Sequential(nn.Flatten(), nn.Linear(108, 1))},
+            "model output: expected logits of at least 2",
+        ),
         ({"model": nn.Sequential(nn.Flatten(), nn.Linear(108, 9), nn.Unflatten(1, (3, 3)))}, "model output: expected"),
     ],
 )
