@@ -5,6 +5,7 @@
 and budgets are in units of [0, 1].
 """
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -39,6 +40,7 @@ class PGD:
 
     eps: float  # budget, in units of [0, 1]: of each value, or in L2 of an image's whole change
     eps_object: float | None = None  # budget where the object's mask is 1; None: eps
+    eps_min: float | None = None  # each sample draws its budget from here to eps, evenly in the logarithm; None: eps
     alpha: float | None = None  # step where the larger budget holds, in proportion elsewhere; None: 2.5 budgets / steps
     steps: int = 10
     norm: Norm = "linf"
@@ -58,6 +60,10 @@ class PGD:
         check_number("eps", self.eps, 0, largest, fix)
         if self.eps_object is not None:
             check_number("eps_object", self.eps_object, 0, largest, fix)
+        if self.eps_min is not None:
+            check_number("eps_min", self.eps_min, 0, self.eps)
+            if self.eps_min == 0:
+                fail("eps_min", "a number above 0, whose logarithm is taken", "0", "fraction= leaves samples alone.")
         if self.alpha is not None:
             check_number("alpha", self.alpha, 0, fix=EPS_FIX)
             if self.schedule == "paper":
@@ -134,6 +140,8 @@ class PGD:
     ) -> Float[Tensor, "b 1 #h #w"]:
         """The budget map: ``eps`` off the mask, ``eps_object`` on it, times ``scale``, zero for samples left out.
 
+        With ``eps_min`` both shrink by the factor that the sample draws.
+
         Its height and width are 1 where the budget is the same all over the image.
         """
         dtype = torch.promote_types(images.dtype, torch.float32)
@@ -143,6 +151,9 @@ class PGD:
             eps = self.eps * (1 - mask.to(dtype)) + self.eps_object * mask.to(dtype)
         if scale is not None:
             eps = eps * scale.to(dtype)[:, None, None, None]
+        if self.eps_min is not None:
+            least = math.log(self.eps_min / self.eps)
+            eps = eps * torch.exp(uniform(keys, "attack.budget", least, 0.0))[:, None, None, None]
         if self.fraction == 1:
             return eps
         return eps * chance(keys, "attack.fraction", self.fraction)[:, None, None, None]

@@ -379,6 +379,20 @@ def test_budget_is_exact_at_both_ends_of_the_mask_and_scales_per_sample(device):
     assert torch.equal(out[0], images[0])
 
 
+def test_budgets_are_drawn_evenly_in_the_logarithm():
+    images, mask, keys = torch.zeros(2000, 1, 1, 2), torch.tensor([[[0.0, 1.0]]]).expand(2000, 1, 1, 2), make_keys(2000)
+    attack = PGD(eps=0.64, eps_min=0.01, eps_object=0.16)
+    eps = attack.budget(images, keys, mask=mask)
+    torch.testing.assert_close(eps[..., 1], eps[..., 0] / 4)
+    drawn = eps[..., 0].flatten()
+    assert drawn.min() >= 0.01 * (1 - 1e-5)
+    assert drawn.max() <= 0.64
+    assert [(drawn < edge).float().mean().item() for edge in (0.02, 0.08, 0.32)] == pytest.approx(
+        [1 / 6, 3 / 6, 5 / 6], abs=0.03
+    )
+    assert torch.equal(attack.budget(images[:3], keys[:3], mask=mask[:3]), eps[:3])
+
+
 def test_object_budget_may_exceed_or_replace_that_of_the_context():
     images, keys, labels = torch.full((1, 1, 1, 2), 0.5), make_keys(1), torch.zeros(1, dtype=torch.int64)
     mask = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)
@@ -445,7 +459,7 @@ def test_wrong_classes_are_drawn_or_asked_of_the_model(random_start):
     batch, model = make_batch(40), Net().eval()
     keys, labels = batch["keys"], batch["labels"]
     with torch.no_grad():
-        logits = model(batch["images"])
+        logits = model(batch["images"].clone())
     classes = logits.shape[1]
     drawn = (labels + 1 + (uniform(keys, "attack.target") * (classes - 1)).long()) % classes
     assert not (drawn == labels).any()
@@ -888,6 +902,14 @@ def test_nothing_waits_on_cuda_and_its_random_state_is_kept(attack, untyped):
         ({"eps": 0.1, "schedule": "cosine"}, "schedule: expected one of 'sign', 'paper', got 'cosine'"),
         ({"eps": 0.1, "fraction": 1.5}, r"fraction: expected a number in \[0, 1\], got 1\.5"),
         ({"eps": 0.1, "autocast": torch.int8}, "autocast: expected one of None, torch.bfloat16"),
+        ({"eps": 0.1, "eps_min": 0.2}, r"eps_min: expected a number in \[0, 0\.1\]"),
+        ({"eps": 0.1, "eps_min": 0}, "eps_min: expected a number above 0"),
+        ({"eps": 0.1, "norm": "l1"}, "norm: expected one of 'linf', 'l2', got 'l1'"),
+        ({"eps": 0.1, "momentum": -1}, "momentum: expected a number"),
+        ({"eps": 0.1, "norm": "l2", "schedule": "paper"}, "schedule: expected 'sign' in L2"),
+        ({"eps": 0.1, "target": "likely"}, "target: expected one of None, 'given', 'random', 'least likely'"),
+        ({"eps": 0.1, "loss": kl, "random_start": False}, "random_start: expected True with loss=kl"),
+        ({"eps": 0.1, "loss": kl, "target": "random"}, "target: expected None with loss=kl"),
     ],
 )
 def test_wrong_numbers_are_refused(numbers, words, untyped):
