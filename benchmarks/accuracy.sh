@@ -11,9 +11,10 @@ signs=(signs --objects "$data/objects/signs" --contexts "$data/contexts" --real 
 digits=(digits --objects "$data/objects/digits" --real "$data/real/mnist_dev.npz")
 
 report() { # NAME FILE COMMAND...: keep a report beside the command that made it, without this machine's folders
-  local name=$1 file=$2
+  local name=$1 file=$2 command
   shift 2
-  python3 - "$file" "benchmarks/results/accuracy_$name.json" "${*//$data\//}" <<'END'
+  command=${*//$data\//}
+  python3 - "$file" "benchmarks/results/accuracy_$name.json" "${command//$runs/runs}" <<'END'
 import json, sys
 
 source, target, command = sys.argv[1:]
@@ -38,11 +39,34 @@ attack() { # NAME ARGUMENTS...: of a model that is trained
   shift
   [ -f "$runs/$name.json" ] || kornia-cag evaluate "$@" --json >"$runs/$name.json.partial"
   [ -f "$runs/$name.json" ] || mv "$runs/$name.json.partial" "$runs/$name.json"
-  report "$name" "$runs/$name.json" kornia-cag evaluate "${@/#$runs/runs}"
+  report "$name" "$runs/$name.json" kornia-cag evaluate "$@"
 }
 
+ablate() { # NAME ARGUMENTS...: rows by which seeds; a table and a plot lie beside the report
+  local name=$1
+  shift
+  kornia-cag ablate "$@" --out "$runs/ablation-$name" --resume
+  report "ablation-$name" "$runs/ablation-$name/ablation.json" kornia-cag ablate "$@"
+}
+
+# What the table of results says
 for seed in 0 1 2; do train "digits-$seed" "${digits[@]}" --seed "$seed"; done
 for seed in 0 1 2; do train "signs-short-$seed" "${signs[@]}" --images 100000 --seed "$seed"; done
 train signs "${signs[@]}"
-attack signs-context "$runs/signs" --attack context --objects "$data/objects/signs" --contexts "$data/contexts"
-attack signs-pgd "$runs/signs" --attack pgd --real "$data/real/gtsrb_dev.npz"
+[ -f "$runs/photo_digits.npz" ] || python3 benchmarks/photo_digits.py "$data/real/mnist_dev.npz" "$data/contexts" "$runs/photo_digits.npz"
+train photo-digits photo-digits --objects "$data/objects/digits" --contexts "$data/contexts" --hold-back 0.2 \
+  --real "$runs/photo_digits.npz"
+
+# A context that changes without bound: the hardened recipe beside the same without chain and attack
+hardened=("${signs[@]}")
+hardened[0]=hardened-signs
+train hardened-signs "${hardened[@]}"
+train plain-signs "${hardened[@]}" --no-chain --no-attack
+unseen=(--attack context --objects "$data/objects/signs" --contexts "$data/contexts" --count 301)
+for name in hardened-signs plain-signs; do attack "$name-context" "$runs/$name" "${unseen[@]}"; done
+
+# What each ingredient gives, on a small budget
+ablate signs "${signs[@]:0:7}" --images 20000 \
+  --only paper recipe chain photographs light blur low perspective local maps averaged balance refinement
+ablate digits "${digits[@]}" --images 20000 \
+  --only paper recipe chain perspective turn elastic holes thickness maps averaged views balance refinement

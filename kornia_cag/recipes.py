@@ -122,6 +122,24 @@ SIGNS = Recipe(
     map_dropout=0.1,  # letters are narrow on old signs, dirty or half hidden on others
 )
 
+HARDENED_SIGNS = replace(
+    SIGNS,
+    name="hardened-signs",
+    ranges=replace(
+        SIGNS.ranges,
+        pose=replace(SIGNS.ranges.pose, scale=(0.7, 1.0)),  # cropped closely: less room for an adversary
+        color=replace(
+            SIGNS.ranges.color, exposure=(-2.0, 0.6)
+        ),  # a sign that is all but black has nothing to hold on to
+    ),
+    reset=0.1,
+    # Some contexts change a little, others beyond recognition. The rest stays clean, or a network would learn to read
+    # the label from the attack, which knows it.
+    attack=PGD(eps=1.0, eps_min=8 / 255, eps_object=0.0, steps=3, alpha=0.5, random_start=False, fraction=0.7),
+    images=200_000,
+    map_dropout=0.0,
+)
+
 DIGITS = Recipe(
     name="digits",
     size=28,
@@ -250,4 +268,4 @@ PAPER_DIGITS = Recipe(
     classes="0123456789",
 )
 
-RECIPES = {recipe.name: recipe for recipe in (DIGITS, SIGNS, PHOTO_DIGITS, PAPER_DIGITS, PAPER_SIGNS)}
+RECIPES = {recipe.name: recipe for recipe in (DIGITS, SIGNS, HARDENED_SIGNS, PHOTO_DIGITS, PAPER_DIGITS, PAPER_SIGNS)}
