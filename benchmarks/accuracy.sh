@@ -70,3 +70,22 @@ ablate signs "${signs[@]:0:7}" --images 20000 \
   --only paper recipe chain photographs light blur low perspective local maps averaged balance refinement
 ablate digits "${digits[@]}" --images 20000 \
   --only paper recipe chain perspective turn elastic holes thickness maps averaged views balance refinement
+
+# Pictures of the results page
+kornia-cag evaluate "$runs/signs" --real "$data/real/gtsrb_dev.npz" --errors docs/signs-errors.png >/dev/null
+kornia-cag evaluate "$runs/digits-0" --real "$data/real/mnist_dev.npz" --errors docs/digits-errors.png >/dev/null
+kornia-cag preview photo-digits --objects "$data/objects/digits" --contexts "$data/contexts" --rows 2 --columns 24 \
+  --out docs/photo-digits.png >/dev/null
+cp "$runs/ablation-signs/ablation.svg" docs/ablation-signs.svg
+cp "$runs/ablation-digits/ablation.svg" docs/ablation-digits.svg
+python3 - <<'END'
+import json
+from pathlib import Path
+
+from kornia_cag.plots import draw_curves
+
+names = {"hardened-signs": "hardened", "plain-signs": "without chain and attack"}
+curves = {what: json.loads(Path(f"benchmarks/results/accuracy_{name}-context.json").read_text())
+          for name, what in names.items()}
+draw_curves(curves, Path("docs/context.svg"), title="composites of signs whose context alone changes")
+END

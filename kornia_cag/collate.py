@@ -1,5 +1,6 @@
 """``CAGCollate``: the collate step that composes. The only file that knows DataLoader."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import NoneType
@@ -39,6 +40,14 @@ class Attack(Protocol):
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, *, mask: Tensor, keys: Tensor) -> Tensor:
         """Map images ``(b, 3, h, w)`` in [0, 1] to others of their shape; ``mask`` is the objects' alpha."""
         ...
+
+
+Plain = Callable[[Tensor, Tensor], Tensor]  # images and labels to images, as torchattacks' objects are called
+
+
+def asks_for_model(attack: Any) -> bool:
+    """Whether an attack is called as :class:`Attack` says, which one does that has a parameter ``model``."""
+    return "model" in inspect.signature(attack).parameters
 
 
 class Pair(NamedTuple):
@@ -127,6 +136,7 @@ class CAGCollate:
         chain: use earlier composites as contexts.
         model: the model being trained, which the attack attacks; on the banks' device.
         attack: harden every batch against ``model``: a :class:`PGD`, or anything called like one (:class:`Attack`).
+            What has no parameter ``model`` is called as ``attack(images, labels)``, and brings its own.
         strength: in [0, 1], or a :class:`Ramp` over epochs.
         returns: ``"pair"`` for ``(images, labels)``, ``"batch"`` for a :class:`Batch`.
         extra: a kornia augmentation (or any module from images to images of the same shape), run after the camera.
@@ -147,7 +157,7 @@ class CAGCollate:
         ranges: SceneRange | None = None,
         chain: ContextChain | None = None,
         model: nn.Module | None = None,
-        attack: Attack | None = None,
+        attack: Attack | Plain | None = None,
         strength: float | Ramp = 1.0,
         returns: Literal["pair", "batch"] = "pair",
         extra: nn.Module | None = None,
@@ -296,10 +306,13 @@ class CAGCollate:
 
     def _attack(self, composed: Composed) -> Shaped[Tensor, "b 3 h w"]:
         clean, scene = composed.clean, composed.scene
-        if self.attack is None or self.model is None:
+        if self.attack is None:
             return clean
-        mask = cast(Tensor, scene.masks)  # compose made it
-        images = self.attack(self.model, clean, scene.labels, mask=mask, keys=composed.keys)
+        if not asks_for_model(self.attack):
+            images = cast(Plain, self.attack)(clean, scene.labels)
+        else:
+            mask, model = cast(Tensor, scene.masks), cast(nn.Module, self.model)  # compose made the mask
+            images = cast(Attack, self.attack)(model, clean, scene.labels, mask=mask, keys=composed.keys)
         check_tensor("attack", images, tuple(clean.shape), clean.dtype, clean.device,
                      fix="An attack must keep shape, dtype and device.")  # fmt: skip
         return images.detach()
@@ -385,7 +398,7 @@ def _check_attack(attack: Any, model: nn.Module | None) -> None:
         return
     if not callable(attack):
         fail("attack", "a PGD, or what is called like one", describe(attack))
-    if model is None:
+    if model is None and asks_for_model(attack):
         fail("model", "the model to attack", "None", "Pass model=..., or leave attack out.")
     if isinstance(attack, PGD) and attack.target == "given":
         fail("attack", "an attack that chooses its own target, since none are given here", "target='given'",

@@ -499,6 +499,28 @@ def test_the_attack_stays_in_its_budget_and_leaves_the_model_as_it_was(objects, 
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+def test_a_plain_function_of_images_and_labels_serves_too(objects, contexts, device):
+    seen = []
+
+    def darken(pictures, labels):
+        seen.append(labels)
+        return 0.5 * pictures
+
+    batch = CAGCollate(objects, contexts, 16, attack=darken, returns="batch")(next(iter(sampler(objects, contexts, 8))))
+    assert torch.equal(batch.images, 0.5 * batch.clean)
+    assert torch.equal(seen[0], batch.labels)
+
+
+def test_an_attack_of_torchattacks_gives_what_ours_gives(objects, contexts, device):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it imports names that scipy has deprecated
+        torchattacks = pytest.importorskip("torchattacks")
+    model, rows = small_model(device).eval(), next(iter(sampler(objects, contexts, 8)))
+    theirs = CAGCollate(objects, contexts, 16, attack=torchattacks.FGSM(model, eps=0.1))(rows)
+    ours = CAGCollate(objects, contexts, 16, model=model, attack=FGSM(eps=0.1))(rows)
+    torch.testing.assert_close(theirs.images, ours.images)
+
+
 def test_the_attack_raises_the_loss(objects, contexts, device):
     model = small_model(device).eval()
     collate = CAGCollate(objects, contexts, 16, model=model, attack=PGD(eps=0.1, steps=3), returns="batch")
