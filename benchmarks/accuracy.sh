@@ -67,9 +67,9 @@ for name in hardened-signs plain-signs; do attack "$name-context" "$runs/$name" 
 
 # What each ingredient gives, on a small budget
 ablate signs "${signs[@]:0:7}" --images 20000 \
-  --only paper recipe chain photographs light blur low perspective local maps averaged balance refinement
+  --only paper recipe chain photographs light low perspective local refinement
 ablate digits "${digits[@]}" --images 20000 \
-  --only paper recipe chain perspective turn elastic holes thickness maps averaged views balance refinement
+  --only paper recipe chain perspective turn elastic holes thickness maps refinement
 
 # Pictures of the results page
 kornia-cag evaluate "$runs/signs" --real "$data/real/gtsrb_dev.npz" --errors docs/signs-errors.png >/dev/null

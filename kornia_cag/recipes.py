@@ -116,10 +116,9 @@ SIGNS = Recipe(
             noise=(0.0, 0.025),
         ),
     ),
-    images=1_600_000,
+    images=900_000,
     width=32,
     local=11,
-    map_dropout=0.1,  # letters are narrow on old signs, dirty or half hidden on others
 )
 
 HARDENED_SIGNS = replace(
@@ -137,7 +136,6 @@ HARDENED_SIGNS = replace(
     # the label from the attack, which knows it.
     attack=PGD(eps=1.0, eps_min=8 / 255, eps_object=0.0, steps=3, alpha=0.5, random_start=False, fraction=0.7),
     images=200_000,
-    map_dropout=0.0,
 )
 
 DIGITS = Recipe(
