@@ -4,17 +4,30 @@
 #
 #   benchmarks/accuracy.sh [FOLDER]    # of the runs; default: runs. Reports go to benchmarks/results/
 set -euo pipefail
+data=$(realpath "${KORNIA_CAG_DATA:?the folder with objects/, contexts/ and real/}")
+runs=${1:+$(realpath -m "$1")}
 cd "$(dirname "$0")/.."
-data=${KORNIA_CAG_DATA:?the folder with objects/, contexts/ and real/}
-runs=${1:-runs}
+runs=${runs:-$PWD/runs}
+mkdir -p "$runs"
 signs=(signs --objects "$data/objects/signs" --contexts "$data/contexts" --real "$data/real/gtsrb_dev.npz" --hold-back 0.2)
 digits=(digits --objects "$data/objects/digits" --real "$data/real/mnist_dev.npz")
 
-report() { # NAME FILE COMMAND...: keep a report beside the command that made it, without this machine's folders
-  local name=$1 file=$2 command
-  shift 2
-  command=${*//$data\//}
-  python3 - "$file" "benchmarks/results/accuracy_$name.json" "${command//$runs/runs}" <<'END'
+plain() { # COMMAND...: as others would type it, without this machine's folders
+  local command=${*//"$data/"/}
+  printf '%s' "${command//"$runs/"/runs/}"
+}
+
+same() { # NAME COMMAND...: whether the result of this name was made so; another one is not taken for it
+  local file=$runs/$1.command
+  shift
+  [ -f "$file" ] || plain "$@" >"$file"
+  [ "$(plain "$@")" = "$(cat "$file")" ] && return
+  echo "$file: made by another command; remove it and what it made" >&2
+  exit 1
+}
+
+report() { # NAME FILE: keep a report beside the command that made it
+  python3 - "$2" "benchmarks/results/accuracy_$1.json" "$(cat "$runs/$1.command")" <<'END'
 import json, sys
 
 source, target, command = sys.argv[1:]
@@ -29,31 +42,34 @@ END
 train() { # NAME ARGUMENTS...
   local name=$1 resume=()
   shift
+  same "$name" kornia-cag train "$@" --compile
   [ ! -f "$runs/$name/checkpoint.pt" ] || resume=(--resume)
   [ -f "$runs/$name/report.json" ] || kornia-cag train "$@" --compile --out "$runs/$name" ${resume[@]+"${resume[@]}"}
-  report "$name" "$runs/$name/report.json" kornia-cag train "$@" --compile
+  report "$name" "$runs/$name/report.json"
 }
 
 attack() { # NAME ARGUMENTS...: of a model that is trained
   local name=$1
   shift
+  same "$name" kornia-cag evaluate "$@"
   [ -f "$runs/$name.json" ] || kornia-cag evaluate "$@" --json >"$runs/$name.json.partial"
   [ -f "$runs/$name.json" ] || mv "$runs/$name.json.partial" "$runs/$name.json"
-  report "$name" "$runs/$name.json" kornia-cag evaluate "$@"
+  report "$name" "$runs/$name.json"
 }
 
-ablate() { # NAME ARGUMENTS...: rows by which seeds; a table and a plot lie beside the report
-  local name=$1
+ablate() { # NAME ARGUMENTS...: a table and a plot lie beside the report
+  local name=ablation-$1
   shift
-  kornia-cag ablate "$@" --out "$runs/ablation-$name" --resume
-  report "ablation-$name" "$runs/ablation-$name/ablation.json" kornia-cag ablate "$@"
+  same "$name" kornia-cag ablate "$@"
+  kornia-cag ablate "$@" --out "$runs/$name" --resume
+  report "$name" "$runs/$name/ablation.json"
 }
 
 # What the table of results says
 for seed in 0 1 2; do train "digits-$seed" "${digits[@]}" --seed "$seed"; done
 for seed in 0 1 2; do train "signs-short-$seed" "${signs[@]}" --images 100000 --seed "$seed"; done
 train signs "${signs[@]}"
-[ -f "$runs/photo_digits.npz" ] || python3 benchmarks/photo_digits.py "$data/real/mnist_dev.npz" "$data/contexts" "$runs/photo_digits.npz"
+python3 benchmarks/photo_digits.py "$data/real/mnist_dev.npz" "$data/contexts" "$runs/photo_digits.npz"
 train photo-digits photo-digits --objects "$data/objects/digits" --contexts "$data/contexts" --hold-back 0.2 \
   --real "$runs/photo_digits.npz"
 
@@ -69,7 +85,7 @@ for name in hardened-signs plain-signs; do attack "$name-context" "$runs/$name" 
 ablate signs "${signs[@]:0:7}" --images 20000 \
   --only paper recipe chain photographs light low perspective local refinement
 ablate digits "${digits[@]}" --images 20000 \
-  --only paper recipe chain perspective turn elastic holes thickness maps refinement
+  --only paper recipe chain perspective elastic holes thickness maps
 
 # Pictures of the results page
 kornia-cag evaluate "$runs/signs" --real "$data/real/gtsrb_dev.npz" --errors docs/signs-errors.png >/dev/null

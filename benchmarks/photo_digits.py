@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kornia_cag import files
+from kornia_cag.banks import held_back
 
 SEED = 0
 
@@ -35,6 +36,6 @@ if __name__ == "__main__":
     with np.load(options.digits) as data:
         images, labels = data["images"], data["labels"]
     photos = files.read_contexts(options.photos)
-    held = [photo for i, photo in enumerate(photos) if round(0.2 * (i + 1)) > round(0.2 * i)]
+    held = [photo for photo, kept in zip(photos, held_back(len(photos), 0.2), strict=True) if kept]
     np.savez(options.out, images=compose(images, held), labels=labels)
     print(f"{len(images):,} digits on {len(held)} photographs: {options.out}")

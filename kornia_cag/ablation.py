@@ -90,6 +90,12 @@ def ablated(
     return Training(row.recipe, bank, contexts, images=images, seed=seed, balanced=row.balanced, compile=compile)
 
 
+def alike(one: Row, other: Row, photos: str | None) -> bool:
+    """Whether two rows train the same thing; without given photographs none can be left out."""
+    rows = (replace(row, name="", photos=row.photos and photos is not None) for row in (one, other))
+    return len({repr(row) for row in rows}) == 1
+
+
 def markdown(lines: list[dict[str, Any]]) -> str:
     """What :func:`summary` returns as a table in Markdown, aligned."""
     cells = [("row", "accuracy")]

@@ -7,7 +7,7 @@ and budgets are in units of [0, 1].
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -61,11 +61,11 @@ class PGD:
         if self.eps_object is not None:
             check_number("eps_object", self.eps_object, 0, largest, fix)
         if self.eps_min is not None:
-            check_number("eps_min", self.eps_min, 0, self.eps)
+            check_number("eps_min", self.eps_min, 0, self.eps, "It is the lower end of the budgets up to eps.")
             if self.eps_min == 0:
                 fail("eps_min", "a number above 0, whose logarithm is taken", "0", "fraction= leaves samples alone.")
         if self.alpha is not None:
-            check_number("alpha", self.alpha, 0, fix=EPS_FIX)
+            check_number("alpha", self.alpha, 0, fix=fix)
             if self.schedule == "paper":
                 fail("alpha", "None with schedule='paper', which sets the step", describe(self.alpha))
         check_int("steps", self.steps)
@@ -171,7 +171,7 @@ class PGD:
 
     def _fooled(self, output: Any, labels: Int[Tensor, " b"], classes: Tensor) -> Bool[Tensor, " b"]:
         """Which samples the model names as the attack wants it."""
-        named = check_logits(output, len(labels)).argmax(dim=1)
+        named = check_logits(output, len(labels), fix="early_stop needs logits: leave it out.").argmax(dim=1)
         fooled: Tensor = named != labels if self.target is None else named == classes
         return fooled
 
@@ -218,13 +218,14 @@ def FGSM(*, eps: float, random_start: bool = False, **options: Any) -> PGD:
 
     ``options`` are further fields of :class:`PGD`. Source of the factor: Wong et al. 2020.
     """
-    attack = PGD(eps=eps, steps=1, random_start=random_start, **options)
-    return replace(attack, alpha=(1.25 if random_start else 1.0) * max(attack.eps, attack.eps_object or 0.0))
+    largest = max(eps, options.get("eps_object") or 0.0)
+    alpha = (1.25 if random_start else 1.0) * largest
+    return PGD(**{"eps": eps, "alpha": alpha, "steps": 1, "random_start": random_start, **options})
 
 
 def BIM(*, eps: float, steps: int = 10, **options: Any) -> PGD:
     """PGD from the image itself (Kurakin et al. 2017). ``options`` are further fields of :class:`PGD`."""
-    return PGD(eps=eps, steps=steps, random_start=False, **options)
+    return PGD(**{"eps": eps, "steps": steps, "random_start": False, **options})
 
 
 def MIFGSM(*, eps: float, steps: int = 10, momentum: float = 1.0, **options: Any) -> PGD:
@@ -232,5 +233,5 @@ def MIFGSM(*, eps: float, steps: int = 10, momentum: float = 1.0, **options: Any
 
     ``options`` are further fields of :class:`PGD`.
     """
-    attack = BIM(eps=eps, steps=steps, momentum=momentum, **options)
-    return replace(attack, alpha=max(attack.eps, attack.eps_object or 0.0) / steps)
+    alpha = max(eps, options.get("eps_object") or 0.0) / check_int("steps", steps)
+    return BIM(**{"eps": eps, "steps": steps, "momentum": momentum, "alpha": alpha, **options})

@@ -171,6 +171,11 @@ class ObjectBank:
                 f"device='{self.device}', bytes={self.pyramid.atlas.numel():_})")  # fmt: skip
 
 
+def held_back(count: int, share: float) -> list[bool]:
+    """Which of so many contexts :meth:`ContextBank.split` holds back."""
+    return [round((i + 1) * share) > round(i * share) for i in range(count)]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ContextBank:
     """Opaque RGB pictures to put objects on; any crop of them will do."""
@@ -243,8 +248,7 @@ class ContextBank:
             InputError: for a share that leaves no context on one of the two sides.
         """
         check_number("share", share, 0, 1)
-        place = torch.arange(1, len(self) + 1, dtype=torch.float64, device=self.device)
-        held = (place * share).round() > ((place - 1) * share).round()
+        held = torch.tensor(held_back(len(self), share), device=self.device)
         if not held.any() or held.all():
             fail("share held back", f"one that leaves some of {len(self)} contexts on both sides", f"{share:g}")
         return (ContextBank(replace(self.pyramid, atlas=self.pyramid.atlas[~held])),

@@ -37,7 +37,8 @@ def average(rgb: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"], opacity: fl
 def difference(rgb: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"]) -> Float[Tensor, "*#b"]:
     """How far premultiplied colour and context are apart: white ink turns what it covers into its negative.
 
-    MNIST-M was made so from digits and photographs (Ganin et al., 2016).
+    Stays in [0, 1] where both are. Differentiable but where the two are equal. MNIST-M was made so from digits and
+    photographs (Ganin et al., 2016).
     """
     return (behind - rgb).abs()
 

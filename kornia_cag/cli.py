@@ -115,7 +115,9 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     photos = "photographs; those that the model was trained on are left out"
     evaluate.add_argument("--contexts", metavar="DIR", help=photos)
     evaluate.add_argument("--key", choices=["white"], help="as in the training")
-    evaluate.add_argument("--eps", type=float, nargs="+", help="budgets, in [0, 1] (default: 0, 2/255 ... 128/255, 1)")
+    evaluate.add_argument(
+        "--eps", type=float, nargs="+", help="budgets, in [0, 1] (default: 0, 2/255 ... 128/255, 1; auto: 0, 8/255)"
+    )
     evaluate.add_argument("--attack-steps", type=int, help="gradient steps from each start (default: 20)")
     evaluate.add_argument("--count", type=int, help="pictures to attack (default: 1000)")
     evaluate.add_argument("--seed", type=int, help="of the composites (default: 0)")

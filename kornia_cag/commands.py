@@ -1,7 +1,6 @@
 """What the subcommands of ``kornia-cag`` do, from parsed options to printed lines and written files."""
 
 import argparse
-import importlib.util
 import itertools
 import json
 import tempfile
@@ -10,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
-from kornia_cag.ablation import ablated, markdown, rows, summary
+from kornia_cag.ablation import ablated, alike, markdown, rows, summary
 from kornia_cag.attack import FGSM
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.bench import table, timings
 from kornia_cag.chain import ContextChain
-from kornia_cag.checks import check_int, check_number, fail
+from kornia_cag.checks import InputError, check_int, check_number, fail
 from kornia_cag.collate import Batch, CAGCollate
-from kornia_cag.config import hardware, plain, to_json, versions, write_json
+from kornia_cag.config import differences, hardware, plain, to_json, versions, write_json
 from kornia_cag.measure import Accuracy, evaluate
 from kornia_cag.network import CHECKPOINT, MODEL, Trained, build_network, load_network, save_network
 from kornia_cag.options import chosen_device, chosen_recipe, given_folder, given_photos, load_banks
@@ -28,7 +28,7 @@ from kornia_cag.plots import draw_ablation
 from kornia_cag.progress import duration, progress_line
 from kornia_cag.real import RealSet, handwriting, load_real
 from kornia_cag.recipes import Recipe
-from kornia_cag.robustness import BUDGETS, Pictures, Start, autoattack, composites, curve
+from kornia_cag.robustness import AUTO_BUDGETS, BUDGETS, Pictures, Start, autoattack, composites, curve
 from kornia_cag.show import magnified, save_rows, save_sheet
 from kornia_cag.train import Training
 
@@ -134,28 +134,47 @@ def measure(options: argparse.Namespace) -> None:
         _attack(options, trained, device)
         return
     real = _given(options.real, trained)
+    _check_picture(options.errors)
     accuracy = evaluate(trained.network, real, trained.classes, device)
-    if options.errors is not None:
-        _save_errors(options.errors, accuracy, real)
     if options.json:
         print(to_json({"real": {"name": real.name, "pictures": len(real.labels)}, **accuracy.report()}))
+    else:
+        _print_recalls(accuracy)
+        _print_accuracy(accuracy, real)
+    if options.errors is not None:
+        _save_errors(options, accuracy, real)
+
+
+def _check_picture(path: Path | None) -> None:
+    """A file that cannot be written is better found before the work."""
+    if path is None:
         return
-    width = max(map(len, trained.classes))
+    if path.suffix.lower() not in Image.registered_extensions():
+        fail("--errors", "a picture file, such as errors.png", repr(str(path)))
+    if not path.absolute().parent.is_dir():
+        fail("--errors", "a file in a folder that exists", repr(str(path)))
+
+
+def _print_recalls(accuracy: Accuracy) -> None:
+    width = max(map(len, accuracy.per_class))
     for name, recall in accuracy.per_class.items():
         if recall is not None:  # loading warns of classes without pictures
             print(f"{name.ljust(width)}  {recall:.2%}")
-    _print_accuracy(accuracy, real)
 
 
-def _save_errors(path: Path, accuracy: Accuracy, real: RealSet) -> None:
+def _save_errors(options: argparse.Namespace, accuracy: Accuracy, real: RealSet) -> None:
     """Real pictures that the model misread, a row for each of the most frequent confusions."""
     if not accuracy.confusions:
-        fail("--errors", "errors to show", "none: every picture was named rightly")
+        if not options.json:
+            print("no errors to show")
+        return
     names = [*accuracy.per_class]
     rows = [(f"{true} as {said}: {count}", real.images[(real.labels == names.index(true))
                                                        & (accuracy.predicted == names.index(said))])
             for true, said, count in accuracy.confusions]  # fmt: skip
-    save_rows(path, rows)
+    save_rows(options.errors, rows)
+    if not options.json:
+        print(f"wrote {options.errors}")
 
 
 def _given(path: str | None, trained: Trained) -> RealSet:
@@ -188,7 +207,8 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
     steps = 20 if options.attack_steps is None else check_int("--attack-steps", options.attack_steps)
     count = 1000 if options.count is None else check_int("--count", options.count)
     seed = 0 if options.seed is None else check_int("--seed", options.seed, 0)
-    budgets = BUDGETS if options.eps is None else [check_number("--eps", eps, 0, 1) for eps in options.eps]
+    usual = AUTO_BUDGETS if options.attack == "auto" else BUDGETS
+    budgets = usual if options.eps is None else [check_number("--eps", eps, 0, 1) for eps in options.eps]
     if options.attack == "context":
         name, pictures = _unseen_scenes(options, trained, device, count, seed)
     else:
@@ -199,8 +219,8 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
         found = autoattack(trained.network, pictures, budgets)
     else:
         starts: tuple[Start, ...] = ("random", "previous") if options.attack == "context" else ("random",)
-        how = f"{steps} steps from each start: {', '.join(starts)}"
-        about |= {"steps": steps, "starts": starts}
+        how = f"{steps} steps from each start ({', '.join(starts)}), on cross-entropy and on margin"
+        about |= {"steps": steps, "starts": starts, "losses": ["cross-entropy", "margin"]}
         found = curve(trained.network, pictures, budgets, steps=steps, starts=starts)
     if options.json:
         print(to_json({**about, **found.report(), "hardware": hardware(device), "versions": versions()}))
@@ -264,28 +284,52 @@ def ablate(options: argparse.Namespace) -> None:
         fail("--only", f"words of these rows: {', '.join(row.name for row in rows(base))}", " ".join(options.only))
     out: Path = options.out or Path("runs") / f"ablation-{base.name}"
     out.mkdir(parents=True, exist_ok=True)
-    file, done = out / "ablation.json", {}
-    if options.resume and file.is_file():
-        done = {(run["row"], run["seed"]): run for run in json.loads(file.read_text())["runs"]}
+    file, plan = out / "ablation.json", _ablation_plan(options, base, budget, real)
+    done = _ablated_before(file, plan) if options.resume else {}
     for seed, row in itertools.product(range(options.seed, options.seed + seeds), table):
-        if (row.name, seed) not in done:
+        if (row.name, seed) in done:
+            continue
+        # what trains the same under another name is not trained again
+        twin = next((other for other in table if (other.name, seed) in done and alike(other, row, folders[1])), None)
+        if twin is not None:
+            done[row.name, seed] = {**done[twin.name, seed], "row": row.name, "same_run_as": twin.name}
+        else:
             training = ablated(row, folders, images=budget, seed=seed, device=device, compile=options.compile)
             with progress_line() as log:
                 training.run(log=log)
             accuracy = evaluate(training.result, real, classes, training.objects.device)
             done[row.name, seed] = {"row": row.name, **training.report(accuracy, real)}
-            write_json({"recipe": base.name, "summary": summary([*done.values()]), "runs": [*done.values()]}, file)
-            print(f"{row.name}, seed {seed}: {accuracy.share:.2%}", flush=True)
+        write_json({"plan": plan, "summary": summary([*done.values()]), "runs": [*done.values()]}, file)
+        print(f"{row.name}, seed {seed}: {done[row.name, seed]['accuracy']:.2%}", flush=True)
     found = summary([*done.values()])
     text = markdown(found)
     print(text)
     (out / "ablation.md").write_text(text + "\n")
     print(f"wrote {file} and {out / 'ablation.md'}")
-    if importlib.util.find_spec("matplotlib") is None:
-        print('no plot: it takes pip install "kornia_cag[plot]"')
-        return
-    draw_ablation(found, out / "ablation.svg", title=f"recipe {base.name}")
-    print(f"wrote {out / 'ablation.svg'}")
+    try:
+        draw_ablation(found, out / "ablation.svg", title=f"recipe {base.name}")
+        print(f"wrote {out / 'ablation.svg'}")
+    except InputError as error:  # all else is done
+        print(f"no plot: {error}")
+
+
+def _ablation_plan(options: argparse.Namespace, recipe: Recipe, budget: int | None, real: RealSet) -> dict[str, Any]:
+    """All that the rows have in common, ready for JSON."""
+    plan: dict[str, Any] = plain({
+        "recipe": recipe, "images": recipe.images if budget is None else budget, "compile": options.compile,
+        "photographs": given_photos(options) is not None, "real": {"name": real.name, "pictures": len(real.labels)},
+    })  # fmt: skip
+    return plan
+
+
+def _ablated_before(file: Path, plan: dict[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
+    """The results of an ablation that was broken off, by row and seed."""
+    if not file.is_file():
+        return {}
+    saved = json.loads(file.read_text())
+    if other := differences(plan, saved.get("plan", {})):
+        fail("--resume", "the options of the saved ablation", ", ".join(other[:3]), "Repeat them, or leave it out.")
+    return {(run["row"], run["seed"]): run for run in saved["runs"]}
 
 
 def preview(options: argparse.Namespace) -> None:

@@ -42,7 +42,7 @@ def margin(logits: Any, labels: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
 
     Its gradient does not fade where the model is sure. Source: Carlini and Wagner, 2017.
     """
-    own, other, _ = _compared(check_logits(logits, len(labels)), labels)
+    own, other, _ = _compared(logits, labels, 2)
     return other - own
 
 
@@ -51,7 +51,7 @@ def dlr(logits: Any, labels: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
 
     Requires at least three classes. Source: Croce and Hein, 2020.
     """
-    own, other, ordered = _compared(check_logits(logits, len(labels), 3), labels)
+    own, other, ordered = _compared(logits, labels, 3)
     return (other - own) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
 
 
@@ -61,14 +61,20 @@ def kl(logits: Any, clean: Float[Tensor, "b classes"]) -> Float[Tensor, " b"]:
     Knows no labels. At the clean picture itself its gradient is 0, so an attack has to start beside it.
     Source: TRADES, Zhang et al., 2019.
     """
-    attacked = F.log_softmax(check_logits(logits, len(clean)).float(), dim=1)
-    return F.kl_div(attacked, F.log_softmax(clean.float(), dim=1), log_target=True, reduction="none").sum(dim=1)
+    attacked, before = (F.log_softmax(_wide(x), dim=1) for x in (check_logits(logits, len(clean)), clean))
+    return F.kl_div(attacked, before, log_target=True, reduction="none").sum(dim=1)
+
+
+def _wide(logits: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
+    """Half precision as float32: differences of logits are small, and their ratios smaller."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _compared(
-    logits: Float[Tensor, "b c"], labels: Int[Tensor, " b"]
+    logits: Any, labels: Int[Tensor, " b"], least: int
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"], Float[Tensor, "b k"]]:
     """The logit of the class, the largest other one, and the largest three in their order."""
+    logits = _wide(check_logits(logits, len(labels), least))
     own = logits.gather(1, labels[:, None])
     other = logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
     return own[:, 0], other, logits.topk(min(3, logits.shape[1]), dim=1).values

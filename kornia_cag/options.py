@@ -47,6 +47,8 @@ def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
         if named:
             fail(named[0], "to come without --no-attack", "both")
         return replace(recipe, attack=None)
+    if recipe.attack is not None and named:
+        return replace(recipe, attack=_changed(recipe.attack, options))
     if options.eps is None:
         if named:
             fail(named[0], "to come with --eps", "no --eps")
@@ -55,6 +57,17 @@ def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     if steps == 1:
         return replace(recipe, attack=FGSM(eps=options.eps, eps_object=options.eps_object, random_start=True))
     return replace(recipe, attack=PGD(eps=options.eps, eps_object=options.eps_object, steps=steps))
+
+
+def _changed(attack: PGD, options: argparse.Namespace) -> PGD:
+    """A recipe's own attack with other numbers; a step stays the same share of the budget."""
+    eps = attack.eps if options.eps is None else options.eps
+    if attack.eps_min is not None and eps < attack.eps_min:
+        fail("--eps", f"at least {attack.eps_min:.3g}, the least budget that the recipe's attack draws", f"{eps:g}")
+    alpha = None if attack.alpha is None else attack.alpha * eps / attack.eps
+    inner = attack.eps_object if options.eps_object is None else options.eps_object
+    steps = attack.steps if options.attack_steps is None else check_int("--attack-steps", options.attack_steps)
+    return replace(attack, eps=eps, eps_object=inner, alpha=alpha, steps=steps)
 
 
 def given_folder(options: argparse.Namespace, name: str) -> str | None:

@@ -92,7 +92,7 @@ def pgd(
         point, low, high, eps = begin(clean, eps, keys if random_start else None, norm)
         middle = _widen(clean)
         if start is not None:
-            wanted = torch.nan_to_num(start.to(point.dtype))
+            wanted = torch.nan_to_num(start.to(point.dtype)).contiguous(memory_format=_memory_format(images))
             point = (_pulled_in(wanted, middle, eps) if norm == "l2" else wanted).clamp(low, high)
         step, trend = rate * eps, None
         for t in range(steps):
@@ -168,7 +168,7 @@ def _begin(
     if keys is None:
         return start, low, high, eps
     if norm == "l2":
-        return (start + _within_ball(keys, clean.shape) * eps).clamp_(low, high), low, high, eps
+        return (start + _within_ball(keys, eps, clean.shape)).clamp_(low, high), low, high, eps
     noise = uniforms(keys, "attack.start", clean[0].numel()).reshape(clean.shape).contiguous(memory_format=layout)
     return (start + noise.mul_(2).sub_(1).mul_(eps)).clamp_(low, high), low, high, eps
 
@@ -192,9 +192,7 @@ def _update(
     """One step within the box along the gradient's sign, or with a ``share`` of the gradient itself."""
     direction = gradient.sign()  # 0 for NaN
     if share is not None:
-        gradient = torch.nan_to_num(gradient)
-        largest = gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
-        direction = (1 - share) * direction + share * (gradient / largest)
+        direction = (1 - share) * direction + share * _even(gradient)
     return torch.addcmul(point, step, direction).clamp_(low, high)
 
 
@@ -203,17 +201,24 @@ def _length(change: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 1 1"]:
     return length
 
 
-def _within_ball(keys: Int[Tensor, " b"], shape: torch.Size) -> Float[Tensor, "b c h w"]:
-    """A point uniform in the unit ball, for each key."""
-    count = shape[1:].numel()
-    way = normals(keys, "attack.start", count).reshape(shape)
+def _within_ball(keys: Int[Tensor, " b"], eps: Float[Tensor, "#b #c #h #w"], shape: torch.Size) -> Tensor:
+    """A point uniform in the ellipsoid of half-axes ``eps``, for each key."""
+    free = (eps > 0).expand(shape)
+    way = torch.where(free, normals(keys, "attack.start", shape[1:].numel()).reshape(shape), 0)
+    count = free.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
     radius = uniform(keys, "attack.radius")[:, None, None, None] ** (1 / count)
-    return way / _length(way) * radius
+    return eps * way / _length(way).clamp(min=torch.finfo(way.dtype).tiny) * radius
+
+
+def _even(gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """The same direction with a largest entry of 1, so that no square overflows or vanishes; 0 for NaN."""
+    gradient = torch.nan_to_num(gradient)
+    return gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
 
 
 def _ahead_in_l2(gradient: Float[Tensor, "b c h w"], step: Float[Tensor, "#b #c #h #w"]) -> Float[Tensor, "b c h w"]:
     """The step of length 1 in the metric of ``step`` along which the loss rises fastest; 0 for no gradient."""
-    scaled = torch.nan_to_num(gradient) * step
+    scaled = _even(gradient) * step
     return step * scaled / _length(scaled).clamp(min=torch.finfo(scaled.dtype).tiny)
 
 
@@ -230,9 +235,9 @@ def _with_momentum(
     gradient: Float[Tensor, "b c h w"], trend: Float[Tensor, "b c h w"] | None, momentum: float
 ) -> tuple[Tensor, Tensor]:
     """The direction to go, and what to remember of it. Where there is no gradient an image stays where it is."""
-    gradient = torch.nan_to_num(gradient)
-    size = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
-    even = gradient / size.clamp(min=torch.finfo(gradient.dtype).tiny)
+    even = _even(gradient)
+    size = even.abs().mean(dim=(1, 2, 3), keepdim=True)
+    even = even / size.clamp(min=torch.finfo(even.dtype).tiny)
     trend = even if trend is None else momentum * trend + even
     return torch.where(size > 0, trend, 0), trend
 

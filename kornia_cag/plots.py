@@ -20,8 +20,7 @@ def draw_ablation(lines: Sequence[Mapping[str, Any]], path: Path, *, title: str 
     Raises:
         InputError: without matplotlib.
     """
-    plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(7, 0.6 + 0.27 * len(lines)), layout="constrained")
+    figure, axes = _figure(7, 0.6 + 0.27 * len(lines))
     for place, line in enumerate(reversed(lines)):
         color = ORANGE if line["row"] == "recipe" else GREY if line["row"].startswith("paper") else BLUE
         axes.errorbar(100 * line["mean"], place, xerr=100 * (line["deviation"] or 0.0), fmt="o", color=color, capsize=3)
@@ -42,8 +41,7 @@ def draw_curves(curves: Mapping[str, Mapping[str, Any]], path: Path, *, title: s
     Raises:
         InputError: without matplotlib.
     """
-    plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    figure, axes = _figure(6, 3.6)
     for (name, report), color in zip(curves.items(), (BLUE, ORANGE, GREY, "black") * len(curves), strict=False):
         eps, accuracy = zip(*report["curve"], strict=True)
         axes.plot([255 * e for e in eps], [100 * a for a in accuracy], "o-", color=color, label=name)
@@ -55,22 +53,22 @@ def draw_curves(curves: Mapping[str, Mapping[str, Any]], path: Path, *, title: s
     _finish(figure, axes, path, "budget, grey levels of 255", title)
 
 
-def _pyplot() -> Any:
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of one panel, apart from pyplot, whose backend is the caller's."""
     try:
-        import matplotlib as mpl
+        from matplotlib.figure import Figure
     except ImportError:
         fail("plot", "matplotlib", "none", 'pip install "kornia_cag[plot]"')
-    mpl.use("agg")
-    mpl.rcParams["svg.hashsalt"] = "kornia_cag"  # the same file from the same numbers
-    import matplotlib.pyplot as plt
-
-    return plt
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
 
 
 def _finish(figure: Any, axes: Any, path: Path, label: str, title: str) -> None:
+    import matplotlib as mpl
+
     axes.set_xlabel(label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    _pyplot().close(figure)
+    with mpl.rc_context({"svg.hashsalt": "kornia_cag"}):  # the same file from the same numbers
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from kornia_cag.ablation import REFINEMENT, ablated, rows, summary
+from kornia_cag.ablation import REFINEMENT, ablated, alike, rows, summary
 from kornia_cag.recipes import DIGITS, RECIPES, SIGNS
 
 
@@ -19,6 +19,14 @@ def test_every_row_differs_from_the_recipe_in_its_own_thing(recipe):
     assert base.recipe == recipe
     for row in table:
         assert row.name == "recipe" or replace(row, name="recipe") != base, row.name
+
+
+def test_rows_that_train_the_same_are_known():
+    table = {row.name: row for row in rows(DIGITS)}
+    assert alike(table["paper: random context"], table["without chain"], "photos")
+    assert not alike(table["recipe"], table["without chain"], "photos")
+    assert not alike(table["recipe"], table["without photographs"], "photos")
+    assert alike(table["recipe"], table["without photographs"], None)
 
 
 def test_what_a_recipe_does_not_use_is_no_row():

@@ -337,6 +337,26 @@ def test_a_bad_gradient_is_a_zero_step_and_spoils_no_other_pixel():
     assert out[0, 0, 0, 0] == 0.5
 
 
+@pytest.mark.parametrize("options", [{"norm": "l2"}, {"momentum": 1.0}, {"norm": "l2", "momentum": 1.0}])
+def test_a_bad_gradient_spoils_no_other_pixel_in_l2_and_with_momentum(options):
+    images, eps = torch.full((2, 1, 1, 3), 0.5), torch.full((2, 1, 1, 1), 0.1)
+    weight = torch.tensor([[float("nan"), 1.0, -1.0], [float("inf"), 0.0, -float("inf")]]).reshape(2, 1, 1, 3)
+    out = pgd(linear(weight), images, eps, make_keys(2), steps=1, relative_alpha=1.0, **options)
+    moved = 0.1 / 2**0.5 if options.get("norm") == "l2" else 0.1
+    want = moved * torch.tensor([[0.0, 1.0, -1.0], [1.0, 0.0, -1.0]]).reshape(2, 1, 1, 3)
+    torch.testing.assert_close(out - 0.5, want)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-24, 1e-8, 1.0, 1e18, 1e30])
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+def test_the_step_in_l2_does_not_depend_on_the_size_of_the_gradient(size, momentum):
+    images, eps = torch.full((2, 3, 4, 4), 0.5), torch.full((2, 1, 1, 1), 0.5)
+    weight = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    out = pgd(linear(size * weight), images, eps, make_keys(2), steps=1, norm="l2", relative_alpha=0.1,
+              momentum=momentum)  # fmt: skip
+    torch.testing.assert_close(out - images, 0.05 * weight / weight.flatten(1).norm(dim=1)[:, None, None, None])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("schedule", ["sign", "paper"])
 def test_nan_gradients_are_zero_steps_wherever_they_lie(schedule, dtype, device):
@@ -539,6 +559,9 @@ def test_fgsm_is_pgd_with_one_step():
     assert FGSM(eps=0.1) == PGD(eps=0.1, alpha=0.1, steps=1, random_start=False)
     assert FGSM(eps=0.1, random_start=True, fraction=0.5) == PGD(eps=0.1, alpha=0.125, steps=1, fraction=0.5)
     assert FGSM(eps=0.1, eps_object=0.2).alpha == 0.2
+    assert FGSM(eps=0.1, alpha=0.02).alpha == MIFGSM(eps=0.1, alpha=0.02).alpha == 0.02
+    assert BIM(eps=0.1) == PGD(eps=0.1, random_start=False)
+    assert MIFGSM(eps=0.1, steps=4) == PGD(eps=0.1, alpha=0.025, steps=4, random_start=False, momentum=1.0)
     assert pickle.loads(pickle.dumps(FGSM(eps=0.1))) == FGSM(eps=0.1)
 
 
@@ -593,6 +616,19 @@ def test_a_given_start_is_taken_as_near_as_the_budget_allows(device):
     assert torch.equal(swapped, torch.where(mask > 0, images, other))
 
 
+def test_the_start_is_uniform_in_the_ball_of_the_pixels_that_may_change():
+    """The share of the radius, to the power of the number of free values, is uniform; no direction is preferred."""
+    images, eps = torch.full((3000, 1, 1, 8), 0.5), torch.tensor([0.1, 0.1, 0.1, 0, 0, 0, 0, 0]).reshape(1, 1, 1, 8)
+    flat = pgd(lambda x: 0 * x.sum((1, 2, 3)), images, eps.expand(3000, 1, 1, 8), make_keys(3000), steps=1, norm="l2",
+               random_start=True)  # fmt: skip
+    delta = (flat - images).flatten(1) / 0.1
+    assert (delta[:, 3:] == 0).all()
+    length = delta.norm(dim=1)
+    share = (length**3).sort().values
+    assert (share - (torch.arange(3000) + 0.5) / 3000).abs().max() < 0.04
+    assert (delta / length[:, None])[:, :3].mean(dim=0).abs().max() < 0.04
+
+
 def test_the_start_is_uniform_in_the_box():
     images, eps = torch.full((50, 3, 8, 8), 0.5), torch.full((50, 1, 1, 1), 0.1)
     flat = pgd(lambda x: 0 * x.sum((1, 2, 3)), images, eps, make_keys(50), steps=1, random_start=True)
@@ -615,6 +651,7 @@ ATTACKS = {
     "random target, stopped early": PGD(eps=EPS, steps=3, target="random", early_stop=True, loss=dlr),
     "least likely": MIFGSM(eps=EPS, steps=2, target="least likely", loss=margin),
     "kl": PGD(eps=EPS, steps=2, loss=kl),
+    "two budgets, drawn": PGD(eps=0.5, eps_object=EPS, eps_min=0.1, steps=2),
 }
 
 
@@ -623,7 +660,7 @@ ATTACKS = {
 def test_the_model_is_left_as_it_was(cls, attack):
     model, batch = make_mixed(cls), make_batch()
     before = state(model)
-    out = attack(model, **batch)
+    out = attack(model, **batch, mask=torch.full((4, 1, 6, 6), 0.5))
     assert (out != batch["images"]).any()
     assert state(model) == before
 
@@ -825,6 +862,21 @@ def test_memory_format_is_kept(dtype):
     assert torch.equal(pgd(loss, wide[..., 2:7], eps, make_keys(2), steps=2, random_start=True), plain)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_every_step_keeps_the_memory_format_whatever_that_of_the_start(norm):
+    seen = []
+
+    def loss(x: Tensor) -> Tensor:
+        seen.append(x.is_contiguous(memory_format=torch.channels_last))
+        return x.square().sum((1, 2, 3))
+
+    images = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    start = torch.rand(2, 3, 4, 5)
+    out = pgd(loss, images, torch.full((2, 1, 4, 5), EPS), make_keys(2), steps=2, norm=norm, start=start)
+    assert seen == [True, True]
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_an_empty_batch_stays_empty():
     assert PGD(eps=EPS)(Net(), **make_batch(0)).shape == (0, 3, 6, 6)
 
@@ -838,6 +890,7 @@ def test_nothing_waits_for_the_device(attack, untyped):
     mask, scale = torch.full((4, 1, 6, 6), 0.5), torch.ones(4)
     with RefuseWaiting():
         attack(model, **batch, mask=mask, scale=scale)
+        attack(model, **batch, mask=mask, start=batch["images"].flip(0))
 
 
 @pytest.mark.parametrize(

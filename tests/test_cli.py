@@ -241,7 +241,13 @@ def test_evaluate_measures_as_the_training_did(run):
     assert lines[10].startswith("most frequent errors: ")
     share = round(1797 * report["accuracy"]) / 1797  # the report rounds it
     assert lines[11] == f"accuracy on {report['real']['name']}: {share:.2%} of 1,797 real pictures"
-    assert run("evaluate", "o", "--errors", "errors.png")[0] == 0
+    status, out, _ = run("evaluate", "o", "--errors", "errors.png")
+    assert status == 0
+    assert out.endswith("wrote errors.png\n")
+    for bad in ("errors.txt", "missing/errors.png"):
+        status, out, err = run("evaluate", "o", "--errors", bad)
+        assert (status, out) == (2, "")
+        assert err.startswith("kornia-cag: --errors: expected a")
     with Image.open("errors.png") as errors:
         assert errors.height == len(report["confusions"]) * (2 * RECIPES["digits"].size + 2)
     np.savez("real.npz", images=np.zeros((3, 8, 8), np.uint8), labels=np.array([0, 0, 4]))
@@ -584,6 +590,15 @@ def test_ablate_keeps_what_is_done(run, tmp_path):
     runs = json.loads(file.read_text())["runs"]
     assert runs[:4] == before
     assert [(r["row"], r["seed"]) for r in runs[4:]] == [("paper: baseline", 2)]
+    status, _, err = run("ablate", "digits", "--images", 32, "--resume")
+    assert status == 2
+    assert "--resume: expected the options of the saved ablation, got images 32 (saved: 16)" in err
+
+
+def test_ablate_trains_nothing_twice(run, tmp_path):
+    assert run("ablate", "digits", "--images", 16, "--seeds", 1, "--only", "random", "chain")[0] == 0
+    first, second = json.loads((tmp_path / "runs/ablation-digits/ablation.json").read_text())["runs"]
+    assert second == {**first, "row": "without chain", "same_run_as": "paper: random context"}
 
 
 def test_ablate_says_which_rows_there_are(run):
@@ -609,13 +624,22 @@ def test_evaluate_against_an_attack(run, signs, photos, tmp_path):
              labels=np.arange(9) % 3)  # fmt: skip
     status, out, err = run("evaluate", "runs/signs", "--attack", "pgd", "--real", "real.npz", "--eps", 0, 1)
     assert (status, err) == (0, "")
-    assert "9 pictures of real.npz; 20 steps from each start: random" in out
+    assert "9 pictures of real.npz; 20 steps from each start (random), on cross-entropy and on margin" in out
     assert "1.0000" in out
+
+
+def test_evaluate_by_autoattack(run, monkeypatch):
     pytest.importorskip("torchattacks")
-    status, out, err = run("evaluate", "runs/signs", "--attack", "auto", "--real", "real.npz", "--eps", 0, 0.001)
-    assert (status, out) == (2, "")
-    assert "expected logits of at least 4 classes" in err
-    assert run("evaluate", "runs/signs", "--attack", "auto", "--real", "real.npz", "--attack-steps", 5)[0] == 2
+    assert run("train", "digits", "--images", 16)[0] == 0
+    np.savez("real.npz", images=np.random.default_rng(0).integers(0, 255, (10, 20, 20), dtype=np.uint8),
+             labels=np.arange(10))  # fmt: skip
+    attack = ("evaluate", "runs/digits", "--attack", "auto", "--real", "real.npz", "--views", 1)
+    monkeypatch.setattr("torchattacks.AutoAttack", lambda model, eps, **_: lambda images, labels: images)
+    status, out, err = run(*attack)
+    assert (status, err) == (0, "")
+    assert "10 pictures of real.npz; AutoAttack" in out
+    assert re.findall(r"\n +(\d\.\d+) ", out) == ["0.0000", "0.0314"]
+    assert run(*attack, "--attack-steps", 5)[0] == 2
 
 
 def test_photographs_that_were_trained_on_are_no_test(run, signs, photos):

@@ -34,6 +34,19 @@ def test_kl_is_the_divergence_from_the_clean_probabilities():
     torch.testing.assert_close(kl(LOGITS, LOGITS), torch.zeros(2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_ties_in_half_precision_are_finite(dtype):
+    logits = torch.tensor([[2.0, 2, 2, 1], [2, 2, 2, 1]], dtype=dtype)
+    labels = torch.tensor([0, 3])
+    assert torch.equal(margin(logits, labels), torch.tensor([0.0, 1.0]))
+    assert dlr(logits, labels).isfinite().all()
+    assert torch.equal(kl(logits, logits), torch.zeros(2))
+
+
+def test_gradient_of_kl_is_right():
+    assert torch.autograd.gradcheck(lambda x: kl(x, LOGITS.flip(1).double()), LOGITS.double().requires_grad_())
+
+
 @pytest.mark.parametrize("loss", [cross_entropy, margin, dlr])
 def test_gradients_are_right(loss):
     logits = LOGITS.double().requires_grad_()

@@ -19,9 +19,11 @@ CURVES = {"hardened": {"curve": [[0.0, 0.9], [0.03137, 0.8], [1.0, 0.7]]}, "plai
 ])  # fmt: skip
 def test_plots_name_what_they_show_and_repeat(tmp_path, draw, data, words):
     mpl = pytest.importorskip("matplotlib")
-    mpl.rcParams["svg.fonttype"] = "none"  # letters stay letters
-    for name in ("a.svg", "b.svg"):
-        draw(data, tmp_path / name, title="a title")
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"svg.fonttype": "none"}):  # letters stay letters
+        for name in ("a.svg", "b.svg"):
+            draw(data, tmp_path / name, title="a title")
+    assert dict(mpl.rcParams) == before
     text = (tmp_path / "a.svg").read_text()
     assert text == (tmp_path / "b.svg").read_text()
     assert all(word in text for word in [*words, "a title"])
@@ -30,6 +32,6 @@ def test_plots_name_what_they_show_and_repeat(tmp_path, draw, data, words):
 
 
 def test_a_plot_needs_matplotlib(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InputError, match=r'plot: expected matplotlib, got none\. pip install "kornia_cag\[plot\]"'):
         draw_ablation(LINES, tmp_path / "x.svg")

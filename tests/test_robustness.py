@@ -62,10 +62,20 @@ def test_the_previous_picture_alone_can_mislead():
     assert curve(Step(3.0), given, [1.0], steps=1, starts=["previous"]).accuracy == (0.0,)
 
 
+def test_a_model_is_no_better_for_being_sure_of_itself():
+    class Loud(Split):
+        def forward(self, x):
+            return 1000 * super().forward(x)
+
+    assert curve(Loud(1.0), pictures(), [0.1, 0.25, 1.0]) == Curve((0.1, 0.25, 1.0), (1.0, 0.0, 0.0), 40)
+
+
 def test_the_model_is_left_as_it_was():
     model = Split(1.0).train()
+    model.norm = nn.BatchNorm2d(3).eval()
     curve(model, pictures(), [0.5], steps=1)
     assert model.training
+    assert not model.norm.training
     assert model.trust.grad is None
 
 
