@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from kornia_cag import PairSampler
 from kornia_cag.models import convnet
 
 README = Path(__file__).parents[1] / "README.md"
@@ -59,3 +61,11 @@ def test_the_loop_and_the_ranges(names):
     batch = names["collate"](next(iter(names["pairs"])))
     assert batch.masks.shape == (8, 1, 64, 64)
     assert batch.boxes.shape == (8, 4)
+
+
+def test_the_attacks(names):
+    exec(compile(block("DataLoader(").split("pairs =")[0].replace('"cuda"', '"cpu"'), "README.md", "exec"), names)
+    names["torchattacks"] = SimpleNamespace(PGD=lambda model: lambda images, labels: 0 * images)
+    exec(compile(block("losses import"), "README.md", "exec"), names)
+    pairs = PairSampler(names["objects"].labels, len(names["contexts"]), batch_size=8)
+    assert (names["collate"](next(iter(pairs))).images == 0).all()
