@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler
 from kornia_cag.commands import GLYPHS
 from kornia_cag.pairing import PairRows
-from kornia_cag.recipes import SIGNS
+from kornia_cag.recipes import RIGID_SIGNS
 
 BATCH = 128
 CUDA = torch.cuda.is_available()
@@ -41,10 +41,10 @@ def make_banks(side: int, device: torch.device | str = "cpu") -> tuple[ObjectBan
 def make_collate(
     objects: ObjectBank, contexts: ContextBank, size: int, *, compiled: bool = False, **options: Any
 ) -> CAGCollate:
-    """Composition of the signs recipe's ranges, eager or compiled."""
+    """Composition of rigid signs, eager or compiled."""
     if compiled:
         options["compile"] = True
-    return CAGCollate(objects, contexts, size, ranges=SIGNS.ranges, **options)
+    return CAGCollate(objects, contexts, size, ranges=RIGID_SIGNS, **options)
 
 
 def rows(objects: ObjectBank, contexts: ContextBank, batch: int = BATCH) -> Iterator[Tensor]:

@@ -2,7 +2,7 @@
 
 Measured: batches out of a DataLoader, from rows of a PairSampler to float32 images in [0, 1] and labels on the device
 (CUDA where there is one). ``kornia_cag`` is ``CAGCollate`` without chain and attack, eager and compiled; ``opencv`` and
-``pillow`` are the collates of ``kornia_cag/baseline.py``. Same banks, same ranges (those of the ``signs`` recipe), same
+``pillow`` are the collates of ``kornia_cag/baseline.py``. Same banks, same ranges (those of rigid signs), same
 loader. ``CAGCollate`` makes masks and boxes all the same, and draws its rows while the clock runs; the baselines do
 neither. ``tests/test_baseline.py`` holds their pictures against the library's.
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from kornia_cag.baseline import OpenCVCollate, PillowCollate
 from kornia_cag.bench import cores
-from kornia_cag.recipes import SIGNS
+from kornia_cag.recipes import RIGID_SIGNS
 
 full = pytest.mark.full
 SIDES = (32, 64, 128, 224)
@@ -61,7 +61,7 @@ def test_baseline(benchmark, banks, device, side, loader, workers):
     benchmark.group = f"compose {side}x{side}"
     if loader is OpenCVCollate:
         pytest.importorskip("cv2", reason="OpenCV is not installed")
-    collate = loader(*banks(side), side, SIGNS.ranges)
+    collate = loader(*banks(side), side, RIGID_SIGNS)
     what = loader.__name__.removesuffix("Collate").lower()
     time_workers(benchmark, banks(side), collate, device, side=side, what=what, workers=workers)
 

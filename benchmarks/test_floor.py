@@ -19,7 +19,7 @@ from common import BATCH, CUDA, elapsed, time_rounds
 from test_growth import random_rows
 
 from kornia_cag import ContextBank, ObjectBank
-from kornia_cag.recipes import SIGNS
+from kornia_cag.recipes import RIGID_SIGNS
 from kornia_cag.shot import Director
 from kornia_cag.warp import EXTENT
 
@@ -60,7 +60,7 @@ def test_floor(benchmark, banks, collates, device, bandwidth, side, batch, path)
 
 def texel_bytes(objects: ObjectBank, contexts: ContextBank, side: int, scenes: int = 500) -> float:
     """Mean bytes of a bank that one scene has to read."""
-    director, chance, total = Director(objects, contexts, side, SIGNS.ranges), random.Random(0), 0.0
+    director, chance, total = Director(objects, contexts, side, RIGID_SIGNS), random.Random(0), 0.0
     for _ in range(scenes):
         shot = director(lambda _, bounds: chance.uniform(*bounds))
         crop = min(abs(shot.crop[1] * side), contexts.size >> shot.context_level)

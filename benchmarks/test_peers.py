@@ -2,7 +2,7 @@
 
 No peer puts external cut-outs on contexts in batches. Each of them varies pictures that are there already, and that is
 measured: a batch of 128 ready images on the device (for albumentations: uint8 arrays, one after the other, in this
-process) to float32 images in [0, 1], by the operations named here, ranges near those of the ``signs`` recipe:
+process) to float32 images in [0, 1], by the operations named here, ranges near those of rigid signs:
 
 ``kornia`` (eager and compiled): ``RandomAffine``, ``RandomPerspective``, ``RandomBrightness``, ``RandomContrast``,
 ``RandomSaturation``, ``RandomGaussianBlur``, ``RandomGaussianNoise``. No paste, no light, no mask.

@@ -32,7 +32,7 @@ from kornia_cag.baseline import OpenCVCollate
 from kornia_cag.bench import cores
 from kornia_cag.models import autocast_dtype
 from kornia_cag.prefetch import Prefetcher
-from kornia_cag.recipes import SIGNS
+from kornia_cag.recipes import RIGID_SIGNS, SIGNS
 
 full = pytest.mark.full
 STEPS = 20  # timed with workers, which must be left no work
@@ -75,7 +75,7 @@ def make_source(source: str, banks: tuple, collate: CAGCollate, batch: int) -> I
 def from_opencv(banks: tuple, side: int, batch: int, device: torch.device, count: int) -> Iterator[Any]:
     """``count`` batches that workers made while ``count`` batches were wanted."""
     workers = cores()
-    collate = OpenCVCollate(*banks, side, SIGNS.ranges)
+    collate = OpenCVCollate(*banks, side, RIGID_SIGNS)
     batches = iter(from_workers(*banks, collate, workers=workers, count=count + 4 * workers, batch=batch))
     for _ in range(4 * workers):
         next(batches)

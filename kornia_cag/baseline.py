@@ -1,7 +1,7 @@
 """CPU loaders, one scene at a time, with OpenCV or with Pillow: what composition on the device is held against.
 
 Both are a ``collate_fn`` for the rows of a :class:`kornia_cag.PairSampler`, to be run in as many workers as wanted, and
-make the scenes of a ``SceneRange`` as far as the ``signs`` recipe goes: a mip level read through one perspective warp,
+make the scenes of a ``SceneRange`` as far as ``RIGID_SIGNS`` goes: a mip level read through one perspective warp,
 put over a crop of a context, colour matrix and illumination, blur, noise. Neither makes masks or boxes.
 
 OpenCV is written to be fast: scalars in plain Python, 8-bit pictures up to the light, all colour in one matrix, once on
@@ -37,7 +37,7 @@ class OpenCVCollate:
     """A ``collate_fn``: rows to images (b, 3, h, w) in [0, 1], and labels, by OpenCV.
 
     Raises:
-        InputError: without OpenCV, and for ranges beyond the signs recipe's.
+        InputError: without OpenCV, and for ranges beyond those of rigid signs.
     """
 
     def __init__(self, objects: ObjectBank, contexts: ContextBank, size: int, ranges: SceneRange) -> None:
@@ -119,7 +119,7 @@ class PillowCollate:
     Pillow's own filters stand in for the point-spread functions: its Gaussian is three boxes, its kernels end at 5×5.
 
     Raises:
-        InputError: for ranges beyond the signs recipe's.
+        InputError: for ranges beyond those of rigid signs.
     """
 
     def __init__(self, objects: ObjectBank, contexts: ContextBank, size: int, ranges: SceneRange) -> None:

@@ -85,35 +85,46 @@ class Recipe:
         return net
 
 
+RIGID_SIGNS = SceneRange(
+    pose=PoseRange(
+        scale=(0.46, 0.92),  # a detector's crop: the sign, and a border that is half of it around far signs
+        aspect=(0.85, 1.18),  # crops are not square, and get squeezed into one
+        angle=(-12, 12),  # poles lean
+        shear=(-6, 6),
+        translate=(-0.08, 0.08),
+        perspective=(-0.2, 0.2),  # seen from a car
+    ),
+    color=ColorRange(
+        exposure=(-3.5, 0.9),  # from deep shade to overexposed
+        brightness=(0.9, 1.1),
+        contrast=(0.5, 1.2),
+        saturation=(0.2, 1.6),  # faded paint, grey days
+        hue=(-10, 10),
+        tint=(-0.2, 0.2),  # evening light, white balance
+        veil=(0.0, 0.35),  # haze and glare
+        illumination=(-0.4, 0.4),  # half in shade
+    ),
+    camera=CameraRange(
+        low_resolution=(0.0, 1.6),  # far signs are 15 pixels wide
+        blur=0.6,
+        gaussian=(0.3, 1.5),
+        box=(1, 4),
+        motion=(1, 6),  # a moving car
+        noise=(0.0, 0.025),
+    ),
+)
+"""The scenes of signs that keep their shape, which CPU loaders can make, too."""
+
 SIGNS = Recipe(
     name="signs",
     size=40,
-    ranges=SceneRange(
-        pose=PoseRange(
-            scale=(0.46, 0.92),  # a detector's crop: the sign, and a border that is half of it around far signs
-            aspect=(0.85, 1.18),  # crops are not square, and get squeezed into one
-            angle=(-12, 12),  # poles lean
-            shear=(-6, 6),
-            translate=(-0.08, 0.08),
-            perspective=(-0.2, 0.2),  # seen from a car
-        ),
-        color=ColorRange(
-            exposure=(-3.5, 0.9),  # from deep shade to overexposed
-            brightness=(0.9, 1.1),
-            contrast=(0.5, 1.2),
-            saturation=(0.2, 1.6),  # faded paint, grey days
-            hue=(-10, 10),
-            tint=(-0.2, 0.2),  # evening light, white balance
-            veil=(0.0, 0.35),  # haze and glare
-            illumination=(-0.4, 0.4),  # half in shade
-        ),
-        camera=CameraRange(
-            low_resolution=(0.0, 1.6),  # far signs are 15 pixels wide
-            blur=0.6,
-            gaussian=(0.3, 1.5),
-            box=(1, 4),
-            motion=(1, 6),  # a moving car
-            noise=(0.0, 0.025),
+    ranges=replace(
+        RIGID_SIGNS,
+        pose=replace(
+            RIGID_SIGNS.pose,
+            elastic=(0.0, 0.07),  # legends are narrower, smaller or set elsewhere on signs of another year
+            wavelength=(1.0, 3.0),
+            waves=4,
         ),
     ),
     images=900_000,
@@ -125,11 +136,9 @@ HARDENED_SIGNS = replace(
     SIGNS,
     name="hardened-signs",
     ranges=replace(
-        SIGNS.ranges,
-        pose=replace(SIGNS.ranges.pose, scale=(0.7, 1.0)),  # cropped closely: less room for an adversary
-        color=replace(
-            SIGNS.ranges.color, exposure=(-2.0, 0.6)
-        ),  # a sign that is all but black has nothing to hold on to
+        RIGID_SIGNS,
+        pose=replace(RIGID_SIGNS.pose, scale=(0.7, 1.0)),  # cropped closely: less room for an adversary
+        color=replace(RIGID_SIGNS.color, exposure=(-2.0, 0.6)),  # what is all but black has nothing to hold on to
     ),
     reset=0.1,
     # Some contexts change a little, others beyond recognition. The rest stays clean, or a network would learn to read

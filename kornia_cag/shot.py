@@ -1,7 +1,7 @@
 """All numbers of one scene, drawn in plain Python: what a loader that makes one scene at a time works from.
 
-The same ranges, slots and formulas as :mod:`kornia_cag.pose` and :mod:`kornia_cag.photometric`, as far as the ``signs``
-recipe goes. One scene's worth of numbers is faster in floats than in arrays.
+The same ranges, slots and formulas as :mod:`kornia_cag.pose` and :mod:`kornia_cag.photometric`, as far as
+``RIGID_SIGNS`` of :mod:`kornia_cag.recipes` goes. One scene's worth of numbers is faster in floats than in arrays.
 
 Convention: canvas and texel coordinates are ``(x, y)``, pixel centres at +0.5.
 """
@@ -63,7 +63,7 @@ class Director:
         varied = pose.elastic[1] or pose.hole[1] or camera.jpeg or color.invert or ranges.blend != "over"
         layered = ranges.framing or ranges.object_color or ranges.context_color
         if varied or layered or objects.variants != 1:
-            fail("ranges", "what the signs recipe varies, all that the CPU loaders can make", repr(ranges))
+            fail("ranges", "what RIGID_SIGNS varies, all that the CPU loaders can make", repr(ranges))
         self.size, self.ranges = size, ranges
         self.texels, self.levels = objects.size, objects.pyramid.levels
         self.context_texels, self.context_levels = contexts.size, contexts.pyramid.levels

@@ -17,18 +17,18 @@ from kornia_cag.photometric import CameraRange, ColorRange
 from kornia_cag.pose import PoseRange
 from kornia_cag.randomness import noise as noise_field
 from kornia_cag.randomness import sample_keys, uniform
-from kornia_cag.recipes import DIGITS, SIGNS
+from kornia_cag.recipes import DIGITS, RIGID_SIGNS
 
 LOADERS = (OpenCVCollate, PillowCollate)
 SIZE = 40
 # Pillow has no value above 1 between two operations, so it is held against darker scenes.
-DARK = replace(SIGNS.ranges, color=replace(SIGNS.ranges.color, exposure=(-3.5, -0.7), saturation=(0.2, 1.0)))
-RANGES = {OpenCVCollate: SIGNS.ranges, PillowCollate: DARK}
+DARK = replace(RIGID_SIGNS, color=replace(RIGID_SIGNS.color, exposure=(-3.5, -0.7), saturation=(0.2, 1.0)))
+RANGES = {OpenCVCollate: RIGID_SIGNS, PillowCollate: DARK}
 CAMERAS = {
-    "all": SIGNS.ranges.camera,
-    "sharp": replace(SIGNS.ranges.camera, blur=0.0),
+    "all": RIGID_SIGNS.camera,
+    "sharp": replace(RIGID_SIGNS.camera, blur=0.0),
     "blurred": replace(
-        SIGNS.ranges.camera, blur=1.0, gaussian=(1.0, 1.5), box=(2.0, 4.0), motion=(3.0, 4.0), noise=(0.0, 0.0)
+        RIGID_SIGNS.camera, blur=1.0, gaussian=(1.0, 1.5), box=(2.0, 4.0), motion=(3.0, 4.0), noise=(0.0, 0.0)
     ),
 }
 # mean and 99 % quantile of the difference, in 255ths; older versions of OpenCV know 1/32 of a texel
@@ -68,7 +68,7 @@ def test_makes_the_scenes_of_the_library(loader, camera):
 @pytest.mark.parametrize("loader", LOADERS)
 def test_is_a_collate_of_rows(loader):
     objects = make_objects()
-    collate = loader(objects, make_contexts(), SIZE, SIGNS.ranges)
+    collate = loader(objects, make_contexts(), SIZE, RIGID_SIGNS)
     rows = torch.tensor([[4, 0, 0, 0, 0], [1, 2, 1, 0, 0]])
     images, labels = collate(rows)
     assert images.shape == (2, 3, SIZE, SIZE)
@@ -107,7 +107,7 @@ def test_every_scene_of_every_worker_has_noise_of_its_own(loader):
 )
 @pytest.mark.usefixtures("untyped")
 def test_refuses_what_it_cannot_make(loader, ranges):
-    with pytest.raises(InputError, match="ranges: expected what the signs recipe varies"):
+    with pytest.raises(InputError, match="ranges: expected what RIGID_SIGNS varies"):
         loader(make_objects(), make_contexts(), SIZE, ranges)
 
 
@@ -115,4 +115,4 @@ def test_says_how_to_get_opencv(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     baseline._opencv.cache_clear()
     with pytest.raises(InputError, match="pip install opencv-python-headless"):
-        OpenCVCollate(make_objects(), make_contexts(), SIZE, SIGNS.ranges)
+        OpenCVCollate(make_objects(), make_contexts(), SIZE, RIGID_SIGNS)
