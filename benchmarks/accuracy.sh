@@ -81,6 +81,7 @@ train plain-signs "${hardened[@]}" --no-chain --no-attack
 unseen=(--attack context --objects "$data/objects/signs" --contexts "$data/contexts" --count 215
   --eps 0 0.0314 0.251 1)
 for name in hardened-signs plain-signs; do attack "$name-context" "$runs/$name" "${unseen[@]}"; done
+attack hardened-signs-context-100 "$runs/hardened-signs" "${unseen[@]:0:8}" --eps 1 --attack-steps 100
 
 # What each ingredient gives, on a small budget
 ablate signs "${signs[@]:0:7}" --images 20000 \

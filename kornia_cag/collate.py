@@ -46,8 +46,10 @@ Plain = Callable[[Tensor, Tensor], Tensor]  # images and labels to images, as to
 
 
 def asks_for_model(attack: Any) -> bool:
-    """Whether an attack is called as :class:`Attack` says, which one does that has a parameter ``model``."""
-    return "model" in inspect.signature(attack).parameters
+    """Whether an attack is called as :class:`Attack` says: it has a parameter ``model``, or does not name its own."""
+    parameters = inspect.signature(attack).parameters
+    named = [name for name, it in parameters.items() if it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)]
+    return "model" in named or not named
 
 
 class Pair(NamedTuple):
@@ -136,7 +138,7 @@ class CAGCollate:
         chain: use earlier composites as contexts.
         model: the model being trained, which the attack attacks; on the banks' device.
         attack: harden every batch against ``model``: a :class:`PGD`, or anything called like one (:class:`Attack`).
-            What has no parameter ``model`` is called as ``attack(images, labels)``, and brings its own.
+            What names its parameters, but none ``model``, is called as ``attack(images, labels)``, and brings its own.
         strength: in [0, 1], or a :class:`Ramp` over epochs.
         returns: ``"pair"`` for ``(images, labels)``, ``"batch"`` for a :class:`Batch`.
         extra: a kornia augmentation (or any module from images to images of the same shape), run after the camera.

@@ -511,6 +511,19 @@ def test_a_plain_function_of_images_and_labels_serves_too(objects, contexts, dev
     assert torch.equal(seen[0], batch.labels)
 
 
+def test_a_wrapper_that_names_no_parameters_is_called_as_an_attack_on_the_model(objects, contexts, device):
+    seen = []
+
+    def wrapped(*arguments, **options):
+        seen.append((len(arguments), sorted(options)))
+        return arguments[1]
+
+    CAGCollate(objects, contexts, 16, model=small_model(device), attack=wrapped)(
+        next(iter(sampler(objects, contexts, 8)))
+    )
+    assert seen == [(3, ["keys", "mask"])]
+
+
 def test_an_attack_of_torchattacks_gives_what_ours_gives(objects, contexts, device):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it imports names that scipy has deprecated
