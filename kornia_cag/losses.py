@@ -18,6 +18,11 @@ Loss = Callable[[Any, Tensor], Tensor]  # (model output, classes) to one loss pe
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def widen(values: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Half precision as float32: differences of logits are small, and steps of an attack smaller."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def check_logits(logits: Any, count: int, least: int = 2, fix: str = "") -> Float[Tensor, "b classes"]:
     """Require logits ``(count, classes)`` of at least so many classes.
 
@@ -61,20 +66,15 @@ def kl(logits: Any, clean: Float[Tensor, "b classes"]) -> Float[Tensor, " b"]:
     Knows no labels. At the clean picture itself its gradient is 0, so an attack has to start beside it.
     Source: TRADES, Zhang et al., 2019.
     """
-    attacked, before = (F.log_softmax(_wide(x), dim=1) for x in (check_logits(logits, len(clean)), clean))
+    attacked, before = (F.log_softmax(widen(x), dim=1) for x in (check_logits(logits, len(clean)), clean))
     return F.kl_div(attacked, before, log_target=True, reduction="none").sum(dim=1)
-
-
-def _wide(logits: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
-    """Half precision as float32: differences of logits are small, and their ratios smaller."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _compared(
     logits: Any, labels: Int[Tensor, " b"], least: int
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"], Float[Tensor, "b k"]]:
     """The logit of the class, the largest other one, and the largest three in their order."""
-    logits = _wide(check_logits(logits, len(labels), least))
+    logits = widen(check_logits(logits, len(labels), least))
     own = logits.gather(1, labels[:, None])
     other = logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
     return own[:, 0], other, logits.topk(min(3, logits.shape[1]), dim=1).values

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.checks import check_choice, check_int, check_number, check_tensor, describe, fail
-from kornia_cag.losses import FLOATS
+from kornia_cag.losses import FLOATS, widen
 from kornia_cag.randomness import normals, uniform, uniforms
 
 Norm = Literal["linf", "l2"]
@@ -87,10 +87,10 @@ def pgd(
     gradient_at = partial(_input_gradient, loss, dtype=images.dtype, scale=scale)
     with torch.no_grad():
         clean = images.clone() if images.is_inference() else images.detach()
+        middle = widen(clean)
         # taken before the box where it can be, so that the box lies in memory which the model has just warmed up
-        ahead = None if random_start or start is not None else gradient_at(_widen(clean))
+        ahead = None if random_start or start is not None else gradient_at(middle)
         point, low, high, eps = begin(clean, eps, keys if random_start else None, norm)
-        middle = _widen(clean)
         if start is not None:
             wanted = torch.nan_to_num(start.to(point.dtype)).contiguous(memory_format=_memory_format(images))
             point = (_pulled_in(wanted, middle, eps) if norm == "l2" else wanted).clamp(low, high)
@@ -157,7 +157,7 @@ def _begin(
     clean: Float[Tensor, "b c h w"], eps: Float[Tensor, "#b #c #h #w"], keys: Int[Tensor, " b"] | None, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The first point, at random where ``keys`` are given; the lower and upper bound of a pixel; the budget map."""
-    start = _widen(clean)
+    start = widen(clean)
     eps = eps.to(start.dtype)
     layout = _memory_format(clean)
     if layout == torch.channels_last and eps.shape[2:] != (1, 1):
@@ -171,10 +171,6 @@ def _begin(
         return (start + _within_ball(keys, eps, clean.shape)).clamp_(low, high), low, high, eps
     noise = uniforms(keys, "attack.start", clean[0].numel()).reshape(clean.shape).contiguous(memory_format=layout)
     return (start + noise.mul_(2).sub_(1).mul_(eps)).clamp_(low, high), low, high, eps
-
-
-def _widen(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
 def _bound(start: Float[Tensor, "b c h w"], change: Float[Tensor, "#b #c #h #w"]) -> Float[Tensor, "b c h w"]:
