@@ -7,7 +7,7 @@ and budgets are in units of [0, 1].
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -108,11 +108,10 @@ class PGD:
             InputError: as :func:`pgd`, and for labels, mask, targets or scale that do not fit.
         """
         self._check(model, images, labels, keys, mask, targets, scale)
-        largest = max(self.eps, self.eps_object or 0.0)
-        if largest == 0 or self.fraction == 0:
+        if self.largest == 0 or self.fraction == 0:
             return images.detach().clone()
         eps = self.budget(images, keys, mask=mask, scale=scale)
-        rate = None if self.alpha is None else self.alpha / largest
+        rate = None if self.alpha is None else self.alpha / self.largest
         with frozen(model) as net:
             with self._autocast(images.device):
                 aims = self._aims(net, images, labels, targets)
@@ -129,6 +128,11 @@ class PGD:
                        momentum=self.momentum, schedule=self.schedule, start=start, compile=self.compile,
                        random_start=self.random_start and start is None,
                        targeted=self.target is not None)  # fmt: skip
+
+    @property
+    def largest(self) -> float:
+        """The larger of the budgets for object and context."""
+        return max(self.eps, self.eps_object or 0.0)
 
     def budget(
         self,
@@ -218,9 +222,8 @@ def FGSM(*, eps: float, random_start: bool = False, **options: Any) -> PGD:
 
     ``options`` are further fields of :class:`PGD`. Source of the factor: Wong et al. 2020.
     """
-    largest = max(eps, options.get("eps_object") or 0.0)
-    alpha = (1.25 if random_start else 1.0) * largest
-    return PGD(**{"eps": eps, "alpha": alpha, "steps": 1, "random_start": random_start, **options})
+    attack = PGD(**{"eps": eps, "steps": 1, "random_start": random_start, **options})
+    return _with_alpha(attack, 1.25 if random_start else 1.0)
 
 
 def BIM(*, eps: float, steps: int = 10, **options: Any) -> PGD:
@@ -233,5 +236,9 @@ def MIFGSM(*, eps: float, steps: int = 10, momentum: float = 1.0, **options: Any
 
     ``options`` are further fields of :class:`PGD`.
     """
-    alpha = max(eps, options.get("eps_object") or 0.0) / check_int("steps", steps)
-    return BIM(**{"eps": eps, "steps": steps, "momentum": momentum, "alpha": alpha, **options})
+    return _with_alpha(BIM(**{"eps": eps, "steps": steps, "momentum": momentum, **options}), 1 / steps)
+
+
+def _with_alpha(attack: PGD, share: float) -> PGD:
+    """The attack by steps of this share of its larger budget, unless its step was given."""
+    return attack if attack.alpha is not None else replace(attack, alpha=share * attack.largest)

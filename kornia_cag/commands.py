@@ -349,8 +349,7 @@ def preview(options: argparse.Namespace) -> None:
     batch = _compose(recipe, objects, contexts, pairs, model, batches=4)  # so that the chain has something to offer
     below = [batch.masks] if options.masks else []
     if options.perturbation and recipe.attack is not None:
-        eps = max(recipe.attack.eps, recipe.attack.eps_object or 0.0)
-        below.append(magnified(batch.images, batch.clean, eps))
+        below.append(magnified(batch.images, batch.clean, recipe.attack.largest))
     boxes = batch.boxes if options.boxes else None
     save_sheet(options.out, batch.images, columns, zoom=zoom, boxes=boxes, below=below)
     print(f"wrote {options.out}")
