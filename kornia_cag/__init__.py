@@ -2,7 +2,8 @@
 
 The way of a batch: :class:`PairSampler` draws rows of ids, :class:`CAGCollate` composes them with a :class:`Composer`
 from an :class:`ObjectBank` and a :class:`ContextBank`, offers earlier composites as contexts through a
-:class:`ContextChain`, and hardens the batch with :class:`PGD` or :func:`FGSM`.
+:class:`ContextChain`, chooses hard scenes by :class:`ScenePGD` or :class:`WorstOf`, and hardens the batch with
+:class:`PGD` or :func:`FGSM`.
 """
 
 from kornia_cag.attack import BIM, FGSM, MIFGSM, PGD
@@ -11,11 +12,17 @@ from kornia_cag.chain import ContextChain
 from kornia_cag.checks import InputError
 from kornia_cag.collate import Batch, CAGCollate, Ramp
 from kornia_cag.compose import Composer, Scene, SceneRange
+from kornia_cag.free import Free
 from kornia_cag.frozen import frozen
+from kornia_cag.hard_pairing import HardPairing
+from kornia_cag.monitor import OverfittingMonitor
+from kornia_cag.objectives import attacked_loss, mixed_loss, trades_loss
 from kornia_cag.pairing import PairSampler
 from kornia_cag.photometric import CameraRange, ColorRange
 from kornia_cag.pose import Framing, PoseRange
 from kornia_cag.prefetch import Prefetcher
+from kornia_cag.recapture import Recapture
+from kornia_cag.scene_attack import ScenePGD, WorstOf
 
 __version__ = "0.1.0"
 
@@ -32,13 +39,22 @@ __all__ = [
     "ContextBank",
     "ContextChain",
     "Framing",
+    "Free",
+    "HardPairing",
     "InputError",
     "ObjectBank",
+    "OverfittingMonitor",
     "PairSampler",
     "PoseRange",
     "Prefetcher",
     "Ramp",
+    "Recapture",
     "Scene",
+    "ScenePGD",
     "SceneRange",
+    "WorstOf",
+    "attacked_loss",
     "frozen",
+    "mixed_loss",
+    "trades_loss",
 ]

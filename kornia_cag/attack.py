@@ -6,8 +6,10 @@ and budgets are in units of [0, 1].
 """
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,9 +20,11 @@ from kornia_cag.checks import check_choice, check_int, check_number, check_tenso
 from kornia_cag.frozen import frozen
 from kornia_cag.losses import FLOATS, Loss, check_logits, cross_entropy, kl
 from kornia_cag.pgd import EPS_FIX, Norm, Schedule, check_schedule, pgd
-from kornia_cag.randomness import chance, uniform
+from kornia_cag.randomness import chance, fold_in, uniform
 
 Target = Literal["given", "random", "least likely"]
+
+Transform = Callable[[Tensor, Tensor], Tensor]  # images and keys to images of the same shape, differentiable
 
 _MASKS = (*FLOATS, torch.bool)
 
@@ -34,6 +38,10 @@ class PGD:
 
     In L2 the budget bounds the length of an image's whole change; apart for object and context, it bounds the length of
     the change over the budget map, as :func:`pgd` says.
+
+    With a ``transform`` the model sees transformed images, drawn anew at each step, and the gradient is the mean over
+    ``eot_samples`` draws, which are seen in one forward pass: expectation over transformation (Athalye et al. 2018).
+    What is returned is not transformed.
 
     Source: Madry et al. 2018; one step from a random start: Wong et al. 2020.
     """
@@ -49,6 +57,8 @@ class PGD:
     momentum: float = 0.0  # share of the earlier direction that is kept
     schedule: Schedule = "sign"  # "paper": see pgd; sets the step, so alpha stays None
     early_stop: bool = False  # leave a sample alone once the model is fooled; saves no time, but keeps changes small
+    transform: Transform | None = None  # attack what survives it, for example kornia_cag.Recapture(): see below
+    eot_samples: int = 1  # draws of the transform at each step, over which the gradient is averaged
     fraction: float = 1.0  # share of the samples attacked, chosen by key; the others keep their bits
     loss: Loss = cross_entropy  # (model output, classes) to one loss per sample, (b,): see losses.py
     autocast: torch.dtype | None = None  # of the attack's forward passes, float32 turns it off; None: as around it
@@ -76,6 +86,10 @@ class PGD:
             fail("random_start", "True with loss=kl", "False", "At the clean image itself its gradient is 0.")
         if self.loss is kl and self.target is not None:
             fail("target", "None with loss=kl, which knows no classes", describe(self.target))
+        if self.transform is not None and not callable(self.transform):
+            fail("transform", "a function of images and keys, or None", describe(self.transform))
+        if check_int("eot_samples", self.eot_samples, 1) > 1 and self.transform is None:
+            fail("eot_samples", "1 without a transform", str(self.eot_samples), "Pass transform=Recapture().")
         check_number("fraction", self.fraction, 0, 1)
         check_choice("autocast", self.autocast, (None, torch.bfloat16, torch.float16, torch.float32))
 
@@ -113,12 +127,22 @@ class PGD:
         eps = self.budget(images, keys, mask=mask, scale=scale)
         rate = None if self.alpha is None else self.alpha / self.largest
         with frozen(model) as net:
-            with self._autocast(images.device):
+            with autocasting(self.autocast, images.device):
                 aims = self._aims(net, images, labels, targets)
             drawn = uniform(keys, "attack.target") if self.target == "random" else None
+            seen = count()  # forward passes: each draws other transforms
 
             def loss(x: Tensor) -> Tensor:
-                with self._autocast(images.device):
+                if self.transform is None:
+                    return judge(x, labels, aims, drawn)
+                n, first = self.eot_samples, next(seen) * self.eot_samples
+                many = torch.cat([fold_in(keys, first + draw) for draw in range(n)])
+                x = self.transform(x.repeat(n, 1, 1, 1), many)
+                losses = judge(x, *(None if v is None else torch.cat([v] * n) for v in (labels, aims, drawn)))
+                return losses.view(n, -1).mean(dim=0)
+
+            def judge(x: Tensor, labels: Any, aims: Any, drawn: Any) -> Tensor:
+                with autocasting(self.autocast, images.device):
                     output = net(x)  # only it says how many classes there are
                     classes = aims if drawn is None else _wrong(output, labels, drawn)
                     losses = self.loss(output, classes)
@@ -179,13 +203,6 @@ class PGD:
         fooled: Tensor = named != labels if self.target is None else named == classes
         return fooled
 
-    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        if self.autocast is None:
-            return nullcontext()
-        if self.autocast == torch.float32:
-            return torch.autocast(device.type, enabled=False)
-        return torch.autocast(device.type, dtype=self.autocast)
-
     def _check(self, model: Any, images: Any, labels: Any, keys: Any, mask: Any, targets: Any, scale: Any) -> None:
         if not isinstance(model, nn.Module):
             fail("model", "a torch.nn.Module", describe(model), "Attack another function with pgd.")
@@ -204,6 +221,13 @@ class PGD:
             check_tensor("targets", targets, (b,), torch.int64, images.device, "target='given' needs targets=...")
         elif targets is not None:
             fail("targets", f"None with target={self.target!r}", describe(targets), "Set target='given'.")
+
+
+def autocasting(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast to ``dtype``; for float32 none, for None as around it."""
+    if dtype is None:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def _wrong(logits: Any, labels: Int[Tensor, " b"], drawn: Float[Tensor, " b"] | None) -> Int[Tensor, " b"]:

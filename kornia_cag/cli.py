@@ -116,8 +116,14 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--contexts", metavar="DIR", help=photos)
     evaluate.add_argument("--key", choices=["white"], help="as in the training")
     evaluate.add_argument(
-        "--eps", type=float, nargs="+", help="budgets, in [0, 1] (default: 0, 2/255 ... 128/255, 1; auto: 0, 8/255)"
+        "--eps",
+        type=float,
+        nargs="+",
+        help="budgets, of a value in [0, 1] or, in l2, of a whole picture "
+        "(default: 0, 2/255 ... 128/255, 1; l2: 0, 1/8 ... 4; auto: 0, 8/255)",
     )
+    evaluate.add_argument("--norm", choices=["linf", "l2"], help="of the budgets (default: linf)")
+    evaluate.add_argument("--restarts", type=int, help="random starts of each attack (default: 1)")
     evaluate.add_argument("--attack-steps", type=int, help="gradient steps from each start (default: 20)")
     evaluate.add_argument("--count", type=int, help="pictures to attack (default: 1000)")
     evaluate.add_argument("--seed", type=int, help="of the composites (default: 0)")

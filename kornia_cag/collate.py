@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import NoneType
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -31,6 +32,7 @@ from kornia_cag.fusion import kept
 from kornia_cag.intake import are_items, check_rows, photo_bank, photo_rows
 from kornia_cag.parts import Made, Room, Rooms, Slots, cuts, in_parts
 from kornia_cag.randomness import sample_keys
+from kornia_cag.scene_attack import ScenePGD, WorstOf, attacked
 
 
 @runtime_checkable
@@ -84,13 +86,26 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Composed:
-    """A batch between :meth:`CAGCollate.compose` and :meth:`CAGCollate.harden`."""
+    """A batch between :meth:`CAGCollate.compose` and :meth:`CAGCollate.harden`.
+
+    With :class:`WorstOf` it holds more samples than will come of it: after those of the batch their rivals.
+    """
 
     clean: Shaped[Tensor, "b 3 h w"]
     scene: Scene
     keys: Int[Tensor, " b"]
     chained: Tensor  # (b,) bool
     rows: Int[Tensor, "b 5"]
+    size: int  # of the batch
+    earlier: Earlier | None  # what was offered as contexts, where scenes are to be made again
+    again: Callable[[int], Scene] | None  # makes the first of them once more, in eager mode, for :class:`ScenePGD`
+
+    def take(self, places: Int[Tensor, " n"]) -> "Composed":
+        """Some of the samples."""
+        scene = self.scene.map(lambda tensor: tensor[places])
+        clean = scene.images if self.clean is self.scene.images else self.clean[places]
+        return replace(self, clean=clean, scene=scene, keys=self.keys[places], chained=self.chained[places],
+                       rows=self.rows[places])  # fmt: skip
 
 
 def _pinned(batch: Pair | Batch) -> list[Tensor]:
@@ -137,6 +152,8 @@ class CAGCollate:
         ranges: what varies from scene to scene.
         chain: use earlier composites as contexts.
         model: the model being trained, which the attack attacks; on the banks' device.
+        scene_attack: before the attack, choose scenes that ``model`` finds hard: a :class:`WorstOf` or
+            :class:`ScenePGD`.
         attack: harden every batch against ``model``: a :class:`PGD`, or anything called like one (:class:`Attack`).
             What names its parameters, but none ``model``, is called as ``attack(images, labels)``, and brings its own.
         strength: in [0, 1], or a :class:`Ramp` over epochs.
@@ -159,6 +176,7 @@ class CAGCollate:
         ranges: SceneRange | None = None,
         chain: ContextChain | None = None,
         model: nn.Module | None = None,
+        scene_attack: WorstOf | ScenePGD | None = None,
         attack: Attack | Plain | None = None,
         strength: float | Ramp = 1.0,
         returns: Literal["pair", "batch"] = "pair",
@@ -174,14 +192,20 @@ class CAGCollate:
         check_instance("chain", chain, (ContextChain, NoneType), "Pass chain=ContextChain(reset=0.171).")
         self.objects, self.size, self.ranges = objects, check_size("size", size), ranges or SceneRange()
         check_choice("dtype", dtype, DTYPES)
-        if dtype == torch.uint8 and (attack is not None or extra is not None):
+        if dtype == torch.uint8 and not (attack is None and scene_attack is None and extra is None):
             fail("dtype", "a float dtype with an attack or an extra stage", "torch.uint8")
         self.dtype, self.channels_last = dtype, channels_last
         self._composer = None if contexts is None else self._composing(contexts)
         _check_attack(attack, model)
+        if chain is not None and chain.warm_start and not isinstance(attack, PGD):
+            fail("attack", "a PGD, since the chain has warm_start", describe(attack), "Leave warm_start out.")
+        check_instance("scene_attack", scene_attack, (WorstOf, ScenePGD, NoneType), "Pass scene_attack=WorstOf(k=4).")
+        if scene_attack is not None and model is None:
+            fail("model", "the model to attack", "None", "Pass model=..., or leave scene_attack out.")
         self.strength = strength if isinstance(strength, Ramp) else check_number("strength", strength, 0, 1)
         check_choice("returns", returns, ("pair", "batch"))
-        self.chain, self.model, self.attack, self.returns, self.extra = chain, model, attack, returns, extra
+        self.chain, self.model, self.attack, self.scene_attack = chain, model, attack, scene_attack
+        self.returns, self.extra = returns, extra
         self.seed = check_int("seed", seed, 0, 2**62 - 1)
         self._labels = objects.labels.cpu()
         self._epoch = self._index = 0
@@ -227,8 +251,33 @@ class CAGCollate:
         self._check_place()
         composer, table = self._photos(rows) if are_items(rows) else self._pairs(rows)
         table = upload(table, self.device)
-        slots = None if self.chain is None else self.chain.slots(len(table), self.size, self.device, self.dtype)
-        masks = self.returns == "batch" or self.attack is not None
+        slots, b = self._slots(table), len(table)
+        if isinstance(self.scene_attack, WorstOf):
+            table, slots = self.scene_attack.candidates(table, slots)
+        with torch.no_grad():
+            scene, keys, chained = self._make(composer, table, slots)
+            if not isinstance(self.scene_attack, ScenePGD):
+                return Composed(self._extra(scene.images), scene, keys, chained, table, b, None, None)
+        earlier = None if slots is None else Earlier(slots[0], chained)
+        again = partial(_first, composer, self.strength, table, keys, earlier, self._masks)
+        return Composed(scene.images, scene, keys, chained, table, b, earlier, again)
+
+    @property
+    def _masks(self) -> bool:
+        """Whether anything asks for masks and boxes."""
+        return self.returns == "batch" or self.attack is not None
+
+    def _slots(self, table: Int[Tensor, "b 5"]) -> Slots:
+        """What the chain offers to each row."""
+        if self.chain is None:
+            return None
+        objects, _, index, epoch, seed = table.unbind(1)
+        slots = self.chain.slots(len(table), self.size, self.device, self.dtype)
+        return self.chain.ordered(slots, self.objects.labels[objects], sample_keys(seed, epoch, index))
+
+    def _make(self, composer: Composer, table: Int[Tensor, "b 5"], slots: Slots) -> Made:
+        """Scenes of rows, compiled or not, in parts where that pays."""
+        masks = self._masks
 
         def make(rows: Tensor, slots: Slots, into: Room | None) -> Made:
             if self._program is None:
@@ -238,14 +287,9 @@ class CAGCollate:
             return made
 
         ends = cuts(composer, len(table))
-        with torch.no_grad():
-            if self._program is None and not ends:
-                scene, keys, chained = make(table, slots, None)
-            else:
-                into = self._rooms.room(composer, len(table), masks)
-                scene, keys, chained = in_parts(make, table, slots, into, ends)
-            clean = self._extra(scene.images)
-        return Composed(clean, scene, keys, chained, table)
+        if self._program is None and not ends:
+            return make(table, slots, None)
+        return in_parts(make, table, slots, self._rooms.room(composer, len(table), masks), ends)
 
     def compile(self) -> "CAGCollate":
         """From the next batch on, compose by one compiled graph, from rows to images; returns the collate itself.
@@ -268,14 +312,15 @@ class CAGCollate:
 
     def harden(self, composed: Composed) -> Batch | Pair:
         """The second half: attack the model as it is now, and remember the result for the chain."""
-        if self.attack is not None and get_worker_info() is not None:
+        if not (self.attack is None and self.scene_attack is None) and get_worker_info() is not None:
             fail("num_workers", "0 with an attack", "a worker process",
                  "A worker would attack a stale model: pass num_workers=0, or let workers only compose "
                  "(collate_fn=collate.compose) and a Prefetcher attack.")  # fmt: skip
+        composed = self._choose_scenes(composed)
         scene = composed.scene
         images = self._attack(composed)
         if self.chain is not None:
-            self.chain.keep(images, scene.labels)
+            self.chain.keep(images, scene.labels, composed.clean)
         if self.returns == "pair":
             return Pair(images, scene.labels)
         masks, boxes = cast(Tensor, scene.masks), cast(Tensor, scene.boxes)  # compose made them
@@ -306,6 +351,17 @@ class CAGCollate:
                      fix="An extra stage must keep shape, dtype and device.")  # fmt: skip
         return changed.clamp(0, 1)
 
+    def _choose_scenes(self, composed: Composed) -> Composed:
+        attack, model, scene = self.scene_attack, cast(nn.Module, self.model), composed.scene
+        if isinstance(attack, WorstOf):
+            return composed.take(attack.choose(model, composed.clean, scene.labels, composed.size))
+        if isinstance(attack, ScenePGD):
+            m = attacked(attack.fraction, composed.size)
+            if m and composed.again is not None:
+                scene = attack(model, partial(composed.again, m), scene.labels[:m]).then(scene, m)
+            return replace(composed, scene=scene, clean=self._extra(scene.images))
+        return composed
+
     def _attack(self, composed: Composed) -> Shaped[Tensor, "b 3 h w"]:
         clean, scene = composed.clean, composed.scene
         if self.attack is None:
@@ -314,13 +370,16 @@ class CAGCollate:
             images = cast(Plain, self.attack)(clean, scene.labels)
         else:
             mask, model = cast(Tensor, scene.masks), cast(nn.Module, self.model)  # compose made the mask
-            images = cast(Attack, self.attack)(model, clean, scene.labels, mask=mask, keys=composed.keys)
+            start = None if self.chain is None else self.chain.start(clean)
+            more: dict[str, Any] = {} if start is None else {"start": start}
+            images = cast(Attack, self.attack)(model, clean, scene.labels, mask=mask, keys=composed.keys, **more)
         check_tensor("attack", images, tuple(clean.shape), clean.dtype, clean.device,
                      fix="An attack must keep shape, dtype and device.")  # fmt: skip
         return images.detach()
 
     def _check_place(self) -> None:
-        parameter = None if self.model is None or self.attack is None else next(self.model.parameters(), None)
+        attacks = not (self.attack is None and self.scene_attack is None)
+        parameter = next(self.model.parameters(), None) if self.model is not None and attacks else None
         if parameter is not None and parameter.device != self.device:
             fail("model", f"a model on {self.device}, where the banks are", f"one on {parameter.device}",
                  f"Move it with model.to('{self.device}'), or both banks with .to('{parameter.device}').")  # fmt: skip
@@ -363,7 +422,8 @@ class CAGCollate:
         height, width = self.size
         contexts = None if self._composer is None else self._composer.contexts
         return (f"CAGCollate({self.objects!r}, {contexts!r}, size=({height}, {width}), "
-                f"chain={self.chain!r}, attack={self.attack!r}, strength={self.strength!r})")  # fmt: skip
+                f"chain={self.chain!r}, scene_attack={self.scene_attack!r}, attack={self.attack!r}, "
+                f"strength={self.strength!r})")  # fmt: skip
 
 
 def _scenes(
@@ -378,7 +438,7 @@ def _scenes(
     """Rows to scenes, keys, and which context is an earlier composite: the graph that is compiled."""
     objects, contexts, index, epoch, seed = table.unbind(1)
     keys = kept(sample_keys(seed, epoch, index))
-    strength = ramp(epoch) if isinstance(ramp, Ramp) else torch.full_like(keys, ramp, dtype=torch.float32)
+    strength = _strength(ramp, epoch)
     earlier, chained = None, torch.zeros_like(keys, dtype=torch.bool)
     if chain is not None and slots is not None:
         images, last = slots
@@ -386,6 +446,25 @@ def _scenes(
         earlier = Earlier(images, chained)
     scene = composer(objects, contexts, keys, strength, earlier, masks=masks)
     return scene if into is None else _written(scene, into), keys, chained
+
+
+def _first(
+    composer: Composer,
+    ramp: float | Ramp,
+    table: Int[Tensor, "b 5"],
+    keys: Int[Tensor, " b"],
+    earlier: Earlier | None,
+    masks: bool,
+    count: int,
+) -> Scene:
+    """The first scenes of a batch."""
+    objects, contexts, _, epoch, _ = table[:count].unbind(1)
+    held = None if earlier is None else Earlier(earlier.images[:count], earlier.use[:count])
+    return composer(objects, contexts, keys[:count], _strength(ramp, epoch), held, masks=masks)
+
+
+def _strength(ramp: float | Ramp, epoch: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    return ramp(epoch) if isinstance(ramp, Ramp) else torch.full_like(epoch, ramp, dtype=torch.float32)
 
 
 def _written(scene: Scene, into: Room) -> Scene:

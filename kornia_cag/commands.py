@@ -24,11 +24,12 @@ from kornia_cag.measure import Accuracy, evaluate
 from kornia_cag.network import CHECKPOINT, MODEL, Trained, build_network, load_network, save_network
 from kornia_cag.options import chosen_device, chosen_recipe, given_folder, given_photos, load_banks
 from kornia_cag.pairing import PairSampler
+from kornia_cag.pgd import Norm
 from kornia_cag.plots import draw_ablation
 from kornia_cag.progress import duration, progress_line
 from kornia_cag.real import RealSet, handwriting, load_real
 from kornia_cag.recipes import RIGID_SIGNS, Recipe
-from kornia_cag.robustness import AUTO_BUDGETS, BUDGETS, Pictures, Start, autoattack, composites, curve
+from kornia_cag.robustness import AUTO_BUDGETS, BUDGETS, L2_BUDGETS, Pictures, Start, autoattack, composites, curve
 from kornia_cag.show import magnified, save_rows, save_sheet
 from kornia_cag.train import Training
 
@@ -186,7 +187,8 @@ def _given(path: str | None, trained: Trained) -> RealSet:
 
 def _check_attack_options(options: argparse.Namespace) -> None:
     """Nothing that is given goes unused."""
-    given = {"--eps": options.eps, "--attack-steps": options.attack_steps, "--count": options.count}
+    given = {"--eps": options.eps, "--attack-steps": options.attack_steps, "--count": options.count,
+             "--norm": options.norm, "--restarts": options.restarts}  # fmt: skip
     only = {"--objects": options.objects, "--contexts": options.contexts, "--key": options.key, "--seed": options.seed}
     if options.attack and options.errors is not None:
         fail("--errors", "to come without --attack", "both")
@@ -196,8 +198,10 @@ def _check_attack_options(options: argparse.Namespace) -> None:
     for name, value in ({} if options.attack == "context" else only).items():
         if value is not None:
             fail(name, "to come with --attack context", "another --attack" if options.attack else "no --attack")
-    if options.attack == "auto" and options.attack_steps is not None:
-        fail("--attack-steps", "to come without --attack auto, which sets its own", "both")
+    own = {"--attack-steps": options.attack_steps, "--norm": options.norm, "--restarts": options.restarts}
+    for name, value in own.items() if options.attack == "auto" else ():
+        if value is not None:
+            fail(name, "to come without --attack auto, which sets its own", "both")
     if options.attack == "context" and options.real is not None:
         fail("--real", "to come without --attack context, which attacks composites", "both")
 
@@ -207,8 +211,11 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
     steps = 20 if options.attack_steps is None else check_int("--attack-steps", options.attack_steps)
     count = 1000 if options.count is None else check_int("--count", options.count)
     seed = 0 if options.seed is None else check_int("--seed", options.seed, 0)
-    usual = AUTO_BUDGETS if options.attack == "auto" else BUDGETS
-    budgets = usual if options.eps is None else [check_number("--eps", eps, 0, 1) for eps in options.eps]
+    norm: Norm = options.norm or "linf"
+    restarts = 1 if options.restarts is None else check_int("--restarts", options.restarts)
+    usual = AUTO_BUDGETS if options.attack == "auto" else BUDGETS if norm == "linf" else L2_BUDGETS
+    largest = 1 if norm == "linf" else 1e4
+    budgets = usual if options.eps is None else [check_number("--eps", eps, 0, largest) for eps in options.eps]
     if options.attack == "context":
         name, pictures = _unseen_scenes(options, trained, device, count, seed)
     else:
@@ -219,9 +226,11 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
         found = autoattack(trained.network, pictures, budgets)
     else:
         starts: tuple[Start, ...] = ("random", "previous") if options.attack == "context" else ("random",)
-        how = f"{steps} steps from each start ({', '.join(starts)}), on cross-entropy and on margin"
-        about |= {"steps": steps, "starts": starts, "losses": ["cross-entropy", "margin"]}
-        found = curve(trained.network, pictures, budgets, steps=steps, starts=starts)
+        again = f", {restarts} times at random" if restarts > 1 else ""
+        how = f"{norm}, {steps} steps from each start ({', '.join(starts)}{again}), on cross-entropy and on margin"
+        about |= {"norm": norm, "steps": steps, "starts": starts, "restarts": restarts,
+                  "losses": ["cross-entropy", "margin"]}  # fmt: skip
+        found = curve(trained.network, pictures, budgets, norm=norm, steps=steps, starts=starts, restarts=restarts)
     if options.json:
         print(to_json({**about, **found.report(), "hardware": hardware(device), "versions": versions()}))
         return

@@ -1,6 +1,8 @@
 """``Composer``: ids and keys to a ``Scene``. ``Composer._compose`` holds the stages of a batch in their order."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -28,6 +30,19 @@ class Scene:
     boxes: Float[Tensor, "b 4"] | None  # half-open xyxy, pixels, of alpha above one half; likewise
     objects: Int[Tensor, " b"]
     contexts: Int[Tensor, " b"]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Scene":
+        """The scenes with every tensor changed."""
+        made = {f.name: None if (value := getattr(self, f.name)) is None else change(value) for f in fields(self)}
+        return Scene(**cast(dict[str, Tensor], made))
+
+    def then(self, other: "Scene", start: int) -> "Scene":
+        """These scenes, and behind them those of ``other`` from ``start`` on."""
+
+        def join(one: Tensor | None, two: Tensor | None) -> Tensor | None:
+            return None if one is None or two is None else torch.cat([one, two[start:]])
+
+        return Scene(**{f.name: join(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,15 @@ from torch import nn
 
 from kornia_cag.attack import PGD
 from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.chain import ContextChain
 from kornia_cag.checks import fail
 from kornia_cag.collate import Ramp
 from kornia_cag.compose import SceneRange
+from kornia_cag.hard_pairing import HardPairing
 from kornia_cag.models import convnet, dcgan_encoder, two_layers
 from kornia_cag.photometric import CameraRange, ColorRange
 from kornia_cag.pose import Framing, PoseRange
+from kornia_cag.scene_attack import ScenePGD, WorstOf
 
 Network = Literal["convnet", "dcgan", "two layers"]
 
@@ -28,6 +31,8 @@ class Recipe:
     ink: tuple[int, int, int] | None = None  # paint all objects in one colour: glyphs
     thickness: tuple[int, ...] = ()  # stroke radii to add, texels of a bank of side 64
     reset: float | None = 0.171  # of the context chain; None: no chain
+    hard_pairing: bool = False  # put objects over those that the model mistakes them for
+    scene_attack: WorstOf | ScenePGD | None = None
     attack: PGD | None = None
     strength: float | Ramp = 1.0
     images: int = 1_000_000  # budget
@@ -71,6 +76,12 @@ class Recipe:
             return made
         photos = ContextBank.from_folder(folder, size=64, device=device)
         return (photos.split(hold_back)[0] if hold_back else photos) + made
+
+    def chain(self, classes: int) -> ContextChain | None:
+        """A fresh, empty chain, or none."""
+        if self.reset is None:
+            return None
+        return ContextChain(self.reset, pairing=HardPairing(classes) if self.hard_pairing else None)
 
     def model(self, classes: int) -> nn.Module:
         """A fresh, untrained network."""

@@ -22,11 +22,13 @@ from kornia_cag.compose import SceneRange
 from kornia_cag.frozen import frozen
 from kornia_cag.losses import cross_entropy, margin
 from kornia_cag.pairing import PairSampler
+from kornia_cag.pgd import Norm
 from kornia_cag.randomness import sample_keys
 
 Start = Literal["clean", "random", "previous"]
 AUTO_BUDGETS = (0.0, 8 / 255)
 BUDGETS = (0.0, *(n / 255 for n in (2, 4, 8, 16, 32, 64, 128)), 1.0)  # the last lets a pixel take any value
+L2_BUDGETS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,10 @@ def curve(
     pictures: Pictures,
     eps: Sequence[float] = BUDGETS,
     *,
+    norm: Norm = "linf",
     steps: int = 20,
     starts: Sequence[Start] = ("random", "previous"),
+    restarts: int = 1,
     batch_size: int = 256,
 ) -> Curve:
     """Attack all pictures with every budget, by PGD with steps of 2.5 budgets over their number, on both losses.
@@ -81,22 +85,26 @@ def curve(
     Args:
         model: maps images ``(b, 3, h, w)`` to logits; left as it was.
         pictures: what to attack; where they have masks, a pixel's budget is ``eps`` times the context's share of it.
-        eps: budgets, in units of [0, 1]; 0 gives the clean accuracy, 1 lets a pixel take any value.
+        eps: budgets, in units of [0, 1]; 0 gives the clean accuracy, in L-infinity 1 lets a pixel take any value.
+        norm: ``"linf"``, or ``"l2"``, where budgets bound the length of a picture's whole change.
         steps: gradient steps from each start, for each loss.
         starts: where to start from: the picture itself, a random point of the box, or the point of the box nearest to a
             picture of another class, which shows another object.
+        restarts: random points of the box to start from, where ``starts`` has ``"random"``.
         batch_size: pictures attacked at a time.
 
     Raises:
-        InputError: for budgets outside [0, 1], or no starts.
+        InputError: for budgets below 0, or in L-infinity above 1, and for no starts.
     """
-    budgets = [check_number("eps", e, 0, 1) for e in eps]
+    budgets = [check_number("eps", e, 0, 1 if norm == "linf" else 1e4) for e in eps]
     if not starts:
         fail("starts", "at least one of clean, random, previous", "none")
+    check_int("restarts", restarts, 1)
+    tries = [start for start in starts for _ in range(restarts if start == "random" else 1)]
     other = _others(pictures.labels)
     shares = []
     for budget in budgets:
-        right = [_withstands(model, pictures, other, ids, budget, steps, starts)
+        right = [_withstands(model, pictures, other, ids, budget, norm, steps, tries)
                  for ids in torch.arange(len(other), device=other.device).split(batch_size)]  # fmt: skip
         shares.append(float(torch.cat(right).float().mean()))
     return Curve(tuple(budgets), tuple(shares), len(other))
@@ -137,31 +145,32 @@ def autoattack(
                 pictures.images.split(batch_size), pictures.labels.split(batch_size), strict=True
             ):
                 attack = AutoAttack(net, norm="Linf", eps=budget, n_classes=classes, seed=seed)
-                right.append(_right(net, images, labels))
+                right.append(named_rightly(net, images, labels))
                 if budget:
-                    right[-1] &= _right(net, attack(images, labels), labels)
+                    right[-1] &= named_rightly(net, attack(images, labels), labels)
             shares.append(float(torch.cat(right).float().mean()))
     return Curve(tuple(budgets), tuple(shares), len(pictures.labels))
 
 
 def _withstands(
-    model: nn.Module, pictures: Pictures, other: Int[Tensor, " n"], ids: Int[Tensor, " b"], eps: float, steps: int,
-    starts: Sequence[Start],
+    model: nn.Module, pictures: Pictures, other: Int[Tensor, " n"], ids: Int[Tensor, " b"], eps: float, norm: Norm,
+    steps: int, starts: Sequence[Start],
 ) -> Bool[Tensor, " b"]:  # fmt: skip
     images, labels = pictures.images[ids], pictures.labels[ids]
     mask = None if pictures.masks is None else pictures.masks[ids]
-    right = _right(model, images, labels)
+    right = named_rightly(model, images, labels)
     for number, (start, loss) in enumerate(itertools.product(starts if eps else (), (cross_entropy, margin))):
-        attack = PGD(eps=eps, eps_object=None if mask is None else 0.0, steps=steps, random_start=start == "random",
-                     loss=loss, early_stop=True)  # fmt: skip
+        attack = PGD(eps=eps, eps_object=None if mask is None else 0.0, norm=norm, steps=steps,
+                     random_start=start == "random", loss=loss, early_stop=True)  # fmt: skip
         keys = sample_keys(torch.full_like(ids, number), torch.zeros_like(ids), ids)
         first = pictures.images[other[ids]] if start == "previous" else None
-        right &= _right(model, attack(model, images, labels, keys=keys, mask=mask, start=first), labels)
+        right &= named_rightly(model, attack(model, images, labels, keys=keys, mask=mask, start=first), labels)
     return right
 
 
 @torch.no_grad()
-def _right(model: nn.Module, images: Tensor, labels: Tensor) -> Bool[Tensor, " b"]:
+def named_rightly(model: nn.Module, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+    """Which images the model names rightly, in eval mode; it is left as it was."""
     with frozen(model) as net:
         right: Tensor = net(images).argmax(dim=1) == labels
     return right

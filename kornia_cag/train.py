@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,14 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from kornia_cag.attack import PGD
 from kornia_cag.banks import ContextBank, ObjectBank
-from kornia_cag.chain import ContextChain
 from kornia_cag.checks import fail
 from kornia_cag.collate import CAGCollate
 from kornia_cag.config import differences, hardware, plain, versions
 from kornia_cag.measure import Accuracy
 from kornia_cag.models import autocast_dtype
+from kornia_cag.monitor import OverfittingMonitor
 from kornia_cag.network import averaged, build_network
 from kornia_cag.pairing import PairSampler
 from kornia_cag.progress import bar, duration
@@ -78,12 +79,15 @@ class Training:
             contexts,
             recipe.size,
             ranges=recipe.ranges,
-            chain=None if recipe.reset is None else ContextChain(recipe.reset),
+            chain=recipe.chain(len(objects.classes)),
             model=self.model,
-            attack=None if recipe.attack is None else replace(recipe.attack, autocast=self.dtype),
+            scene_attack=_at_precision(recipe.scene_attack, self.dtype),
+            attack=_at_precision(recipe.attack, self.dtype),
             strength=recipe.strength,
+            returns="pair" if recipe.attack is None else "batch",
             compile=compile,
         )
+        self.monitor = None if self.collate.attack is None else OverfittingMonitor(cast(PGD, self.collate.attack))
         self._crc = objects.pyramid.checksum(), contexts.pyramid.checksum()
         self.loader = self._loader()
 
@@ -112,8 +116,10 @@ class Training:
         start = saved = logged = time.perf_counter()
         before = self.seconds
         while self.seen < self.budget:
-            for images, labels in self.loader:
-                self._update(images, labels)
+            for batch in self.loader:
+                if self.monitor is not None:
+                    self.monitor(self.model, batch)
+                self._update(batch.images, batch.labels)
                 now = time.perf_counter()
                 self.seconds = before + now - start
                 done = self.seen >= self.budget
@@ -134,6 +140,8 @@ class Training:
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
             logits = self.model(images.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.smoothing)
+        if self.collate.chain is not None and self.collate.chain.pairing is not None:
+            self.collate.chain.pairing.observe(logits.detach(), labels)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -179,6 +187,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "loader": self.loader.state_dict(),
             "collate": self.collate.state_dict(),
+            "monitor": None if self.monitor is None else self.monitor.state_dict(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.objects.device) if self.objects.device.type == "cuda" else None,
         }
@@ -210,6 +219,8 @@ class Training:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.collate.load_state_dict(state["collate"])
+        if self.monitor is not None:
+            self.monitor.load_state_dict(state["monitor"])
         self.loader = self._loader()
         self.loader.load_state_dict(state["loader"])
         torch.set_rng_state(state["rng"].cpu())
@@ -244,11 +255,16 @@ class Training:
             "steps": self.steps,
             "seconds": round(self.seconds, 1),
             "loss": round(float(self.loss), 4),
+            **({} if self.monitor is None else {"overfitting": self.monitor.report()}),
             "real": None if real is None else {"name": real.name, "pictures": len(real.labels)},
             **(unmeasured if accuracy is None else accuracy.report()),
             "hardware": hardware(self.objects.device),
             "versions": versions(),
         }
+
+
+def _at_precision(attack: Any, dtype: torch.dtype | None) -> Any:
+    return None if attack is None else replace(attack, autocast=dtype)
 
 
 def schedule(seen: int, budget: int) -> float:

@@ -165,7 +165,9 @@ def test_composites_of_another_size_are_refused():
 
 
 def test_another_state_is_refused():
-    with pytest.raises(InputError, match=r"state: expected keys 'images' and 'labels', got \['pictures'\]"):
+    with pytest.raises(
+        InputError, match=r"state: expected keys 'changes', 'images', 'labels' and 'pairing', got \['pictures'\]"
+    ):
         ContextChain().load_state_dict({"pictures": None})
 
 
@@ -184,7 +186,7 @@ def test_a_state_that_holds_something_else_is_refused(images, labels, message, u
     chain = ContextChain(0.0)
     chain.keep(composites(4, 0.1), classes(4, 0))
     with pytest.raises(InputError, match=message):
-        chain.load_state_dict({"images": images, "labels": labels})
+        chain.load_state_dict({"images": images, "labels": labels, "pairing": None, "changes": None})
     assert torch.equal(chain.state_dict()["images"], composites(4, 0.1))  # as it was
 
 
@@ -238,3 +240,58 @@ def test_a_chained_slot_shows_its_last_composite_around_the_object(objects, cont
             assert not batch.chained.any()
         last = batch
     assert chained >= 7
+
+
+# --- warm start
+
+
+def test_an_attack_starts_where_the_last_one_of_its_slot_ended(device):
+    chain, clean = ContextChain(0.0, warm_start=True), composites(4, 0.2, device)
+    assert chain.start(clean) is None  # nothing was attacked yet
+    chain.keep(clean[:3] + 0.1, classes(3, 0, device), clean[:3])
+    torch.testing.assert_close(chain.start(clean[:2] + 0.3), clean[:2] + 0.4)
+    want = torch.cat([clean[:3] + 0.1, clean[3:]])  # the fourth slot has none
+    torch.testing.assert_close(chain.start(clean), want)
+    chain.keep(clean[:2] - 0.1, classes(2, 0, device), clean[:2])  # a smaller batch leaves the third slot alone
+    torch.testing.assert_close(chain.start(clean), torch.cat([clean[:2] - 0.1, clean[2:3] + 0.1, clean[3:]]))
+    chain.clear()
+    assert chain.start(clean) is None
+
+
+def test_without_warm_start_nothing_is_kept():
+    chain, clean = ContextChain(0.0), composites(4, 0.2)
+    chain.keep(clean + 0.1, classes(4, 0), clean)
+    assert chain.start(clean) is None
+    assert chain.state_dict()["changes"] is None
+
+
+def test_a_warm_start_survives_its_state():
+    chain, other, clean = ContextChain(0.0, warm_start=True), ContextChain(0.0, warm_start=True), composites(4, 0.2)
+    chain.keep(clean + 0.1, classes(4, 0), clean)
+    other.load_state_dict(chain.state_dict())
+    assert torch.equal(other.start(clean), chain.start(clean))
+
+
+def test_a_warm_start_needs_the_clean_composites(untyped):
+    with pytest.raises(InputError, match=r"clean: expected float32 .*got None\. warm_start needs it"):
+        ContextChain(warm_start=True).keep(composites(4, 0.2), classes(4, 0))
+
+
+def test_a_warm_start_is_of_an_attack_that_takes_one(objects, contexts):
+    with pytest.raises(InputError, match="attack: expected a PGD, since the chain has warm_start, got None"):
+        CAGCollate(objects, contexts, 16, chain=ContextChain(warm_start=True))
+
+
+def test_the_collate_starts_the_attack_there(objects, contexts, device):
+    """A step of 0 shows where an attack started: the batch is kept where the last one ended."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5)).to(device)
+    attack, still = (PGD(eps=0.1, alpha=alpha, steps=1) for alpha in (None, 0.0))
+    chain = ContextChain(1.0, warm_start=True)
+    collate = CAGCollate(objects, contexts, 16, chain=chain, model=model, attack=attack, returns="batch")
+    rows = list(PairSampler(objects.labels.cpu(), len(contexts), 8, seed=5))
+    first = collate(rows[0])
+    collate.attack = still
+    second = collate(rows[1])
+    want = (second.clean + (first.images - first.clean)).clamp(0, 1)
+    torch.testing.assert_close(second.images, want, atol=1e-6, rtol=0)
+    assert (second.images != second.clean).float().mean() > 0.5

@@ -29,7 +29,9 @@ def everything(run):
     state |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
     for index, moments in run.optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-    state |= {f"chain.{name}": value for name, value in run.collate.state_dict()["chain"].items()}
+    chain = run.collate.state_dict()["chain"]
+    state |= {f"chain.{name}": value for name, value in chain.items() if isinstance(value, torch.Tensor)}
+    state |= {f"pairing.{name}": value for name, value in (chain["pairing"] or {}).items()}
     return state | {"loss": run.loss, "rng": torch.get_rng_state()}
 
 
