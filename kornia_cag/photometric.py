@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kornia_cag.blur import PointSpread, blur, box, gaussian, motion
 from kornia_cag.checks import check_int, check_number, check_range, fail
-from kornia_cag.fusion import once
+from kornia_cag.fusion import kept, once
 from kornia_cag.jpeg import jpeg
 from kornia_cag.randomness import chance, noise, uniform
 
@@ -134,12 +134,22 @@ def _plane(
 
 
 @dataclass(frozen=True)
+class Grain:
+    """Drawn grain, see :class:`CameraRange`."""
+
+    deviation: Float[Tensor, " b"]
+    size: Float[Tensor, " b"]  # pixels, at least 1
+    grey: Float[Tensor, " b"]  # share that all channels have in common
+
+
+@dataclass(frozen=True)
 class Camera:
-    """Drawn camera: coarser pyramid levels, point-spread function, noise field, JPEG quality."""
+    """Drawn camera: coarser pyramid levels, point-spread function, noise, grain, JPEG quality."""
 
     coarser: Float[Tensor, " b"]
     spread: PointSpread | None
     noise: Float[Tensor, " b"] | None
+    grain: Grain | None
     quality: Float[Tensor, " b"] | None
 
 
@@ -155,11 +165,14 @@ class CameraRange:
     motion: tuple[float, float] = (1.0, 5.0)  # length of the path that each pixel is drawn along, pixels
     taps: int = 7  # side of the point-spread function, odd
     noise: tuple[float, float] = (0.0, 0.0)  # standard deviation of sensor noise, nearly normal
+    grain: tuple[float, float] = (0.0, 0.0)  # the same of a smaller picture's noise, coloured or grey, enlarged with it
+    grain_size: tuple[float, float] = (1.0, 2.5)  # how much it is enlarged
     jpeg: tuple[float, float] | None = None  # quality, 1 to 100; 100 leaves the picture alone
 
     def __post_init__(self) -> None:
         for name, low, high in (
             ("low_resolution", 0, 8), ("gaussian", 0.05, 50), ("box", 1, 50), ("motion", 0, 50), ("noise", 0, 1),
+            ("grain", 0, 1), ("grain_size", 1, 50),
         ):  # fmt: skip
             check_range(name, getattr(self, name), low, high)
         check_number("blur", self.blur, 0, 1)
@@ -182,7 +195,13 @@ class CameraRange:
         quality = None
         if self.jpeg is not None:
             quality = 100 + strength * (uniform(keys, "camera.jpeg", *self.jpeg) - 100)
-        return Camera(coarser, self._spread(keys, strength) if self.blur else None, noise, quality)
+        spread = self._spread(keys, strength) if self.blur else None
+        return Camera(coarser, spread, noise, self._grain(keys, strength) if self.grain[1] else None, quality)
+
+    def _grain(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Grain:
+        span = uniform(keys, "camera.grain_size", *(math.log(size) for size in self.grain_size))
+        deviation = strength * uniform(keys, "camera.grain", *self.grain)
+        return Grain(deviation, span.exp(), uniform(keys, "camera.grain_grey"))
 
     def _spread(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> PointSpread:
         def draw(slot: str, bounds: tuple[float, float]) -> Float[Tensor, " b"]:
@@ -216,11 +235,32 @@ class CameraRange:
 
 
 def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
-    """Blur, sensor noise, clipping to [0, 1] and JPEG, in this order. Low resolution is a matter of the resample."""
+    """Blur, noise, grain, clipping to [0, 1] and JPEG, in this order. Low resolution is a matter of the resample."""
     if camera.spread is not None:
         picture = blur(picture, camera.spread)
     if camera.noise is not None:
         field = noise(keys, "camera.noise_field", tuple(picture.shape[1:]))
         picture = picture + camera.noise[:, None, None, None] * field
+    if camera.grain is not None:
+        field = noise(keys, "camera.grain_field", tuple(picture.shape[1:]))
+        picture = picture + _grains(kept(field), camera.grain)
     picture = picture.clamp(0, 1)
     return picture if camera.quality is None else jpeg(picture, camera.quality)
+
+
+def _grains(field: Float[Tensor, "b 3 h w"], grain: Grain) -> Float[Tensor, "b 3 h w"]:
+    """Noise of a smaller picture, read linearly where the larger picture's pixels lie in it."""
+    common = grain.grey[:, None, None, None]
+    mixed = (1 - common) * field + common * math.sqrt(3) * field.mean(dim=1, keepdim=True)
+    coarse = _enlarged(_enlarged(kept(mixed), grain.size).mT, grain.size).mT
+    return grain.deviation[:, None, None, None] * coarse
+
+
+def _enlarged(field: Float[Tensor, "b c h w"], factor: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+    """The upper part of a field, stretched downwards."""
+    height = field.shape[2]
+    place = ((torch.arange(height, device=field.device) + 0.5) / factor[:, None] - 0.5).clamp(0, height - 1)
+    above = place.floor()
+    part = (place - above)[:, None, :, None]
+    first, second = (field.gather(2, row.long()[:, None, :, None].expand(field.shape)) for row in (above, place.ceil()))
+    return first + part * (second - first)

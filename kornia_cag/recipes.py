@@ -137,6 +137,7 @@ SIGNS = Recipe(
             wavelength=(1.0, 3.0),
             waves=4,
         ),
+        camera=replace(RIGID_SIGNS.camera, grain=(0.0, 0.025)),  # small pictures are enlarged, noise and all
     ),
     images=900_000,
     width=32,

@@ -60,9 +60,9 @@ class Director:
     def __init__(self, objects: ObjectBank, contexts: ContextBank, size: int, ranges: SceneRange) -> None:
         check_int("size", size)
         pose, camera, color = ranges.pose, ranges.camera, ranges.color
-        varied = pose.elastic[1] or pose.hole[1] or camera.jpeg or color.invert or ranges.blend != "over"
+        varied = pose.elastic[1] or pose.hole[1] or camera.jpeg or camera.grain[1] or color.invert
         layered = ranges.framing or ranges.object_color or ranges.context_color
-        if varied or layered or objects.variants != 1:
+        if varied or layered or ranges.blend != "over" or objects.variants != 1:
             fail("ranges", "what RIGID_SIGNS varies, all that the CPU loaders can make", repr(ranges))
         self.size, self.ranges = size, ranges
         self.texels, self.levels = objects.size, objects.pyramid.levels

@@ -57,11 +57,25 @@ def scene(
     height, width = composer.size
     field = noise(key, "camera.noise_field", (3, height, width))[0].double()
     sigma = strength * draw(key, "camera.noise", ranges.camera.noise)
-    image = np.clip(image + sigma * field.permute(1, 2, 0).numpy(), 0, 1)
+    image = np.clip(image + sigma * field.permute(1, 2, 0).numpy() + grain(ranges.camera, key, strength, image), 0, 1)
     sure.append(bool(np.abs(alpha - 0.5).min() > TIE))
     if ranges.blend == "hard":
         alpha = (alpha > 0.5).astype(np.float64)
     return Expected(image, alpha, box(alpha), all(sure))
+
+
+def grain(camera: CameraRange, key: Tensor, strength: float, image: Array) -> Array:
+    """Noise of a smaller picture, grey in part, enlarged from the left upper corner by linear interpolation."""
+    height, width = image.shape[:2]
+    field = noise(key, "camera.grain_field", (3, height, width))[0].double().permute(1, 2, 0).numpy()
+    grey = draw(key, "camera.grain_grey")
+    field = (1 - grey) * field + grey * np.sqrt(3) * field.mean(axis=2, keepdims=True)
+    low, high = np.log(camera.grain_size)
+    factor = np.exp(low + (high - low) * draw(key, "camera.grain_size"))
+    for axis, side in enumerate((height, width)):
+        places = (np.arange(side) + 0.5) / factor - 0.5
+        field = np.apply_along_axis(lambda line, at=places: np.interp(at, np.arange(len(line)), line), axis, field)
+    return strength * draw(key, "camera.grain", camera.grain) * field
 
 
 def draw(key: Tensor, slot: str, bounds: tuple[float, float] = (0.0, 1.0)) -> float:

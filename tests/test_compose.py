@@ -29,7 +29,8 @@ WILD_COLOR = ColorRange(
     veil=(0, 0.4), illumination=(-0.8, 0.8), invert=0.3,
 )  # fmt: skip
 WARPED = replace(WILD_POSE, elastic=(0.02, 0.15), hole=(0.05, 0.4), holes=2)
-LENS = CameraRange(blur=0.8, gaussian=(0.4, 1.5), box=(1, 5), motion=(1, 6), noise=(0, 0.1), low_resolution=(0, 2))
+LENS = CameraRange(blur=0.8, gaussian=(0.4, 1.5), box=(1, 5), motion=(1, 6), noise=(0, 0.1), grain=(0, 0.1),
+                   low_resolution=(0, 2))  # fmt: skip
 
 RANGES = {
     "default": SceneRange(),
@@ -42,7 +43,8 @@ RANGES = {
     "framing": SceneRange(pose=WARPED, framing=Framing()),
     "framing, large": SceneRange(pose=WILD_POSE, framing=Framing(1.4), blend="average"),
     "low resolution": SceneRange(camera=CameraRange(low_resolution=(0, 3))),
-    "blur": SceneRange(camera=replace(LENS, noise=(0, 0), low_resolution=(0, 0))),
+    "blur": SceneRange(camera=replace(LENS, noise=(0, 0), grain=(0, 0), low_resolution=(0, 0))),
+    "grain": SceneRange(camera=CameraRange(grain=(0.02, 0.2), grain_size=(1.0, 4.0))),
     "noise": SceneRange(camera=CameraRange(noise=(0.02, 0.2))),
     "color": SceneRange(color=WILD_COLOR),
     "own colors": SceneRange(color=WILD_COLOR, object_color=WILD_COLOR, context_color=WILD_COLOR),

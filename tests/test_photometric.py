@@ -266,6 +266,30 @@ def test_noise() -> None:
                        photograph(grey, camera, keys(64))[:5])  # fmt: skip
 
 
+def test_grain() -> None:
+    """Neighbours are alike as in noise that was enlarged by linear interpolation, coarser grains more so."""
+    grey, near = torch.full((64, 3, 32, 32), 0.5), []
+    for size in (1.0, 2.0, 4.0):
+        camera = CameraRange(grain=(0.1, 0.1), grain_size=(size, size)).sample(keys(64), torch.ones(64))
+        field = (photograph(grey, camera, keys(64)) - grey).double()
+        assert abs(field.mean().item()) < 0.003
+        near.append(float(torch.corrcoef(torch.stack([field[..., 1:].flatten(), field[..., :-1].flatten()]))[0, 1]))
+        if size == 1:
+            assert abs(field.std().item() - 0.1 * common_share(64)) < 0.003
+    assert abs(near[0]) < 0.02
+    assert 0.3 < near[1] < 0.85 < near[2] < 0.97
+    shares = uniform(keys(64), "camera.grain_grey")
+    for share, one in zip(shares.tolist(), field, strict=True):
+        between = torch.corrcoef(one.flatten(1))[0, 1].item()
+        assert between > 0.8 if share > 0.9 else between < 0.6 if share < 0.1 else True
+
+
+def common_share(count: int) -> float:
+    """Standard deviation of a mix of own and common noise, over the drawn shares."""
+    g = uniform(keys(count), "camera.grain_grey").double()
+    return float(((1 - g) ** 2 + g**2 + 2 * g * (1 - g) / math.sqrt(3)).mean().sqrt())
+
+
 def test_clamped() -> None:
     camera = CameraRange(noise=(0.8, 0.8), blur=1.0, jpeg=(5, 20)).sample(keys(4), torch.ones(4))
     out = photograph(pictures(), camera, keys(4))
@@ -291,15 +315,16 @@ def test_jpeg_is_much_like_the_real_one() -> None:
 
 def test_camera_at_strength_zero_is_perfect() -> None:
     ranges = CameraRange(
-        low_resolution=(0, 3), blur=1.0, gaussian=(1, 2), box=(2, 4), motion=(3, 6), noise=(0, 0.3), jpeg=(5, 50)
-    )
+        low_resolution=(0, 3), blur=1.0, gaussian=(1, 2), box=(2, 4), motion=(3, 6), noise=(0, 0.3),
+        grain=(0, 0.3), jpeg=(5, 50),
+    )  # fmt: skip
     camera = ranges.sample(keys(24), torch.zeros(24))
     assert (camera.coarser == 0).all()
     close(photograph(pictures(24), camera, keys(24)), pictures(24))
 
 
 def test_batched_equals_looped() -> None:
-    ranges = replace(ALWAYS, noise=(0, 0.1), jpeg=(20, 95), blur=0.7)
+    ranges = replace(ALWAYS, noise=(0, 0.1), grain=(0, 0.1), jpeg=(20, 95), blur=0.7)
     n = 33
     whole = photograph(pictures(n), ranges.sample(keys(n), torch.ones(n)), keys(n))
     for rows in (1, 3, 16):
@@ -313,7 +338,8 @@ def test_batched_equals_looped() -> None:
     ("field", "bad"),
     [
         ("low_resolution", (-1, 0)), ("blur", 2), ("gaussian", (0, 1)), ("box", (0.5, 2)), ("motion", (3, 1)),
-        ("taps", 4), ("taps", 1), ("taps", 3.0), ("noise", (0, 2)), ("jpeg", (0, 50)), ("jpeg", 50),
+        ("taps", 4), ("taps", 1), ("taps", 3.0), ("noise", (0, 2)), ("grain", (0, 2)),
+        ("grain_size", (0.5, 2)), ("jpeg", (0, 50)), ("jpeg", 50),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("untyped")
