@@ -138,6 +138,7 @@ class PGD:
                 n, first = self.eot_samples, next(seen) * self.eot_samples
                 many = torch.cat([fold_in(keys, first + draw) for draw in range(n)])
                 x = self.transform(x.repeat(n, 1, 1, 1), many)
+                check_tensor("transform", x, (len(many), "c", "h", "w"), FLOATS, fix="Return an image for each.")
                 losses = judge(x, *(None if v is None else torch.cat([v] * n) for v in (labels, aims, drawn)))
                 return losses.view(n, -1).mean(dim=0)
 

@@ -12,6 +12,7 @@ import torch
 
 from kornia_cag import __version__, commands
 from kornia_cag.checks import InputError
+from kornia_cag.options import SCENE_ATTACKS
 from kornia_cag.recipes import RECIPES
 
 
@@ -188,7 +189,10 @@ def _add_balance(parser: argparse.ArgumentParser) -> None:
 
 def _add_ingredients(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-chain", action="store_true", help="no earlier composites as contexts")
-    parser.add_argument("--no-attack", action="store_true", help="no hardening")
+    parser.add_argument("--hard-pairing", action="store_true", help="put objects over those they are mistaken for")
+    scenes = "choose half of the scenes against the model: by one gradient step, or as the worst of 4"
+    parser.add_argument("--scene-attack", choices=[*SCENE_ATTACKS], help=f"{scenes} (default: the recipe's)")
+    parser.add_argument("--no-attack", action="store_true", help="no hardening, of pixels or of scenes")
     parser.add_argument("--eps", type=float, help="harden: L-infinity budget on the context, in [0, 1], such as 0.03")
     parser.add_argument("--eps-object", type=float, help="budget on the object (default: as --eps)")
     parser.add_argument("--attack-steps", type=int, help="gradient steps of the attack (default: 1)")

@@ -16,7 +16,6 @@ from kornia_cag.ablation import ablated, alike, markdown, rows, summary
 from kornia_cag.attack import FGSM
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.bench import table, timings
-from kornia_cag.chain import ContextChain
 from kornia_cag.checks import InputError, check_int, check_number, fail
 from kornia_cag.collate import Batch, CAGCollate
 from kornia_cag.config import differences, hardware, plain, to_json, versions, write_json
@@ -100,9 +99,10 @@ def _compose(
     batches: int,
 ) -> Batch:  # fmt: skip
     """The last whole one of the first batches of a sampler, whose state is not touched."""
-    chain = None if recipe.reset is None else ContextChain(recipe.reset)
+    chain = recipe.chain(len(objects.classes))
     collate = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, chain=chain, model=model,
-                         attack=recipe.attack, strength=recipe.strength, returns="batch")  # fmt: skip
+                         scene_attack=recipe.scene_attack, attack=recipe.attack, strength=recipe.strength,
+                         returns="batch")  # fmt: skip
     state = pairs.state_dict()
     made = [collate(rows) for rows in itertools.islice(pairs, batches)]
     pairs.load_state_dict(state)
@@ -112,6 +112,11 @@ def _compose(
 
 def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet | None, out: Path) -> None:
     print(f"trained on {training.seen:,} composites in {duration(training.seconds)}")
+    overfitting = None if training.monitor is None else training.monitor.report()
+    if overfitting is not None and overfitting["overfitted"]:
+        _, _, own, found = overfitting["looks"][-1]
+        print(f"catastrophic overfitting: {own:.0%} right under the training's own attack, {found:.0%} under PGD; "
+              "train with more --attack-steps or a smaller --eps")  # fmt: skip
     if accuracy is not None and real is not None:
         _print_accuracy(accuracy, real)
     else:
@@ -354,7 +359,8 @@ def preview(options: argparse.Namespace) -> None:
     pairs = PairSampler(
         objects.labels.cpu(), len(contexts), rows * columns, seed=options.seed, balanced=options.balanced
     )
-    model = None if recipe.attack is None else _attacked_model(options, recipe, objects)
+    attacks = recipe.attack is not None or recipe.scene_attack is not None
+    model = _attacked_model(options, recipe, objects) if attacks else None
     batch = _compose(recipe, objects, contexts, pairs, model, batches=4)  # so that the chain has something to offer
     below = [batch.masks] if options.masks else []
     if options.perturbation and recipe.attack is not None:

@@ -10,6 +10,13 @@ from kornia_cag.attack import FGSM, PGD
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.checks import check_int, check_number, fail
 from kornia_cag.recipes import RECIPES, Recipe
+from kornia_cag.scene_attack import ScenePGD, WorstOf
+
+SCENE_ATTACKS: dict[str, ScenePGD | WorstOf | None] = {
+    "gradient": ScenePGD(steps=1, fraction=0.5),
+    "worst": WorstOf(k=4, fraction=0.5),
+    "none": None,
+}
 
 
 def chosen_device(name: str) -> torch.device:
@@ -36,7 +43,15 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
     if getattr(options, "views", None) is not None:
         recipe = replace(recipe, views=check_int("--views", options.views))
     if getattr(options, "no_chain", False):
-        recipe = replace(recipe, reset=None)
+        if options.hard_pairing:
+            fail("--hard-pairing", "to come without --no-chain, whose slots it orders", "both")
+        recipe = replace(recipe, reset=None, hard_pairing=False)
+    if getattr(options, "hard_pairing", False):
+        if recipe.reset is None:
+            fail("--hard-pairing", "a recipe with a chain, whose slots it orders", recipe.name)
+        recipe = replace(recipe, hard_pairing=True)
+    if getattr(options, "scene_attack", None) is not None:
+        recipe = replace(recipe, scene_attack=SCENE_ATTACKS[options.scene_attack])
     return _hardened(recipe, options) if "eps" in options else recipe
 
 
@@ -46,7 +61,9 @@ def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     if options.no_attack:
         if named:
             fail(named[0], "to come without --no-attack", "both")
-        return replace(recipe, attack=None)
+        if options.scene_attack not in (None, "none"):
+            fail("--scene-attack", "to come without --no-attack", "both")
+        return replace(recipe, attack=None, scene_attack=None)
     if recipe.attack is not None and named:
         return replace(recipe, attack=_changed(recipe.attack, options))
     if options.eps is None:

@@ -20,7 +20,9 @@ from kornia_cag.checks import InputError
 from kornia_cag.frozen import frozen, unwrap
 from kornia_cag.losses import dlr, kl, margin
 from kornia_cag.pgd import pgd
+from kornia_cag.photometric import CameraRange
 from kornia_cag.randomness import sample_keys, uniform
+from kornia_cag.recapture import Recapture
 
 EPS = 8 / 255
 HALF_ULP = {torch.float16: 2.0**-12, torch.bfloat16: 2.0**-9, torch.float32: 0.0, torch.float64: 0.0}  # just below 1
@@ -473,6 +475,45 @@ def test_targeted_raises_the_target_and_untargeted_the_loss(device):
         assert (model(hurt).argmax(1) == labels).float().mean() < 0.5
 
 
+def smooth_model(size: int) -> nn.Sequential:
+    torch.manual_seed(size)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, 16), nn.Softplus(), nn.Linear(16, 4)).eval()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(2, 6),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    eps=st.sampled_from([0.01, 0.05, 0.2]),
+    norm=st.sampled_from(["linf", "l2"]),
+    steps=st.integers(1, 6),
+    momentum=st.sampled_from([0.0, 0.7]),
+    start=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_larger_budget_or_more_steps_never_lower_the_loss(size, dtype, eps, norm, steps, momentum, start, seed):
+    """On a smooth model, beyond what the place of a step costs; and what is aimed at becomes more probable."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand((24, 3, size, size), generator=generator).to(dtype)
+    labels, keys, model = torch.arange(24) % 4, make_keys(24, seed=seed), smooth_model(size).to(dtype)
+    numbers = {"norm": norm, "momentum": momentum, "random_start": start}
+
+    def loss(attack: PGD, aims: Tensor | None = None) -> float:
+        found = attack(model, images, labels, keys=keys, targets=aims)
+        with torch.no_grad():
+            return float(F.cross_entropy(model(found), labels if aims is None else aims))
+
+    with torch.no_grad():
+        clean = float(F.cross_entropy(model(images), labels))
+        other = float(F.cross_entropy(model(images), (labels + 1) % 4))
+    small = loss(PGD(eps=eps, steps=steps, **numbers))
+    slack = 0.1 * (small - clean) + 1e-6
+    assert small >= clean - 1e-6
+    assert loss(PGD(eps=2 * eps, steps=steps, **numbers)) >= small - slack
+    assert loss(PGD(eps=eps, steps=2 * steps, **numbers)) >= small - slack
+    assert loss(PGD(eps=eps, steps=steps, target="given", **numbers), (labels + 1) % 4) <= other + 1e-6
+
+
 @pytest.mark.parametrize("random_start", [False, True])
 def test_wrong_classes_are_drawn_or_asked_of_the_model(random_start):
     """The same pictures as with those classes given; every wrong class is drawn, the right one never."""
@@ -651,6 +692,7 @@ ATTACKS = {
     "random target, stopped early": PGD(eps=EPS, steps=3, target="random", early_stop=True, loss=dlr),
     "least likely": MIFGSM(eps=EPS, steps=2, target="least likely", loss=margin),
     "kl": PGD(eps=EPS, steps=2, loss=kl),
+    "through a camera": PGD(eps=EPS, steps=2, transform=Recapture(camera=CameraRange(blur=0.5)), eot_samples=2),
     "two budgets, drawn": PGD(eps=0.5, eps_object=EPS, eps_min=0.1, steps=2),
 }
 

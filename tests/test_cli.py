@@ -408,6 +408,13 @@ MISTAKES = [
     ("train digits --eps-object 0.1", None, "--eps-object: expected to come with --eps, got no --eps"),
     ("train digits --attack-steps 2", None, "--attack-steps: expected to come with --eps, got no --eps"),
     ("train digits --eps 0.1 --no-attack", None, "--eps: expected to come without --no-attack, got both"),
+    ("train digits --scene-attack worst --no-attack", None, "--scene-attack: expected to come without --no-attack"),
+    ("train digits --hard-pairing --no-chain", None, "--hard-pairing: expected to come without --no-chain"),
+    (
+        "train photo-digits --hard-pairing",
+        None,
+        "--hard-pairing: expected a recipe with a chain, whose slots it orders",
+    ),
     ("train digits --model mine", own("mine = 1"), "--model: expected module:function, such as mymodels:small"),
     ("train digits --model a/b:c", None, "--model: expected module:function"),
     ("train digits --model own_missing:net", None, "--model: expected a function that can be imported"),
@@ -624,8 +631,32 @@ def test_evaluate_against_an_attack(run, signs, photos, tmp_path):
              labels=np.arange(9) % 3)  # fmt: skip
     status, out, err = run("evaluate", "runs/signs", "--attack", "pgd", "--real", "real.npz", "--eps", 0, 1)
     assert (status, err) == (0, "")
-    assert "9 pictures of real.npz; 20 steps from each start (random), on cross-entropy and on margin" in out
+    assert "9 pictures of real.npz; linf, 20 steps from each start (random), on cross-entropy and on margin" in out
     assert "1.0000" in out
+    status, out, err = run("evaluate", "runs/signs", "--attack", "pgd", "--real", "real.npz", "--norm", "l2",
+                           "--restarts", 2, "--attack-steps", 2)  # fmt: skip
+    assert (status, err) == (0, "")
+    assert "l2, 2 steps from each start (random, 2 times at random)" in out
+    assert re.findall(r"\n +(\d\.\d+) ", out) == ["0.0000", "0.1250", "0.2500", "0.5000", "1.0000", "2.0000", "4.0000"]
+
+
+def test_scenes_and_pairs_chosen_against_the_model(run):
+    train = ("train", "digits", "--images", 32, "--hard-pairing", "--scene-attack")
+    for name, kind in (("gradient", "steps"), ("worst", "k"), ("none", None)):
+        assert run(*train, name)[0] == 0
+        recipe = json.loads(Path("runs/digits/config.json").read_text())["recipe"]
+        assert recipe["hard_pairing"] is True
+        assert recipe["scene_attack"] is None if kind is None else kind in recipe["scene_attack"]
+    assert run("preview", "digits", "--scene-attack", "gradient", "--out", "p.png")[0] == 0
+    assert Path("p.png").is_file()
+
+
+def test_catastrophic_overfitting_is_told(run, monkeypatch):
+    looks = {"columns": [], "looks": [[100, 0.99, 0.9, 0.01]], "overfitted": True}
+    monkeypatch.setattr("kornia_cag.monitor.OverfittingMonitor.report", lambda self: looks)
+    _, out, _ = run("train", "digits", "--images", 16, "--eps", 0.1)
+    assert "catastrophic overfitting: 90% right under the training's own attack, 1% under PGD" in out
+    assert json.loads(Path("runs/digits/report.json").read_text())["overfitting"] == looks
 
 
 def test_evaluate_by_autoattack(run, monkeypatch):
@@ -639,7 +670,8 @@ def test_evaluate_by_autoattack(run, monkeypatch):
     assert (status, err) == (0, "")
     assert "10 pictures of real.npz; AutoAttack" in out
     assert re.findall(r"\n +(\d\.\d+) ", out) == ["0.0000", "0.0314"]
-    assert run(*attack, "--attack-steps", 5)[0] == 2
+    for own in (("--attack-steps", 5), ("--norm", "l2"), ("--restarts", 2)):
+        assert run(*attack, *own)[0] == 2
 
 
 def test_photographs_that_were_trained_on_are_no_test(run, signs, photos):

@@ -48,6 +48,28 @@ def test_without_masks_every_pixel_may_change():
     assert found.accuracy == (1.0, 1.0, 0.0)
 
 
+def test_budgets_in_l2_bound_the_whole_change():
+    """The score moves by at most eps / sqrt(n) where n values of mean weight 1 may change."""
+    given = pictures(masked=False)
+    n = 3 * 8 * 4  # of the left half, which alone counts
+    found = curve(Split(0.0), given, [0.0, 0.19 * n**0.5, 0.21 * n**0.5], norm="l2", steps=5, starts=["random"])
+    assert found.accuracy == (1.0, 1.0, 0.0)
+
+
+def test_restarts_are_other_random_starts_and_only_lower_the_curve():
+    """A model that is fooled from a few points of the box alone: more of them are found."""
+
+    class Pitted(Split):
+        def forward(self, x):
+            pit = (torch.sin(4000 * x.flatten(1)[:, :1]) > 0.8).float()
+            return super().forward(x) * (1 - 2 * pit)
+
+    given = pictures(masked=False)
+    shares = [curve(Pitted(0.0), given, [0.05], steps=1, starts=["random"], restarts=n).accuracy[0] for n in (1, 4, 12)]
+    assert shares[0] > shares[1] > shares[2]
+    assert curve(Split(0.0), given, [0.1], steps=2, starts=["clean"], restarts=3).accuracy == (1.0,)
+
+
 def test_the_previous_picture_alone_can_mislead():
     """A model of no gradient in the context: only a start that is already there fools it."""
 

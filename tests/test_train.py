@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kornia_cag import PGD, InputError, Ramp
+from kornia_cag import PGD, InputError, Ramp, ScenePGD
 from kornia_cag.config import differences, hardware, plain, write_json
 from kornia_cag.measure import Accuracy, evaluate
 from kornia_cag.real import RealSet
@@ -123,6 +123,36 @@ def test_stop_and_resume_is_bit_identical(stop, tmp_path):
     assert [name for name in want if not torch.equal(want[name], got[name])] == []
     assert straight.seen == again.seen == 76
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_a_run_with_all_adversaries_resumes_bit_for_bit(stop, tmp_path):
+    recipe = replace(TINY, hard_pairing=True, scene_attack=ScenePGD(steps=1, fraction=0.5))
+    straight = training(recipe)
+    straight.monitor.every = 2
+    straight.run()
+    path = tmp_path / "checkpoint.pt"
+    first = training(recipe)
+    first.monitor.every = 2
+    with pytest.raises(Stop):
+        first.run(save=path, save_every=0.0, log=stop_after(stop), log_every=0.0)
+    again = training(recipe)
+    again.monitor.every = 2
+    again.load(path)
+    again.run()
+    want, got = everything(straight), everything(again)
+    assert [name for name in want if not torch.equal(want[name], got[name])] == []
+    assert straight.monitor.report() == again.monitor.report()
+    assert len(straight.monitor.report()["looks"]) == 5
+    assert straight.collate.chain.pairing.confusion is not None
+
+
+def test_an_attacked_run_reports_whether_it_overfits():
+    run = training()
+    run.monitor.every = 4
+    run.run()
+    assert [look[0] for look in run.report(None, None)["overfitting"]["looks"]] == [4, 8]
+    assert training(replace(TINY, attack=None)).monitor is None
 
 
 def test_time_goes_on(tmp_path):

@@ -1,0 +1,183 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kornia_cag import (
+    PGD,
+    CAGCollate,
+    Free,
+    InputError,
+    OverfittingMonitor,
+    PairSampler,
+    attacked_loss,
+    mixed_loss,
+    trades_loss,
+)
+from kornia_cag.losses import kl
+
+
+def network(device="cpu"):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 49, 5)).to(device)
+
+
+def attacked_batch(objects, contexts, net, attack=None):
+    attack = attack or PGD(eps=0.1, eps_object=0.02, steps=2)
+    collate = CAGCollate(objects, contexts, 16, model=net, attack=attack, returns="batch")
+    return collate(next(iter(PairSampler(objects.labels.cpu(), len(contexts), 20, seed=5))))
+
+
+def test_the_losses_are_their_formulas(objects, contexts, device):
+    net = network(device)
+    batch = attacked_batch(objects, contexts, net)
+    clean, attacked = net(batch.clean), net(batch.images)
+    y = batch.labels
+    torch.testing.assert_close(attacked_loss(net, batch), F.cross_entropy(attacked, y))
+    want = 0.7 * F.cross_entropy(clean, y) + 0.3 * F.cross_entropy(attacked, y)
+    torch.testing.assert_close(mixed_loss(net, batch, weight=0.3), want)
+    divergence = F.kl_div(attacked.log_softmax(1), clean.softmax(1), reduction="batchmean")
+    torch.testing.assert_close(trades_loss(net, batch, beta=2.0), F.cross_entropy(clean, y) + 2 * divergence)
+    smooth = F.cross_entropy(attacked, y, label_smoothing=0.1)
+    torch.testing.assert_close(attacked_loss(net, batch, smoothing=0.1), smooth)
+
+
+def test_both_ways_into_trades_carry_gradients(objects, contexts, device):
+    """The clean logits are no constant in the divergence (Zhang et al., equation 5)."""
+    net = network(device)
+    batch = attacked_batch(objects, contexts, net, PGD(eps=0.1, steps=2, loss=kl))
+    trades_loss(net, batch, beta=1.0).backward()
+    have = net[3].weight.grad.clone()
+    net.zero_grad()
+    (F.cross_entropy(net(batch.clean), batch.labels) + kl(net(batch.images), net(batch.clean)).mean()).backward()
+    torch.testing.assert_close(have, net[3].weight.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_bad_weights_are_refused(objects, contexts, untyped):
+    net = network(objects.device)
+    batch = attacked_batch(objects, contexts, net)
+    for call, words in (
+        (lambda: mixed_loss(net, batch, weight=1.5), r"weight: expected a number in \[0, 1\]"),
+        (lambda: trades_loss(net, batch, beta=-1), "beta: expected a number"),
+        (lambda: attacked_loss(net, batch, smoothing=2), r"smoothing: expected a number in \[0, 1\]"),
+    ):
+        with pytest.raises(InputError, match=words):
+            call()
+
+
+# --- free
+
+
+def test_free_is_the_formula_and_moves_on(device):
+    torch.manual_seed(1)
+    net, images = network(device), torch.rand(4, 3, 16, 16, device=device)
+    labels, free = torch.arange(4, device=device), Free(eps=0.1, replays=3, alpha=0.04)
+    change = torch.zeros_like(images)
+    for attacked in free(images):
+        torch.testing.assert_close(attacked.detach(), (images + change).clamp(0, 1))
+        loss = F.cross_entropy(net(attacked), labels)
+        net.zero_grad()
+        loss.backward()
+        change = (change + 0.04 * attacked.grad.sign()).clamp(-0.1, 0.1)
+    torch.testing.assert_close(free.change, change)
+    first = next(iter(free(images.flip(0))))  # the next batch starts where this one ended, slot by slot
+    torch.testing.assert_close(first.detach(), (images.flip(0) + change).clamp(0, 1))
+
+
+def test_free_training_withstands_what_plain_training_does_not(objects, contexts):
+    collate = CAGCollate(objects, contexts, 16)
+    batches = [collate(rows) for rows in PairSampler(objects.labels.cpu(), len(contexts), 35, seed=5)]
+    accuracy = []
+    for free in (Free(eps=0.0, replays=1), Free(eps=0.2, replays=4)):
+        net = network()
+        optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+        for _ in range(160 // free.replays):
+            for images, labels in batches:
+                for attacked in free(images):
+                    optimizer.zero_grad()
+                    F.cross_entropy(net(attacked), labels).backward()
+                    optimizer.step()
+        images, labels = batches[0]
+        keys = torch.arange(len(labels))
+        hurt = PGD(eps=0.2, steps=10)(net, images, labels, keys=keys)
+        accuracy.append((net(hurt).argmax(1) == labels).float().mean())
+    assert accuracy[1] > accuracy[0] + 0.1
+
+
+def test_free_budgets_go_by_the_mask():
+    net, images, free = network(), torch.full((2, 3, 16, 16), 0.5), Free(eps=0.2, eps_object=0.05, replays=4)
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[..., :8] = 1
+    for attacked in free(images, mask):
+        F.cross_entropy(net(attacked), torch.tensor([0, 1])).backward()
+    moved = free.change.abs()
+    assert moved[..., :8].max() <= 0.05 + 1e-6
+    assert 0.05 < moved[..., 8:].max() <= 0.2 + 1e-6
+
+
+def test_batches_of_other_sizes_and_shapes():
+    net, free = network(), Free(eps=0.1, replays=1)
+
+    def go(count):
+        for attacked in free(torch.full((count, 3, 16, 16), 0.5)):
+            F.cross_entropy(net(attacked), torch.arange(count) % 5).backward()
+
+    go(4)
+    kept = free.change[3].clone()
+    go(2)
+    assert torch.equal(free.change[3], kept)
+    go(6)
+    assert len(free.change) == 6
+    for attacked in free(torch.full((2, 3, 8, 8), 0.5)):
+        attacked.sum().backward()
+    assert free.change.shape == (2, 3, 8, 8)
+
+
+def test_free_says_what_is_missing(untyped):
+    with pytest.raises(InputError, match=r"eps: expected a number in \[0, 1\].*8 / 255"):
+        Free(eps=8)
+    with pytest.raises(InputError, match="mask: expected the objects' mask, since eps_object is set"):
+        next(iter(Free(eps=0.1, eps_object=0.01)(torch.zeros(2, 3, 8, 8))))
+    with pytest.raises(InputError, match=r"free: expected a loss that was called backward\(\) on"):
+        for _ in Free(eps=0.1)(torch.zeros(2, 3, 8, 8)):
+            pass
+
+
+# --- catastrophic overfitting
+
+
+def test_the_monitor_compares_with_a_stronger_attack(objects, contexts):
+    """A training attack that does nothing looks like a model that withstands it, until PGD asks."""
+    net = network()
+    collate = CAGCollate(objects, contexts, 16)
+    images, labels = collate(next(iter(PairSampler(objects.labels.cpu(), len(contexts), 35, seed=5))))
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        F.cross_entropy(net(images), labels).backward()
+        optimizer.step()
+    monitor = OverfittingMonitor(PGD(eps=0.1, alpha=0.0, steps=1, random_start=False), every=2, samples=16)
+    batch = attacked_batch(objects, contexts, net, PGD(eps=0.1, alpha=0.0, steps=1, random_start=False))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    for _ in range(4):
+        monitor(net, batch)
+    report = monitor.report()
+    assert report["columns"] == ["step", "clean", "attack", "pgd"]
+    assert [look[0] for look in report["looks"]] == [2, 4]
+    assert report["looks"][0][1] == report["looks"][0][2] > 0.5
+    assert report["looks"][0][3] < 0.2
+    assert report["overfitted"] is True
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    again = OverfittingMonitor(monitor.stronger, every=2)
+    again.load_state_dict(monitor.state_dict())
+    assert again.report() == report
+
+
+def test_a_model_that_withstands_pgd_is_not_overfitted(objects, contexts):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(768, 5))
+    nn.init.zeros_(net[1].weight)
+    batch = attacked_batch(objects, contexts, net)
+    monitor = OverfittingMonitor(PGD(eps=0.1), every=1)
+    assert monitor.report() == {"columns": ["step", "clean", "attack", "pgd"], "looks": [], "overfitted": False}
+    monitor(net, batch)
+    assert monitor.report()["overfitted"] is False
