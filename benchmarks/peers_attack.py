@@ -1,4 +1,4 @@
-"""torchattacks and foolbox, each called for an L-infinity attack from the images themselves, without a random start."""
+"""torchattacks and foolbox, each called for an attack from the images themselves, without a random start."""
 
 import warnings
 from collections.abc import Callable
@@ -10,11 +10,13 @@ from torch import Tensor, nn
 Peer = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-def torchattacks(*, eps: float, alpha: float, steps: int) -> Peer:
-    """``FGSM`` for one step of the whole budget, else ``PGD``; torchattacks 3.5."""
+def torchattacks(*, eps: float, alpha: float, steps: int, norm: str = "linf") -> Peer:
+    """``FGSM`` for one step of the whole budget, else ``PGD`` or ``PGDL2``; torchattacks 3.5."""
     library = load("torchattacks")
 
     def attack(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        if norm == "l2":
+            return library.PGDL2(model, eps=eps, alpha=alpha, steps=steps, random_start=False)(images, labels)
         if (steps, alpha) == (1, eps):
             return library.FGSM(model, eps=eps)(images, labels)
         return library.PGD(model, eps=eps, alpha=alpha, steps=steps, random_start=False)(images, labels)
@@ -22,10 +24,11 @@ def torchattacks(*, eps: float, alpha: float, steps: int) -> Peer:
     return attack
 
 
-def foolbox(*, eps: float, alpha: float, steps: int) -> Peer:
-    """``LinfPGD.run``, without the forward pass in which a call then counts its successes; foolbox 3.3."""
+def foolbox(*, eps: float, alpha: float, steps: int, norm: str = "linf") -> Peer:
+    """``LinfPGD.run`` or ``L2PGD.run``, without the pass in which a call then counts its successes; foolbox 3.3."""
     library = load("foolbox")
-    method = library.attacks.LinfPGD(abs_stepsize=alpha, steps=steps, random_start=False)
+    kind = library.attacks.L2PGD if norm == "l2" else library.attacks.LinfPGD
+    method = kind(abs_stepsize=alpha, steps=steps, random_start=False)
 
     def attack(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         borrowed = library.PyTorchModel(model, bounds=(0, 1), device=images.device)
