@@ -29,11 +29,12 @@ def rows(recipe: Recipe) -> list[Row]:
     As in the paper, the contexts of the five rows are pixel noise, but for random-context, which draws from all of the
     recipe's contexts. A row that would be the recipe itself is left out.
     """
-    noise, reset = replace(recipe, kind="pixel", attack=None, reset=None), recipe.reset or 0.171
+    plain, reset = replace(recipe, attack=None, scene_attack=None, reset=None), recipe.reset or 0.171
+    noise = replace(plain, kind="pixel")
     attack = recipe.attack or REFINEMENT
     paper = [
         Row("paper: baseline", noise, photos=False),
-        Row("paper: random context", replace(recipe, attack=None, reset=None)),
+        Row("paper: random context", plain),
         Row("paper: refinement only", replace(noise, attack=attack), photos=False),
         Row("paper: bias correction only", replace(noise, reset=reset), photos=False),
         Row("paper: full", replace(noise, attack=attack, reset=reset), photos=False),
@@ -55,11 +56,14 @@ def _without(recipe: Recipe) -> list[Row]:
     candidates = [
         Row("chain", replace(recipe, reset=None)),
         Row("attack", replace(recipe, attack=None)),
+        Row("scene attack", replace(recipe, scene_attack=None)),
+        Row("hard pairing", replace(recipe, hard_pairing=False)),
         Row("photographs", recipe, photos=False),
         Row("light", scene(color=plain)),
         Row("exposure", scene(color=replace(color, exposure=(0.0, 0.0)))),
         Row("blur", scene(camera=replace(camera, blur=0.0))),
         Row("low resolution", scene(camera=replace(camera, low_resolution=(0.0, 0.0)))),
+        Row("grain", scene(camera=replace(camera, grain=(0.0, 0.0)))),
         Row("camera", scene(camera=CameraRange())),
         Row("perspective", scene(pose=replace(pose, perspective=(0.0, 0.0)))),
         Row("turn and slant", scene(pose=replace(pose, angle=(0.0, 0.0), shear=(0.0, 0.0)))),

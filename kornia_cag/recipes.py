@@ -139,6 +139,7 @@ SIGNS = Recipe(
         ),
         camera=replace(RIGID_SIGNS.camera, grain=(0.0, 0.025)),  # small pictures are enlarged, noise and all
     ),
+    scene_attack=ScenePGD(steps=1, fraction=0.5),  # half of the scenes are a little harder than chance would have them
     images=900_000,
     width=32,
     local=11,
@@ -153,6 +154,7 @@ HARDENED_SIGNS = replace(
         color=replace(RIGID_SIGNS.color, exposure=(-2.0, 0.6)),  # what is all but black has nothing to hold on to
     ),
     reset=0.1,
+    scene_attack=None,
     # Some contexts change a little, others beyond recognition. The rest stays clean, or a network would learn to read
     # the label from the attack, which knows it.
     attack=PGD(eps=1.0, eps_min=8 / 255, eps_object=0.0, steps=3, alpha=0.5, random_start=False, fraction=0.7),
