@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_cag import PGD, CAGCollate, ContextBank, PairSampler, Recapture, ScenePGD, WorstOf
+from kornia_cag import PGD, CAGCollate, ContextBank, ObjectBank, PairSampler, Recapture, ScenePGD, WorstOf
 from kornia_cag.config import hardware, versions
 from kornia_cag.measure import evaluate
 from kornia_cag.network import load_network, save_network
@@ -35,6 +35,7 @@ from kornia_cag.randomness import sample_keys
 from kornia_cag.real import RealSet, load_real
 from kornia_cag.recipes import RECIPES, Recipe
 from kornia_cag.robustness import Pictures, composites, curve, named_rightly
+from kornia_cag.show import save_sheet
 from kornia_cag.train import Training
 
 DATA = Path(os.environ["KORNIA_CAG_DATA"])
@@ -146,6 +147,18 @@ def search(options: argparse.Namespace) -> None:
         loss, share = round(float(found.mean()), 4), round(float(error.mean()), 4)
         file.add({"search": name, "cost": cost, "loss": loss, "error": share, "seconds": seconds})
     file.close([])
+    if options.sheet is not None:
+        picture(options.sheet, objects, recipe, net)
+
+
+def picture(path: Path, objects: ObjectBank, recipe: Recipe, net: nn.Module) -> None:
+    """The same samples as drawn and as two searches have them, three sheets one below the other."""
+    made = []
+    for attack in (None, WorstOf(k=8), ScenePGD(steps=3)):
+        collate = CAGCollate(objects, photographs(True), recipe.size, ranges=recipe.ranges, model=net,
+                             scene_attack=attack)  # fmt: skip
+        made.append(next(composed(collate, 48))[0])
+    save_sheet(path, made[0], 24, below=made[1:])
 
 
 def composed(collate: CAGCollate, count: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -247,6 +260,7 @@ def main() -> None:
         question.set_defaults(run=function)
         if function is search:
             question.add_argument("model", type=Path)
+            question.add_argument("--sheet", type=Path, help="picture file of what is found")
             continue
         question.add_argument("--images", type=int, default=20_000, help="budget of a run (default: 20000)")
         question.add_argument("--seeds", type=int, default=3, help="runs of each row (default: 3)")

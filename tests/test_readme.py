@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from kornia_cag import PairSampler
+from kornia_cag import PGD, ContextChain, PairSampler
 from kornia_cag.models import convnet
 
 README = Path(__file__).parents[1] / "README.md"
@@ -69,3 +69,13 @@ def test_the_attacks(names):
     exec(compile(block("losses import"), "README.md", "exec"), names)
     pairs = PairSampler(names["objects"].labels, len(names["contexts"]), batch_size=8)
     assert (names["collate"](next(iter(pairs))).images == 0).all()
+
+
+def test_the_scene_adversary(names):
+    exec(compile(block("DataLoader(").split("collate =")[0].replace('"cuda"', '"cpu"').replace("512", "8"), "README.md",
+                 "exec"), names)  # fmt: skip
+    names["ContextChain"], names["PGD"] = ContextChain, PGD
+    exec(compile(block("HardPairing("), "README.md", "exec"), names)
+    names["loss"].backward()
+    assert names["loss"] > 0
+    assert all(parameter.grad is not None for parameter in names["model"].parameters())
