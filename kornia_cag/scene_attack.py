@@ -95,7 +95,8 @@ class ScenePGD:
     step moves each number along the sign of its gradient, at most ``reach`` away from where it was drawn. Ranges
     therefore hold by construction. What is chosen and not measured (mirror, kind of blur, level of a pyramid) has no
     gradient and stays as drawn, and so do the noise field and the sizes of single elastic waves. Of the scenes on the
-    way the worst is kept: the loss is never lower than that of the scene as drawn.
+    way the worst is kept: the loss is never lower than that of the scene as drawn. A batch's rows do not replay such
+    scenes, which depend on the model.
 
     A step takes a forward and a backward pass through composer and model, in eager mode.
     """
@@ -189,7 +190,7 @@ def _losses(
     with autocasting(autocast, images.device):
         losses = loss(net(images), labels)
     check_tensor("loss", losses, (len(labels),), FLOATS, fix="Return one loss per image: reduction='none'.")
-    return losses.float()
+    return torch.nan_to_num(losses.float(), nan=-torch.inf)  # a scene that the model cannot judge is not the worst
 
 
 def _either(choice: Tensor, one: Scene, other: Scene) -> Scene:

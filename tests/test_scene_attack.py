@@ -420,6 +420,23 @@ def test_a_loss_of_another_shape_is_refused(untyped):
             made(network(), objects, contexts, attack)
 
 
+@pytest.mark.parametrize("attack", [ScenePGD(steps=1), WorstOf(k=3)], ids=["gradient", "worst"])
+def test_a_scene_of_no_loss_is_not_the_worst(attack):
+    """Where some losses are NaN, others are chosen; where all are, the scene stays as drawn."""
+    objects, contexts, net = make_objects(), make_contexts(), network().eval()
+
+    class Blind(nn.Module):
+        def forward(self, x):
+            logits = net(x)
+            return torch.where(logits[:, :1] > logits[:, 1:2], torch.nan, logits)
+
+    batch, losses = made(Blind(), objects, contexts, attack)
+    _, before = made(Blind(), objects, contexts, None)
+    assert not (losses.isnan() & ~before.isnan()).any()
+    assert (losses >= before)[~before.isnan()].all()
+    assert batch.images.isfinite().all()
+
+
 def test_losses_are_those_of_the_model():
     net, images, labels = network().eval(), torch.rand(4, 3, SIZE, SIZE), torch.arange(4)
     found = _losses(net, lambda logits, y: F.cross_entropy(logits, y, reduction="none"), None, images, labels)
