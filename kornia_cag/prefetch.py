@@ -126,7 +126,12 @@ class Prefetcher:
         Raises:
             InputError: if the loader has no state; a ``StatefulDataLoader`` has.
         """
-        return self._saved or self._state(self._resumable())
+        loader = self._resumable()
+        if self._saved is None:
+            return self._state(loader)
+        # What the batch made ahead has not changed is as it is now: a training step may have told the chain's pairing.
+        photos = self._saved["collate"]["photos"]
+        return {**self._saved, "collate": {**self.collate.state_dict(), "photos": photos}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the state of :meth:`state_dict`; the next iteration goes on there.

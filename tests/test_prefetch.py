@@ -1,3 +1,4 @@
+import copy
 import io
 import pickle
 import warnings
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from kornia_cag import FGSM, PGD, CAGCollate, ContextChain, InputError, PairSampler
+from kornia_cag import FGSM, PGD, CAGCollate, ContextChain, HardPairing, InputError, PairSampler, ScenePGD, WorstOf
 from kornia_cag.prefetch import Prefetcher, SideStream
 
 
@@ -92,8 +93,8 @@ def hardened(device="cpu", attack=None, **options):
     """Epochs of four batches, the last one small; with chain and attack."""
     objects, contexts = make_objects(device), make_contexts(device, count=6)
     attack = attack or PGD(eps=0.1, eps_object=0.02, steps=2, fraction=0.7)
-    collate = CAGCollate(objects, contexts, 16, chain=ContextChain(0.2), model=Linear(device), attack=attack,
-                         **{"returns": "batch", **options})  # fmt: skip
+    options = {"returns": "batch", "chain": ContextChain(0.2), **options}
+    collate = CAGCollate(objects, contexts, 16, model=Linear(device), attack=attack, **options)
     return PairSampler(objects.labels.cpu(), 6, 8, seed=5), collate
 
 
@@ -137,6 +138,60 @@ def test_batches_are_those_of_the_plain_loader_to_the_bit(prefetcher):
     assert [len(batch.labels) for batch in got[:4]] == [8, 8, 8, 6]
     assert_same(want, got)
     assert sum(int(batch.chained.sum()) for batch in got) > 20
+
+
+ADVERSARIES = {"gradient": ScenePGD(steps=1, fraction=0.5), "worst": WorstOf(k=3, fraction=0.6)}
+
+
+def everything(scene_attack):
+    pairing = HardPairing(5, decay=0.5)
+    chain = ContextChain(0.1, pairing=pairing, warm_start=True)
+    return (*hardened(scene_attack=scene_attack, chain=chain), pairing)
+
+
+def drawn(batches, collate, pairing, count, got=None):
+    """With a training step, and its word to the pairing, after each."""
+    got = [] if got is None else got
+
+    def tell(done):
+        with torch.no_grad():
+            pairing.observe(collate.model(got[-1].images), got[-1].labels)
+
+    return take(batches, collate, count, got, tell)
+
+
+@pytest.mark.parametrize("scene_attack", ADVERSARIES.values(), ids=ADVERSARIES.keys())
+def test_batches_are_the_same_with_all_adversaries(prefetcher, scene_attack):
+    pairs, collate, pairing = everything(scene_attack)
+    want = drawn(loader(pairs, collate), collate, pairing, 10)
+    pairs, collate, pairing = everything(scene_attack)
+    got = drawn(prefetcher(loader(pairs, collate.compose), collate), collate, pairing, 10)
+    assert_same(want, got)
+    pairs, collate, _ = everything(None)
+    assert not torch.equal(take(loader(pairs, collate), collate, 10)[-1].images, got[-1].images)
+
+
+@pytest.mark.parametrize("scene_attack", ADVERSARIES.values(), ids=ADVERSARIES.keys())
+@pytest.mark.parametrize("stop", [1, 3])
+def test_stopping_with_all_adversaries_is_bit_identical(prefetcher, scene_attack, stop):
+    pairs, collate, pairing = everything(scene_attack)
+    want = drawn(loader(pairs, collate), collate, pairing, 10)
+    pairs, collate, pairing = everything(scene_attack)
+    batches = prefetcher(loader(pairs, collate.compose, stateful), collate)
+    got, state, weight = [], None, None
+    for batch in batches:
+        got.append(batch)
+        collate.model.step()
+        with torch.no_grad():
+            pairing.observe(collate.model(batch.images), batch.labels)
+        if len(got) == stop:
+            state, weight = copy.deepcopy(batches.state_dict()), collate.model.weight.detach().clone()
+            break
+    pairs, collate, pairing = everything(scene_attack)
+    collate.model.weight.data.copy_(weight)
+    batches = prefetcher(loader(pairs, collate.compose, stateful), collate)
+    batches.load_state_dict(state)
+    assert_same(want, drawn(batches, collate, pairing, 10, got))
 
 
 def test_the_attack_meets_the_weights_of_its_step(prefetcher):
