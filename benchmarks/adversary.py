@@ -86,7 +86,7 @@ def train(options: argparse.Namespace) -> None:
     file = Results(options, {"recipe": recipe.name, "images": options.images, "attacked pictures": options.count})
     for seed in range(options.seeds):
         for name, row in rows(recipe).items():
-            if file.has(row=name, seed=seed):
+            if file.has(row=name, seed=seed) or (options.rows and name not in options.rows):
                 continue
             run, net = trained(row, options.images, seed)
             single = run.average.eval()  # views would attack nine passes at once, for every row alike
@@ -100,6 +100,7 @@ def train(options: argparse.Namespace) -> None:
                 "overfitted": run.monitor.report()["overfitted"] if run.monitor is not None else None,
             }  # fmt: skip
             file.add(result)
+            file.close(summary(file.runs))
             if options.models is not None and seed == 0:
                 save_network(options.models / f"{recipe.name}-{name.replace(' ', '-')}.pt", run.average, row,
                              objects.classes, None)  # fmt: skip
@@ -109,8 +110,9 @@ def train(options: argparse.Namespace) -> None:
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and standard deviation over seeds."""
     found = []
-    for name in dict.fromkeys(run["row"] for run in runs):
-        mine = [run for run in runs if run["row"] == name]
+    for name in rows(RECIPES["digits"]):
+        if not (mine := [run for run in runs if run["row"] == name]):
+            continue
         columns = {"clean": [run["clean"] for run in mine], "seconds": [run["seconds"] for run in mine]}
         for kind in ("context", "pgd"):
             for eps in mine[0][kind]:
@@ -266,6 +268,7 @@ def main() -> None:
         question.add_argument("--seeds", type=int, default=3, help="runs of each row (default: 3)")
         if function is train:
             question.add_argument("recipe", choices=[*REAL])
+            question.add_argument("--rows", nargs="+", metavar="ROW", help="only these, for now")
             question.add_argument("--models", type=Path, help="folder for the models of seed 0")
         else:
             question.add_argument("--eps", type=float, default=8 / 255, help="budget, in [0, 1] (default: 8/255)")
