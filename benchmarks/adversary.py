@@ -46,7 +46,8 @@ SCENES = ScenePGD(steps=1, fraction=0.5)
 
 
 def rows(recipe: Recipe) -> dict[str, Recipe]:
-    """What is trained: the recipe with one adversary each, and with two together."""
+    """What is trained: the recipe without any adversary, with one each, and with two together."""
+    recipe = replace(recipe, attack=None, scene_attack=None, hard_pairing=False)
     return {
         "none": recipe,
         "pixels": replace(recipe, attack=PIXELS),
