@@ -31,6 +31,7 @@ from kornia_cag import PGD, CAGCollate, ContextBank, ObjectBank, PairSampler, Re
 from kornia_cag.config import hardware, versions
 from kornia_cag.measure import evaluate
 from kornia_cag.network import load_network, save_network
+from kornia_cag.plots import draw_search
 from kornia_cag.randomness import sample_keys
 from kornia_cag.real import RealSet, load_real
 from kornia_cag.recipes import RECIPES, Recipe
@@ -152,6 +153,8 @@ def search(options: argparse.Namespace) -> None:
     file.close([])
     if options.sheet is not None:
         picture(options.sheet, objects, recipe, net)
+    if options.plot is not None:
+        draw_search(file.runs, options.plot, title=f"{recipe.name}, {options.count} composites")
 
 
 def picture(path: Path, objects: ObjectBank, recipe: Recipe, net: nn.Module) -> None:
@@ -264,6 +267,7 @@ def main() -> None:
         if function is search:
             question.add_argument("model", type=Path)
             question.add_argument("--sheet", type=Path, help="picture file of what is found")
+            question.add_argument("--plot", type=Path, help="picture file of loss against cost")
             continue
         question.add_argument("--images", type=int, default=20_000, help="budget of a run (default: 20000)")
         question.add_argument("--seeds", type=int, default=3, help="runs of each row (default: 3)")

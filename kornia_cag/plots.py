@@ -53,6 +53,32 @@ def draw_curves(curves: Mapping[str, Mapping[str, Any]], path: Path, *, title: s
     _finish(figure, axes, path, "budget, grey levels of 255", title)
 
 
+def draw_search(runs: Sequence[Mapping[str, Any]], path: Path, *, title: str = "") -> None:
+    """What searches for hard scenes find against what they cost, one line for each search.
+
+    Args:
+        runs: each with ``search``, ``cost`` in forward passes, and mean ``loss``; a search of one run is a level.
+        path: file to write; the suffix chooses the format.
+        title: a word on the samples.
+
+    Raises:
+        InputError: without matplotlib.
+    """
+    figure, axes = _figure(6, 3.6)
+    for name, color in zip(dict.fromkeys(run["search"] for run in runs), (GREY, ORANGE, BLUE), strict=False):
+        cost, loss = zip(*((run["cost"], run["loss"]) for run in runs if run["search"] == name), strict=True)
+        if len(cost) == 1:
+            axes.axhline(loss[0], color=color, label=name)
+        else:
+            axes.plot(cost, loss, "o-", color=color, label=name)
+    axes.set_xscale("log", base=2)
+    ticks = [2**n for n in range(6)]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
+    axes.set(ylim=(0, None), ylabel="mean loss")
+    axes.legend(frameon=False, fontsize=8)
+    _finish(figure, axes, path, "cost, forward passes", title)
+
+
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     """A figure of one panel, apart from pyplot, whose backend is the caller's."""
     try:

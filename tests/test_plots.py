@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from kornia_cag.checks import InputError
-from kornia_cag.plots import draw_ablation, draw_curves
+from kornia_cag.plots import draw_ablation, draw_curves, draw_search
 
 LINES = [
     {"row": "paper: baseline", "seeds": 1, "mean": 0.5, "deviation": None},
@@ -11,11 +11,14 @@ LINES = [
     {"row": "without chain", "seeds": 3, "mean": 0.8, "deviation": 0.02},
 ]
 CURVES = {"hardened": {"curve": [[0.0, 0.9], [0.03137, 0.8], [1.0, 0.7]]}, "plain": {"curve": [[0.0, 0.97], [1.0, 0]]}}
+SEARCHES = [{"search": "random", "cost": 1, "loss": 0.3},
+            *({"search": "gradient", "cost": cost, "loss": cost / 4} for cost in (4, 7))]  # fmt: skip
 
 
 @pytest.mark.parametrize(("draw", "data", "words"), [
     (draw_ablation, LINES, ["without chain", "accuracy on real pictures"]),
     (draw_curves, CURVES, ["hardened", "plain", "budget"]),
+    (draw_search, SEARCHES, ["random", "gradient", "mean loss", "forward passes"]),
 ])  # fmt: skip
 def test_plots_name_what_they_show_and_repeat(tmp_path, draw, data, words):
     mpl = pytest.importorskip("matplotlib")
