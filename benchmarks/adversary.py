@@ -42,7 +42,7 @@ from kornia_cag.train import Training
 DATA = Path(os.environ["KORNIA_CAG_DATA"])
 REAL = {"signs": "gtsrb_dev.npz", "digits": "mnist_dev.npz"}
 CONTEXT_EPS, PGD_EPS = (8 / 255, 1.0), (2 / 255, 8 / 255)
-PIXELS = PGD(eps=8 / 255, eps_object=2 / 255, steps=2)
+PIXELS = PGD(eps=8 / 255, eps_object=2 / 255, steps=2, fraction=0.5)
 SCENES = ScenePGD(steps=1, fraction=0.5)
 
 
