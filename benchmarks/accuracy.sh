@@ -67,7 +67,7 @@ ablate() { # NAME ARGUMENTS...: a table and a plot lie beside the report
 
 # What the table of results says
 for seed in 0 1 2; do train "digits-$seed" "${digits[@]}" --seed "$seed"; done
-for seed in 0 1 2; do train "signs-short-$seed" "${signs[@]}" --images 60000 --seed "$seed"; done
+for seed in 0 1 2; do train "signs-short-$seed" "${signs[@]}" --images 100000 --seed "$seed"; done
 train signs "${signs[@]}"
 python3 benchmarks/photo_digits.py "$data/real/mnist_dev.npz" "$data/contexts" "$runs/photo_digits.npz"
 train photo-digits photo-digits --objects "$data/objects/digits" --contexts "$data/contexts" --hold-back 0.2 \

@@ -158,12 +158,17 @@ def search(options: argparse.Namespace) -> None:
 
 
 def picture(path: Path, objects: ObjectBank, recipe: Recipe, net: nn.Module) -> None:
-    """The same samples as drawn and as two searches have them, three sheets one below the other."""
+    """The same samples as drawn and as two searches have them, three sheets one below the other.
+
+    Pictures are stretched to their full contrast, as an eye does in the dark.
+    """
     made = []
     for attack in (None, WorstOf(k=8), ScenePGD(steps=3)):
         collate = CAGCollate(objects, photographs(True), recipe.size, ranges=recipe.ranges, model=net,
                              scene_attack=attack)  # fmt: skip
-        made.append(next(composed(collate, 48))[0])
+        images = next(composed(collate, 48))[0]
+        low, high = (x[:, None, None, None] for x in torch.aminmax(images.flatten(1), dim=1))
+        made.append((images - low) / (high - low).clamp(min=1e-3))
     save_sheet(path, made[0], 24, below=made[1:])
 
 
