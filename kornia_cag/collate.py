@@ -273,7 +273,9 @@ class CAGCollate:
             return None
         objects, _, index, epoch, seed = table.unbind(1)
         slots = self.chain.slots(len(table), self.size, self.device, self.dtype)
-        return self.chain.ordered(slots, self.objects.labels[objects], sample_keys(seed, epoch, index))
+        images, last = self.chain.ordered(slots, self.objects.labels[objects], sample_keys(seed, epoch, index))
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return images.contiguous(memory_format=layout), last  # empty slots too, or a second graph would be compiled
 
     def _make(self, composer: Composer, table: Int[Tensor, "b 5"], slots: Slots) -> Made:
         """Scenes of rows, compiled or not, in parts where that pays."""
