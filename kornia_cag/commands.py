@@ -19,6 +19,7 @@ from kornia_cag.bench import table, timings
 from kornia_cag.checks import InputError, check_int, check_number, fail
 from kornia_cag.collate import Batch, CAGCollate
 from kornia_cag.config import differences, hardware, plain, to_json, versions, write_json
+from kornia_cag.frozen import frozen
 from kornia_cag.measure import Accuracy, evaluate
 from kornia_cag.network import CHECKPOINT, MODEL, Trained, build_network, load_network, save_network
 from kornia_cag.options import chosen_device, chosen_recipe, given_folder, given_photos, load_banks
@@ -104,7 +105,12 @@ def _compose(
                          scene_attack=recipe.scene_attack, attack=recipe.attack, strength=recipe.strength,
                          returns="batch")  # fmt: skip
     state = pairs.state_dict()
-    made = [collate(rows) for rows in itertools.islice(pairs, batches)]
+    made = []
+    for pair_rows in itertools.islice(pairs, batches):
+        made.append(collate(pair_rows))
+        if chain is not None and chain.pairing is not None and model is not None:
+            with torch.no_grad(), frozen(model) as net:
+                chain.pairing.observe(net(made[-1].images), made[-1].labels)
     pairs.load_state_dict(state)
     whole = [batch for batch in made if isinstance(batch, Batch) and len(batch.images) == len(made[0].images)]
     return whole[-1]
@@ -359,7 +365,7 @@ def preview(options: argparse.Namespace) -> None:
     pairs = PairSampler(
         objects.labels.cpu(), len(contexts), rows * columns, seed=options.seed, balanced=options.balanced
     )
-    attacks = recipe.attack is not None or recipe.scene_attack is not None
+    attacks = recipe.attack is not None or recipe.scene_attack is not None or recipe.hard_pairing
     model = _attacked_model(options, recipe, objects) if attacks else None
     batch = _compose(recipe, objects, contexts, pairs, model, batches=4)  # so that the chain has something to offer
     below = [batch.masks] if options.masks else []

@@ -640,15 +640,22 @@ def test_evaluate_against_an_attack(run, signs, photos, tmp_path):
     assert re.findall(r"\n +(\d\.\d+) ", out) == ["0.0000", "0.1250", "0.2500", "0.5000", "1.0000", "2.0000", "4.0000"]
 
 
-def test_scenes_and_pairs_chosen_against_the_model(run):
+def test_scenes_and_pairs_chosen_against_the_model(run, monkeypatch):
     train = ("train", "digits", "--images", 32, "--hard-pairing", "--scene-attack")
     for name, kind in (("gradient", "steps"), ("worst", "k"), ("none", None)):
         assert run(*train, name)[0] == 0
         recipe = json.loads(Path("runs/digits/config.json").read_text())["recipe"]
         assert recipe["hard_pairing"] is True
         assert recipe["scene_attack"] is None if kind is None else kind in recipe["scene_attack"]
-    assert run("preview", "digits", "--scene-attack", "gradient", "--out", "p.png")[0] == 0
-    assert Path("p.png").is_file()
+    sheets = []
+    for options in ((), ("--scene-attack", "gradient"), ("--scene-attack", "worst")):
+        assert run("preview", "digits", "--out", "p.png", *options)[0] == 0
+        sheets.append(Path("p.png").read_bytes())
+    assert len(set(sheets)) == 3  # each shows
+    seen = []
+    monkeypatch.setattr("kornia_cag.hard_pairing.HardPairing.observe", lambda *given: seen.append(given))
+    assert run("preview", "digits", "--out", "p.png", "--hard-pairing")[0] == 0
+    assert len(seen) == 4  # batches that come before the one that is shown have something to say
 
 
 def test_catastrophic_overfitting_is_told(run, monkeypatch):
