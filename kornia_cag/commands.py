@@ -106,7 +106,8 @@ def _compose(
                          returns="batch")  # fmt: skip
     state = pairs.state_dict()
     made = []
-    for pair_rows in itertools.islice(pairs, batches):
+    epochs = itertools.chain.from_iterable(itertools.repeat(pairs))  # one may be a single batch
+    for pair_rows in itertools.islice(epochs, batches):
         made.append(collate(pair_rows))
         if chain is not None and chain.pairing is not None and model is not None:
             with torch.no_grad(), frozen(model) as net:
