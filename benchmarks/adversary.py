@@ -47,7 +47,7 @@ SCENES = ScenePGD(steps=1, fraction=0.5)
 
 
 def rows(recipe: Recipe) -> dict[str, Recipe]:
-    """What is trained: the recipe without any adversary, with one each, and with two together."""
+    """What is trained: the recipe without any adversary, and with one each."""
     recipe = replace(recipe, attack=None, scene_attack=None, hard_pairing=False)
     return {
         "none": recipe,
@@ -55,7 +55,6 @@ def rows(recipe: Recipe) -> dict[str, Recipe]:
         "worst of 4 scenes": replace(recipe, scene_attack=WorstOf(k=4, fraction=0.5)),
         "scene gradient": replace(recipe, scene_attack=SCENES),
         "hard pairing": replace(recipe, hard_pairing=True),
-        "scene gradient, pixels": replace(recipe, scene_attack=SCENES, attack=PIXELS),
     }
 
 

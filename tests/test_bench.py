@@ -22,7 +22,7 @@ def test_report_of_a_recipe_that_the_cpu_loaders_can_make() -> None:
     assert [line["name"].split(",")[0] for line in found["lines"]] == [name.split(",")[0] for name in LINES]
     for line in found["lines"]:
         assert line["ms"] > 0
-        assert line["images_per_second"] == pytest.approx(8e3 / line["ms"], rel=0.05)
+        assert line["images_per_second"] == pytest.approx(8e3 / line["ms"], rel=0.05, abs=0.6)  # rounded
     said = table(found)
     assert said[0] == "8 images of 16 x 16 pixels in a batch"
     assert "of the time of a training step, and is" in said[-1]
