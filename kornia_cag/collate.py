@@ -361,7 +361,8 @@ class CAGCollate:
             m = attacked(attack.fraction, composed.size)
             if m and composed.again is not None:
                 scene = attack(model, partial(composed.again, m), scene.labels[:m]).then(scene, m)
-            return replace(composed, scene=scene, clean=self._extra(scene.images))
+            with torch.no_grad():
+                return replace(composed, scene=scene, clean=self._extra(scene.images))
         return composed
 
     def _attack(self, composed: Composed) -> Shaped[Tensor, "b 3 h w"]:

@@ -40,7 +40,9 @@ class Scene:
         """These scenes, and behind them those of ``other`` from ``start`` on."""
 
         def join(one: Tensor | None, two: Tensor | None) -> Tensor | None:
-            return None if one is None or two is None else torch.cat([one, two[start:]])
+            if one is None or two is None or start >= len(two):
+                return one  # as it is: a join with nothing would lose its memory format
+            return torch.cat([one, two[start:]])
 
         return Scene(**{f.name: join(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})  # type: ignore[arg-type]
 

@@ -138,8 +138,9 @@ class ScenePGD:
         with frozen(model) as net:
             for step in range(self.steps + 1):
                 last = step == self.steps
-                with torch.set_grad_enabled(not last), redrawn(numbers):
-                    scene = compose()
+                with torch.set_grad_enabled(not last):
+                    with redrawn(numbers):  # what the model itself may draw is its own
+                        scene = compose()
                     losses = _losses(net, self.loss, self.autocast, scene.images, labels)
                 if worst is None or most is None:
                     worst, most = scene.map(Tensor.detach), losses.detach()
@@ -188,7 +189,7 @@ def _losses(
     net: nn.Module, loss: Loss, autocast: torch.dtype | None, images: Tensor, labels: Int[Tensor, " b"]
 ) -> Float[Tensor, " b"]:
     with autocasting(autocast, images.device):
-        losses = loss(net(images), labels)
+        losses = loss(net(images.clone()), labels)  # a model may begin with an in-place operation
     check_tensor("loss", losses, (len(labels),), FLOATS, fix="Return one loss per image: reduction='none'.")
     return torch.nan_to_num(losses.float(), nan=-torch.inf)  # a scene that the model cannot judge is not the worst
 

@@ -69,7 +69,7 @@ def made(net, objects, contexts, scene_attack, ranges=LIVELY, batches=2, b=20, *
     found = [collate(rows) for rows, _ in zip(pairs, range(batches), strict=False)]
     whole = Batch(*(torch.cat(parts) for parts in zip(*found, strict=True)))
     with torch.no_grad():
-        return whole, F.cross_entropy(net(whole.images), whole.labels, reduction="none")
+        return whole, F.cross_entropy(net(whole.images.clone()), whole.labels, reduction="none")
 
 
 # --- redrawing
@@ -435,6 +435,29 @@ def test_a_scene_of_no_loss_is_not_the_worst(attack):
     assert not (losses.isnan() & ~before.isnan()).any()
     assert (losses >= before)[~before.isnan()].all()
     assert batch.images.isfinite().all()
+
+
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
+@pytest.mark.parametrize("attack", [ScenePGD(steps=1), WorstOf(k=3)], ids=["gradient", "worst"])
+def test_images_keep_their_range_graph_and_format_whatever_model_and_extra_do(attack, fraction):
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network().eval()
+
+        def forward(self, x):
+            drawn = uniform(torch.arange(1), "pose.angle")  # its own draw, not that of the scene
+            assert drawn.shape == (1,)
+            return self.net(x.sub_(0.5).div_(0.25))
+
+    objects, contexts = make_objects(), make_contexts()
+    extra = nn.Conv2d(3, 3, 1)
+    nn.init.dirac_(extra.weight)
+    batch, _ = made(InPlace(), objects, contexts, replace(attack, fraction=fraction), batches=1, extra=extra,
+                    channels_last=True)  # fmt: skip
+    assert 0 <= batch.clean.min() <= batch.clean.max() <= 1
+    assert not batch.images.requires_grad
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_losses_are_those_of_the_model():
