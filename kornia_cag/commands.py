@@ -111,7 +111,7 @@ def _compose(
         made.append(collate(pair_rows))
         if chain is not None and chain.pairing is not None and model is not None:
             with torch.no_grad(), frozen(model) as net:
-                chain.pairing.observe(net(made[-1].images), made[-1].labels)
+                chain.pairing.observe(net(made[-1].images.clone()), made[-1].labels)
     pairs.load_state_dict(state)
     whole = [batch for batch in made if isinstance(batch, Batch) and len(batch.images) == len(made[0].images)]
     return whole[-1]

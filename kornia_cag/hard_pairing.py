@@ -53,8 +53,10 @@ class HardPairing:
         check_tensor("logits", logits, ("b", self.classes), FLOATS)
         check_tensor("labels", labels, (len(logits),), torch.int64, logits.device)
         chances = logits.detach().float().softmax(dim=1)
+        known = chances.isfinite().all(dim=1)  # an overflow of one sample is not to spoil its class for good
+        chances = torch.where(known[:, None], chances, 0.0)
         total = chances.new_zeros(self.classes, self.classes).index_add_(0, labels, chances)
-        count = chances.new_zeros(self.classes).index_add_(0, labels, torch.ones_like(labels, dtype=torch.float32))
+        count = chances.new_zeros(self.classes).index_add_(0, labels, known.float())
         if self._running is None:  # all confusions alike
             self._running = torch.full_like(total, 1 / self.classes)
         mean = total / count.clamp(min=1)[:, None]

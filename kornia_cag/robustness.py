@@ -172,7 +172,7 @@ def _withstands(
 def named_rightly(model: nn.Module, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
     """Which images the model names rightly, in eval mode; it is left as it was."""
     with frozen(model) as net:
-        right: Tensor = net(images).argmax(dim=1) == labels
+        right: Tensor = net(images.clone()).argmax(dim=1) == labels  # a model may begin with an in-place operation
     return right
 
 

@@ -81,6 +81,14 @@ def test_the_confusion_is_a_running_mean_of_probabilities():
     assert pairing.confusion[1].tolist() == [0.5, 0.5]  # no sample of this class was seen
 
 
+def test_a_sample_that_is_not_a_number_is_left_out():
+    one, other = HardPairing(2, decay=0.5), HardPairing(2, decay=0.5)
+    logits = torch.tensor([[2.0, 0.0], [torch.nan, 0.0], [0.0, torch.inf]])
+    one.observe(logits, torch.tensor([0, 0, 1]))
+    other.observe(logits[:1], torch.tensor([0]))
+    assert torch.equal(one.confusion, other.confusion)
+
+
 def test_orders_go_by_what_was_published():
     pairing = confused([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5]])
     labels, last = torch.arange(30) % 3, torch.arange(30) // 10

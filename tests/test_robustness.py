@@ -56,6 +56,17 @@ def test_budgets_in_l2_bound_the_whole_change():
     assert found.accuracy == (1.0, 1.0, 0.0)
 
 
+def test_a_model_that_works_in_place_spoils_no_pictures():
+    class InPlace(Split):
+        def forward(self, x):
+            return super().forward(x.sub_(0.5).add_(0.5).mul_(1.0).clamp_(0.45, 0.55))
+
+    given = pictures(masked=False)
+    before = given.images.clone()
+    curve(InPlace(0.0), given, [0.0, 0.1], steps=2, starts=["random"])
+    assert torch.equal(given.images, before)
+
+
 def test_restarts_are_other_random_starts_and_only_lower_the_curve():
     """A model that is fooled from a few points of the box alone: more of them are found."""
 
