@@ -7,8 +7,8 @@
 ``train``: the recipe without an adversary and with each, equal numbers of images, several seeds: accuracy on real
 pictures, on composites over held-back photographs whose context alone is attacked, and on real pictures under PGD.
 ``search``: the mean loss of what random drawing, the worst of k scenes, and gradients find, against their cost.
-``prints``: two models hardened at equal cost, by PGD and by PGD through a random camera, each attacked through such
-cameras, printed and photographed by others.
+``prints``: models hardened by equally many steps of PGD and of PGD through a random camera, and one that is not, each
+attacked through such cameras, printed and photographed by others.
 
 Needs the folder named by KORNIA_CAG_DATA. Results are written as they come; what is there is not done again.
 """
@@ -31,9 +31,10 @@ from kornia_cag import PGD, CAGCollate, ContextBank, ObjectBank, PairSampler, Re
 from kornia_cag.config import hardware, versions
 from kornia_cag.measure import evaluate
 from kornia_cag.network import load_network, save_network
+from kornia_cag.options import SCENE_ATTACKS
 from kornia_cag.plots import draw_search
 from kornia_cag.randomness import sample_keys
-from kornia_cag.real import RealSet, load_real
+from kornia_cag.real import load_real
 from kornia_cag.recipes import RECIPES, Recipe
 from kornia_cag.robustness import Pictures, composites, curve, named_rightly
 from kornia_cag.show import save_sheet
@@ -43,7 +44,6 @@ DATA = Path(os.environ["KORNIA_CAG_DATA"])
 REAL = {"signs": "gtsrb_dev.npz", "digits": "mnist_dev.npz"}
 CONTEXT_EPS, PGD_EPS = (8 / 255, 1.0), (2 / 255, 8 / 255)
 PIXELS = PGD(eps=8 / 255, eps_object=2 / 255, steps=2, fraction=0.5)
-SCENES = ScenePGD(steps=1, fraction=0.5)
 
 
 def rows(recipe: Recipe) -> dict[str, Recipe]:
@@ -52,8 +52,8 @@ def rows(recipe: Recipe) -> dict[str, Recipe]:
     return {
         "none": recipe,
         "pixels": replace(recipe, attack=PIXELS),
-        "worst of 4 scenes": replace(recipe, scene_attack=WorstOf(k=4, fraction=0.5)),
-        "scene gradient": replace(recipe, scene_attack=SCENES),
+        "worst of 4 scenes": replace(recipe, scene_attack=SCENE_ATTACKS["worst"]),
+        "scene gradient": replace(recipe, scene_attack=SCENE_ATTACKS["gradient"]),
         "hard pairing": replace(recipe, hard_pairing=True),
     }
 
@@ -65,17 +65,10 @@ def photographs(held_back: bool) -> ContextBank:
 
 def trained(recipe: Recipe, images: int, seed: int) -> tuple[Training, nn.Module]:
     """A finished run and its network."""
-    torch.manual_seed(seed)
     contexts = recipe.contexts(str(DATA / "contexts"), seed=seed, hold_back=0.2)
     run = Training(recipe, recipe.objects(str(DATA / "objects" / recipe.name)), contexts, images=images, seed=seed)
     run.run()
     return run, run.result.eval()
-
-
-def some(real: RealSet, count: int) -> Pictures:
-    """So many of the real pictures, evenly over their order."""
-    chosen = torch.arange(count) * len(real.labels) // count
-    return Pictures(real.images[chosen], real.labels[chosen])
 
 
 def train(options: argparse.Namespace) -> None:
@@ -83,6 +76,7 @@ def train(options: argparse.Namespace) -> None:
     recipe = RECIPES[options.recipe]
     objects = recipe.objects(str(DATA / "objects" / recipe.name))
     real = load_real(str(DATA / "real" / REAL[recipe.name]), objects.classes, recipe.size)
+    some = real.some(options.count)
     scenes = composites(objects, photographs(True), recipe.size, recipe.ranges, options.count, seed=9)
     file = Results(options, {"recipe": recipe.name, "images": options.images, "attacked pictures": options.count})
     for seed in range(options.seeds):
@@ -92,7 +86,7 @@ def train(options: argparse.Namespace) -> None:
             run, net = trained(row, options.images, seed)
             single = run.average.eval()  # views would attack nine passes at once, for every row alike
             context = curve(single, scenes, CONTEXT_EPS)
-            pixels = curve(single, some(real, options.count), PGD_EPS, starts=("random",))
+            pixels = curve(single, Pictures(some.images, some.labels), PGD_EPS, starts=("random",))
             result = {
                 "row": name, "seed": seed, "seconds": round(run.seconds, 1),
                 "clean": round(evaluate(net, real, objects.classes, objects.device).share, 5),
@@ -185,7 +179,7 @@ def composed(collate: CAGCollate, count: int) -> Iterator[tuple[Tensor, Tensor]]
 
 
 def prints(options: argparse.Namespace) -> None:
-    """Harden two models at equal cost, and photograph what attacks them."""
+    """Harden models by equally many steps, and photograph what attacks them."""
     recipe = RECIPES["hardened-signs"]
     recipe = replace(recipe, name="signs")
     plain = PGD(eps=options.eps, steps=3)
@@ -233,8 +227,10 @@ class Results:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         given = [f"--{key} {value}" for key in ("images", "seeds", "count", "eps")
                  if (value := getattr(options, key, None)) is not None]  # fmt: skip
-        what = options.recipe if options.question == "train" else ""
-        command = " ".join(f"python benchmarks/adversary.py {options.question} {what} {' '.join(given)}".split())
+        what = {"train": "recipe", "search": "model"}.get(options.question)
+        named = [] if what is None else [str(getattr(options, what))]
+        parts = ["python benchmarks/adversary.py", options.question, *named, *given, f"--out {options.out}"]
+        command = " ".join(parts)
         self._head = {"command": command, "plan": plan, "hardware": hardware(torch.device("cpu")),
                       "versions": versions(), "threads": torch.get_num_threads()}  # fmt: skip
         self.runs: list[dict[str, Any]] = []
@@ -277,7 +273,9 @@ def main() -> None:
         question.add_argument("--seeds", type=int, default=3, help="runs of each row (default: 3)")
         if function is train:
             question.add_argument("recipe", choices=[*REAL])
-            question.add_argument("--rows", nargs="+", metavar="ROW", help="only these, for now")
+            question.add_argument(
+                "--rows", nargs="+", metavar="ROW", help="only these; the others can be added to the file later"
+            )
             question.add_argument("--models", type=Path, help="folder for the models of seed 0")
         else:
             question.add_argument("--eps", type=float, default=8 / 255, help="budget, in [0, 1] (default: 8/255)")

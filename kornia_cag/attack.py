@@ -26,6 +26,8 @@ Target = Literal["given", "random", "least likely"]
 
 Transform = Callable[[Tensor, Tensor], Tensor]  # images and keys to images of the same shape, differentiable
 
+PRECISIONS = (None, torch.bfloat16, torch.float16, torch.float32)  # of forward passes, see autocasting
+
 _MASKS = (*FLOATS, torch.bool)
 
 
@@ -91,7 +93,7 @@ class PGD:
         if check_int("eot_samples", self.eot_samples, 1) > 1 and self.transform is None:
             fail("eot_samples", "1 without a transform", str(self.eot_samples), "Pass transform=Recapture().")
         check_number("fraction", self.fraction, 0, 1)
-        check_choice("autocast", self.autocast, (None, torch.bfloat16, torch.float16, torch.float32))
+        check_choice("autocast", self.autocast, PRECISIONS)
 
     def __call__(
         self,

@@ -263,6 +263,11 @@ class CAGCollate:
         return Composed(scene.images, scene, keys, chained, table, b, earlier, again)
 
     @property
+    def _attacks(self) -> bool:
+        """Whether anything looks at the model."""
+        return self.attack is not None or self.scene_attack is not None
+
+    @property
     def _masks(self) -> bool:
         """Whether anything asks for masks and boxes."""
         return self.returns == "batch" or self.attack is not None
@@ -314,7 +319,7 @@ class CAGCollate:
 
     def harden(self, composed: Composed) -> Batch | Pair:
         """The second half: attack the model as it is now, and remember the result for the chain."""
-        if not (self.attack is None and self.scene_attack is None) and get_worker_info() is not None:
+        if self._attacks and get_worker_info() is not None:
             fail("num_workers", "0 with an attack", "a worker process",
                  "A worker would attack a stale model: pass num_workers=0, or let workers only compose "
                  "(collate_fn=collate.compose) and a Prefetcher attack.")  # fmt: skip
@@ -381,8 +386,7 @@ class CAGCollate:
         return images.detach()
 
     def _check_place(self) -> None:
-        attacks = not (self.attack is None and self.scene_attack is None)
-        parameter = next(self.model.parameters(), None) if self.model is not None and attacks else None
+        parameter = next(self.model.parameters(), None) if self.model is not None and self._attacks else None
         if parameter is not None and parameter.device != self.device:
             fail("model", f"a model on {self.device}, where the banks are", f"one on {parameter.device}",
                  f"Move it with model.to('{self.device}'), or both banks with .to('{parameter.device}').")  # fmt: skip

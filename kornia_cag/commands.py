@@ -267,9 +267,8 @@ def _real_pictures(
 ) -> tuple[str, Pictures]:
     """Some of the real pictures, evenly over their order, and a word on them."""
     real = _given(options.real, trained)
-    count = min(count, len(real.labels))
-    some = torch.arange(count) * len(real.labels) // count
-    return f"pictures of {real.name}", Pictures(real.images[some].to(device), real.labels[some].to(device))
+    some = real.some(count)
+    return f"pictures of {real.name}", Pictures(some.images.to(device), some.labels.to(device))
 
 
 def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:

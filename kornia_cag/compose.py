@@ -31,20 +31,17 @@ class Scene:
     objects: Int[Tensor, " b"]
     contexts: Int[Tensor, " b"]
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Scene":
-        """The scenes with every tensor changed."""
-        made = {f.name: None if (value := getattr(self, f.name)) is None else change(value) for f in fields(self)}
-        return Scene(**cast(dict[str, Tensor], made))
+    def map(self, change: Callable[..., Tensor], *others: "Scene") -> "Scene":
+        """Scenes of ``change(tensor, *tensors of the others)`` for every tensor; what was not made stays so."""
+        made = {field.name: tuple(getattr(scene, field.name) for scene in (self, *others)) for field in fields(self)}
+        changed = {name: None if values[0] is None else change(*values) for name, values in made.items()}
+        return Scene(**cast(dict[str, Tensor], changed))
 
     def then(self, other: "Scene", start: int) -> "Scene":
         """These scenes, and behind them those of ``other`` from ``start`` on."""
-
-        def join(one: Tensor | None, two: Tensor | None) -> Tensor | None:
-            if one is None or two is None or start >= len(two):
-                return one  # as it is: a join with nothing would lose its memory format
-            return torch.cat([one, two[start:]])
-
-        return Scene(**{f.name: join(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})  # type: ignore[arg-type]
+        if start >= len(other.labels):
+            return self  # a join with nothing would lose the memory format
+        return self.map(lambda one, two: torch.cat([one, two[start:]]), other)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Free:
         eps: budget in L-infinity, in units of [0, 1].
         eps_object: budget where the object's mask is 1; None: eps.
         replays: how often each batch is given.
-        alpha: step. Default eps, as in the paper.
+        alpha: step, on object and context alike. Default the larger budget, as in the paper, which has one.
     """
 
     def __init__(

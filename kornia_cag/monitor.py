@@ -42,9 +42,9 @@ class OverfittingMonitor:
         self._step += 1
         if self._step % self.every:
             return
-        _, _, index, epoch, seed = batch.rows[: self.samples].unbind(1)
-        part = slice(self.samples)
-        clean, images, labels, masks = batch.clean[part], batch.images[part], batch.labels[part], batch.masks[part]
+        looked_at = batch.rows, batch.clean, batch.images, batch.labels, batch.masks
+        rows, clean, images, labels, masks = (tensor[: self.samples] for tensor in looked_at)
+        _, _, index, epoch, seed = rows.unbind(1)
         keys = sample_keys(seed, epoch, index)
         attacked = self.stronger(model, clean, labels, keys=keys, mask=masks)
         rights = [named_rightly(model, x, labels) for x in (clean, images, attacked)]

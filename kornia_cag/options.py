@@ -9,11 +9,11 @@ import torch
 from kornia_cag.attack import FGSM, PGD
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.checks import check_int, check_number, fail
-from kornia_cag.recipes import RECIPES, Recipe
+from kornia_cag.recipes import RECIPES, SCENE_GRADIENT, Recipe
 from kornia_cag.scene_attack import ScenePGD, WorstOf
 
 SCENE_ATTACKS: dict[str, ScenePGD | WorstOf | None] = {
-    "gradient": ScenePGD(steps=1, fraction=0.5),
+    "gradient": SCENE_GRADIENT,
     "worst": WorstOf(k=4, fraction=0.5),
     "none": None,
 }

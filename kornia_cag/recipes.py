@@ -96,6 +96,8 @@ class Recipe:
         return net
 
 
+SCENE_GRADIENT = ScenePGD(steps=1, fraction=0.5)  # as little of it as pays
+
 RIGID_SIGNS = SceneRange(
     pose=PoseRange(
         scale=(0.46, 0.92),  # a detector's crop: the sign, and a border that is half of it around far signs
@@ -139,7 +141,7 @@ SIGNS = Recipe(
         ),
         camera=replace(RIGID_SIGNS.camera, grain=(0.0, 0.025)),  # small pictures are enlarged, noise and all
     ),
-    scene_attack=ScenePGD(steps=1, fraction=0.5),  # half of the scenes are a little harder than chance would have them
+    scene_attack=SCENE_GRADIENT,  # half of the scenes are a little harder than chance would have them
     images=900_000,
     width=32,
     local=11,

@@ -6,14 +6,15 @@ drawn from.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Literal, cast, get_args
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, cast, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from kornia_cag.attack import autocasting
+from kornia_cag.attack import PRECISIONS, autocasting
 from kornia_cag.checks import check_choice, check_int, check_number, check_tensor, fail
 from kornia_cag.compose import Scene
 from kornia_cag.frozen import frozen
@@ -48,7 +49,7 @@ class WorstOf:
     def __post_init__(self) -> None:
         check_int("k", self.k, 1, 1024)
         check_number("fraction", self.fraction, 0, 1)
-        check_choice("autocast", self.autocast, (None, torch.bfloat16, torch.float16, torch.float32))
+        check_choice("autocast", self.autocast, PRECISIONS)
         if not (self.scenes or self.contexts):
             fail("scenes, contexts", "at least one that varies", "False for both")
 
@@ -93,10 +94,10 @@ class ScenePGD:
 
     A scene is a function of numbers in [0, 1), which its ranges turn into angles, exposures, blurs and so on. Every
     step moves each number along the sign of its gradient, at most ``reach`` away from where it was drawn. Ranges
-    therefore hold by construction. What is chosen and not measured (mirror, kind of blur, level of a pyramid) has no
-    gradient and stays as drawn, and so do the noise field and the sizes of single elastic waves. Of the scenes on the
-    way the worst is kept: the loss is never lower than that of the scene as drawn. A batch's rows do not replay such
-    scenes, which depend on the model.
+    therefore hold by construction. What is chosen and not measured (mirror, kind of blur, JPEG quality) has no gradient
+    and stays as drawn, and so do the noise field and the sizes of single elastic waves; the pyramid level follows pose
+    and crop. Of the scenes on the way the worst is kept: the loss is never lower than that of the scene as drawn. A
+    batch's rows do not replay such scenes, which depend on the model.
 
     A step takes a forward and a backward pass through composer and model, in eager mode.
     """
@@ -119,7 +120,7 @@ class ScenePGD:
         for name in self.vary:
             check_choice("vary", name, get_args(Varied))
         check_number("fraction", self.fraction, 0, 1)
-        check_choice("autocast", self.autocast, (None, torch.bfloat16, torch.float16, torch.float32))
+        check_choice("autocast", self.autocast, PRECISIONS)
 
     def __call__(self, model: nn.Module, compose: Callable[[], Scene], labels: Int[Tensor, " b"]) -> Scene:
         """The worst scenes found, detached; ``model`` is left as it was (see :func:`frozen`).
@@ -146,7 +147,7 @@ class ScenePGD:
                     worst, most = scene.map(Tensor.detach), losses.detach()
                 else:
                     worse = losses.detach() > most
-                    worst, most = _either(worse, scene, worst), torch.where(worse, losses.detach(), most)
+                    worst, most = scene.map(partial(_where, worse), worst), torch.where(worse, losses.detach(), most)
                 if not last:
                     numbers.climb(losses, alpha)
         return cast(Scene, worst)
@@ -194,12 +195,6 @@ def _losses(
     return torch.nan_to_num(losses.float(), nan=-torch.inf)  # a scene that the model cannot judge is not the worst
 
 
-def _either(choice: Tensor, one: Scene, other: Scene) -> Scene:
-    """Per sample the one scene where ``choice`` is true, else the other; detached."""
-
-    def pick(a: Tensor | None, b: Tensor | None) -> Any:
-        if a is None or b is None:
-            return None
-        return torch.where(choice.view(-1, *[1] * (a.ndim - 1)), a.detach(), b)
-
-    return Scene(*(pick(getattr(one, f.name), getattr(other, f.name)) for f in fields(one)))
+def _where(choice: Bool[Tensor, " b"], one: Tensor, other: Tensor) -> Tensor:
+    """Per sample ``one`` where ``choice`` is true, else the other; detached."""
+    return torch.where(choice.view(-1, *[1] * (one.ndim - 1)), one.detach(), other)
