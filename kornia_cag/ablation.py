@@ -29,7 +29,8 @@ def rows(recipe: Recipe) -> list[Row]:
     As in the paper, the contexts of the five rows are pixel noise, but for random-context, which draws from all of the
     recipe's contexts. A row that would be the recipe itself is left out.
     """
-    plain, reset = replace(recipe, attack=None, scene_attack=None, reset=None), recipe.reset or 0.171
+    plain = replace(recipe, attack=None, scene_attack=None, reset=None, hard_pairing=False)
+    reset = recipe.reset or 0.171
     noise = replace(plain, kind="pixel")
     attack = recipe.attack or REFINEMENT
     paper = [
@@ -54,7 +55,7 @@ def _without(recipe: Recipe) -> list[Row]:
     one = (1.0, 1.0)
     plain = ColorRange(brightness=one, contrast=one, saturation=one, hue=(0.0, 0.0))
     candidates = [
-        Row("chain", replace(recipe, reset=None)),
+        Row("chain", replace(recipe, reset=None, hard_pairing=False)),
         Row("attack", replace(recipe, attack=None)),
         Row("scene attack", replace(recipe, scene_attack=None)),
         Row("hard pairing", replace(recipe, hard_pairing=False)),

@@ -88,6 +88,8 @@ class PGD:
             fail("random_start", "True with loss=kl", "False", "At the clean image itself its gradient is 0.")
         if self.loss is kl and self.target is not None:
             fail("target", "None with loss=kl, which knows no classes", describe(self.target))
+        if not callable(self.loss):
+            fail("loss", "a function of the model's output and classes, such as cross_entropy", describe(self.loss))
         if self.transform is not None and not callable(self.transform):
             fail("transform", "a function of images and keys, or None", describe(self.transform))
         if check_int("eot_samples", self.eot_samples, 1) > 1 and self.transform is None:
@@ -118,7 +120,8 @@ class PGD:
             targets: the classes to be mistaken for, with ``target="given"``. ``"random"`` draws a wrong class by key;
                 ``"least likely"`` asks the model, by one more forward pass (Kurakin et al. 2017).
             scale: factor per sample on its budget.
-            start: images to start from, as near as the budget allows, in place of ``random_start``.
+            start: images to start from, as near as the budget allows; where one is the image itself, ``random_start``
+                decides.
 
         Raises:
             InputError: as :func:`pgd`, and for labels, mask, targets or scale that do not fit.
@@ -139,9 +142,11 @@ class PGD:
                     return judge(x, labels, aims, drawn)
                 n, first = self.eot_samples, next(seen) * self.eot_samples
                 many = torch.cat([fold_in(keys, first + draw) for draw in range(n)])
-                x = self.transform(x.repeat(n, 1, 1, 1), many)
-                check_tensor("transform", x, (len(many), "c", "h", "w"), FLOATS, fix="Return an image for each.")
+                x = self.transform(x if n == 1 else x.repeat(n, 1, 1, 1), many)
+                check_tensor("transform", x, (len(many), *images.shape[1:]), images.dtype, images.device,
+                             "It must keep shape, dtype and device.")  # fmt: skip
                 losses = judge(x, *(None if v is None else torch.cat([v] * n) for v in (labels, aims, drawn)))
+                check_tensor("loss", losses, (len(many),), FLOATS, fix="Return one loss per image: reduction='none'.")
                 return losses.view(n, -1).mean(dim=0)
 
             def judge(x: Tensor, labels: Any, aims: Any, drawn: Any) -> Tensor:
@@ -153,8 +158,7 @@ class PGD:
 
             return pgd(loss, images, eps, keys, steps=self.steps, norm=self.norm, relative_alpha=rate,
                        momentum=self.momentum, schedule=self.schedule, start=start, compile=self.compile,
-                       random_start=self.random_start and start is None,
-                       targeted=self.target is not None)  # fmt: skip
+                       random_start=self.random_start, targeted=self.target is not None)  # fmt: skip
 
     @property
     def largest(self) -> float:
@@ -185,9 +189,11 @@ class PGD:
         if self.eps_min is not None:
             least = math.log(self.eps_min / self.eps)
             eps = eps * torch.exp(uniform(keys, "attack.budget", least, 0.0))[:, None, None, None]
-        if self.fraction == 1:
-            return eps
-        return eps * chance(keys, "attack.fraction", self.fraction)[:, None, None, None]
+        return eps if self.fraction == 1 else eps * self.attacked(keys)[:, None, None, None]
+
+    def attacked(self, keys: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Which samples belong to the attacked ``fraction``."""
+        return chance(keys, "attack.fraction", self.fraction)
 
     def _aims(
         self, net: nn.Module, images: Tensor, labels: Int[Tensor, " b"], targets: Int[Tensor, " b"] | None

@@ -22,13 +22,15 @@ class ContextChain:
 
     With probability ``reset`` a slot takes a fresh context from the bank instead. It also does where its last composite
     shows an object of the new object's own class, since the label of the object in the context must differ: with C
-    balanced classes the share of fresh contexts is ``reset + (1 - reset) / C``.
+    balanced classes the share of fresh contexts is ``reset + (1 - reset) / C``, and less with a ``pairing``, which
+    keeps objects of a class apart.
 
     Args:
         reset: probability in [0, 1]. The paper's code uses 0.171 for signs and 0.212 for digits.
         pairing: chooses which slot offers its composite to which sample; default each slot to its own.
         warm_start: let the attack start, in place of a random point, where the slot's last attack ended: at the new
-            composite plus the last perturbation. Needs a :class:`kornia_cag.PGD`.
+            composite plus the last perturbation. A slot that was not attacked last has no such point. Needs a
+            :class:`kornia_cag.PGD`.
     """
 
     def __init__(self, reset: float = 0.171, *, pairing: HardPairing | None = None, warm_start: bool = False) -> None:
@@ -128,22 +130,26 @@ class ContextChain:
         if not isinstance(state, dict) or set(state) != {"images", "labels", "pairing", "changes"}:
             got = f"{sorted(map(str, state))}" if isinstance(state, dict) else describe(state)
             fail("state", "keys 'changes', 'images', 'labels' and 'pairing'", got)
-        if (self.pairing is None) != (state["pairing"] is None):
-            mine, other = ("no pairing", "one") if self.pairing is None else ("a pairing", "none")
-            fail("state", f"the state of a chain with {mine}", other, "Build it as the saved one was built.")
+        images, labels, changes = state["images"], state["labels"], state["changes"]
+        self._check_alike("pairing", self.pairing is not None, state["pairing"] is not None)
+        if images is not None or labels is not None:
+            check_tensor("state['images']", images, ("b", 3, "h", "w"), DTYPES)
+            check_tensor("state['labels']", labels, (len(images),), torch.int64, None if device else images.device)
+            self._check_alike("warm start", self.warm_start, changes is not None)
+        if changes is not None:
+            check_tensor("state['changes']", changes, tuple(images.shape), images.dtype)
         if self.pairing is not None:
             self.pairing.load_state_dict(state["pairing"], device)
-        images, labels = state["images"], state["labels"]
-        if images is None and labels is None:
-            self.clear()
-            return
-        check_tensor("state['images']", images, ("b", 3, "h", "w"), DTYPES)
-        check_tensor("state['labels']", labels, (len(images),), torch.int64, None if device else images.device)
-        self._images, self._labels = images.to(device), labels.to(device)
-        self._changes = None
-        if self.warm_start and state["changes"] is not None:
-            check_tensor("state['changes']", state["changes"], tuple(images.shape), images.dtype)
-            self._changes = state["changes"].to(device)
+        self._images, self._labels, self._changes = (
+            None if tensor is None else tensor.to(device) for tensor in (images, labels, changes)
+        )
+
+    @staticmethod
+    def _check_alike(what: str, mine: bool, saved: bool) -> None:
+        if mine != saved:
+            words = {True: f"one with a {what}", False: f"one with no {what}"}
+            fail("state", f"the state of a chain like this, {words[mine]}", words[saved],
+                 "Build it as the saved one was built.")  # fmt: skip
 
     def __repr__(self) -> str:
         pairing = "" if self.pairing is None else f", pairing={self.pairing!r}"

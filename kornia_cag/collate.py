@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
@@ -30,7 +30,7 @@ from kornia_cag.compose import Composer, Earlier, Scene, SceneRange
 from kornia_cag.formats import DTYPES
 from kornia_cag.fusion import kept
 from kornia_cag.intake import are_items, check_rows, photo_bank, photo_rows
-from kornia_cag.parts import Made, Room, Rooms, Slots, cuts, in_parts
+from kornia_cag.parts import Made, Room, Rooms, Slots, cuts, in_parts, join, split
 from kornia_cag.randomness import sample_keys
 from kornia_cag.scene_attack import ScenePGD, WorstOf, attacked
 
@@ -88,24 +88,16 @@ class Batch(NamedTuple):
 class Composed:
     """A batch between :meth:`CAGCollate.compose` and :meth:`CAGCollate.harden`.
 
-    With :class:`WorstOf` it holds more samples than will come of it: after those of the batch their rivals.
+    With :class:`WorstOf` more is made than will come of it: after the samples of the batch their rivals. With
+    :class:`ScenePGD` less is: it makes the scenes of the first rows itself.
     """
 
-    clean: Shaped[Tensor, "b 3 h w"]
-    scene: Scene
-    keys: Int[Tensor, " b"]
-    chained: Tensor  # (b,) bool
-    rows: Int[Tensor, "b 5"]
+    rows: Int[Tensor, "n 5"]
     size: int  # of the batch
-    earlier: Earlier | None  # what was offered as contexts, where scenes are to be made again
-    again: Callable[[int], Scene] | None  # makes the first of them once more, in eager mode, for :class:`ScenePGD`
-
-    def take(self, places: Int[Tensor, " n"]) -> "Composed":
-        """Some of the samples."""
-        scene = self.scene.map(lambda tensor: tensor[places])
-        clean = scene.images if self.clean is self.scene.images else self.clean[places]
-        return replace(self, clean=clean, scene=scene, keys=self.keys[places], chained=self.chained[places],
-                       rows=self.rows[places])  # fmt: skip
+    made: Made | None  # of the rows from ``waiting`` on; None where there are none
+    waiting: int = 0  # rows whose scenes are still to be made
+    slots: Slots = None  # what the chain offers to these
+    photos: ContextBank | None = None  # what these lie on, where it is not the collate's own bank
 
 
 def _pinned(batch: Pair | Batch) -> list[Tensor]:
@@ -153,7 +145,7 @@ class CAGCollate:
         chain: use earlier composites as contexts.
         model: the model being trained, which the attack attacks; on the banks' device.
         scene_attack: before the attack, choose scenes that ``model`` finds hard: a :class:`WorstOf` or
-            :class:`ScenePGD`.
+            :class:`ScenePGD` (which follows gradients through the composer, and so goes without ``extra``).
         attack: harden every batch against ``model``: a :class:`PGD`, or anything called like one (:class:`Attack`).
             What names its parameters, but none ``model``, is called as ``attack(images, labels)``, and brings its own.
         strength: in [0, 1], or a :class:`Ramp` over epochs.
@@ -190,6 +182,7 @@ class CAGCollate:
         check_instance("contexts", contexts, (ContextBank, NoneType), "Build it with ContextBank.procedural.")
         check_instance("ranges", ranges, (SceneRange, NoneType), "Pass ranges=SceneRange(pose=PoseRange(...)).")
         check_instance("chain", chain, (ContextChain, NoneType), "Pass chain=ContextChain(reset=0.171).")
+        check_instance("model", model, (nn.Module, NoneType), "Wrap another function in a Module.")
         self.objects, self.size, self.ranges = objects, check_size("size", size), ranges or SceneRange()
         check_choice("dtype", dtype, DTYPES)
         if dtype == torch.uint8 and not (attack is None and scene_attack is None and extra is None):
@@ -202,6 +195,13 @@ class CAGCollate:
         check_instance("scene_attack", scene_attack, (WorstOf, ScenePGD, NoneType), "Pass scene_attack=WorstOf(k=4).")
         if scene_attack is not None and model is None:
             fail("model", "the model to attack", "None", "Pass model=..., or leave scene_attack out.")
+        if isinstance(scene_attack, ScenePGD) and extra is not None:
+            fail("extra", "None with a ScenePGD, which would not see what it does", type(extra).__name__,
+                 "Take a WorstOf, which judges finished images.")  # fmt: skip
+        pairing = None if chain is None else chain.pairing
+        if pairing is not None and pairing.classes != len(objects.classes):
+            fail("chain", f"a HardPairing of {len(objects.classes)} classes, those of the objects",
+                 f"one of {pairing.classes}", "Pass pairing=HardPairing(classes=len(objects.classes)).")  # fmt: skip
         self.strength = strength if isinstance(strength, Ramp) else check_number("strength", strength, 0, 1)
         check_choice("returns", returns, ("pair", "batch"))
         self.chain, self.model, self.attack, self.scene_attack = chain, model, attack, scene_attack
@@ -249,18 +249,19 @@ class CAGCollate:
         With a chain, compose a batch after the one before it was hardened.
         """
         self._check_place()
-        composer, table = self._photos(rows) if are_items(rows) else self._pairs(rows)
+        photos = are_items(rows)
+        composer, table = self._photos(rows) if photos else self._pairs(rows)
         table = upload(table, self.device)
         slots, b = self._slots(table), len(table)
+        if isinstance(self.scene_attack, ScenePGD):
+            m = attacked(self.scene_attack.fraction, b)
+            first, rest = split(slots, [m])
+            made = self._make(composer, table[m:], rest) if m < b else None
+            return Composed(table, b, made, m, first, composer.contexts if photos else None)
         if isinstance(self.scene_attack, WorstOf):
             table, slots = self.scene_attack.candidates(table, slots)
-        with torch.no_grad():
-            scene, keys, chained = self._make(composer, table, slots)
-            if not isinstance(self.scene_attack, ScenePGD):
-                return Composed(self._extra(scene.images), scene, keys, chained, table, b, None, None)
-        earlier = None if slots is None else Earlier(slots[0], chained)
-        again = partial(_first, composer, self.strength, table, keys, earlier, self._masks)
-        return Composed(scene.images, scene, keys, chained, table, b, earlier, again)
+        scene, keys, chained = self._make(composer, table, slots)
+        return Composed(table, b, (self._extra(scene), keys, chained))
 
     @property
     def _attacks(self) -> bool:
@@ -282,6 +283,7 @@ class CAGCollate:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=layout), last  # empty slots too, or a second graph would be compiled
 
+    @torch.no_grad()
     def _make(self, composer: Composer, table: Int[Tensor, "b 5"], slots: Slots) -> Made:
         """Scenes of rows, compiled or not, in parts where that pays."""
         masks = self._masks
@@ -323,16 +325,16 @@ class CAGCollate:
             fail("num_workers", "0 with an attack", "a worker process",
                  "A worker would attack a stale model: pass num_workers=0, or let workers only compose "
                  "(collate_fn=collate.compose) and a Prefetcher attack.")  # fmt: skip
-        composed = self._choose_scenes(composed)
-        scene = composed.scene
-        images = self._attack(composed)
+        rows, made = self._chosen(composed)
+        scene, _, chained = made
+        images = self._attacked(made)
         if self.chain is not None:
-            self.chain.keep(images, scene.labels, composed.clean)
+            self.chain.keep(images, scene.labels, scene.images)
         if self.returns == "pair":
             return Pair(images, scene.labels)
         masks, boxes = cast(Tensor, scene.masks), cast(Tensor, scene.boxes)  # compose made them
-        return Batch(images, scene.labels, masks, boxes, scene.objects, scene.contexts, composed.rows[:, 2],
-                     composed.clean, composed.chained, composed.rows)  # fmt: skip
+        return Batch(images, scene.labels, masks, boxes, scene.objects, scene.contexts, rows[:, 2], scene.images,
+                     chained, rows)  # fmt: skip
 
     def _pairs(self, rows: Any) -> tuple[Composer, Int[Tensor, "b 5"]]:
         return self.composer, check_rows(rows, len(self.objects), len(self.composer.contexts))
@@ -350,28 +352,39 @@ class CAGCollate:
     def _composing(self, contexts: ContextBank) -> Composer:
         return Composer(self.objects, contexts, self.size, self.ranges, self.dtype, self.channels_last)
 
-    def _extra(self, images: Shaped[Tensor, "b 3 h w"]) -> Shaped[Tensor, "b 3 h w"]:
+    @torch.no_grad()
+    def _extra(self, scene: Scene) -> Scene:
         if self.extra is None:
-            return images
+            return scene
+        images = scene.images
         changed: Tensor = self.extra(images)
         check_tensor("extra", changed, tuple(images.shape), images.dtype, images.device,
                      fix="An extra stage must keep shape, dtype and device.")  # fmt: skip
-        return changed.clamp(0, 1)
+        return replace(scene, images=changed.clamp(0, 1))
 
-    def _choose_scenes(self, composed: Composed) -> Composed:
-        attack, model, scene = self.scene_attack, cast(nn.Module, self.model), composed.scene
+    def _chosen(self, composed: Composed) -> tuple[Int[Tensor, "b 5"], Made]:
+        """The rows and scenes that the adversary of scenes chooses, or those that were drawn."""
+        attack, model, rows = self.scene_attack, cast(nn.Module, self.model), composed.rows
+        if isinstance(attack, ScenePGD) and composed.waiting:
+            first = self._climbed(attack, model, composed)
+            return rows, first if composed.made is None else join([first, composed.made])
+        made = cast(Made, composed.made)  # nothing waits
         if isinstance(attack, WorstOf):
-            return composed.take(attack.choose(model, composed.clean, scene.labels, composed.size))
-        if isinstance(attack, ScenePGD):
-            m = attacked(attack.fraction, composed.size)
-            if m and composed.again is not None:
-                scene = attack(model, partial(composed.again, m), scene.labels[:m]).then(scene, m)
-            with torch.no_grad():
-                return replace(composed, scene=scene, clean=self._extra(scene.images))
-        return composed
+            scene, keys, chained = made
+            places = attack.choose(model, scene.images, scene.labels, composed.size)
+            return rows[places], (scene.map(lambda tensor: tensor[places]), keys[places], chained[places])
+        return rows, made
 
-    def _attack(self, composed: Composed) -> Shaped[Tensor, "b 3 h w"]:
-        clean, scene = composed.clean, composed.scene
+    def _climbed(self, attack: ScenePGD, model: nn.Module, composed: Composed) -> Made:
+        """The scenes that were left waiting."""
+        composer = self.composer if composed.photos is None else self._composing(composed.photos)
+        with torch.no_grad():
+            given = _given(composer, self.strength, self.chain, composed.rows[: composed.waiting], composed.slots)
+        return attack(model, partial(composer, *given, masks=self._masks)), given.keys, _chained(given)
+
+    def _attacked(self, made: Made) -> Shaped[Tensor, "b 3 h w"]:
+        scene, keys, _ = made
+        clean = scene.images
         if self.attack is None:
             return clean
         if not asks_for_model(self.attack):
@@ -380,7 +393,7 @@ class CAGCollate:
             mask, model = cast(Tensor, scene.masks), cast(nn.Module, self.model)  # compose made the mask
             start = None if self.chain is None else self.chain.start(clean)
             more: dict[str, Any] = {} if start is None else {"start": start}
-            images = cast(Attack, self.attack)(model, clean, scene.labels, mask=mask, keys=composed.keys, **more)
+            images = cast(Attack, self.attack)(model, clean, scene.labels, mask=mask, keys=keys, **more)
         check_tensor("attack", images, tuple(clean.shape), clean.dtype, clean.device,
                      fix="An attack must keep shape, dtype and device.")  # fmt: skip
         return images.detach()
@@ -443,35 +456,36 @@ def _scenes(
     masks: bool,
 ) -> Made:
     """Rows to scenes, keys, and which context is an earlier composite: the graph that is compiled."""
+    given = _given(composer, ramp, chain, table, slots)
+    scene = composer(*given, masks=masks)
+    return scene if into is None else _written(scene, into), given.keys, _chained(given)
+
+
+class _Given(NamedTuple):
+    """What a composer is given."""
+
+    objects: Int[Tensor, " b"]
+    contexts: Int[Tensor, " b"]
+    keys: Int[Tensor, " b"]
+    strength: Float[Tensor, " b"]
+    earlier: Earlier | None
+
+
+def _given(
+    composer: Composer, ramp: float | Ramp, chain: ContextChain | None, table: Int[Tensor, "b 5"], slots: Slots
+) -> _Given:
     objects, contexts, index, epoch, seed = table.unbind(1)
     keys = kept(sample_keys(seed, epoch, index))
-    strength = _strength(ramp, epoch)
-    earlier, chained = None, torch.zeros_like(keys, dtype=torch.bool)
+    strength = ramp(epoch) if isinstance(ramp, Ramp) else torch.full_like(epoch, ramp, dtype=torch.float32)
+    earlier = None
     if chain is not None and slots is not None:
         images, last = slots
-        chained = chain.choose(last, composer.objects.labels[objects], keys)
-        earlier = Earlier(images, chained)
-    scene = composer(objects, contexts, keys, strength, earlier, masks=masks)
-    return scene if into is None else _written(scene, into), keys, chained
+        earlier = Earlier(images, chain.choose(last, composer.objects.labels[objects], keys))
+    return _Given(objects, contexts, keys, strength, earlier)
 
 
-def _first(
-    composer: Composer,
-    ramp: float | Ramp,
-    table: Int[Tensor, "b 5"],
-    keys: Int[Tensor, " b"],
-    earlier: Earlier | None,
-    masks: bool,
-    count: int,
-) -> Scene:
-    """The first scenes of a batch."""
-    objects, contexts, _, epoch, _ = table[:count].unbind(1)
-    held = None if earlier is None else Earlier(earlier.images[:count], earlier.use[:count])
-    return composer(objects, contexts, keys[:count], _strength(ramp, epoch), held, masks=masks)
-
-
-def _strength(ramp: float | Ramp, epoch: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-    return ramp(epoch) if isinstance(ramp, Ramp) else torch.full_like(epoch, ramp, dtype=torch.float32)
+def _chained(given: _Given) -> Bool[Tensor, " b"]:
+    return torch.zeros_like(given.keys, dtype=torch.bool) if given.earlier is None else given.earlier.use
 
 
 def _written(scene: Scene, into: Room) -> Scene:
@@ -484,6 +498,8 @@ def _written(scene: Scene, into: Room) -> Scene:
 def _check_attack(attack: Any, model: nn.Module | None) -> None:
     if attack is None:
         return
+    if isinstance(attack, WorstOf | ScenePGD):
+        fail("attack", "a PGD, or what is called like one", f"a {type(attack).__name__}", "Pass it as scene_attack=.")
     if not callable(attack):
         fail("attack", "a PGD, or what is called like one", describe(attack))
     if model is None and asks_for_model(attack):

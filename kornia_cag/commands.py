@@ -121,7 +121,7 @@ def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet |
     print(f"trained on {training.seen:,} composites in {duration(training.seconds)}")
     overfitting = None if training.monitor is None else training.monitor.report()
     if overfitting is not None and overfitting["overfitted"]:
-        _, _, own, found = overfitting["looks"][-1]
+        *_, own, found = overfitting["looks"][-1]
         print(f"catastrophic overfitting: {own:.0%} right under the training's own attack, {found:.0%} under PGD; "
               "train with more --attack-steps or a smaller --eps")  # fmt: skip
     if accuracy is not None and real is not None:

@@ -37,12 +37,6 @@ class Scene:
         changed = {name: None if values[0] is None else change(*values) for name, values in made.items()}
         return Scene(**cast(dict[str, Tensor], changed))
 
-    def then(self, other: "Scene", start: int) -> "Scene":
-        """These scenes, and behind them those of ``other`` from ``start`` on."""
-        if start >= len(other.labels):
-            return self  # a join with nothing would lose the memory format
-        return self.map(lambda one, two: torch.cat([one, two[start:]]), other)
-
 
 @dataclass(frozen=True)
 class Earlier:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from kornia_cag.checks import check_int, check_number, check_tensor, fail
+from kornia_cag.checks import check_int, check_number, check_tensor, describe, fail
 from kornia_cag.losses import FLOATS
 from kornia_cag.pgd import EPS_FIX
 
@@ -31,7 +31,7 @@ class Free:
         eps: budget in L-infinity, in units of [0, 1].
         eps_object: budget where the object's mask is 1; None: eps.
         replays: how often each batch is given.
-        alpha: step, on object and context alike. Default the larger budget, as in the paper, which has one.
+        alpha: step where the larger budget holds, in proportion elsewhere. Default the larger budget, as in the paper.
     """
 
     def __init__(
@@ -39,23 +39,25 @@ class Free:
     ) -> None:
         self.eps, self.replays = check_number("eps", eps, 0, 1, EPS_FIX), check_int("replays", replays, 1)
         self.eps_object = eps if eps_object is None else check_number("eps_object", eps_object, 0, 1, EPS_FIX)
-        self.alpha = max(self.eps, self.eps_object) if alpha is None else check_number("alpha", alpha, 0)
+        self._largest = max(self.eps, self.eps_object)
+        self.alpha = self._largest if alpha is None else check_number("alpha", alpha, 0)
         self.change: Tensor | None = None
 
     def __call__(
-        self, images: Float[Tensor, "b c h w"], mask: Float[Tensor, "b 1 h w"] | None = None
+        self, images: Float[Tensor, "b c h w"], mask: Shaped[Tensor, "b 1 h w"] | None = None
     ) -> Iterator[Float[Tensor, "b c h w"]]:
         """The attacked images of each replay, which are leaves that ``backward()`` has to reach.
 
         Args:
             images: in [0, 1].
-            mask: 1 on the object, 0 on the context; needed where ``eps_object`` differs from ``eps``.
+            mask: 1 on the object, 0 on the context, bool or float; needed where ``eps_object`` differs from ``eps``.
 
         Raises:
             InputError: where no gradient has arrived when the next replay is asked for.
         """
         check_tensor("images", images, ("b", "c", "h", "w"), FLOATS, fix="Images are float BCHW in [0, 1].")
         eps = self._budget(images, mask)
+        step = eps * (self.alpha / self._largest) if self._largest else eps
         if self.change is None or self.change.shape[1:] != images.shape[1:] or self.change.device != images.device:
             self.change = torch.zeros_like(images)
         if (missing := len(images) - len(self.change)) > 0:
@@ -67,7 +69,7 @@ class Free:
             if attacked.grad is None:
                 fail("free", "a loss that was called backward() on before the next replay", "images without a gradient",
                      "Call loss.backward(), with gradients on, inside the loop.")  # fmt: skip
-            moved = torch.clamp(change + self.alpha * attacked.grad.sign(), -eps, eps)
+            moved = torch.clamp(change + step * attacked.grad.sign(), -eps, eps)
             self.change = torch.cat([moved.detach().to(self.change.dtype), self.change[len(images) :]])
 
     def _budget(self, images: Tensor, mask: Tensor | None) -> Tensor:
@@ -75,6 +77,26 @@ class Free:
             if self.eps_object != self.eps:
                 fail("mask", "the objects' mask, since eps_object is set", "None", "Pass mask=batch.masks.")
             return torch.full_like(images[:1, :1, :1, :1], self.eps)
-        check_tensor("mask", mask, (len(images), 1, *images.shape[2:]), FLOATS, images.device)
+        check_tensor("mask", mask, (len(images), 1, *images.shape[2:]), (*FLOATS, torch.bool), images.device)
         mask = mask.to(images.dtype)
         return self.eps * (1 - mask) + self.eps_object * mask
+
+    def state_dict(self) -> dict[str, Tensor | None]:
+        """The perturbation that the next batch starts with."""
+        return {"change": self.change}
+
+    def load_state_dict(self, state: dict[str, Tensor | None], device: torch.device | str | None = None) -> None:
+        """Take the state of :meth:`state_dict`, moved to ``device`` if one is given.
+
+        Raises:
+            InputError: for another state.
+        """
+        if not isinstance(state, dict) or set(state) != {"change"}:
+            fail("state", "the state_dict of a Free", describe(state))
+        change = state["change"]
+        if change is not None:
+            check_tensor("state['change']", change, ("b", "c", "h", "w"), FLOATS)
+        self.change = None if change is None else change.to(device)
+
+    def __repr__(self) -> str:
+        return f"Free(eps={self.eps:g}, eps_object={self.eps_object:g}, replays={self.replays}, alpha={self.alpha:g})"

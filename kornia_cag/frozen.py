@@ -34,7 +34,8 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     state of the CPU and of the model's CUDA devices, and buffers. Gradients and autocast are never touched. Nothing
     waits for the device.
 
-    A model that draws random numbers in eval mode draws those that the next training step will draw. Buffers of torch's
+    One thread at a time: two that borrow a model at once put it back as the other one's. A model that draws random
+    numbers in eval mode draws those that the next training step will draw. Buffers of torch's
     own layers do not change in eval mode; the dense ones of other modules are copied before and written back after,
     which costs two small copies each. Python attributes that a ``forward`` changes are not put back.
     """

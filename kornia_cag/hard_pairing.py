@@ -1,5 +1,6 @@
 """Which earlier composite an object is put over: the one whose class the model mistakes it for."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -11,13 +12,15 @@ from kornia_cag.losses import FLOATS
 from kornia_cag.randomness import uniforms
 
 _GROUP = 64  # samples that look for partners among each other, in one round
+_PATIENCE = 10  # batches without an observation, before a warning
 
 
 class HardPairing:
     """A running confusion between classes, and the order of a chain's slots that it suggests.
 
-    The order is a permutation: every earlier composite is offered to exactly one object, as without it, so all classes
-    serve as contexts as often as before; only who lies over whom changes. Pass it to
+    The order is a permutation: every earlier composite is offered to exactly one object, as without it. Which samples
+    take a fresh context instead is drawn apart from it, so that all classes serve as contexts equally often; only who
+    lies over whom changes, and objects of one class, which could not be chained, no longer meet. Pass it to
     :class:`kornia_cag.ContextChain`, and tell it in every training step what the model thought::
 
         hard = HardPairing(classes=43)
@@ -41,6 +44,7 @@ class HardPairing:
         self.decay = check_number("decay", decay, 0, 1)
         self._running: Tensor | None = None
         self._shown: Tensor | None = None
+        self._unobserved = 0  # batches
 
     @property
     def confusion(self) -> Float[Tensor, "c c"] | None:
@@ -64,8 +68,19 @@ class HardPairing:
         self._running = torch.where(seen, torch.lerp(mean, self._running, self.decay), self._running)
 
     def publish(self) -> None:
-        """From now on, orders are made by what was observed so far. The chain calls it when it keeps a batch."""
+        """From now on, orders are made by what was observed so far. The chain calls it when it keeps a batch.
+
+        Warns once if many batches pass and nothing is observed.
+        """
         self._shown = self._running
+        if self._running is None:
+            self._unobserved += 1
+            if self._unobserved == _PATIENCE:
+                warnings.warn(
+                    f"HardPairing: {_PATIENCE} batches, and nothing was observed, so slots keep their places. "
+                    "Call observe(logits, labels) in every training step.",
+                    stacklevel=2,
+                )
 
     def order(self, last: Int[Tensor, " b"], labels: Int[Tensor, " b"], keys: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
         """For each sample the slot whose composite it is put over: a permutation.

@@ -1,5 +1,6 @@
 """Catastrophic overfitting: a model that withstands the attack it trains with, and no other."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_cag.attack import PGD
-from kornia_cag.checks import check_instance, check_int
+from kornia_cag.checks import check_instance, check_int, describe, fail
 from kornia_cag.collate import Batch
 from kornia_cag.randomness import sample_keys
 from kornia_cag.robustness import named_rightly
@@ -18,27 +19,34 @@ class OverfittingMonitor:
 
     Training by one step of FGSM can break down within an epoch: the model learns to answer that very step, and its
     accuracy under PGD falls to nothing (Wong et al. 2020). Call it in every training step; only :meth:`report` reads
-    anything back from the device.
+    anything back from the device. Of an attack on a ``fraction`` of the samples, those count that it meant.
 
     Args:
         attack: the training's own, whose budgets are taken.
+        classes: number of classes: what the attack leaves has to be more than guessing.
         every: steps from one look to the next.
-        samples: of the batch.
+        samples: of the batch that are looked at.
         steps: of the PGD that is compared, from a random start.
     """
 
-    def __init__(self, attack: PGD, *, every: int = 100, samples: int = 64, steps: int = 10) -> None:
+    def __init__(self, attack: PGD, classes: int, *, every: int = 100, samples: int = 64, steps: int = 10) -> None:
         check_instance("attack", attack, PGD)
+        self.attack, self.classes = attack, check_int("classes", classes, 2)
         self.every, self.samples = check_int("every", every, 1), check_int("samples", samples, 1)
         self.stronger = replace(
             attack, steps=check_int("steps", steps, 1), alpha=None, schedule="sign", random_start=True, target=None,
-            momentum=0.0, early_stop=False,
+            momentum=0.0, early_stop=False, fraction=1.0,
         )  # fmt: skip
         self._step = 0
-        self._looks: list[tuple[int, Tensor]] = []
+        self._looks: list[tuple[int, Tensor]] = []  # at a step: samples that count, and how many of them were right
 
     def __call__(self, model: nn.Module, batch: Batch) -> None:
-        """Look at a batch, if it is time to; the model is left as it was."""
+        """Look at a batch, if it is time to; the model is left as it was.
+
+        Raises:
+            InputError: for anything but a :class:`kornia_cag.Batch`.
+        """
+        check_instance("batch", batch, Batch, "Pass returns='batch' to the collate.")
         self._step += 1
         if self._step % self.every:
             return
@@ -46,23 +54,43 @@ class OverfittingMonitor:
         rows, clean, images, labels, masks = (tensor[: self.samples] for tensor in looked_at)
         _, _, index, epoch, seed = rows.unbind(1)
         keys = sample_keys(seed, epoch, index)
-        attacked = self.stronger(model, clean, labels, keys=keys, mask=masks)
-        rights = [named_rightly(model, x, labels) for x in (clean, images, attacked)]
-        self._looks.append((self._step, torch.stack(rights).float().mean(dim=1)))
+        stronger = self.stronger(model, clean, labels, keys=keys, mask=masks)
+        meant = self.attack.attacked(keys)
+        rights = [named_rightly(model, x, labels) & meant for x in (clean, images, stronger)]
+        self._looks.append((self._step, torch.stack([meant, *rights]).sum(dim=1)))
 
     def report(self) -> dict[str, Any]:
-        """The looks so far: shares right of clean images, under the training's attack, and under PGD; ready for JSON.
+        """The looks so far, ready for JSON: attacked samples, and which share of them was right.
 
-        ``overfitted`` is true where PGD leaves less than half of what the training's attack leaves, at the last look.
+        Columns are ``clean``, under the training's ``attack``, and under ``pgd``. ``overfitted`` is of the last look:
+        true where the attack leaves more than guessing would, and PGD less than half of that, both by more than two
+        standard errors; None before the first look.
         """
-        looks = [[step, *(round(value, 4) for value in values.tolist())] for step, values in self._looks]
-        overfitted = bool(looks) and looks[-1][3] < 0.5 * looks[-1][2]
-        return {"columns": ["step", "clean", "attack", "pgd"], "looks": looks, "overfitted": overfitted}
+        looks = []
+        overfitted = None
+        for step, counts in self._looks:
+            count, *right = counts.tolist()
+            if count:
+                looks.append([step, count, *(round(number / count, 4) for number in right)])
+                overfitted = self._overfitted(count, right[1] / count, right[2] / count)
+        return {"columns": ["step", "attacked", "clean", "attack", "pgd"], "looks": looks, "overfitted": overfitted}
+
+    def _overfitted(self, count: int, attack: float, pgd: float) -> bool:
+        guess = 1 / self.classes
+        luck = math.sqrt(guess * (1 - guess) / count)
+        error = math.sqrt((0.25 * attack * (1 - attack) + pgd * (1 - pgd)) / count)
+        return attack - guess > 2 * luck and 0.5 * attack - pgd > 2 * error
 
     def state_dict(self) -> dict[str, Any]:
         """The looks, and the count of steps."""
-        return {"step": self._step, "looks": [(step, values.cpu()) for step, values in self._looks]}
+        return {"step": self._step, "looks": [(step, counts.cpu()) for step, counts in self._looks]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the state of :meth:`state_dict`."""
+        """Take the state of :meth:`state_dict`.
+
+        Raises:
+            InputError: for another state.
+        """
+        if not isinstance(state, dict) or set(state) != {"step", "looks"}:
+            fail("state", "the state_dict of an OverfittingMonitor", describe(state))
         self._step, self._looks = state["step"], list(state["looks"])

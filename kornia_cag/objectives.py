@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kornia_cag.checks import check_number
+from kornia_cag.checks import check_instance, check_number
 from kornia_cag.collate import Batch
 from kornia_cag.losses import check_logits, kl
+
+_FIX = "Pass returns='batch' to the collate."
+_LOGITS = "Wrap a model of another kind of output, so that it gives its logits."
 
 
 def attacked_loss(model: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> Float[Tensor, ""]:
@@ -22,7 +25,8 @@ def attacked_loss(model: nn.Module, batch: Batch, *, smoothing: float = 0.0) -> 
         batch: of a collate with an attack.
         smoothing: of the labels, in [0, 1].
     """
-    logits = check_logits(model(batch.images), len(batch.labels))
+    check_instance("batch", batch, Batch, _FIX)
+    logits = check_logits(model(batch.images), len(batch.labels), fix=_LOGITS)
     return F.cross_entropy(logits, batch.labels, label_smoothing=check_number("smoothing", smoothing, 0, 1))
 
 
@@ -57,10 +61,11 @@ def trades_loss(model: nn.Module, batch: Batch, *, beta: float = 6.0, smoothing:
     check_number("beta", beta, 0)
     clean, attacked = _both(model, batch)
     natural = F.cross_entropy(clean, batch.labels, label_smoothing=check_number("smoothing", smoothing, 0, 1))
-    return natural + beta * kl(attacked, clean.float()).mean()
+    return natural + beta * kl(attacked, clean).mean()
 
 
 def _both(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
-    logits = check_logits(model(torch.cat([batch.clean, batch.images])), 2 * len(batch.labels))
+    check_instance("batch", batch, Batch, _FIX)
+    logits = check_logits(model(torch.cat([batch.clean, batch.images])), 2 * len(batch.labels), fix=_LOGITS)
     clean, attacked = logits.chunk(2)
     return clean, attacked

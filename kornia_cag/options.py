@@ -81,10 +81,12 @@ def _changed(attack: PGD, options: argparse.Namespace) -> PGD:
     eps = attack.eps if options.eps is None else options.eps
     if attack.eps_min is not None and eps < attack.eps_min:
         fail("--eps", f"at least {attack.eps_min:.3g}, the least budget that the recipe's attack draws", f"{eps:g}")
-    alpha = None if attack.alpha is None else attack.alpha * eps / attack.eps
     inner = attack.eps_object if options.eps_object is None else options.eps_object
     steps = attack.steps if options.attack_steps is None else check_int("--attack-steps", options.attack_steps)
-    return replace(attack, eps=eps, eps_object=inner, alpha=alpha, steps=steps)
+    changed = replace(attack, eps=eps, eps_object=inner, steps=steps)
+    if attack.alpha is None:
+        return changed
+    return replace(changed, alpha=attack.alpha * changed.largest / attack.largest)
 
 
 def given_folder(options: argparse.Namespace, name: str) -> str | None:

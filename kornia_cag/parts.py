@@ -1,7 +1,7 @@
 """Large batches in parts: a CPU's cache then holds what is in the making, and its memory serves the next part."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
@@ -69,18 +69,21 @@ def in_parts(make: Make, table: Int[Tensor, "b 5"], slots: Slots, into: Room, en
         into: memory for the batch.
         ends: where to cut, see :func:`cuts`.
     """
-    parts = zip(table.tensor_split(ends), _split(slots, ends), _split(into, ends), strict=True)
+    parts = zip(table.tensor_split(ends), split(slots, ends), split(into, ends), strict=True)
     made = [make(rows, held, Room(*written)) for rows, held, written in parts]
-    if not ends:
-        return made[0]
+    return made[0] if not ends else join(made, into)
+
+
+def join(made: Sequence[Made], into: Room | None = None) -> Made:
+    """Scenes one behind the other; images and masks are where ``into`` says, if they were written there."""
     scenes, keys, chained = zip(*made, strict=True)
-    names = (field.name for field in fields(Scene) if field.name not in Room._fields)
-    joined = {name: _joined([getattr(scene, name) for scene in scenes]) for name in names}
-    scene = replace(scenes[0], images=into.images, masks=into.masks, **joined)
-    return scene, torch.cat(keys), torch.cat(chained)
+    names = (field.name for field in fields(Scene) if into is None or field.name not in Room._fields)
+    joined: dict[str, Any] = {name: _joined([getattr(scene, name) for scene in scenes]) for name in names}
+    written = {} if into is None else into._asdict()
+    return Scene(**joined, **written), torch.cat(keys), torch.cat(chained)
 
 
-def _split(tensors: tuple[Tensor | None, ...] | None, ends: list[int]) -> Iterator[Any]:
+def split(tensors: tuple[Tensor | None, ...] | None, ends: list[int]) -> Iterator[Any]:
     """The parts of a tuple's tensors, as tuples."""
     nothing = [None] * (len(ends) + 1)
     if tensors is None:

@@ -22,7 +22,7 @@ Schedule = Literal["sign", "paper"]
 
 EPS_FIX = "Budgets are in units of [0, 1]: write 8 / 255 for eight grey levels."
 # A power of two changes neither a sign nor a normalised gradient, and keeps small ones above float16's underflow.
-_LOSS_SCALE = 128.0
+LOSS_SCALE = 128.0
 
 
 def pgd(
@@ -60,7 +60,8 @@ def pgd(
         relative_alpha: step size as a multiple of the budget map. Default ``2.5 / steps``; fixed by ``"paper"``.
         momentum: share of the earlier direction that is kept, each gradient being divided by its mean size first.
         random_start: start at a point uniform in the budget, before the cut with [0, 1].
-        start: start at the point of the budget on the way to these images (in ``"linf"`` the nearest one), instead.
+        start: start at the point of the budget on the way to these images (in ``"linf"`` the nearest one). Where one is
+            the attacked image itself, nothing is known of a better start, and ``random_start`` decides.
         schedule: ``"sign"``, or ``"paper"``: step t of T is ``eps / T * ((T - t) * sign(g) + t * g / max|g|) / T``,
             t from 0, with the largest entry taken over the one image (Jin and Rinard's code takes it over the batch);
             for ``"linf"`` only.
@@ -78,12 +79,13 @@ def pgd(
     Source: Madry et al. 2018; step schedule: Jin and Rinard 2020; momentum: Dong et al. 2018.
     """
     _check_kernel(images, eps, keys, steps, norm, relative_alpha, momentum, schedule)
-    _check_start(images, start, random_start)
+    if start is not None:
+        check_tensor("start", start, tuple(images.shape), images.dtype, images.device, "Start at images like these.")
     rate = 1 / steps if schedule == "paper" else 2.5 / steps if relative_alpha is None else relative_alpha
     if len(images) == 0:
         return images.detach().clone()
     begin = _compiled_begin() if compile else _begin
-    scale = -_LOSS_SCALE if targeted else _LOSS_SCALE
+    scale = -LOSS_SCALE if targeted else LOSS_SCALE
     gradient_at = partial(_input_gradient, loss, dtype=images.dtype, scale=scale)
     with torch.no_grad():
         clean = images.clone() if images.is_inference() else images.detach()
@@ -93,7 +95,8 @@ def pgd(
         point, low, high, eps = begin(clean, eps, keys if random_start else None, norm)
         if start is not None:
             wanted = torch.nan_to_num(start.to(point.dtype)).contiguous(memory_format=_memory_format(images))
-            point = (_pulled_in(wanted, middle, eps) if norm == "l2" else wanted).clamp(low, high)
+            wanted = (_pulled_in(wanted, middle, eps) if norm == "l2" else wanted).clamp(low, high)
+            point = torch.where((start != images).any(dim=(1, 2, 3), keepdim=True), wanted, point)
         step, trend = rate * eps, None
         for t in range(steps):
             gradient = gradient_at(point) if t or ahead is None else ahead
@@ -138,14 +141,6 @@ def check_schedule(schedule: Any, norm: Norm, momentum: float) -> None:
     check_choice("schedule", schedule, get_args(Schedule))
     if schedule == "paper" and (norm != "linf" or momentum):
         fail("schedule", "'sign' in L2 or with momentum", "'paper', whose steps are those of a box")
-
-
-def _check_start(images: Tensor, start: Any, random_start: bool) -> None:
-    if start is None:
-        return
-    check_tensor("start", start, tuple(images.shape), images.dtype, images.device, "Start at images like the attacked.")
-    if random_start:
-        fail("start", "None with random_start=True", describe(start), "Choose one of the two.")
 
 
 @cache

@@ -51,6 +51,9 @@ class SideStream:
 def _tensors(record: object) -> Iterator[Tensor]:
     if isinstance(record, Tensor):
         yield record
+    elif isinstance(record, tuple):
+        for item in record:
+            yield from _tensors(item)
     elif is_dataclass(record):
         for field in fields(record):
             yield from _tensors(getattr(record, field.name))

@@ -61,6 +61,8 @@ class Recapture:
         check_tensor(
             "keys", keys, (len(images),), torch.int64, images.device, fix="One key per image: see sample_keys."
         )
+        if len(images) == 0:
+            return images.clone()
         with torch.autocast(images.device.type, enabled=False):
             keys = fold_in(keys, _NUMBER)
             strength = torch.ones(len(keys), device=keys.device)

@@ -8,22 +8,33 @@ drawn from.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from kornia_cag.attack import PRECISIONS, autocasting
-from kornia_cag.checks import check_choice, check_int, check_number, check_tensor, fail
+from kornia_cag.checks import check_choice, check_int, check_number, check_tensor, describe, fail
 from kornia_cag.compose import Scene
 from kornia_cag.frozen import frozen
-from kornia_cag.losses import FLOATS, Loss, cross_entropy
+from kornia_cag.losses import FLOATS, Loss, cross_entropy, kl
 from kornia_cag.parts import Slots
+from kornia_cag.pgd import LOSS_SCALE
 from kornia_cag.randomness import fold_in, redrawn
 
 Varied = Literal["pose", "color", "context", "camera"]
 _HIGHEST = 1 - 2.0**-24  # the largest number that is drawn
+
+
+def check_loss(loss: Any) -> None:
+    """Require a loss that a scene can be judged by.
+
+    Raises:
+        InputError: for what cannot be called, and for :func:`kl`, which compares with a clean picture.
+    """
+    if not callable(loss) or loss is kl:
+        fail("loss", "a function of logits and classes, such as cross_entropy", describe(loss))
 
 
 def attacked(fraction: float, b: int) -> int:
@@ -35,8 +46,12 @@ def attacked(fraction: float, b: int) -> int:
 class WorstOf:
     """Keep the worst of ``k`` scenes: of each sample's own, and of ``k - 1`` others of the same object.
 
-    All are composed as one batch and seen by the model in one forward pass; nothing is differentiated.
-    Source: worst-of-k, Engstrom et al. 2019.
+    All are composed as one batch and seen by the model in one forward pass; nothing is differentiated. Of a batch
+    smaller than ``k`` some samples are rivals twice.
+
+    It prefers what can hardly be seen: where ranges reach from deep shade to glare, as those of ``signs`` do, two in
+    five of the worst of eight are nearly black, of plain draws one in five. Narrow ``exposure`` or take ``fraction``
+    to keep that down. Source: worst-of-k, Engstrom et al. 2019.
     """
 
     k: int = 4
@@ -49,6 +64,7 @@ class WorstOf:
     def __post_init__(self) -> None:
         check_int("k", self.k, 1, 1024)
         check_number("fraction", self.fraction, 0, 1)
+        check_loss(self.loss)
         check_choice("autocast", self.autocast, PRECISIONS)
         if not (self.scenes or self.contexts):
             fail("scenes, contexts", "at least one that varies", "False for both")
@@ -115,20 +131,20 @@ class ScenePGD:
         check_number("reach", self.reach, 0, 1)
         if self.alpha is not None:
             check_number("alpha", self.alpha, 0)
-        if not self.vary:
-            fail("vary", f"some of {', '.join(get_args(Varied))}", "none")
+        if not self.vary or isinstance(self.vary, str):
+            fail("vary", f"a tuple of some of {', '.join(get_args(Varied))}", describe(self.vary))
         for name in self.vary:
             check_choice("vary", name, get_args(Varied))
         check_number("fraction", self.fraction, 0, 1)
+        check_loss(self.loss)
         check_choice("autocast", self.autocast, PRECISIONS)
 
-    def __call__(self, model: nn.Module, compose: Callable[[], Scene], labels: Int[Tensor, " b"]) -> Scene:
+    def __call__(self, model: nn.Module, compose: Callable[[], Scene]) -> Scene:
         """The worst scenes found, detached; ``model`` is left as it was (see :func:`frozen`).
 
         Args:
             model: maps images to logits ``(b, classes)``, or to whatever ``loss`` takes.
             compose: makes the scenes of all that is attacked, always the same ones, in eager mode.
-            labels: their true classes.
         """
         if torch.is_inference_mode_enabled():
             fail("scene_attack", "a place where gradients can be taken", "torch.inference_mode()",
@@ -142,7 +158,7 @@ class ScenePGD:
                 with torch.set_grad_enabled(not last):
                     with redrawn(numbers):  # what the model itself may draw is its own
                         scene = compose()
-                    losses = _losses(net, self.loss, self.autocast, scene.images, labels)
+                    losses = _losses(net, self.loss, self.autocast, scene.images, scene.labels)
                 if worst is None or most is None:
                     worst, most = scene.map(Tensor.detach), losses.detach()
                 else:
@@ -177,7 +193,7 @@ class _Numbers:
             fail("scene_attack", "a scene and a loss that depend on what is varied", "neither",
                  f"Let the ranges vary one of {', '.join(self._vary)}, and the loss be differentiable.")  # fmt: skip
         gradients = torch.autograd.grad(
-            losses, [self._now[slot] for slot in slots], torch.ones_like(losses), allow_unused=True
+            losses, [self._now[slot] for slot in slots], torch.full_like(losses, LOSS_SCALE), allow_unused=True
         )
         for slot, gradient in zip(slots, gradients, strict=True):
             if gradient is not None:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,10 @@ class Training:
             returns="pair" if recipe.attack is None else "batch",
             compile=compile,
         )
-        self.monitor = None if self.collate.attack is None else OverfittingMonitor(cast(PGD, self.collate.attack))
+        self.monitor = None
+        if isinstance(self.collate.attack, PGD):
+            every = min(100, max(1, self.budget // recipe.batch_size // 10))  # ten looks at a short run, too
+            self.monitor = OverfittingMonitor(self.collate.attack, len(objects.classes), every=every)
         self._crc = objects.pyramid.checksum(), contexts.pyramid.checksum()
         self.loader = self._loader()
 

@@ -6,6 +6,7 @@ from devicewait import RefuseWaiting
 
 from kornia_cag import PGD, CAGCollate, ContextChain, InputError, PairSampler
 from kornia_cag.compose import Earlier
+from kornia_cag.losses import kl
 from kornia_cag.randomness import sample_keys
 
 SIZE = (6, 5)
@@ -280,6 +281,32 @@ def test_a_warm_start_needs_the_clean_composites(untyped):
 def test_a_warm_start_is_of_an_attack_that_takes_one(objects, contexts):
     with pytest.raises(InputError, match="attack: expected a PGD, since the chain has warm_start, got None"):
         CAGCollate(objects, contexts, 16, chain=ContextChain(warm_start=True))
+
+
+def test_a_slot_that_was_not_attacked_starts_at_random(objects, contexts, device):
+    """Half of the samples are attacked; with the divergence as loss, whose gradient at the image itself is 0."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5)).to(device)
+    attack = PGD(eps=0.1, steps=1, fraction=0.5, loss=kl)
+    chain = ContextChain(1.0, warm_start=True)
+    collate = CAGCollate(objects, contexts, 16, chain=chain, model=model, attack=attack, returns="batch")
+    cold = CAGCollate(objects, contexts, 16, model=model, attack=attack, returns="batch")
+    one, two, *_ = PairSampler(objects.labels.cpu(), len(contexts), 15, seed=5)
+    first, second, alone = collate(one), collate(two), cold(two)
+    before, now = ((batch.images != batch.clean).flatten(1).any(1) for batch in (first, second))
+    assert (now == (alone.images != alone.clean).flatten(1).any(1)).all()
+    assert (now & ~before).any()
+    assert torch.equal(second.images[now & ~before], alone.images[now & ~before])
+    warm = (second.images != alone.images).flatten(1).any(1)
+    assert warm[now & before].all()
+
+
+def test_a_state_without_perturbations_is_refused(untyped):
+    chain = ContextChain(0.0)
+    chain.keep(composites(4, 0.2), classes(4, 0))
+    other = ContextChain(0.0, warm_start=True)
+    with pytest.raises(InputError, match="a chain like this, one with a warm start, got one with no warm start"):
+        other.load_state_dict(chain.state_dict())
+    assert other.start(composites(4, 0.2)) is None
 
 
 def test_the_collate_starts_the_attack_there(objects, contexts, device):

@@ -14,6 +14,7 @@ from kornia_cag import (
     mixed_loss,
     trades_loss,
 )
+from kornia_cag.collate import Pair
 from kornia_cag.losses import kl
 
 
@@ -60,6 +61,9 @@ def test_bad_weights_are_refused(objects, contexts, untyped):
         (lambda: mixed_loss(net, batch, weight=1.5), r"weight: expected a number in \[0, 1\]"),
         (lambda: trades_loss(net, batch, beta=-1), "beta: expected a number"),
         (lambda: attacked_loss(net, batch, smoothing=2), r"smoothing: expected a number in \[0, 1\]"),
+        (lambda: attacked_loss(net, Pair(batch.images, batch.labels)), r"batch: expected Batch, .*returns='batch'"),
+        (lambda: trades_loss(net, Pair(batch.images, batch.labels)), r"batch: expected Batch, .*returns='batch'"),
+        (lambda: mixed_loss(nn.Identity(), batch), r"model output: expected .*Wrap a model of another kind"),
     ):
         with pytest.raises(InputError, match=words):
             call()
@@ -115,6 +119,24 @@ def test_free_budgets_go_by_the_mask():
     assert 0.05 < moved[..., 8:].max() <= 0.2 + 1e-6
 
 
+def test_free_steps_are_in_proportion_to_the_budget():
+    """As those of PGD: half a budget at a time, on object and context, whose mask may be bool."""
+    net, images, free = network(), torch.full((2, 3, 16, 16), 0.5), Free(eps=0.2, eps_object=0.05, replays=1, alpha=0.1)
+    mask = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
+    mask[..., :8] = True
+    for attacked in free(images, mask):
+        F.cross_entropy(net(attacked), torch.tensor([0, 1])).backward()
+    moved = free.change.abs()
+    assert {round(float(v), 4) for v in moved[..., :8].unique()} <= {0.0, 0.025}
+    assert {round(float(v), 4) for v in moved[..., 8:].unique()} <= {0.0, 0.1}
+    other = Free(eps=0.2, eps_object=0.05)
+    other.load_state_dict(free.state_dict())
+    assert torch.equal(next(iter(other(images, mask))), next(iter(free(images, mask))))
+    fresh = Free(eps=0.2)
+    fresh.load_state_dict(Free(eps=0.2).state_dict())
+    assert fresh.change is None
+
+
 def test_batches_of_other_sizes_and_shapes():
     net, free = network(), Free(eps=0.1, replays=1)
 
@@ -141,12 +163,15 @@ def test_free_says_what_is_missing(untyped):
     with pytest.raises(InputError, match=r"free: expected a loss that was called backward\(\) on"):
         for _ in Free(eps=0.1)(torch.zeros(2, 3, 8, 8)):
             pass
+    with pytest.raises(InputError, match="state: expected the state_dict of a Free"):
+        Free(eps=0.1).load_state_dict({})
 
 
 # --- catastrophic overfitting
 
 
-def test_the_monitor_compares_with_a_stronger_attack(objects, contexts):
+@pytest.mark.parametrize("fraction", [1.0, 0.6])
+def test_the_monitor_compares_with_a_stronger_attack(objects, contexts, fraction):
     """A training attack that does nothing looks like a model that withstands it, until PGD asks."""
     net = network()
     collate = CAGCollate(objects, contexts, 16)
@@ -156,19 +181,21 @@ def test_the_monitor_compares_with_a_stronger_attack(objects, contexts):
         optimizer.zero_grad()
         F.cross_entropy(net(images), labels).backward()
         optimizer.step()
-    monitor = OverfittingMonitor(PGD(eps=0.1, alpha=0.0, steps=1, random_start=False), every=2, samples=16)
-    batch = attacked_batch(objects, contexts, net, PGD(eps=0.1, alpha=0.0, steps=1, random_start=False))
+    attack = PGD(eps=0.1, alpha=0.0, steps=1, random_start=False, fraction=fraction)
+    monitor = OverfittingMonitor(attack, 5, every=2, samples=20)
+    batch = attacked_batch(objects, contexts, net, attack)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     for _ in range(4):
         monitor(net, batch)
     report = monitor.report()
-    assert report["columns"] == ["step", "clean", "attack", "pgd"]
+    assert report["columns"] == ["step", "attacked", "clean", "attack", "pgd"]
     assert [look[0] for look in report["looks"]] == [2, 4]
-    assert report["looks"][0][1] == report["looks"][0][2] > 0.5
-    assert report["looks"][0][3] < 0.2
+    assert report["looks"][0][1] == 20 if fraction == 1 else report["looks"][0][1] < 16
+    assert report["looks"][0][2] == report["looks"][0][3] > 0.5
+    assert report["looks"][0][4] < 0.2
     assert report["overfitted"] is True
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    again = OverfittingMonitor(monitor.stronger, every=2)
+    again = OverfittingMonitor(attack, 5, every=2)
     again.load_state_dict(monitor.state_dict())
     assert again.report() == report
 
@@ -177,7 +204,34 @@ def test_a_model_that_withstands_pgd_is_not_overfitted(objects, contexts):
     net = nn.Sequential(nn.Flatten(), nn.Linear(768, 5))
     nn.init.zeros_(net[1].weight)
     batch = attacked_batch(objects, contexts, net)
-    monitor = OverfittingMonitor(PGD(eps=0.1), every=1)
-    assert monitor.report() == {"columns": ["step", "clean", "attack", "pgd"], "looks": [], "overfitted": False}
+    monitor = OverfittingMonitor(PGD(eps=0.1), 5, every=1)
+    assert monitor.report() == {"columns": ["step", "attacked", "clean", "attack", "pgd"], "looks": [],
+                                "overfitted": None}  # fmt: skip
     monitor(net, batch)
     assert monitor.report()["overfitted"] is False
+
+
+@pytest.mark.parametrize(
+    ("counts", "overfitted"),
+    [
+        ([64, 60, 40, 1], True),
+        ([64, 60, 40, 19], False),  # less than half by one: chance
+        ([64, 3, 2, 0], False),  # an untrained network, of 43 classes
+        ([64, 64, 50, 30], False),
+        ([6, 6, 5, 0], True),
+        ([2, 2, 1, 0], False),
+    ],
+)
+def test_only_what_is_sure_is_called_overfitting(counts, overfitted):
+    monitor = OverfittingMonitor(PGD(eps=0.1), 43)
+    monitor.load_state_dict({"step": 1, "looks": [(1, torch.tensor(counts))]})
+    assert monitor.report()["overfitted"] is overfitted
+
+
+def test_the_monitor_refuses_what_it_cannot_look_at(objects, contexts, untyped):
+    net = network()
+    batch = attacked_batch(objects, contexts, net)
+    with pytest.raises(InputError, match=r"batch: expected Batch, .*returns='batch'"):
+        OverfittingMonitor(PGD(eps=0.1), 5)(net, Pair(batch.images, batch.labels))
+    with pytest.raises(InputError, match="state: expected the state_dict of an OverfittingMonitor"):
+        OverfittingMonitor(PGD(eps=0.1), 5).load_state_dict({})

@@ -125,6 +125,9 @@ def test_every_step_draws_anew_and_the_same_keys_give_the_same_attack():
     attack = PGD(eps=0.1, steps=3, transform=transform)
     attack(net, images, labels, keys=k)
     assert len({tuple(keys.tolist()) for keys in seen}) == 3
+    seen.clear()
+    replace(attack, eot_samples=2)(net, images, labels, keys=k)
+    assert len({int(key) for keys in seen for key in keys}) == 3 * 2 * 6  # no draw of any step is another's
     camera = PGD(eps=0.1, steps=3, transform=Recapture(), eot_samples=2)
     assert torch.equal(camera(net, images, labels, keys=k), camera(net, images, labels, keys=k))
 
@@ -148,11 +151,15 @@ def test_an_attack_through_the_camera_survives_it_better(options):
     assert losses[1] > losses[0]
 
 
+def test_an_empty_batch_stays_empty():
+    assert Recapture()(pictures()[:0], keys(0)).shape == (0, 3, 16, 20)
+
+
 def test_transforms_are_checked(untyped):
     with pytest.raises(InputError, match="transform: expected a function of images and keys"):
         PGD(eps=0.1, transform=3)
     with pytest.raises(InputError, match=r"eot_samples: expected 1 without a transform, got 4\. Pass transform="):
         PGD(eps=0.1, eot_samples=4)
     net = nn.Sequential(nn.Flatten(), nn.Linear(960, 4))
-    with pytest.raises(InputError, match=r"transform: expected .*Return an image for each"):
+    with pytest.raises(InputError, match=r"transform: expected float32 .*It must keep shape, dtype and device"):
         PGD(eps=0.1, transform=lambda x, keys: x[:1])(net, pictures(), torch.zeros(6).long(), keys=keys(6))

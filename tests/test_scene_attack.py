@@ -1,4 +1,5 @@
-from dataclasses import fields, replace
+import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,7 +25,9 @@ from kornia_cag import (
     SceneRange,
     WorstOf,
 )
+from kornia_cag.losses import kl
 from kornia_cag.photometric import CameraRange
+from kornia_cag.prefetch import _tensors
 from kornia_cag.randomness import redrawn, sample_keys, uniform
 from kornia_cag.recipes import DIGITS, SIGNS
 from kornia_cag.scene_attack import _losses, _Numbers
@@ -262,6 +265,21 @@ def test_only_what_may_vary_varies(scenes, contexts_too):
     assert torch.equal(batch.rows[:, 1], rows[:, 1]) is not contexts_too
 
 
+def test_candidates_lie_over_what_they_were_offered():
+    """Every candidate of a chain is the picture of its row over the slot that it was offered."""
+    objects, contexts = make_objects(), make_contexts()
+    rows = next(iter(PairSampler(objects.labels.cpu(), len(contexts), 20, seed=5)))
+    held = torch.rand(20, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    table, slots = WorstOf(k=3, fraction=0.5).candidates(rows, (held, torch.arange(20)))
+    assert table.shape == (20 + 2 * 10, 5)
+    beneath = [*range(20), *((i + 6) % 20 for i in range(10)), *((i + 13) % 20 for i in range(10))]
+    assert slots[1].tolist() == beneath
+    assert torch.equal(slots[0], held[beneath])
+    assert torch.equal(table[:, 1], rows[beneath, 1])
+    assert torch.equal(table[:, [0, 2, 3]], rows[[*range(20), *range(10), *range(10)]][:, [0, 2, 3]])
+    assert len({tuple(row) for row in table[:, [2, 3, 4]].tolist()}) == 40  # each a draw of its own
+
+
 def test_chained_contexts_of_other_slots_are_candidates():
     """In a still scene the pictures of a class differ in what lies beneath alone."""
     objects, contexts, net = make_objects(), make_contexts(), network().eval()
@@ -274,6 +292,45 @@ def test_chained_contexts_of_other_slots_are_candidates():
 
 
 # --- together with the rest
+
+
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
+def test_no_scene_is_made_for_nothing(fraction, monkeypatch):
+    """What is climbed is composed once for each step and once more, the rest once; no bank travels with a batch."""
+    objects, contexts, net = make_objects(), make_contexts(), network().eval()
+    made, call = [], Composer.__call__
+    monkeypatch.setattr(Composer, "__call__", lambda *given, **more: made.append(len(given[1])) or call(*given, **more))
+    collate = CAGCollate(objects, contexts, SIZE, model=net, scene_attack=ScenePGD(steps=2, fraction=fraction),
+                         chain=ContextChain(0.2))  # fmt: skip
+    composed = collate.compose(next(iter(PairSampler(objects.labels, len(contexts), 20, seed=5))))
+    assert sum(made) == 20 - 20 * fraction
+    assert len(pickle.dumps(composed)) < 2 * sum(t.nbytes for t in _tensors(composed)) < 1e6
+    collate.harden(composed)
+    assert sum(made) == 20 - 20 * fraction + 3 * 20 * fraction
+
+
+def test_photos_of_a_data_set_are_climbed_over():
+    objects, net = make_objects(), network().eval()
+    photos = [torch.full((3, SIZE, SIZE), i / 20) for i in range(20)]
+    collate, plain = (CAGCollate(objects, make_contexts(), SIZE, model=net, scene_attack=attack, returns="batch")
+                      for attack in (ScenePGD(steps=1, vary=("pose",)), None))  # fmt: skip
+    batch, as_drawn = collate(photos), plain(photos)
+    assert not torch.equal(batch.images, as_drawn.images)
+    bare = (batch.masks == 0) & (as_drawn.masks == 0)
+    assert bare.float().mean() > 0.2
+    assert torch.equal(batch.images * bare, as_drawn.images * bare)
+
+
+def test_small_gradients_of_half_precision_count():
+    """A loss whose gradient would vanish in float16 without a scale."""
+    objects, contexts, net = make_objects(), make_contexts(), network().eval()
+
+    def faint(logits, labels):
+        return F.cross_entropy(logits, labels, reduction="none").half() * 2.0**-14
+
+    batch, _ = made(net, objects, contexts, ScenePGD(steps=1, loss=faint, reach=0.5), batches=1)
+    plain, _ = made(net, objects, contexts, None, batches=1)
+    assert not torch.equal(batch.images, plain.images)
 
 
 def test_scene_and_pixels_and_chain_together(device):
@@ -377,7 +434,10 @@ def test_autocast_is_that_of_the_attack():
         (lambda: ScenePGD(steps=0), "steps: expected an integer"),
         (lambda: ScenePGD(reach=1.5), r"reach: expected a number in \[0, 1\]"),
         (lambda: ScenePGD(alpha=-1), "alpha: expected a number"),
-        (lambda: ScenePGD(vary=()), "vary: expected some of pose, color, context, camera"),
+        (lambda: ScenePGD(vary=()), "vary: expected a tuple of some of pose, color, context, camera, got"),
+        (lambda: ScenePGD(vary="pose"), "vary: expected a tuple of some of pose, .*, got 'pose'"),
+        (lambda: ScenePGD(loss=kl), "loss: expected a function of logits and classes"),
+        (lambda: WorstOf(loss="dlr"), "loss: expected a function of logits and classes, .*, got 'dlr'"),
         (lambda: ScenePGD(vary=("light",)), "vary: expected one of 'pose', 'color', 'context', 'camera', got 'light'"),
         (lambda: ScenePGD(autocast=torch.int8), "autocast: expected one of"),
     ],
@@ -395,6 +455,12 @@ def test_a_scene_attack_needs_a_model_and_float_images(untyped):
         CAGCollate(objects, contexts, SIZE, model=network(), scene_attack=WorstOf(), dtype=torch.uint8)
     with pytest.raises(InputError, match="scene_attack"):
         CAGCollate(objects, contexts, SIZE, model=network(), scene_attack=PGD(eps=0.1))
+    with pytest.raises(InputError, match=r"attack: expected a PGD, .*got a ScenePGD\. Pass it as scene_attack="):
+        CAGCollate(objects, contexts, SIZE, model=network(), attack=ScenePGD())
+    with pytest.raises(InputError, match="model: expected Module or None"):
+        CAGCollate(objects, contexts, SIZE, model=lambda x: x, scene_attack=WorstOf())
+    with pytest.raises(InputError, match=r"extra: expected None with a ScenePGD, .*got Identity"):
+        CAGCollate(objects, contexts, SIZE, model=network(), scene_attack=ScenePGD(), extra=nn.Identity())
 
 
 def test_a_model_without_gradient_is_named(untyped):
@@ -451,8 +517,9 @@ def test_images_keep_their_range_graph_and_format_whatever_model_and_extra_do(at
             return self.net(x.sub_(0.5).div_(0.25))
 
     objects, contexts = make_objects(), make_contexts()
-    extra = nn.Conv2d(3, 3, 1)
-    nn.init.dirac_(extra.weight)
+    extra = nn.Conv2d(3, 3, 1) if isinstance(attack, WorstOf) else None  # a ScenePGD goes without
+    if extra is not None:
+        nn.init.dirac_(extra.weight)
     batch, _ = made(InPlace(), objects, contexts, replace(attack, fraction=fraction), batches=1, extra=extra,
                     channels_last=True)  # fmt: skip
     assert 0 <= batch.clean.min() <= batch.clean.max() <= 1
@@ -464,4 +531,3 @@ def test_losses_are_those_of_the_model():
     net, images, labels = network().eval(), torch.rand(4, 3, SIZE, SIZE), torch.arange(4)
     found = _losses(net, lambda logits, y: F.cross_entropy(logits, y, reduction="none"), None, images, labels)
     torch.testing.assert_close(found, F.cross_entropy(net(images), labels, reduction="none"))
-    assert [f.name for f in fields(ScenePGD)][:2] == ["steps", "reach"]
