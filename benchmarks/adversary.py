@@ -18,6 +18,7 @@ import json
 import os
 import statistics
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,7 @@ PIXELS = PGD(eps=8 / 255, eps_object=2 / 255, steps=2, fraction=0.5)
 
 
 def rows(recipe: Recipe) -> dict[str, Recipe]:
-    """What is trained: the recipe without any adversary, and with one each."""
+    """What is trained: the recipe without any adversary, with one each, and with pixels, gradient and pairing."""
     recipe = replace(recipe, attack=None, scene_attack=None, hard_pairing=False)
     return {
         "none": recipe,
@@ -55,6 +56,7 @@ def rows(recipe: Recipe) -> dict[str, Recipe]:
         "worst of 4 scenes": replace(recipe, scene_attack=SCENE_ATTACKS["worst"]),
         "scene gradient": replace(recipe, scene_attack=SCENE_ATTACKS["gradient"]),
         "hard pairing": replace(recipe, hard_pairing=True),
+        "all of them": replace(recipe, attack=PIXELS, scene_attack=SCENE_ATTACKS["gradient"], hard_pairing=True),
     }
 
 
@@ -127,7 +129,8 @@ def search(options: argparse.Namespace) -> None:
     attacks += [("worst of k", k, WorstOf(k=k)) for k in (2, 4, 8, 16, 32)]
     # a step is a forward and a backward pass, which costs as much as two; the last scene is looked at once more
     attacks += [("gradient", 3 * steps + 1, ScenePGD(steps=steps)) for steps in (1, 2, 3, 5, 10)]
-    file = Results(options, {"model": str(options.model.name), "recipe": recipe.name, "samples": options.count})
+    weights = zlib.crc32(b"".join(value.cpu().numpy().tobytes() for value in net.state_dict().values()))
+    file = Results(options, {"weights": f"crc32 {weights:08x}", "recipe": recipe.name, "samples": options.count})
     for name, cost, attack in attacks:
         if file.has(search=name, cost=cost):
             continue

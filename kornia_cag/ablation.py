@@ -23,11 +23,11 @@ class Row:
     balanced: bool = True
 
 
-def rows(recipe: Recipe) -> list[Row]:
+def rows(recipe: Recipe, *, photos: bool = True) -> list[Row]:
     """What to train: the rows of Jin and Rinard's table in the recipe's ranges, and the recipe without one thing each.
 
     As in the paper, the contexts of the five rows are pixel noise, but for random-context, which draws from all of the
-    recipe's contexts. A row that would be the recipe itself is left out.
+    recipe's contexts. A row that would be the recipe itself is left out, also because there are no ``photos``.
     """
     plain = replace(recipe, attack=None, scene_attack=None, reset=None, hard_pairing=False)
     reset = recipe.reset or 0.171
@@ -41,7 +41,8 @@ def rows(recipe: Recipe) -> list[Row]:
         Row("paper: full", replace(noise, attack=attack, reset=reset), photos=False),
     ]
     different = [row for row in paper if row != Row(row.name, recipe)]
-    return [*different, Row("recipe", recipe), *_without(recipe), *_with(recipe)]
+    without = [row for row in _without(recipe) if photos or row.photos]
+    return [*different, Row("recipe", recipe), *without, *_with(recipe)]
 
 
 def _without(recipe: Recipe) -> list[Row]:

@@ -161,7 +161,13 @@ def _training(recipe: Recipe, collate: CAGCollate, rows: Tensor, seconds: float)
         loss.backward()
         optimizer.step()
 
-    return [
+    lines = [
         Line("training step", _median(step, device, seconds), "the recipe's network, on a batch that is there"),
         Line("FGSM", _median(lambda: attack(model, batch.images, batch.labels, keys=keys), device, seconds)),
     ]
+    if recipe.scene_attack is not None:
+        chosen = CAGCollate(collate.objects, collate.composer.contexts, recipe.size, ranges=recipe.ranges, model=model,
+                            scene_attack=replace(recipe.scene_attack, autocast=dtype))  # fmt: skip
+        share = f"of {recipe.scene_attack.fraction:.0%} of the scenes, composition of all included"
+        lines.append(Line(type(recipe.scene_attack).__name__, _median(lambda: chosen(rows), device, seconds), share))
+    return lines

@@ -15,6 +15,13 @@ from kornia_cag.checks import InputError
 from kornia_cag.options import SCENE_ATTACKS
 from kornia_cag.recipes import RECIPES
 
+SPELLINGS = {  # of the library's advice: how the command says it
+    'read it with from_folder(key="white")': "pass --key white",
+    'pass key="white"': "pass --key white",
+    'key="white"': "--key white",
+    ', or pass on_error="skip"': "",
+}
+
 
 class Parser(argparse.ArgumentParser):
     """Says in one line what cannot be read."""
@@ -34,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warn
             options.run(options)
     except (InputError, OSError) as error:
-        print(f"kornia-cag: {error}", file=sys.stderr)
+        text = str(error)
+        for python, here in SPELLINGS.items():
+            text = text.replace(python, here)
+        print(f"kornia-cag: {text}", file=sys.stderr)
         return 2
     except torch.cuda.OutOfMemoryError as error:
         reason = str(error).partition("\n")[0].rstrip(".")

@@ -64,6 +64,9 @@ class Pair(NamedTuple):
         """Called by a DataLoader with ``pin_memory=True``; batches made on a GPU have nothing to pin."""
         return Pair(*_pinned(self))
 
+    def __repr__(self) -> str:
+        return _short(self)
+
 
 class Batch(NamedTuple):
     """The full output of :class:`CAGCollate`, for training on boxes or masks and for looking at what was made."""
@@ -83,6 +86,9 @@ class Batch(NamedTuple):
         """Called by a DataLoader with ``pin_memory=True``; batches made on a GPU have nothing to pin."""
         return Batch(*_pinned(self))
 
+    def __repr__(self) -> str:
+        return _short(self)
+
 
 @dataclass(frozen=True)
 class Composed:
@@ -98,6 +104,12 @@ class Composed:
     waiting: int = 0  # rows whose scenes are still to be made
     slots: Slots = None  # what the chain offers to these
     photos: ContextBank | None = None  # what these lie on, where it is not the collate's own bank
+
+
+def _short(batch: Pair | Batch) -> str:
+    """Dtypes and shapes, not thousands of numbers."""
+    parts = (f"{name}={describe(tensor)}" for name, tensor in zip(batch._fields, batch, strict=True))
+    return f"{type(batch).__name__}({', '.join(parts)})"
 
 
 def _pinned(batch: Pair | Batch) -> list[Tensor]:

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,8 @@ from kornia_cag.robustness import AUTO_BUDGETS, BUDGETS, L2_BUDGETS, Pictures, S
 from kornia_cag.show import magnified, save_rows, save_sheet
 from kornia_cag.train import Training
 
-CONFIG = "config.json"
+CONFIG, REPORT, PREVIEW = "config.json", "report.json", "preview.png"
+WRITTEN = (CHECKPOINT, MODEL, CONFIG, REPORT, PREVIEW)
 GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 objects for timing, as many as GTSRB has classes
 PREVIEW_EPS = 8 / 255  # of an attack that neither recipe nor options describe
 
@@ -71,7 +73,7 @@ def train(options: argparse.Namespace) -> None:
     accuracy = None if real is None else evaluate(training.result, real, objects.classes, objects.device)
     save_network(out / MODEL, training.average, recipe, objects.classes, options.model)
     report = training.report(accuracy, real)
-    write_json(report, out / "report.json")
+    write_json(report, out / REPORT)
     print(to_json(report)) if options.json else _print_result(training, accuracy, real, out)
 
 
@@ -85,14 +87,25 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
             fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
         training.load(out / CHECKPOINT)
         return
-    for stale in (CHECKPOINT, MODEL, "report.json"):  # of an earlier run, which --resume must not mistake for this one
-        (out / stale).unlink(missing_ok=True)
+    _set_aside(out)
     given = {name: value for name, value in vars(options).items() if name not in ("run", "hint")}
     recipe, objects, contexts = training.recipe, training.objects, training.collate.composer.contexts
     about = {"options": plain(given), "versions": versions(), "trained_on": contexts.pyramid.checksums()}
     write_json({**training.plan(), **about}, out / CONFIG)
     batch = _compose(recipe, objects, contexts, training.pairs, training.model, batches=1)
-    save_sheet(out / "preview.png", batch.images[:96], 12)
+    save_sheet(out / PREVIEW, batch.images[:96], 12)
+
+
+def _set_aside(out: Path) -> None:
+    """Move what an earlier run wrote into a folder of its own: it may have taken hours, and is not this one's."""
+    old = [out / name for name in WRITTEN if (out / name).exists()]
+    if not old:
+        return
+    aside = next(folder for folder in (out / f"earlier-{i}" for i in itertools.count(1)) if not folder.exists())
+    aside.mkdir()
+    for file in old:
+        file.rename(aside / file.name)
+    print(f"kornia-cag: {str(out)!r} held a run, which is now in {str(aside)!r}", file=sys.stderr)
 
 
 def _compose(
@@ -128,7 +141,7 @@ def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet |
         _print_accuracy(accuracy, real)
     else:
         print("no real pictures to measure on; pass --real")
-    print(f"wrote {out / MODEL} and {out / 'report.json'}")
+    print(f"wrote {out / MODEL} and {out / REPORT}")
 
 
 def _print_accuracy(accuracy: Accuracy, real: RealSet) -> None:
@@ -235,14 +248,17 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
     about: dict[str, Any] = {"attack": options.attack, "on": name, "views": trained.recipe.views}
     if options.attack == "auto":
         how = "AutoAttack"
-        found = autoattack(trained.network, pictures, budgets)
+        with progress_line() as log:
+            found = autoattack(trained.network, pictures, budgets, log=log)
     else:
         starts: tuple[Start, ...] = ("random", "previous") if options.attack == "context" else ("random",)
         again = f", {restarts} times at random" if restarts > 1 else ""
         how = f"{norm}, {steps} steps from each start ({', '.join(starts)}{again}), on cross-entropy and on margin"
         about |= {"norm": norm, "steps": steps, "starts": starts, "restarts": restarts,
                   "losses": ["cross-entropy", "margin"]}  # fmt: skip
-        found = curve(trained.network, pictures, budgets, norm=norm, steps=steps, starts=starts, restarts=restarts)
+        with progress_line() as log:
+            found = curve(trained.network, pictures, budgets, norm=norm, steps=steps, starts=starts, restarts=restarts,
+                          log=log)  # fmt: skip
     if options.json:
         print(to_json({**about, **found.report(), "hardware": hardware(device), "versions": versions()}))
         return
@@ -281,7 +297,10 @@ def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:
     if not config.is_file():
         fail("--attack context", f"a {CONFIG} beside the model, which tells what it was trained on", "none",
              "Give the folder that train wrote.")  # fmt: skip
-    seen = set(json.loads(config.read_text())["trained_on"])
+    try:
+        seen = set(json.loads(config.read_text())["trained_on"])
+    except (ValueError, KeyError, TypeError):
+        fail("--attack context", f"a {CONFIG} as train writes it", f"another in {str(config)!r}", "Train again.")
     photos = ContextBank.from_folder(photographs, size=64, device=device)
     new = [i for i, crc in enumerate(photos.pyramid.checksums()) if crc not in seen]
     if not new:
@@ -299,9 +318,10 @@ def ablate(options: argparse.Namespace) -> None:
     real = _real(options.real, base, classes)
     if real is None:
         fail("--real", "an .npz file or a folder of class folders", "nothing")
-    table = [row for row in rows(base) if not options.only or any(word in row.name for word in options.only)]
+    every = rows(base, photos=folders[1] is not None)
+    table = [row for row in every if not options.only or any(word in row.name for word in options.only)]
     if not table:
-        fail("--only", f"words of these rows: {', '.join(row.name for row in rows(base))}", " ".join(options.only))
+        fail("--only", f"words of these rows: {', '.join(row.name for row in every)}", " ".join(options.only))
     out: Path = options.out or Path("runs") / f"ablation-{base.name}"
     out.mkdir(parents=True, exist_ok=True)
     file, plan = out / "ablation.json", _ablation_plan(options, base, budget, real)
@@ -366,6 +386,9 @@ def preview(options: argparse.Namespace) -> None:
         objects.labels.cpu(), len(contexts), rows * columns, seed=options.seed, balanced=options.balanced
     )
     attacks = recipe.attack is not None or recipe.scene_attack is not None or recipe.hard_pairing
+    if options.model_from is not None and not attacks:
+        fail("--model-from", "to come with something that looks at a model: an attack, --perturbation, --hard-pairing",
+             "nothing of the kind")  # fmt: skip
     model = _attacked_model(options, recipe, objects) if attacks else None
     batch = _compose(recipe, objects, contexts, pairs, model, batches=4)  # so that the chain has something to offer
     below = [batch.masks] if options.masks else []

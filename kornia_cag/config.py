@@ -12,9 +12,10 @@ MISSING = "nothing"
 
 
 def plain(value: Any) -> Any:
-    """Reduce a value to what JSON knows: records to objects, functions and data types to their names."""
+    """Reduce a value to what JSON knows: records to objects with their class, functions and data types to names."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        value = {"class": type(value).__name__, **fields}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

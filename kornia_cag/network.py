@@ -5,13 +5,15 @@ import importlib
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from kornia_cag.checks import describe, fail
+from kornia_cag.checks import check_tensor, describe, fail
+from kornia_cag.losses import FLOATS
 from kornia_cag.recipes import RECIPES, Recipe
 from kornia_cag.views import Averaged
 
@@ -22,7 +24,7 @@ _KEYS = {"recipe", "classes", "size", "model", "state"}
 class Trained(NamedTuple):
     """A network read from its file, in evaluation mode."""
 
-    network: nn.Module  # averages over the recipe's views
+    network: nn.Module  # averages over the recipe's views; a recipe's own takes pictures of its size alone
     recipe: Recipe
     classes: tuple[str, ...]
 
@@ -134,5 +136,12 @@ def load_network(path: str | Path, device: torch.device | str = "cpu", *, views:
         network.load_state_dict(saved["state"])
     except RuntimeError as error:
         fail("model", f"weights that fit the network of {function or recipe.name!r}", f"others ({_reason(error)})")
+    if function is None:
+        network.register_forward_pre_hook(partial(_check_pictures, recipe.size))
     recipe = recipe if views is None else replace(recipe, views=views)
     return Trained(averaged(network.to(device), recipe.views), recipe, tuple(saved["classes"]))
+
+
+def _check_pictures(size: int, network: nn.Module, given: tuple[Any, ...]) -> None:
+    check_tensor("images", given[0], ("b", 3, size, size), FLOATS,
+                 fix=f"Scale pictures to the network's {size} x {size} pixels, in [0, 1].")  # fmt: skip

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 
 WIDTH = 79
 
+Log = Callable[[str], None]
+
 
 @contextmanager
-def progress_line() -> Iterator[Callable[[str], None] | None]:
+def progress_line() -> Iterator[Log | None]:
     """A function that rewrites the terminal's last line, or ``None`` where nobody watches standard error."""
     if not sys.stderr.isatty():
         yield None

@@ -19,6 +19,7 @@ from kornia_cag.pose import Framing, PoseRange
 from kornia_cag.scene_attack import ScenePGD, WorstOf
 
 Network = Literal["convnet", "dcgan", "two layers"]
+SIDES: dict[Network, int] = {"dcgan": 64, "two layers": 28}  # the only side that these networks take, pixels
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,14 @@ class Recipe:
         return ContextChain(self.reset, pairing=HardPairing(classes) if self.hard_pairing else None)
 
     def model(self, classes: int) -> nn.Module:
-        """A fresh, untrained network."""
+        """A fresh, untrained network.
+
+        Raises:
+            InputError: for a canvas that the network does not take.
+        """
+        if (side := SIDES.get(self.network, self.size)) != self.size:
+            fail("--size", f"{side}, which the network of {self.name!r} takes", str(self.size),
+                 "Leave it out, or train another network by --model.")  # fmt: skip
         if self.network == "convnet":
             net = convnet(classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout,
                           map_dropout=self.map_dropout, local=self.local)  # fmt: skip

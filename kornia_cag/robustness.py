@@ -23,6 +23,7 @@ from kornia_cag.frozen import frozen
 from kornia_cag.losses import cross_entropy, margin
 from kornia_cag.pairing import PairSampler
 from kornia_cag.pgd import Norm
+from kornia_cag.progress import Log, bar
 from kornia_cag.randomness import sample_keys
 
 Start = Literal["clean", "random", "previous"]
@@ -79,6 +80,7 @@ def curve(
     starts: Sequence[Start] = ("random", "previous"),
     restarts: int = 1,
     batch_size: int = 256,
+    log: Log | None = None,
 ) -> Curve:
     """Attack all pictures with every budget, by PGD with steps of 2.5 budgets over their number, on both losses.
 
@@ -92,6 +94,7 @@ def curve(
             picture of another class, which shows another object.
         restarts: random points of the box to start from, where ``starts`` has ``"random"``.
         batch_size: pictures attacked at a time.
+        log: takes a line on the progress, before each batch.
 
     Raises:
         InputError: for budgets below 0, or in L-infinity above 1, and for no starts.
@@ -102,17 +105,26 @@ def curve(
     check_int("restarts", restarts, 1)
     tries = [start for start in starts for _ in range(restarts if start == "random" else 1)]
     other = _others(pictures.labels)
+    parts = torch.arange(len(other), device=other.device).split(batch_size)
     shares = []
-    for budget in budgets:
-        right = [_withstands(model, pictures, other, ids, budget, norm, steps, tries)
-                 for ids in torch.arange(len(other), device=other.device).split(batch_size)]  # fmt: skip
+    for i, budget in enumerate(budgets):
+        right = []
+        for j, ids in enumerate(parts):
+            _tell(log, i, budgets, j / len(parts))
+            right.append(_withstands(model, pictures, other, ids, budget, norm, steps, tries))
         shares.append(float(torch.cat(right).float().mean()))
     return Curve(tuple(budgets), tuple(shares), len(other))
 
 
+def _tell(log: Log | None, number: int, budgets: Sequence[float], share: float) -> None:
+    if log is not None:
+        log(f"{bar((number + share) / len(budgets))}  budget {budgets[number]:.4f}, {number + 1} of {len(budgets)}")
+
+
 def autoattack(
-    model: nn.Module, pictures: Pictures, eps: Sequence[float], *, batch_size: int = 128, seed: int = 0
-) -> Curve:
+    model: nn.Module, pictures: Pictures, eps: Sequence[float], *, batch_size: int = 128, seed: int = 0,
+    log: Log | None = None,
+) -> Curve:  # fmt: skip
     """Attack whole pictures by AutoAttack in L-infinity: two adaptive PGDs, FAB and the gradient-free Square.
 
     Slow: torchattacks aims at every wrong class, twice, where the authors' own code takes nine of them.
@@ -123,6 +135,7 @@ def autoattack(
         eps: budgets, in units of [0, 1].
         batch_size: pictures attacked at a time.
         seed: of the attack's random starts.
+        log: takes a line on the progress, before each batch.
 
     Raises:
         InputError: without torchattacks, for budgets outside [0, 1], and for fewer than 4 classes.
@@ -139,11 +152,11 @@ def autoattack(
         classes = net(pictures.images[:1]).shape[1]
         if classes < 4:
             fail("model", "logits of at least 4 classes, whose margins AutoAttack compares", f"{classes}")
-        for budget in budgets:
+        parts = [*zip(pictures.images.split(batch_size), pictures.labels.split(batch_size), strict=True)]
+        for i, budget in enumerate(budgets):
             right = []
-            for images, labels in zip(
-                pictures.images.split(batch_size), pictures.labels.split(batch_size), strict=True
-            ):
+            for j, (images, labels) in enumerate(parts):
+                _tell(log, i, budgets, j / len(parts))
                 attack = AutoAttack(net, norm="Linf", eps=budget, n_classes=classes, seed=seed)
                 right.append(named_rightly(net, images, labels))
                 if budget:

@@ -5,7 +5,6 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,9 @@ from kornia_cag.models import autocast_dtype
 from kornia_cag.monitor import OverfittingMonitor
 from kornia_cag.network import averaged, build_network
 from kornia_cag.pairing import PairSampler
-from kornia_cag.progress import bar, duration
+from kornia_cag.progress import Log, bar, duration
 from kornia_cag.real import RealSet
 from kornia_cag.recipes import Recipe
-
-Log = Callable[[str], None]
 
 
 class Training:
@@ -59,6 +56,8 @@ class Training:
         function: str | None = None,
         compile: bool = False,
     ) -> None:
+        if recipe.batch_size < 2:
+            fail("--batch-size", "at least 2, since BatchNorm compares the pictures of a batch", str(recipe.batch_size))
         self.recipe, self.objects, self.seed, self.function, self.compile = recipe, objects, seed, function, compile
         self.dtype = autocast_dtype(objects.device)
         self.budget = recipe.images if images is None else images
@@ -120,6 +119,8 @@ class Training:
         before = self.seconds
         while self.seen < self.budget:
             for batch in self.loader:
+                if len(batch.labels) == 1:
+                    continue  # the rest of an epoch: BatchNorm cannot compare it with anything
                 if self.monitor is not None:
                     self.monitor(self.model, batch)
                 self._update(batch.images, batch.labels)

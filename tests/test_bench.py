@@ -8,7 +8,7 @@ from conftest import make_contexts, make_objects
 from kornia_cag.bench import table, timings
 from kornia_cag.recipes import DIGITS, RIGID_SIGNS, SIGNS, Recipe
 
-LINES = ["composition, eager", "OpenCV loader", "Pillow loader", "training step", "FGSM"]
+LINES = ["composition, eager", "OpenCV loader", "Pillow loader", "training step", "FGSM", "ScenePGD"]
 
 
 def report(recipe: Recipe) -> dict:

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 import kornia_cag
-from kornia_cag import cli, commands, progress
+from kornia_cag import PGD, InputError, cli, commands, progress
 from kornia_cag.models import convnet
+from kornia_cag.network import load_network
+from kornia_cag.options import chosen_recipe
 from kornia_cag.recipes import DIGITS, RECIPES, SIGNS
 
 FILES = ["checkpoint.pt", "config.json", "model.pt", "preview.png", "report.json"]
@@ -116,9 +118,13 @@ def test_a_fresh_start_forgets_the_run_before(run, monkeypatch):
     def interrupted(self, **options):
         raise KeyboardInterrupt
 
+    before = {name: (Path("o") / name).read_bytes() for name in FILES}
     with monkeypatch.context() as patch:
         patch.setattr(commands.Training, "run", interrupted)
-        assert run("train", "digits", "--out", "o", "--seed", 1)[0] == 130
+        status, _, err = run("train", "digits", "--out", "o", "--seed", 1)
+        assert status == 130
+        assert err.startswith("kornia-cag: 'o' held a run, which is now in 'o/earlier-1'\n")
+    assert {name: (Path("o/earlier-1") / name).read_bytes() for name in FILES} == before  # not lost
     status, _, err = run("train", "digits", "--out", "o", "--seed", 1, "--resume")
     assert (status, err) == (2, "kornia-cag: --resume: expected a saved run in 'o', got none. Leave --resume out to "
                              "start afresh.\n")  # fmt: skip
@@ -318,7 +324,14 @@ def test_inspect_reports_bank_and_balance(run, signs, photos, balanced):
 def test_progress_is_for_a_terminal(run, monkeypatch):
     assert run("train", "digits", "--steps", 2)[2] == ""
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
-    _, out, err = run("train", "digits", "--steps", 2)
+    np.savez("real.npz", images=np.random.default_rng(0).integers(0, 255, (10, 20, 20), dtype=np.uint8),
+             labels=np.arange(10))  # fmt: skip
+    attack = ("evaluate", "runs/digits", "--attack", "pgd", "--real", "real.npz", "--eps", 0, 0.1, "--attack-steps", 1)
+    _, _, err = run(*attack)
+    assert [line.rstrip() for line in err.split("\r")[1:]] == [
+        "[--------------------]  budget 0.0000, 1 of 2", "[##########----------]  budget 0.1000, 2 of 2"
+    ]  # fmt: skip
+    _, out, err = run("train", "digits", "--steps", 2, "--out", "other")
     assert re.fullmatch(r"\r\[#{20}\] 100%  loss \d+\.\d+  [\d,]+ images/s  0 s left *\n", err)
     assert "images/s" not in out
 
@@ -334,6 +347,12 @@ def opaque():
 def both_layouts():
     opaque()
     Path("opaque/b").mkdir()
+
+
+def text_among_pictures():
+    opaque()
+    Path("opaque").rename("mixed")
+    Path("mixed/notes.txt").write_text("no picture")
 
 
 def damaged():
@@ -466,6 +485,11 @@ MISTAKES = [
     ("preview digits --out missing/x.png", None, "missing/x.png"),
     ("preview digits --out sheet.text", None, "path: expected a picture file, such as preview.png, got 'sheet.text'"),
     ("preview signs", None, "--objects: expected a folder"),
+    ("preview digits --model-from x", None, "--model-from: expected to come with something that looks at a model"),
+    ("train signs --objects opaque", opaque, "Give it an alpha channel, or pass --key white if it stands on white"),
+    ("train signs --objects mixed", text_among_pictures, "Take it out of the folder.\n"),
+    ("train paper-digits --size 32", None, "--size: expected 28, which the network of 'paper-digits' takes, got 32"),
+    ("train paper-digits --batch-size 1 --size 28", None, "--batch-size: expected at least 2"),
 ]
 
 
@@ -681,6 +705,22 @@ def test_evaluate_by_autoattack(run, monkeypatch):
         assert run(*attack, *own)[0] == 2
 
 
+def test_a_resume_names_another_kind_of_attack(run):
+    train = ("train", "digits", "--images", 32, "--scene-attack")
+    assert run(*train, "worst")[0] == 0
+    status, _, err = run(*train, "gradient", "--resume")
+    assert status == 2
+    assert "recipe.scene_attack.class ScenePGD (saved: WorstOf)" in err
+
+
+def test_a_recipes_step_stays_the_same_share_of_the_larger_budget(monkeypatch):
+    monkeypatch.setitem(RECIPES, "signs", replace(RECIPES["signs"], attack=PGD(eps=0.1, eps_object=0.05, alpha=0.05)))
+    parse = cli._parser().parse_args
+    assert chosen_recipe(parse(["train", "signs", "--eps-object", "0.2"])).attack.alpha == pytest.approx(0.1)
+    assert chosen_recipe(parse(["train", "signs", "--eps", "0.2"])).attack.alpha == pytest.approx(0.1)
+    assert chosen_recipe(parse(["train", "signs", "--attack-steps", "3"])).attack.alpha == pytest.approx(0.05)
+
+
 def test_photographs_that_were_trained_on_are_no_test(run, signs, photos):
     assert run("train", "signs", "--objects", signs, "--contexts", photos, "--images", 8)[0] == 0
     status, _, err = run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", photos)
@@ -688,6 +728,11 @@ def test_photographs_that_were_trained_on_are_no_test(run, signs, photos):
     assert "--hold-back" in err
     Path(photos).rename("moved")
     assert run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", "moved")[0] == 2
+    for other in ("{}", "[1]", "no JSON"):
+        Path("runs/signs/config.json").write_text(other)
+        status, _, err = run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", "moved")
+        assert status == 2
+        assert "--attack context: expected a config.json as train writes it, got another" in err
     Path("runs/signs/config.json").unlink()
     status, _, err = run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", "moved")
     assert status == 2
@@ -696,6 +741,14 @@ def test_photographs_that_were_trained_on_are_no_test(run, signs, photos):
         status, _, err = run("evaluate", "runs/signs", "--real", "real.npz", *given)
         assert status == 2
         assert "to come with --attack" in err
+
+
+def test_a_network_says_which_pictures_it_takes(run):
+    assert run("train", "digits", "--images", 16)[0] == 0
+    network = load_network("runs/digits").network
+    assert network(torch.rand(2, 3, 16, 16)).shape == (2, 10)
+    with pytest.raises(InputError, match=r"images: expected .*\(b, 3, 16, 16\), got float32 \(2, 3, 20, 20\)\. Scale"):
+        network(torch.rand(2, 3, 20, 20))
 
 
 def test_views_are_kept_with_the_model(run, monkeypatch):

@@ -78,4 +78,4 @@ def test_stored_outputs_are_those_of_one_run_from_top_to_bottom(name):
                 pictures += 1
                 assert base64.b64decode(picture).startswith(b"\x89PNG")
     assert pictures == PICTURES[name]
-    assert (FOLDER / f"{name}.ipynb").stat().st_size < 600_000
+    assert (FOLDER / f"{name}.ipynb").stat().st_size < 2_000_000  # attacks' noise does not compress

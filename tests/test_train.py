@@ -282,7 +282,7 @@ def test_the_plan_is_json_all_through():
     assert plan["recipe"]["attack"]["loss"] == "kornia_cag.losses:cross_entropy"
     assert plan["recipe"]["attack"]["eps"] == 0.05
     assert plan["recipe"]["ranges"]["pose"]["angle"] == [-15, 15]
-    assert plan["recipe"]["strength"] == {"start": 0, "stop": 2}
+    assert plan["recipe"]["strength"] == {"class": "Ramp", "start": 0, "stop": 2}
     assert plan["classes"] == list("0123456789")
     assert "0x" not in text  # else no other process could resume
     assert "(" not in text
