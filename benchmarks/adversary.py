@@ -6,7 +6,7 @@
 
 ``train``: the recipe without an adversary and with each, equal numbers of images, several seeds: accuracy on real
 pictures, on composites over held-back photographs whose context alone is attacked, and on real pictures under PGD.
-``search``: the mean loss of what random drawing, the worst of k scenes, and gradients find, against their cost.
+``search``: the mean loss of what random drawing, the worst of k scenes, and gradients find, against forward passes.
 ``prints``: models hardened by equally many steps of PGD and of PGD through a random camera, and one that is not, each
 attacked through such cameras, printed and photographed by others.
 
@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import statistics
-import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -90,7 +89,7 @@ def train(options: argparse.Namespace) -> None:
             context = curve(single, scenes, CONTEXT_EPS)
             pixels = curve(single, Pictures(some.images, some.labels), PGD_EPS, starts=("random",))
             result = {
-                "row": name, "seed": seed, "seconds": round(run.seconds, 1),
+                "row": name, "seed": seed,
                 "clean": round(evaluate(net, real, objects.classes, objects.device).share, 5),
                 "context": dict(zip(("8/255", "1"), context.accuracy, strict=True)),
                 "pgd": dict(zip(("2/255", "8/255"), pixels.accuracy, strict=True)),
@@ -110,7 +109,7 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name in rows(RECIPES["digits"]):
         if not (mine := [run for run in runs if run["row"] == name]):
             continue
-        columns = {"clean": [run["clean"] for run in mine], "seconds": [run["seconds"] for run in mine]}
+        columns = {"clean": [run["clean"] for run in mine]}
         for kind in ("context", "pgd"):
             for eps in mine[0][kind]:
                 columns[f"{kind} {eps}"] = [run[kind][eps] for run in mine]
@@ -121,7 +120,7 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def search(options: argparse.Namespace) -> None:
-    """The mean loss of what each search finds on the same samples, against forward passes and seconds."""
+    """The mean loss of what each search finds on the same samples, against forward passes."""
     known = load_network(options.model)
     recipe, net = known.recipe, known.network.eval()
     objects = recipe.objects(str(DATA / "objects" / recipe.name))
@@ -136,16 +135,15 @@ def search(options: argparse.Namespace) -> None:
             continue
         collate = CAGCollate(objects, photographs(True), recipe.size, ranges=recipe.ranges, model=net,
                              scene_attack=attack)  # fmt: skip
-        losses, wrong, start = [], [], time.perf_counter()
+        losses, wrong = [], []
         for images, labels in composed(collate, options.count):
             with torch.no_grad():
                 logits = net(images)
             losses.append(F.cross_entropy(logits, labels, reduction="none"))
             wrong.append(logits.argmax(dim=1) != labels)
         found, error = torch.cat(losses), torch.cat(wrong).float()
-        seconds = round(time.perf_counter() - start, 2)
         loss, share = round(float(found.mean()), 4), round(float(error.mean()), 4)
-        file.add({"search": name, "cost": cost, "loss": loss, "error": share, "seconds": seconds})
+        file.add({"search": name, "cost": cost, "loss": loss, "error": share})
     file.close([])
     if options.sheet is not None:
         picture(options.sheet, objects, recipe, net)
@@ -197,8 +195,8 @@ def prints(options: argparse.Namespace) -> None:
         for name, attack in (("no attack", None), ("PGD", plain), ("PGD through the camera", camera)):
             if file.has(row=name, seed=seed):
                 continue
-            run, net = trained(replace(recipe, attack=attack), options.images, seed)
-            file.add({"row": name, "seed": seed, "seconds": round(run.seconds, 1), **photographed(net, scenes, test)})
+            _, net = trained(replace(recipe, attack=attack), options.images, seed)
+            file.add({"row": name, "seed": seed, **photographed(net, scenes, test)})
     means = []
     for name in dict.fromkeys(run["row"] for run in file.runs):
         mine = [run for run in file.runs if run["row"] == name]
