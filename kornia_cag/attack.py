@@ -90,7 +90,7 @@ class PGD:
             fail("target", "None with loss=kl, which knows no classes", describe(self.target))
         if not callable(self.loss):
             fail("loss", "a function of the model's output and classes, such as cross_entropy", describe(self.loss))
-        if self.transform is not None and not callable(self.transform):
+        if self.transform is not None and (not callable(self.transform) or isinstance(self.transform, type)):
             fail("transform", "a function of images and keys, or None", describe(self.transform))
         if check_int("eot_samples", self.eot_samples, 1) > 1 and self.transform is None:
             fail("eot_samples", "1 without a transform", str(self.eot_samples), "Pass transform=Recapture().")

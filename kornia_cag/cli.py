@@ -204,7 +204,9 @@ def _add_ingredients(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scene-attack", choices=[*SCENE_ATTACKS], help=f"{scenes} (default: the recipe's)")
     parser.add_argument("--no-attack", action="store_true", help="no hardening, of pixels or of scenes")
     parser.add_argument("--eps", type=float, help="harden: L-infinity budget on the context, in [0, 1], such as 0.03")
-    parser.add_argument("--eps-object", type=float, help="budget on the object (default: as --eps)")
+    parser.add_argument(
+        "--eps-object", type=float, help="budget on the object (default: as --eps; a quarter of it spares dark objects)"
+    )
     parser.add_argument("--attack-steps", type=int, help="gradient steps of the attack (default: 1)")
 
 

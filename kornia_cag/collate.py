@@ -78,7 +78,7 @@ class Batch(NamedTuple):
     objects: Int[Tensor, " b"]  # ids in the bank
     contexts: Int[Tensor, " b"]  # ids in the bank, or places among the photos; without effect where chained
     index: Int[Tensor, " b"]  # type: ignore[assignment]  # of the sample in its epoch; shadows tuple.index
-    clean: Shaped[Tensor, "b 3 h w"]  # before the attack
+    clean: Shaped[Tensor, "b 3 h w"]  # as composed: after the attack on scenes, before that on pixels
     chained: Tensor  # (b,) bool: the context is an earlier composite
     rows: Int[Tensor, "b 5"]  # object, context, index, epoch, seed
 
@@ -144,8 +144,9 @@ class CAGCollate:
     (:class:`kornia_cag.Prefetcher`).
 
     Or it takes the items of a data set of your own, ``DataLoader(photos, batch_size=..., collate_fn=collate)``: each
-    item's image becomes the context of one object (see :func:`kornia_cag.intake.photo_bank` for what an item may be),
-    also where the collate has a bank of contexts. The classes of a batch are balanced. Such items carry no index, so
+    item's image becomes the context of one object (see :func:`kornia_cag.intake.photo_bank` for what an item may be;
+    with a :class:`WorstOf` that may choose contexts, of those that it prefers), also where the collate has a bank of
+    contexts. The classes of a batch are balanced. Such items carry no index, so
     the collate counts samples, from 0 or from the last :meth:`set_epoch`; replay then depends on the order in which the
     data set is read and on the batch size. Runs in the main process only.
 
@@ -333,6 +334,7 @@ class CAGCollate:
 
     def harden(self, composed: Composed) -> Batch | Pair:
         """The second half: attack the model as it is now, and remember the result for the chain."""
+        check_instance("composed", composed, Composed, "Pass what collate.compose(rows) gave.")
         if self._attacks and get_worker_info() is not None:
             fail("num_workers", "0 with an attack", "a worker process",
                  "A worker would attack a stale model: pass num_workers=0, or let workers only compose "
@@ -388,17 +390,23 @@ class CAGCollate:
         return rows, made
 
     def _climbed(self, attack: ScenePGD, model: nn.Module, composed: Composed) -> Made:
-        """The scenes that were left waiting."""
+        """The scenes that were left waiting, in parts where that pays: a step keeps all of a part for its gradient."""
         composer = self.composer if composed.photos is None else self._composing(composed.photos)
-        with torch.no_grad():
-            given = _given(composer, self.strength, self.chain, composed.rows[: composed.waiting], composed.slots)
-        return attack(model, partial(composer, *given, masks=self._masks)), given.keys, _chained(given)
+        made, ends = [], cuts(composer, composed.waiting)
+        rows = composed.rows[: composed.waiting].tensor_split(ends)
+        for table, slots in zip(rows, split(composed.slots, ends), strict=True):
+            with torch.no_grad():
+                given = _given(composer, self.strength, self.chain, table, slots)
+            made.append((attack(model, partial(composer, *given, masks=self._masks)), given.keys, _chained(given)))
+        return join(made)
 
     def _attacked(self, made: Made) -> Shaped[Tensor, "b 3 h w"]:
         scene, keys, _ = made
         clean = scene.images
         if self.attack is None:
             return clean
+        if not isinstance(self.attack, PGD):
+            clean = clean.clone()  # another's attack may work in place
         if not asks_for_model(self.attack):
             images = cast(Plain, self.attack)(clean, scene.labels)
         else:
@@ -443,12 +451,15 @@ class CAGCollate:
         if (self.chain is None) != (state["chain"] is None):
             mine, other = ("no chain", "one") if self.chain is None else ("a chain", "none")
             fail("state", f"the state of a collate with {mine}", other, "Build it as the saved one was built.")
-        if (seed := state["photos"]["seed"]) != self.seed:
-            fail("state", f"the state of a collate with seed={self.seed}", f"seed={seed}",
+        photos = state["photos"]
+        if not isinstance(photos, dict) or set(photos) != {"seed", "epoch", "index"}:
+            fail("state['photos']", "seed, epoch and index", describe(photos))
+        if photos["seed"] != self.seed:
+            fail("state", f"the state of a collate with seed={self.seed}", f"seed={photos['seed']}",
                  "Build it as the saved one was built.")  # fmt: skip
         if self.chain is not None:
             self.chain.load_state_dict(state["chain"], self.device)
-        self._epoch, self._index = state["photos"]["epoch"], state["photos"]["index"]
+        self._epoch, self._index = photos["epoch"], photos["index"]
 
     def __repr__(self) -> str:
         height, width = self.size
@@ -512,9 +523,15 @@ def _check_attack(attack: Any, model: nn.Module | None) -> None:
         return
     if isinstance(attack, WorstOf | ScenePGD):
         fail("attack", "a PGD, or what is called like one", f"a {type(attack).__name__}", "Pass it as scene_attack=.")
-    if not callable(attack):
+    if not callable(attack) or isinstance(attack, type):
         fail("attack", "a PGD, or what is called like one", describe(attack))
-    if model is None and asks_for_model(attack):
+    try:
+        signature, asks = inspect.signature(attack), asks_for_model(attack)
+        signature.bind(model, None, None, mask=None, keys=None) if asks else signature.bind(None, None)
+    except (TypeError, ValueError) as error:  # it has no signature, or another one
+        fail("attack", "attack(images, labels), or attack(model, images, labels, *, mask, keys)",
+             f"{describe(attack)}: {error}")  # fmt: skip
+    if model is None and asks:
         fail("model", "the model to attack", "None", "Pass model=..., or leave attack out.")
     if isinstance(attack, PGD) and attack.target == "given":
         fail("attack", "an attack that chooses its own target, since none are given here", "target='given'",

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import math
 import sys
 import tempfile
 from dataclasses import replace
@@ -36,6 +37,7 @@ from kornia_cag.train import Training
 
 CONFIG, REPORT, PREVIEW = "config.json", "report.json", "preview.png"
 WRITTEN = (CHECKPOINT, MODEL, CONFIG, REPORT, PREVIEW)
+ABLATION = ("ablation.json", "ablation.md", "ablation.svg")
 GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 objects for timing, as many as GTSRB has classes
 PREVIEW_EPS = 8 / 255  # of an attack that neither recipe nor options describe
 
@@ -79,6 +81,8 @@ def train(options: argparse.Namespace) -> None:
 
 def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None:
     """Load what is saved, and write what is known before the training."""
+    if out.exists() and not out.is_dir():
+        fail("--out", "a folder", f"{str(out)!r}, which is a file")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=out):  # a folder that cannot be written to is better found before the training
         pass
@@ -87,7 +91,7 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
             fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
         training.load(out / CHECKPOINT)
         return
-    _set_aside(out)
+    _set_aside(out, WRITTEN)
     given = {name: value for name, value in vars(options).items() if name not in ("run", "hint")}
     recipe, objects, contexts = training.recipe, training.objects, training.collate.composer.contexts
     about = {"options": plain(given), "versions": versions(), "trained_on": contexts.pyramid.checksums()}
@@ -96,9 +100,9 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
     save_sheet(out / PREVIEW, batch.images[:96], 12)
 
 
-def _set_aside(out: Path) -> None:
+def _set_aside(out: Path, written: tuple[str, ...]) -> None:
     """Move what an earlier run wrote into a folder of its own: it may have taken hours, and is not this one's."""
-    old = [out / name for name in WRITTEN if (out / name).exists()]
+    old = [out / name for name in written if (out / name).exists()]
     if not old:
         return
     aside = next(folder for folder in (out / f"earlier-{i}" for i in itertools.count(1)) if not folder.exists())
@@ -132,11 +136,13 @@ def _compose(
 
 def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet | None, out: Path) -> None:
     print(f"trained on {training.seen:,} composites in {duration(training.seconds)}")
-    overfitting = None if training.monitor is None else training.monitor.report()
-    if overfitting is not None and overfitting["overfitted"]:
+    if not math.isfinite(float(training.loss)):
+        print("kornia-cag: the loss is not a number: something in the network overflowed", file=sys.stderr)
+    if training.monitor is not None and (overfitting := training.monitor.report())["looks"]:
         *_, own, found = overfitting["looks"][-1]
-        print(f"catastrophic overfitting: {own:.0%} right under the training's own attack, {found:.0%} under PGD; "
-              "train with more --attack-steps or a smaller --eps")  # fmt: skip
+        catastrophic = "catastrophic overfitting, train with more --attack-steps or a smaller --eps: "
+        print(f"{catastrophic if overfitting['overfitted'] else ''}"
+              f"{own:.0%} right under the training's own attack, {found:.0%} under PGD")  # fmt: skip
     if accuracy is not None and real is not None:
         _print_accuracy(accuracy, real)
     else:
@@ -304,7 +310,7 @@ def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:
     photos = ContextBank.from_folder(photographs, size=64, device=device)
     new = [i for i, crc in enumerate(photos.pyramid.checksums()) if crc not in seen]
     if not new:
-        fail("--contexts", "photographs that were not trained on", f"{len(photos)} that were",
+        fail("--contexts", "photographs that were not trained on", f"{len(photos)}, all of which were",
              "Give others, or train with --hold-back 0.2.")  # fmt: skip
     return ContextBank(replace(photos.pyramid, atlas=photos.pyramid.atlas[new]))
 
@@ -324,8 +330,8 @@ def ablate(options: argparse.Namespace) -> None:
         fail("--only", f"words of these rows: {', '.join(row.name for row in every)}", " ".join(options.only))
     out: Path = options.out or Path("runs") / f"ablation-{base.name}"
     out.mkdir(parents=True, exist_ok=True)
-    file, plan = out / "ablation.json", _ablation_plan(options, base, budget, real)
-    done = _ablated_before(file, plan) if options.resume else {}
+    file, plan = out / ABLATION[0], _ablation_plan(options, base, budget, real)
+    done = _ablated_before(file, plan, resume=options.resume)
     for seed, row in itertools.product(range(options.seed, options.seed + seeds), table):
         if (row.name, seed) in done:
             continue
@@ -344,32 +350,41 @@ def ablate(options: argparse.Namespace) -> None:
     found = summary([*done.values()])
     text = markdown(found)
     print(text)
-    (out / "ablation.md").write_text(text + "\n")
-    print(f"wrote {file} and {out / 'ablation.md'}")
+    (out / ABLATION[1]).write_text(text + "\n")
+    print(f"wrote {file} and {out / ABLATION[1]}")
     try:
-        draw_ablation(found, out / "ablation.svg", title=f"recipe {base.name}")
-        print(f"wrote {out / 'ablation.svg'}")
+        draw_ablation(found, out / ABLATION[2], title=f"recipe {base.name}")
+        print(f"wrote {out / ABLATION[2]}")
     except InputError as error:  # all else is done
         print(f"no plot: {error}")
 
 
 def _ablation_plan(options: argparse.Namespace, recipe: Recipe, budget: int | None, real: RealSet) -> dict[str, Any]:
     """All that the rows have in common, ready for JSON."""
+    objects, contexts = load_banks(options, recipe)
     plan: dict[str, Any] = plain({
         "recipe": recipe, "images": recipe.images if budget is None else budget, "compile": options.compile,
         "photographs": given_photos(options) is not None, "real": {"name": real.name, "pictures": len(real.labels)},
+        "objects": {"count": len(objects), "crc": objects.pyramid.checksum()},
+        "contexts": {"count": len(contexts), "crc": contexts.pyramid.checksum()},
     })  # fmt: skip
     return plan
 
 
-def _ablated_before(file: Path, plan: dict[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
-    """The results of an ablation that was broken off, by row and seed."""
+def _ablated_before(file: Path, plan: dict[str, Any], *, resume: bool) -> dict[tuple[str, int], dict[str, Any]]:
+    """The results of an ablation that was broken off, by row and seed; those of another one are set aside."""
+    if not resume:
+        _set_aside(file.parent, ABLATION)
     if not file.is_file():
         return {}
-    saved = json.loads(file.read_text())
-    if other := differences(plan, saved.get("plan", {})):
+    try:
+        saved = json.loads(file.read_text())
+        before, runs = saved["plan"], {(run["row"], run["seed"]): run for run in saved["runs"]}
+    except (ValueError, KeyError, TypeError):
+        fail("--resume", "results that ablate wrote", f"others in {str(file)!r}", "Leave --resume out to start afresh.")
+    if other := differences(plan, before):
         fail("--resume", "the options of the saved ablation", ", ".join(other[:3]), "Repeat them, or leave it out.")
-    return {(run["row"], run["seed"]): run for run in saved["runs"]}
+    return runs
 
 
 def preview(options: argparse.Namespace) -> None:
@@ -381,6 +396,7 @@ def preview(options: argparse.Namespace) -> None:
         if options.no_attack:
             fail("--perturbation", "to come without --no-attack", "both")
         recipe = replace(recipe, attack=FGSM(eps=PREVIEW_EPS))
+        print("no attack on pixels is named: showing FGSM, 8/255")
     objects, contexts = load_banks(options, recipe)
     pairs = PairSampler(
         objects.labels.cpu(), len(contexts), rows * columns, seed=options.seed, balanced=options.balanced

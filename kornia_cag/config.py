@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import platform
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON knows no NaN
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.dtype):

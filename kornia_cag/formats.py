@@ -21,3 +21,9 @@ def to_format(
     found = (images * 255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
     # kept: a compiler would otherwise make the images pixel by pixel, all their channels together, which is slow
     return kept(found).contiguous(memory_format=torch.channels_last) if channels_last else found
+
+
+def memory_format(images: Tensor) -> torch.memory_format:
+    """Channels last or contiguous."""
+    channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format

@@ -58,8 +58,9 @@ class Free:
         check_tensor("images", images, ("b", "c", "h", "w"), FLOATS, fix="Images are float BCHW in [0, 1].")
         eps = self._budget(images, mask)
         step = eps * (self.alpha / self._largest) if self._largest else eps
-        if self.change is None or self.change.shape[1:] != images.shape[1:] or self.change.device != images.device:
+        if self.change is None or self.change.shape[1:] != images.shape[1:]:
             self.change = torch.zeros_like(images)
+        self.change = self.change.to(images.device)
         if (missing := len(images) - len(self.change)) > 0:
             self.change = torch.cat([self.change, self.change.new_zeros(missing, *images.shape[1:])])
         for _ in range(self.replays):

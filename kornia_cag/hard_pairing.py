@@ -20,7 +20,7 @@ class HardPairing:
 
     The order is a permutation: every earlier composite is offered to exactly one object, as without it. Which samples
     take a fresh context instead is drawn apart from it, so that all classes serve as contexts equally often; only who
-    lies over whom changes, and objects of one class, which could not be chained, no longer meet. Pass it to
+    lies over whom changes, and objects of one class, which could not be chained, hardly meet. Pass it to
     :class:`kornia_cag.ContextChain`, and tell it in every training step what the model thought::
 
         hard = HardPairing(classes=43)
@@ -59,8 +59,8 @@ class HardPairing:
         chances = logits.detach().float().softmax(dim=1)
         known = chances.isfinite().all(dim=1)  # an overflow of one sample is not to spoil its class for good
         chances = torch.where(known[:, None], chances, 0.0)
-        total = chances.new_zeros(self.classes, self.classes).index_add_(0, labels, chances)
-        count = chances.new_zeros(self.classes).index_add_(0, labels, known.float())
+        own = (labels == torch.arange(self.classes, device=labels.device)[:, None]).float()  # (c, b)
+        total, count = own @ chances, own @ known.float()  # index_add on a GPU adds in any order
         if self._running is None:  # all confusions alike
             self._running = torch.full_like(total, 1 / self.classes)
         mean = total / count.clamp(min=1)[:, None]

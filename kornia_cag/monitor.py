@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kornia_cag.attack import PGD
 from kornia_cag.checks import check_instance, check_int, describe, fail
 from kornia_cag.collate import Batch
+from kornia_cag.objectives import check_attacked
 from kornia_cag.randomness import sample_keys
 from kornia_cag.robustness import named_rightly
 
@@ -18,11 +19,20 @@ class OverfittingMonitor:
     """Every so many steps attacks some of a batch by PGD, and compares with the attack that the batch came with.
 
     Training by one step of FGSM can break down within an epoch: the model learns to answer that very step, and its
-    accuracy under PGD falls to nothing (Wong et al. 2020). Call it in every training step; only :meth:`report` reads
-    anything back from the device. Of an attack on a ``fraction`` of the samples, those count that it meant.
+    accuracy under PGD falls to nothing (Wong et al. 2020). Call it in every training step, before the weights move,
+    with a batch that was attacked::
+
+        monitor = OverfittingMonitor(attack, classes=43)
+        for batch in loader:  # of CAGCollate(..., attack=attack, returns="batch")
+            monitor(model, batch)
+            ...
+        print(monitor.report())
+
+    Only :meth:`report` reads anything back from the device. Of an attack on a ``fraction`` of the samples, those count
+    that it meant.
 
     Args:
-        attack: the training's own, whose budgets are taken.
+        attack: the training's own, whose budgets, norm, loss and transform are taken.
         classes: number of classes: what the attack leaves has to be more than guessing.
         every: steps from one look to the next.
         samples: of the batch that are looked at.
@@ -44,9 +54,9 @@ class OverfittingMonitor:
         """Look at a batch, if it is time to; the model is left as it was.
 
         Raises:
-            InputError: for anything but a :class:`kornia_cag.Batch`.
+            InputError: for anything but a :class:`kornia_cag.Batch` that was attacked.
         """
-        check_instance("batch", batch, Batch, "Pass returns='batch' to the collate.")
+        check_attacked(batch)
         self._step += 1
         if self._step % self.every:
             return
@@ -63,8 +73,8 @@ class OverfittingMonitor:
         """The looks so far, ready for JSON: attacked samples, and which share of them was right.
 
         Columns are ``clean``, under the training's ``attack``, and under ``pgd``. ``overfitted`` is of the last look:
-        true where the attack leaves more than guessing would, and PGD less than half of that, both by more than two
-        standard errors; None before the first look.
+        whether PGD leaves less than half of what the attack leaves, by more than two standard errors. It is None before
+        the first look, and where the attack leaves no more than guessing would, so that nothing can be told.
         """
         looks = []
         overfitted = None
@@ -72,14 +82,16 @@ class OverfittingMonitor:
             count, *right = counts.tolist()
             if count:
                 looks.append([step, count, *(round(number / count, 4) for number in right)])
-                overfitted = self._overfitted(count, right[1] / count, right[2] / count)
+                overfitted = self._overfitted(count, *right[1:])
         return {"columns": ["step", "attacked", "clean", "attack", "pgd"], "looks": looks, "overfitted": overfitted}
 
-    def _overfitted(self, count: int, attack: float, pgd: float) -> bool:
+    def _overfitted(self, count: int, attack: int, pgd: int) -> bool | None:
         guess = 1 / self.classes
-        luck = math.sqrt(guess * (1 - guess) / count)
-        error = math.sqrt((0.25 * attack * (1 - attack) + pgd * (1 - pgd)) / count)
-        return attack - guess > 2 * luck and 0.5 * attack - pgd > 2 * error
+        if attack / count - guess <= 2 * math.sqrt(guess * (1 - guess) / count):
+            return None
+        # two of each kind more, or a few samples would look like certainty (Agresti and Coull, 1998)
+        n, a, p = count + 4, (attack + 2) / (count + 4), (pgd + 2) / (count + 4)
+        return 0.5 * a - p > 2 * math.sqrt((0.25 * a * (1 - a) + p * (1 - p)) / n)
 
     def state_dict(self) -> dict[str, Any]:
         """The looks, and the count of steps."""

@@ -78,16 +78,19 @@ def _imported(function: str) -> Any:
 
 
 def _check_output(network: nn.Module, classes: int, size: int, function: str) -> None:
-    try:
-        trial = copy.deepcopy(network).eval()  # training keeps an averaged copy
-        with torch.no_grad():
-            logits = trial(torch.zeros(2, 3, size, size))
-    except Exception as error:
-        fail("--model", f"a network that takes pictures (b, 3, {size}, {size})",
-             f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
-    if not isinstance(logits, Tensor) or logits.shape != (2, classes) or not logits.is_floating_point():
-        fail("--model", f"a network that gives logits (b, {classes})",
-             f"{describe(logits)} for two pictures, from {function!r}")  # fmt: skip
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        fail("--model", "a network with parameters to train", f"that of {function!r}, which has none")
+    for mode in (True, False):  # some give more than logits while they are trained
+        try:
+            trial = copy.deepcopy(network).train(mode)  # training keeps an averaged copy
+            with torch.no_grad():
+                logits = trial(torch.zeros(2, 3, size, size))
+        except Exception as error:
+            fail("--model", f"a network that takes pictures (b, 3, {size}, {size})",
+                 f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
+        if not isinstance(logits, Tensor) or logits.shape != (2, classes) or not logits.is_floating_point():
+            fail("--model", f"a network that gives logits (b, {classes}), also in train mode",
+                 f"{describe(logits)} for two pictures, from {function!r}")  # fmt: skip
 
 
 def _reason(error: Exception) -> str:

@@ -76,6 +76,8 @@ def in_parts(make: Make, table: Int[Tensor, "b 5"], slots: Slots, into: Room, en
 
 def join(made: Sequence[Made], into: Room | None = None) -> Made:
     """Scenes one behind the other; images and masks are where ``into`` says, if they were written there."""
+    if len(made) == 1 and into is None:
+        return made[0]
     scenes, keys, chained = zip(*made, strict=True)
     names = (field.name for field in fields(Scene) if into is None or field.name not in Room._fields)
     joined: dict[str, Any] = {name: _joined([getattr(scene, name) for scene in scenes]) for name in names}

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.checks import check_choice, check_int, check_number, check_tensor, describe, fail
+from kornia_cag.formats import memory_format
 from kornia_cag.losses import FLOATS, widen
 from kornia_cag.randomness import normals, uniform, uniforms
 
@@ -94,7 +95,7 @@ def pgd(
         ahead = None if random_start or start is not None else gradient_at(middle)
         point, low, high, eps = begin(clean, eps, keys if random_start else None, norm)
         if start is not None:
-            wanted = torch.nan_to_num(start.to(point.dtype)).contiguous(memory_format=_memory_format(images))
+            wanted = torch.nan_to_num(start.to(point.dtype)).contiguous(memory_format=memory_format(images))
             wanted = (_pulled_in(wanted, middle, eps) if norm == "l2" else wanted).clamp(low, high)
             point = torch.where((start != images).any(dim=(1, 2, 3), keepdim=True), wanted, point)
         step, trend = rate * eps, None
@@ -107,7 +108,7 @@ def pgd(
             else:
                 point = _update(point, gradient, step, low, high, t / steps if schedule == "paper" else None)
         attacked = torch.where(eps > 0, point.to(images.dtype), clean)
-        return attacked.contiguous(memory_format=_memory_format(images))
+        return attacked.contiguous(memory_format=memory_format(images))
 
 
 def _check_kernel(
@@ -154,7 +155,7 @@ def _begin(
     """The first point, at random where ``keys`` are given; the lower and upper bound of a pixel; the budget map."""
     start = widen(clean)
     eps = eps.to(start.dtype)
-    layout = _memory_format(clean)
+    layout = memory_format(clean)
     if layout == torch.channels_last and eps.shape[2:] != (1, 1):
         eps = eps.expand_as(start).contiguous(memory_format=layout)  # broadcasting along the innermost axis is slow
     low, high = start.clamp(max=0), start.clamp(min=1)
@@ -248,8 +249,3 @@ def _input_gradient(
         fail("loss", "a differentiable function of the images", "a loss without a gradient",
              "Take no_grad, detach and argmax out of the way from the images to the loss.")  # fmt: skip
     return gradient
-
-
-def _memory_format(images: Tensor) -> torch.memory_format:
-    channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format

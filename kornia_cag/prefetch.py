@@ -90,6 +90,7 @@ class Prefetcher:
         self._side = SideStream(collate.device) if collate.device.type == "cuda" else None
         self._start = self._done = 0  # batches of the epoch: loaded as done, handed out
         self._saved: dict[str, Any] | None = None  # the state without the batch made ahead, while there is one
+        self._failed = False  # a batch was taken from the loader and not handed out
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -97,11 +98,12 @@ class Prefetcher:
     def __iter__(self) -> Iterator[Batch | Pair]:
         """The batches of one epoch."""
         compose: Callable[[], Composed | None] = partial(next, iter(self.loader), None)
-        self._done, self._start = self._start, 0
+        self._done, self._start, self._failed = self._start, 0, False
         pending = self._ahead(compose)
         while (composed := pending()) is not None:
+            self._failed = True
             batch = self.collate.harden(composed)
-            self._done += 1
+            self._done, self._failed = self._done + 1, False
             del composed  # the training step needs the memory
             pending = self._ahead(compose)  # after the attack, whose result the chain offers; before the training step
             yield batch
@@ -127,9 +129,12 @@ class Prefetcher:
         """Where to go on: behind the last batch handed out. The sampler's own state counts the batch made ahead too.
 
         Raises:
-            InputError: if the loader has no state; a ``StatefulDataLoader`` has.
+            InputError: if the loader has no state; a ``StatefulDataLoader`` has. And where the last batch failed.
         """
         loader = self._resumable()
+        if self._failed:
+            fail("state", "a state behind a batch that was handed out", "one in the midst of a batch that failed",
+                 "Go on from an earlier state.")  # fmt: skip
         if self._saved is None:
             return self._state(loader)
         # What the batch made ahead has not changed is as it is now: a training step may have told the chain's pairing.

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kornia_cag.checks import check_tensor, fail
+from kornia_cag.checks import check_instance, check_tensor, fail
+from kornia_cag.formats import memory_format
 from kornia_cag.losses import FLOATS, widen
 from kornia_cag.photometric import CameraRange, ColorRange, light, photograph
 from kornia_cag.pose import PoseRange, homographies
@@ -51,6 +52,8 @@ class Recapture:
     )
 
     def __post_init__(self) -> None:
+        for part, kind in (("pose", PoseRange), ("color", ColorRange), ("camera", CameraRange)):
+            check_instance(part, getattr(self, part), kind)
         for name, bounds in (("hole", self.pose.hole), ("low_resolution", self.camera.low_resolution)):
             if bounds[1]:
                 fail(name, "(0, 0) in a photograph of a picture", repr(bounds), "Leave it out; blur instead.")
@@ -68,7 +71,8 @@ class Recapture:
             strength = torch.ones(len(keys), device=keys.device)
             moved = self._moved(widen(images), keys)
             lit = torch.stack(light(moved.unbind(1), self.color.sample(keys, strength, "color")), dim=1)
-            return photograph(lit.clamp(min=0), self.camera.sample(keys, strength), keys).to(images.dtype)
+            shots = photograph(lit.clamp(min=0), self.camera.sample(keys, strength), keys)
+            return shots.to(images.dtype).contiguous(memory_format=memory_format(images))
 
     def _moved(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
         height, width = images.shape[-2:]

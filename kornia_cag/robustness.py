@@ -8,7 +8,7 @@ of the study of contexts: Jin and Rinard, 2020; of the attack: Madry et al., 201
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from kornia_cag.attack import PGD
 from kornia_cag.banks import ContextBank, ObjectBank
-from kornia_cag.checks import check_int, check_number, fail
+from kornia_cag.checks import check_choice, check_instance, check_int, check_number, check_tensor, describe, fail
 from kornia_cag.collate import Batch, CAGCollate
 from kornia_cag.compose import SceneRange
 from kornia_cag.frozen import frozen
-from kornia_cag.losses import cross_entropy, margin
+from kornia_cag.losses import FLOATS, check_logits, cross_entropy, margin
 from kornia_cag.pairing import PairSampler
 from kornia_cag.pgd import Norm
 from kornia_cag.progress import Log, bar
@@ -39,6 +39,19 @@ class Pictures:
     images: Float[Tensor, "n 3 h w"]
     labels: Int[Tensor, " n"]
     masks: Float[Tensor, "n 1 h w"] | None = None
+
+    def __post_init__(self) -> None:
+        fix = "Pictures are float BCHW in [0, 1]: divide grey levels by 255."
+        check_tensor("images", self.images, ("n", "c", "h", "w"), FLOATS, fix=fix)
+        n, _, h, w = self.images.shape
+        if n == 0:
+            fail("images", "at least one picture", "none")
+        low, high = (float(value) for value in torch.aminmax(self.images))
+        if not 0 <= low <= high <= 1:  # NaN neither
+            fail("images", "values in [0, 1]", f"values from {low:g} to {high:g}", fix)
+        check_tensor("labels", self.labels, (n,), torch.int64, self.images.device)
+        if self.masks is not None:
+            check_tensor("masks", self.masks, (n, 1, h, w), FLOATS, self.images.device)
 
 
 @dataclass(frozen=True)
@@ -97,12 +110,16 @@ def curve(
         log: takes a line on the progress, before each batch.
 
     Raises:
-        InputError: for budgets below 0, or in L-infinity above 1, and for no starts.
+        InputError: for budgets below 0, or in L-infinity above 1, for no starts, and for a model without logits.
     """
-    budgets = [check_number("eps", e, 0, 1 if norm == "linf" else 1e4) for e in eps]
-    if not starts:
-        fail("starts", "at least one of clean, random, previous", "none")
-    check_int("restarts", restarts, 1)
+    check_choice("norm", norm, get_args(Norm))
+    budgets = _budgets(model, pictures, eps, 1 if norm == "linf" else 1e4)
+    if isinstance(starts, str) or not starts:
+        fail("starts", "a sequence of some of clean, random, previous", describe(starts))
+    for start in starts:
+        check_choice("starts", start, get_args(Start))
+    for name, value in (("steps", steps), ("restarts", restarts), ("batch_size", batch_size)):
+        check_int(name, value, 1)
     tries = [start for start in starts for _ in range(restarts if start == "random" else 1)]
     other = _others(pictures.labels)
     parts = torch.arange(len(other), device=other.device).split(batch_size)
@@ -114,6 +131,14 @@ def curve(
             right.append(_withstands(model, pictures, other, ids, budget, norm, steps, tries))
         shares.append(float(torch.cat(right).float().mean()))
     return Curve(tuple(budgets), tuple(shares), len(other))
+
+
+def _budgets(model: Any, pictures: Any, eps: Any, largest: float) -> list[float]:
+    check_instance("model", model, nn.Module)
+    check_instance("pictures", pictures, Pictures, "Pass Pictures(images, labels).")
+    if not isinstance(eps, Sequence) or isinstance(eps, str) or not eps:
+        fail("eps", "a sequence of budgets", describe(eps), "Pass eps=[0, 8 / 255].")
+    return [check_number("eps", budget, 0, largest) for budget in eps]
 
 
 def _tell(log: Log | None, number: int, budgets: Sequence[float], share: float) -> None:
@@ -146,10 +171,11 @@ def autoattack(
         from torchattacks import AutoAttack
     except ImportError:
         fail("attack", "torchattacks, which holds AutoAttack", "none", "pip install torchattacks")
-    budgets = [check_number("eps", e, 0, 1) for e in eps]
+    budgets = _budgets(model, pictures, eps, 1)
+    check_int("batch_size", batch_size, 1)
     shares = []
     with frozen(model) as net:
-        classes = net(pictures.images[:1]).shape[1]
+        classes = check_logits(net(pictures.images[:1].clone()), 1).shape[1]
         if classes < 4:
             fail("model", "logits of at least 4 classes, whose margins AutoAttack compares", f"{classes}")
         parts = [*zip(pictures.images.split(batch_size), pictures.labels.split(batch_size), strict=True)]
@@ -183,9 +209,11 @@ def _withstands(
 
 @torch.no_grad()
 def named_rightly(model: nn.Module, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
-    """Which images the model names rightly, in eval mode; it is left as it was."""
+    """Which images the model names rightly, in eval mode; it is left as it was. No answer of NaN is right."""
     with frozen(model) as net:
-        right: Tensor = net(images.clone()).argmax(dim=1) == labels  # a model may begin with an in-place operation
+        logits = net(images.clone())  # a model may begin with an in-place operation
+    check_logits(logits, len(labels), fix="Wrap a model of another kind of output, so that it gives its logits.")
+    right: Tensor = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
     return right
 
 
@@ -193,5 +221,7 @@ def _others(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     """For each picture, the next one of another class; itself where there is no other class."""
     n = len(labels)
     place = torch.arange(n, device=labels.device)
-    differs = labels[(place[:, None] + place) % n] != labels[:, None]
-    return (place + differs.int().argmax(dim=1)) % n
+    turns = place[labels != labels.roll(1)]  # where another class begins
+    if len(turns) == 0:
+        return place
+    return turns[torch.searchsorted(turns, place, right=True) % len(turns)]

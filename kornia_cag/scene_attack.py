@@ -57,12 +57,12 @@ class WorstOf:
     k: int = 4
     scenes: bool = True  # the others draw pose, light, camera and crop anew
     contexts: bool = True  # the others lie over contexts, or earlier composites, of other samples of the batch
-    fraction: float = 1.0  # share of a batch that is attacked, and paid for: its first samples, whose order is random
+    fraction: float = 1.0  # share of a batch that is attacked, and paid for: its first samples, in a random order
     loss: Loss = cross_entropy  # (model output, classes) to one loss per sample, (b,)
     autocast: torch.dtype | None = None  # of the model's forward pass, float32 turns it off; None: as around it
 
     def __post_init__(self) -> None:
-        check_int("k", self.k, 1, 1024)
+        check_int("k", self.k, 2, 1024)
         check_number("fraction", self.fraction, 0, 1)
         check_loss(self.loss)
         check_choice("autocast", self.autocast, PRECISIONS)
@@ -110,10 +110,10 @@ class ScenePGD:
 
     A scene is a function of numbers in [0, 1), which its ranges turn into angles, exposures, blurs and so on. Every
     step moves each number along the sign of its gradient, at most ``reach`` away from where it was drawn. Ranges
-    therefore hold by construction. What is chosen and not measured (mirror, kind of blur, JPEG quality) has no gradient
-    and stays as drawn, and so do the noise field and the sizes of single elastic waves; the pyramid level follows pose
-    and crop. Of the scenes on the way the worst is kept: the loss is never lower than that of the scene as drawn. A
-    batch's rows do not replay such scenes, which depend on the model.
+    therefore hold by construction. What is chosen and not measured has no gradient and stays as drawn: mirror,
+    negative, thickness, whether and how to blur, low resolution, JPEG quality. So do the noise field and the sizes of
+    single elastic waves; the pyramid level follows pose and crop. Of the scenes on the way the worst is kept: the loss
+    is never lower than that of the scene as drawn. A batch's rows do not replay such scenes, which depend on the model.
 
     A step takes a forward and a backward pass through composer and model, in eager mode.
     """
@@ -122,7 +122,7 @@ class ScenePGD:
     reach: float = 0.15  # how far a number may move, as a share of its range
     alpha: float | None = None  # step, as a share of the range; None: 2.5 reaches / steps, at most the reach
     vary: tuple[Varied, ...] = ("pose", "color", "context", "camera")  # color: light and colours; context: its crop
-    fraction: float = 1.0  # share of a batch that is attacked, and paid for: its first samples, whose order is random
+    fraction: float = 1.0  # share of a batch that is attacked, and paid for: its first samples, in a random order
     loss: Loss = cross_entropy  # (model output, classes) to one loss per sample, (b,)
     autocast: torch.dtype | None = None  # of the model's forward passes, float32 turns it off; None: as around it
 
@@ -131,7 +131,7 @@ class ScenePGD:
         check_number("reach", self.reach, 0, 1)
         if self.alpha is not None:
             check_number("alpha", self.alpha, 0)
-        if not self.vary or isinstance(self.vary, str):
+        if not self.vary or not isinstance(self.vary, tuple | list):
             fail("vary", f"a tuple of some of {', '.join(get_args(Varied))}", describe(self.vary))
         for name in self.vary:
             check_choice("vary", name, get_args(Varied))

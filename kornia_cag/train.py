@@ -217,6 +217,14 @@ class Training:
             more = f" and {len(other) - 3} more" if len(other) > 3 else ""
             fail("--resume", "the options of the saved run", f"{', '.join(other[:3])}{more}",
                  "Repeat the options of the first start.")  # fmt: skip
+        try:
+            self._take(state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:120]
+            fail("--resume", "a run saved by this version", f"{str(path)!r} ({type(error).__name__}: {reason})",
+                 "Leave --resume out to start afresh.")  # fmt: skip
+
+    def _take(self, state: dict[str, Any]) -> None:
         self.seen, self.steps = state["seen"], state["steps"]
         self.seconds, self.loss = state["seconds"], state["loss"]
         self.model.load_state_dict(state["model"])

@@ -449,13 +449,19 @@ MISTAKES = [
     (
         "train digits --model own6:net",
         own("from torch.nn import Flatten\ndef net(c, s): return Flatten()", "own6"),
-        "--model: expected a network that gives logits (b, 10), got float32 (2, 768) for two pictures, from 'own6:net'",
+        "--model: expected a network with parameters to train, got that of 'own6:net', which has none",
     ),
     (
         "train digits --model own7:net",
         own("from torch import nn\ndef net(c, s): return nn.Linear(7, 7)", "own7"),
         "--model: expected a network that takes pictures (b, 3, 16, 16), got that of 'own7:net', which raised Runtime",
     ),
+    (
+        "train digits --model own8:net",
+        own("from torch import nn\ndef net(c, s): return nn.Sequential(nn.Flatten(), nn.Linear(768, 7))", "own8"),
+        "a network that gives logits (b, 10), also in train mode, got float32 (2, 7) for two pictures, from 'own8:net'",
+    ),
+    ("train digits --out opaque/a.png", opaque, "--out: expected a folder, got 'opaque/a.png', which is a file"),
     ("evaluate unfinished", unfinished, "model: expected a training that is done, got 'unfinished', which holds one"),
     ("evaluate missing", None, "model: expected a folder with a model.pt, or such a file, got 'missing'"),
     ("evaluate empty", lambda: Path("empty").mkdir(), "model: expected a folder with a model.pt"),
@@ -621,6 +627,24 @@ def test_ablate_keeps_what_is_done(run, tmp_path):
     runs = json.loads(file.read_text())["runs"]
     assert runs[:4] == before
     assert [(r["row"], r["seed"]) for r in runs[4:]] == [("paper: baseline", 2)]
+    Path("pictures").mkdir()
+    for i in range(10):
+        picture = np.zeros((20, 20, 4), np.uint8)
+        picture[4:16, 2 : 8 + i] = 255
+        Image.fromarray(picture).save(f"pictures/{i}.png")
+    status, _, err = run(*few, "--resume", "--objects", "pictures")
+    assert status == 2
+    assert "--resume: expected the options of the saved ablation, got objects.crc" in err
+    assert run(*few[:-2], "baseline", "--seeds", 1)[2].startswith(
+        "kornia-cag: 'runs/ablation-digits' held a run, which is"
+    )
+    assert json.loads((file.parent / "earlier-1/ablation.json").read_text())["runs"][:4] == before
+    for text in ("[]", "{", '{"plan": {}}'):
+        file.write_text(text)
+        status, _, err = run(*few, "--resume")
+        assert status == 2
+        assert "--resume: expected results that ablate wrote, got others" in err
+    assert run(*few[:-2], "baseline", "--seeds", 1)[0] == 0
     status, _, err = run("ablate", "digits", "--images", 32, "--resume")
     assert status == 2
     assert "--resume: expected the options of the saved ablation, got images 32 (saved: 16)" in err
@@ -686,7 +710,7 @@ def test_catastrophic_overfitting_is_told(run, monkeypatch):
     looks = {"columns": [], "looks": [[100, 0.99, 0.9, 0.01]], "overfitted": True}
     monkeypatch.setattr("kornia_cag.monitor.OverfittingMonitor.report", lambda self: looks)
     _, out, _ = run("train", "digits", "--images", 16, "--eps", 0.1)
-    assert "catastrophic overfitting: 90% right under the training's own attack, 1% under PGD" in out
+    assert "a smaller --eps: 90% right under the training's own attack, 1% under PGD" in out
     assert json.loads(Path("runs/digits/report.json").read_text())["overfitting"] == looks
 
 
@@ -703,6 +727,30 @@ def test_evaluate_by_autoattack(run, monkeypatch):
     assert re.findall(r"\n +(\d\.\d+) ", out) == ["0.0000", "0.0314"]
     for own in (("--attack-steps", 5), ("--norm", "l2"), ("--restarts", 2)):
         assert run(*attack, *own)[0] == 2
+
+
+def test_a_resume_of_an_incomplete_save_is_refused(run):
+    assert run("train", "digits", "--images", 16)[0] == 0
+    path = Path("runs/digits/checkpoint.pt")
+    state = torch.load(path)
+    for name in ("model", "monitor", "steps"):
+        torch.save({key: value if key != name else {} for key, value in state.items() if key != "steps"}, path)
+        status, _, err = run("train", "digits", "--images", 16, "--resume")
+        assert status == 2
+        assert err.count("\n") == 1
+        assert "--resume: expected a run saved by this version" in err
+
+
+def test_a_loss_that_is_not_a_number_is_told(run):
+    own(
+        "from torch import nn\n\n\nclass Net(nn.Linear):\n    def forward(self, x):\n"
+        "        return super().forward(x.flatten(1)) / 0\n\n\ndef net(c, s):\n    return Net(768, c)\n",
+        "ownnan",
+    )()
+    status, _, err = run("train", "digits", "--images", 16, "--model", "ownnan:net")
+    assert status == 0
+    assert "kornia-cag: the loss is not a number" in err
+    assert json.loads(Path("runs/digits/report.json").read_text(), parse_constant=pytest.fail)["loss"] is None
 
 
 def test_a_resume_names_another_kind_of_attack(run):

@@ -263,8 +263,40 @@ def test_state_of_another_collate_is_refused(objects, contexts):
     plain.load_state_dict(plain.state_dict())
     with pytest.raises(InputError, match="state: expected the state of a collate with seed=1, got seed=0"):
         CAGCollate(objects, contexts, 16, seed=1).load_state_dict(plain.state_dict())
+    for photos in (None, {}, {"seed": 0}):
+        with pytest.raises(InputError, match=r"state\['photos'\]: expected seed, epoch and index"):
+            plain.load_state_dict({**plain.state_dict(), "photos": photos})
+    with pytest.raises(InputError, match="composed: expected Composed"):
+        plain.harden(None)
     with pytest.raises(InputError, match=r"state: expected the state_dict of a CAGCollate, got \{\}"):
         plain.load_state_dict({})
+
+
+def takes_no_mask(model, images, labels):
+    return images
+
+
+def names_it_otherwise(net, images, labels, *, mask, keys):
+    return images
+
+
+@pytest.mark.parametrize("attack", [PGD, torch.relu, lambda x: x, takes_no_mask, names_it_otherwise])
+def test_an_attack_of_another_signature_is_refused_at_once(objects, contexts, attack, untyped):
+    with pytest.raises(InputError, match=r"attack: expected (attack\(images, labels\), or|a PGD, or what is called)"):
+        CAGCollate(objects, contexts, 16, model=nn.Flatten(), attack=attack)
+
+
+def in_place(model, images, labels, *, mask, keys):
+    return images.mul_(0.5)
+
+
+@pytest.mark.parametrize("attack", [in_place, lambda images, labels: images.mul_(0.5)], ids=["asks", "plain"])
+def test_an_attack_that_works_in_place_spoils_no_clean_images(objects, contexts, attack):
+    rows = next(iter(PairSampler(objects.labels.cpu(), len(contexts), 8, seed=5)))
+    want = CAGCollate(objects, contexts, 16, returns="batch")(rows).images
+    batch = CAGCollate(objects, contexts, 16, model=nn.Flatten(), attack=attack, returns="batch")(rows)
+    assert torch.equal(batch.clean, want)
+    assert torch.equal(batch.images, 0.5 * want)
 
 
 @pytest.mark.cuda

@@ -7,6 +7,7 @@ from kornia_cag import (
     PGD,
     CAGCollate,
     Free,
+    HardPairing,
     InputError,
     OverfittingMonitor,
     PairSampler,
@@ -54,9 +55,26 @@ def test_both_ways_into_trades_carry_gradients(objects, contexts, device):
     torch.testing.assert_close(have, net[3].weight.grad, atol=1e-5, rtol=1e-4)
 
 
+def test_a_pairing_is_told_of_the_attacked_images(objects, contexts):
+    """By the same forward pass."""
+    net = network()
+    batch = attacked_batch(objects, contexts, net)
+    want = HardPairing(5)
+    want.observe(net(batch.images), batch.labels)
+    for loss in (attacked_loss, mixed_loss, trades_loss):
+        passes = []
+        handle = net.register_forward_hook(lambda *_, passes=passes: passes.append(1))
+        told = HardPairing(5)
+        torch.testing.assert_close(loss(net, batch, pairing=told), loss(net, batch))
+        handle.remove()
+        torch.testing.assert_close(told.confusion, want.confusion, atol=1e-5, rtol=0)
+        assert len(passes) == 2
+
+
 def test_bad_weights_are_refused(objects, contexts, untyped):
     net = network(objects.device)
     batch = attacked_batch(objects, contexts, net)
+    plain = batch._replace(images=batch.clean)
     for call, words in (
         (lambda: mixed_loss(net, batch, weight=1.5), r"weight: expected a number in \[0, 1\]"),
         (lambda: trades_loss(net, batch, beta=-1), "beta: expected a number"),
@@ -64,6 +82,9 @@ def test_bad_weights_are_refused(objects, contexts, untyped):
         (lambda: attacked_loss(net, Pair(batch.images, batch.labels)), r"batch: expected Batch, .*returns='batch'"),
         (lambda: trades_loss(net, Pair(batch.images, batch.labels)), r"batch: expected Batch, .*returns='batch'"),
         (lambda: mixed_loss(nn.Identity(), batch), r"model output: expected .*Wrap a model of another kind"),
+        (lambda: mixed_loss(net, plain), "batch: expected one that was attacked, got images as composed"),
+        (lambda: trades_loss(net, plain), "batch: expected one that was attacked, got images as composed"),
+        (lambda: attacked_loss(net, plain), "batch: expected one that was attacked, got images as composed"),
     ):
         with pytest.raises(InputError, match=words):
             call()
@@ -132,6 +153,9 @@ def test_free_steps_are_in_proportion_to_the_budget():
     other = Free(eps=0.2, eps_object=0.05)
     other.load_state_dict(free.state_dict())
     assert torch.equal(next(iter(other(images, mask))), next(iter(free(images, mask))))
+    moved = Free(eps=0.2, eps_object=0.05)
+    moved.load_state_dict(free.state_dict(), "meta")  # another device than the images'
+    assert next(iter(moved(images.to("meta"), mask.to("meta")))).device.type == "meta"
     fresh = Free(eps=0.2)
     fresh.load_state_dict(Free(eps=0.2).state_dict())
     assert fresh.change is None
@@ -208,7 +232,26 @@ def test_a_model_that_withstands_pgd_is_not_overfitted(objects, contexts):
     assert monitor.report() == {"columns": ["step", "attacked", "clean", "attack", "pgd"], "looks": [],
                                 "overfitted": None}  # fmt: skip
     monitor(net, batch)
-    assert monitor.report()["overfitted"] is False
+    assert monitor.report()["overfitted"] is None  # it knows nothing
+
+
+def test_the_monitor_attacks_as_the_training_does_and_only_so_many(objects, contexts):
+    """The object is safe: a network that looks at it alone is right under every attack on the context."""
+    attack = PGD(eps=1.0, eps_object=0.0, steps=1)
+    net = network()
+    batch = attacked_batch(objects, contexts, net, attack)
+
+    class Oracle(nn.Module):
+        def forward(self, x):
+            same = (x[:, None] - batch.clean).abs() * batch.masks.ge(
+                1
+            )  # pixels of the object that are those of a clean one
+            logits = F.one_hot(batch.labels, 5).float()[same.flatten(2).amax(2).argmin(1)]
+            return 9 * logits + 0 * x.sum()
+
+    monitor = OverfittingMonitor(attack, 5, every=1, samples=7)
+    monitor(Oracle(), batch)
+    assert monitor.report()["looks"] == [[1, 7, 1.0, 1.0, 1.0]]
 
 
 @pytest.mark.parametrize(
@@ -216,10 +259,13 @@ def test_a_model_that_withstands_pgd_is_not_overfitted(objects, contexts):
     [
         ([64, 60, 40, 1], True),
         ([64, 60, 40, 19], False),  # less than half by one: chance
-        ([64, 3, 2, 0], False),  # an untrained network, of 43 classes
+        ([64, 3, 2, 0], None),  # an untrained network, of 43 classes
+        ([64, 60, 0, 0], None),
         ([64, 64, 50, 30], False),
-        ([6, 6, 5, 0], True),
-        ([2, 2, 1, 0], False),
+        ([20, 20, 18, 1], True),
+        ([6, 6, 5, 0], False),
+        ([1, 1, 1, 0], False),
+        ([0, 0, 0, 0], None),
     ],
 )
 def test_only_what_is_sure_is_called_overfitting(counts, overfitted):
@@ -233,5 +279,7 @@ def test_the_monitor_refuses_what_it_cannot_look_at(objects, contexts, untyped):
     batch = attacked_batch(objects, contexts, net)
     with pytest.raises(InputError, match=r"batch: expected Batch, .*returns='batch'"):
         OverfittingMonitor(PGD(eps=0.1), 5)(net, Pair(batch.images, batch.labels))
+    with pytest.raises(InputError, match="batch: expected one that was attacked"):
+        OverfittingMonitor(PGD(eps=0.1), 5)(net, batch._replace(images=batch.clean))
     with pytest.raises(InputError, match="state: expected the state_dict of an OverfittingMonitor"):
         OverfittingMonitor(PGD(eps=0.1), 5).load_state_dict({})

@@ -385,6 +385,20 @@ def test_an_error_belongs_to_its_own_batch(prefetcher):
     assert_same(want[:3], got)
 
 
+def test_no_state_in_the_midst_of_a_batch_that_failed(prefetcher):
+    """It would leave that batch out."""
+    pairs, collate = hardened()
+    batches = prefetcher(loader(pairs, collate.compose, stateful), collate)
+    attack, collate.attack = collate.attack, lambda model, images, labels, *, mask, keys: images[99]
+    with pytest.raises(IndexError):
+        take(batches, collate, 1)
+    with pytest.raises(InputError, match="state: expected a state behind a batch that was handed out"):
+        batches.state_dict()
+    collate.attack = attack
+    take(batches, collate, 1)
+    batches.state_dict()
+
+
 # --- resume
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from kornia_cag import PGD, ColorRange, InputError, PoseRange, Recapture
 from kornia_cag.photometric import CameraRange
-from kornia_cag.randomness import sample_keys
+from kornia_cag.randomness import redrawn, sample_keys, uniform
 
 SAME = PoseRange(scale=(1, 1), aspect=(1, 1), angle=(0, 0), shear=(0, 0), translate=(0, 0), perspective=(0, 0))
 PLAIN = ColorRange(brightness=(1, 1), contrast=(1, 1), saturation=(1, 1), hue=(0, 0))
@@ -149,6 +149,18 @@ def test_an_attack_through_the_camera_survives_it_better(options):
             photos = [net(shots(found, keys(40, seed))) for seed in range(8)]
             losses.append(sum(nn.functional.cross_entropy(photo, labels) for photo in photos))
     assert losses[1] > losses[0]
+
+
+def test_a_photograph_draws_apart_from_the_scene_of_its_key():
+    angle = {}
+    with redrawn(lambda slot, numbers: angle.setdefault(slot, numbers)):
+        Recapture()(pictures(), keys(6))
+    assert not torch.equal(angle["pose.angle"], uniform(keys(6), "pose.angle"))
+
+
+def test_channels_last_stays():
+    images = pictures().to(memory_format=torch.channels_last)
+    assert Recapture()(images, keys(6)).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_an_empty_batch_stays_empty():

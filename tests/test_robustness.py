@@ -3,11 +3,13 @@ import sys
 import pytest
 import torch
 from conftest import make_contexts, make_objects
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from kornia_cag import InputError
 from kornia_cag.recipes import SIGNS
-from kornia_cag.robustness import Curve, Pictures, _others, autoattack, composites, curve
+from kornia_cag.robustness import Curve, Pictures, _others, autoattack, composites, curve, named_rightly
 
 
 class Split(nn.Module):
@@ -112,6 +114,50 @@ def test_the_model_is_left_as_it_was():
     assert model.trust.grad is None
 
 
+def test_an_answer_of_nan_is_wrong():
+    class Silent(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 3), torch.nan)
+
+    pictures = Pictures(torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
+    assert not named_rightly(Silent(), pictures.images, pictures.labels).any()
+
+
+def test_what_cannot_be_measured_is_refused(untyped):
+    images, labels, net = torch.rand(4, 3, 8, 8), torch.arange(4), nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    pictures = Pictures(images, labels)
+    for call, words in (
+        (
+            lambda: Pictures(255 * images, labels),
+            r"images: expected values in \[0, 1\], got values from",
+        ),
+        (lambda: Pictures((255 * images).byte(), labels), "images: expected float"),
+        (lambda: Pictures(images, labels[:3]), r"labels: expected int64 \(4\)"),
+        (lambda: Pictures(images[:0], labels[:0]), "images: expected at least one picture, got none"),
+        (lambda: curve(net, (images, labels), [0.1]), "pictures: expected Pictures"),
+        (lambda: curve(lambda x: x, pictures, [0.1]), "model: expected Module"),
+        (lambda: curve(net, pictures, 0.1), r"eps: expected a sequence of budgets, got 0\.1"),
+        (lambda: curve(net, pictures, []), r"eps: expected a sequence of budgets, got \[\]"),
+        (lambda: curve(net, pictures, [0], norm="l1"), "norm: expected one of 'linf', 'l2', got 'l1'"),
+        (lambda: curve(net, pictures, [0], starts="random"), "starts: expected a sequence of some of .*got 'random'"),
+        (lambda: curve(net, pictures, [0], starts=("rnadom",)), "starts: expected one of .*got 'rnadom'"),
+        (lambda: curve(net, pictures, [0], steps=0), "steps: expected an integer of at least 1"),
+        (lambda: curve(net, pictures, [0], batch_size=0), "batch_size: expected an integer of at least 1"),
+        (lambda: curve(nn.Identity(), pictures, [0]), "model output: expected .*Wrap a model"),
+    ):
+        with pytest.raises(InputError, match=words):
+            call()
+
+
+@given(labels=st.lists(st.integers(0, 2), min_size=1, max_size=12))
+def test_others_are_the_next_of_another_class(labels):
+    found = _others(torch.tensor(labels)).tolist()
+    for i, other in enumerate(found):
+        later = [(i + step) % len(labels) for step in range(len(labels))]
+        assert other == next((j for j in later if labels[j] != labels[i]), other)
+        assert labels[other] != labels[i] or len(set(labels)) == 1
+
+
 def test_others_are_of_another_class():
     labels = torch.tensor([0, 0, 1, 2, 2, 0])
     other = _others(labels)
@@ -133,7 +179,7 @@ def test_composites_are_balanced_and_repeat():
 def test_bad_numbers_are_refused():
     with pytest.raises(InputError, match="eps: expected a number"):
         curve(Split(1.0), pictures(), [1.5])
-    with pytest.raises(InputError, match="starts: expected at least one"):
+    with pytest.raises(InputError, match="starts: expected a sequence of some of"):
         curve(Split(1.0), pictures(), [0.5], starts=[])
 
 

@@ -229,6 +229,7 @@ def test_a_fraction_is_the_first_samples_and_the_others_keep_their_bits(attack):
         assert torch.equal(one[10:], other[10:])
     changed = (plain.images != some.images).flatten(1).any(1)
     assert changed[:10].float().mean() > 0.5
+    assert torch.equal(some.rows[:, [0, 2, 3]], plain.rows[:, [0, 2, 3]])  # nobody else's object
 
 
 def test_nothing_of_a_fraction_of_zero():
@@ -298,7 +299,8 @@ def test_chained_contexts_of_other_slots_are_candidates():
 def test_no_scene_is_made_for_nothing(fraction, monkeypatch):
     """What is climbed is composed once for each step and once more, the rest once; no bank travels with a batch."""
     objects, contexts, net = make_objects(), make_contexts(), network().eval()
-    made, call = [], Composer.__call__
+    made, call, gradients, grad = [], Composer.__call__, [], torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *given, **more: gradients.append(1) or grad(*given, **more))
     monkeypatch.setattr(Composer, "__call__", lambda *given, **more: made.append(len(given[1])) or call(*given, **more))
     collate = CAGCollate(objects, contexts, SIZE, model=net, scene_attack=ScenePGD(steps=2, fraction=fraction),
                          chain=ContextChain(0.2))  # fmt: skip
@@ -307,6 +309,36 @@ def test_no_scene_is_made_for_nothing(fraction, monkeypatch):
     assert len(pickle.dumps(composed)) < 2 * sum(t.nbytes for t in _tensors(composed)) < 1e6
     collate.harden(composed)
     assert sum(made) == 20 - 20 * fraction + 3 * 20 * fraction
+    assert len(gradients) == 2
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_the_default_step_is_two_and_a_half_reaches_over_the_steps(steps):
+    numbers = {}
+
+    def climb(self, losses, alpha):
+        numbers["alpha"] = alpha
+
+    objects, contexts = make_objects(), make_contexts()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Numbers, "climb", climb)
+        made(network(), objects, contexts, ScenePGD(steps=steps, reach=0.2), batches=1)
+    assert numbers["alpha"] == pytest.approx(min(0.2, 0.5 / steps))
+
+
+def test_large_batches_are_climbed_in_parts(monkeypatch):
+    """As they are composed: the same scenes, and no more memory than a part takes."""
+    objects, contexts, net = make_objects(), make_contexts(), network().eval()
+    whole, _ = made(net, objects, contexts, ScenePGD(steps=1), batches=1, chain=ContextChain(0.2))
+    sizes, call = [], Composer.__call__
+    monkeypatch.setattr(
+        Composer, "__call__", lambda *given, **more: sizes.append(len(given[1])) or call(*given, **more)
+    )
+    monkeypatch.setattr("kornia_cag.parts.PIXELS", 6 * SIZE**2)
+    parts, _ = made(net, objects, contexts, ScenePGD(steps=1), batches=1, chain=ContextChain(0.2))
+    assert max(sizes) < 10
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
 def test_photos_of_a_data_set_are_climbed_over():
@@ -326,7 +358,9 @@ def test_small_gradients_of_half_precision_count():
     objects, contexts, net = make_objects(), make_contexts(), network().eval()
 
     def faint(logits, labels):
-        return F.cross_entropy(logits, labels, reduction="none").half() * 2.0**-14
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        small = losses.half() * 2.0**-25
+        return losses.detach() + (small - small.detach()).float()
 
     batch, _ = made(net, objects, contexts, ScenePGD(steps=1, loss=faint, reach=0.5), batches=1)
     plain, _ = made(net, objects, contexts, None, batches=1)
