@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,14 @@ from kornia_cag.attack import FGSM
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.baseline import OpenCVCollate, PillowCollate
 from kornia_cag.checks import InputError
-from kornia_cag.collate import CAGCollate
+from kornia_cag.collate import Batch, CAGCollate
 from kornia_cag.models import autocast_dtype
 from kornia_cag.pairing import PairRows, PairSampler
 from kornia_cag.randomness import sample_keys
 from kornia_cag.recipes import Recipe
 
-EPS = 8 / 255  # of the attack that is timed; its size costs nothing
+EPS = 8 / 255  # of the attack that is timed where the recipe has none; its size costs nothing
+SCENES = ("ScenePGD", "WorstOf")  # lines of a recipe that chooses scenes
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def table(report: dict[str, Any]) -> list[str]:
         found.append(f"{line['name']:34}{numbers}  {line['note']}".rstrip())
     if report["compile_seconds"] is not None:
         found += ["", f"Compiling took {report['compile_seconds']} s; a later process finds it in inductor's cache."]
-    return [*found, "", _answer({line["name"]: line["ms"] for line in report["lines"] if "ms" in line})]
+    ms = {line["name"]: line["ms"] for line in report["lines"] if "ms" in line}
+    return [*found, "", _answer(ms), *_with_scenes(ms)]
 
 
 def cores() -> int:
@@ -100,6 +102,12 @@ def _answer(ms: dict[str, float]) -> str:
     ratio = loaders[best] / mine
     than = f"{ratio:.1f} times as fast as" if ratio >= 1 else f"{1 / ratio:.1f} times slower than"
     return f"{share}, and is {than} the {best}."
+
+
+def _with_scenes(ms: dict[str, float]) -> list[str]:
+    """What to add where the recipe chooses its scenes against the model."""
+    return [f"With its {name} a batch takes {ms[name] / ms['training step']:.0%} of the time of a training step."
+            for name in SCENES if name in ms]  # fmt: skip
 
 
 def _rows(objects: ObjectBank, contexts: ContextBank, batch_size: int) -> Iterator[Tensor]:
@@ -147,12 +155,13 @@ def _loader(
 
 
 def _training(recipe: Recipe, collate: CAGCollate, rows: Tensor, seconds: float) -> list[Line]:
-    device, batch = collate.device, collate(rows)
+    device, batch = collate.device, cast(Batch, collate(rows))
     model = recipe.model(len(collate.objects.classes)).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     dtype = autocast_dtype(device)
     keys = sample_keys(*(rows[:, column].to(device) for column in (4, 3, 2)))
-    attack = replace(FGSM(eps=EPS), autocast=dtype)
+    attack = replace(recipe.attack or FGSM(eps=EPS), autocast=dtype)
+    name = "FGSM" if attack.steps == 1 else f"PGD, {attack.steps} steps"
 
     def step() -> None:
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
@@ -161,9 +170,12 @@ def _training(recipe: Recipe, collate: CAGCollate, rows: Tensor, seconds: float)
         loss.backward()
         optimizer.step()
 
+    def hardened() -> Tensor:
+        return attack(model, batch.images, batch.labels, keys=keys, mask=batch.masks)
+
     lines = [
         Line("training step", _median(step, device, seconds), "the recipe's network, on a batch that is there"),
-        Line("FGSM", _median(lambda: attack(model, batch.images, batch.labels, keys=keys), device, seconds)),
+        Line(name, _median(hardened, device, seconds)),
     ]
     if recipe.scene_attack is not None:
         chosen = CAGCollate(collate.objects, collate.composer.contexts, recipe.size, ranges=recipe.ranges, model=model,

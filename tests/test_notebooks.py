@@ -61,7 +61,7 @@ def test_adversary_runs_and_keeps_its_word(capsys):
     labels = names["plain"].labels
     for batch, says in [*names["found"].values(), *names["chosen"].values()]:
         assert torch.equal(batch.labels, labels)  # the same samples
-        assert [right for _, right in says] == [int(word) == y for (word, _), y in zip(says, labels, strict=True)]
+        assert [right for _, right in says] == [int(word[0]) == y for (word, _), y in zip(says, labels, strict=True)]
     assert names["hard"].confusion.shape == (10, 10)
 
 
