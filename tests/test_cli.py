@@ -586,7 +586,9 @@ def test_bench_prints_a_table_with_an_answer(run):
     assert status == 0
     for name in ("composition, eager", "OpenCV loader, ", "Pillow loader, ", "training step", "FGSM"):
         assert name in out
-    assert out.rstrip().splitlines()[-1].startswith("Composition takes ")
+    answer, scenes = out.rstrip().splitlines()[-2:]
+    assert answer.startswith("Composition takes ")
+    assert scenes.startswith("With its ScenePGD a batch takes ")
 
 
 def test_bench_in_json_on_objects_of_ones_own(run, signs, photos):

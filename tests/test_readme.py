@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from kornia_cag import PGD, ContextChain, PairSampler
+from kornia_cag import PGD, CAGCollate, ContextChain, PairSampler
 from kornia_cag.models import convnet
+from kornia_cag.recipes import SIGNS
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -69,6 +70,25 @@ def test_the_attacks(names):
     exec(compile(block("losses import"), "README.md", "exec"), names)
     pairs = PairSampler(names["objects"].labels, len(names["contexts"]), batch_size=8)
     assert (names["collate"](next(iter(pairs))).images == 0).all()
+
+
+def test_which_scenes_confuse_a_network(names, capsys):
+    """The page's example, on what the README begins with."""
+    first = block("DataLoader(").split("collate =")[0]
+    small = replaced(first, ('"cuda"', '"cpu"'), ("512", "40"), (".procedural(", ".procedural(count=24, "))
+    exec(compile(small, "README.md", "exec"), names)
+    names |= {
+        "CAGCollate": CAGCollate,
+        "ranges": SIGNS.ranges,
+        "rows": next(iter(names["pairs"])),
+        "model": convnet(2, 40),
+    }
+    (example,) = re.findall(r"```python\n(.*?)```", (README.parent / "docs/adversary.md").read_text(), flags=re.DOTALL)
+    exec(compile(example, "adversary.md", "exec"), names)
+    shares = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert {"pose.scale", "color.exposure", "camera.low_resolution", "camera.grain", "context.crop"} <= shares.keys()
+    assert all(0 <= float(share) < 1 for share in shares.values())
+    assert len(names["numbers"]) == len(names["losses"]) == 24
 
 
 def test_the_scene_adversary(names):
