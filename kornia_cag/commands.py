@@ -361,12 +361,14 @@ def ablate(options: argparse.Namespace) -> None:
 
 def _ablation_plan(options: argparse.Namespace, recipe: Recipe, budget: int | None, real: RealSet) -> dict[str, Any]:
     """All that the rows have in common, ready for JSON."""
-    objects, contexts = load_banks(options, recipe)
+    objects, _ = load_banks(options, recipe)
+    folder = given_photos(options)
+    photos = None if folder is None else ContextBank.from_folder(folder).pyramid  # made contexts differ with the seed
     plan: dict[str, Any] = plain({
         "recipe": recipe, "images": recipe.images if budget is None else budget, "compile": options.compile,
-        "photographs": given_photos(options) is not None, "real": {"name": real.name, "pictures": len(real.labels)},
+        "real": {"name": real.name, "pictures": len(real.labels)},
         "objects": {"count": len(objects), "crc": objects.pyramid.checksum()},
-        "contexts": {"count": len(contexts), "crc": contexts.pyramid.checksum()},
+        "photographs": None if photos is None else {"count": len(photos.atlas), "crc": photos.checksum()},
     })  # fmt: skip
     return plan
 

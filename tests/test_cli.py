@@ -624,7 +624,7 @@ def test_ablate_keeps_what_is_done(run, tmp_path):
     assert (file.parent / "ablation.md").read_text() in out
     assert (file.parent / "ablation.svg").is_file() == ("no plot" not in out)
     before = report["runs"]
-    status, out, err = run(*few[:-2], "baseline", "--seeds", 3, "--resume")
+    status, out, err = run(*few[:-2], "baseline", "--seeds", 1, "--seed", 2, "--resume")
     assert (status, err) == (0, "")
     runs = json.loads(file.read_text())["runs"]
     assert runs[:4] == before
