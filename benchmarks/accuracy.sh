@@ -69,6 +69,9 @@ ablate() { # NAME ARGUMENTS...: a table and a plot lie beside the report
 for seed in 0 1 2; do train "digits-$seed" "${digits[@]}" --seed "$seed"; done
 for seed in 0 1 2; do train "signs-short-$seed" "${signs[@]}" --images 100000 --seed "$seed"; done
 train signs "${signs[@]}"
+# The short ones again with scenes as drawn: as many images, and about as many as in the same time
+for seed in 0 1 2; do train "signs-as-drawn-$seed" "${signs[@]}" --images 100000 --scene-attack none --seed "$seed"; done
+for seed in 0 1 2; do train "signs-longer-$seed" "${signs[@]}" --images 160000 --scene-attack none --seed "$seed"; done
 python3 benchmarks/photo_digits.py "$data/real/mnist_dev.npz" "$data/contexts" "$runs/photo_digits.npz"
 train photo-digits photo-digits --objects "$data/objects/digits" --contexts "$data/contexts" --hold-back 0.2 \
   --real "$runs/photo_digits.npz"

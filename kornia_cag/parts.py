@@ -74,7 +74,7 @@ def in_parts(make: Make, table: Int[Tensor, "b 5"], slots: Slots, into: Room, en
     return made[0] if not ends else join(made, into)
 
 
-def join(made: Sequence[Made], into: Room | None = None) -> Made:
+def join(made: Sequence[tuple[Scene, Tensor, Tensor]], into: Room | None = None) -> Made:
     """Scenes one behind the other; images and masks are where ``into`` says, if they were written there."""
     if len(made) == 1 and into is None:
         return made[0]

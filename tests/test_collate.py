@@ -254,7 +254,7 @@ def test_without_the_chain_s_state_the_batches_would_differ():
     assert not torch.equal(got.images, want[2].images)
 
 
-def test_state_of_another_collate_is_refused(objects, contexts):
+def test_state_of_another_collate_is_refused(objects, contexts, untyped):
     chained, plain = (CAGCollate(objects, contexts, 16, chain=chain) for chain in (ContextChain(), None))
     with pytest.raises(InputError, match="state: expected the state of a collate with a chain, got none"):
         chained.load_state_dict(plain.state_dict())
