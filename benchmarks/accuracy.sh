@@ -69,7 +69,8 @@ ablate() { # NAME ARGUMENTS...: a table and a plot lie beside the report
 for seed in 0 1 2; do train "digits-$seed" "${digits[@]}" --seed "$seed"; done
 for seed in 0 1 2; do train "signs-short-$seed" "${signs[@]}" --images 100000 --seed "$seed"; done
 train signs "${signs[@]}"
-# The short ones again with scenes as drawn: as many images, and about as many as in the same time
+# Again with scenes as drawn: the long one with about as many images as in the same time, the short ones also with as many
+train signs-longest "${signs[@]}" --images 1500000 --scene-attack none
 for seed in 0 1 2; do train "signs-as-drawn-$seed" "${signs[@]}" --images 100000 --scene-attack none --seed "$seed"; done
 for seed in 0 1 2; do train "signs-longer-$seed" "${signs[@]}" --images 160000 --scene-attack none --seed "$seed"; done
 python3 benchmarks/photo_digits.py "$data/real/mnist_dev.npz" "$data/contexts" "$runs/photo_digits.npz"

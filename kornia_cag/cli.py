@@ -201,7 +201,9 @@ def _add_ingredients(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-chain", action="store_true", help="no earlier composites as contexts")
     parser.add_argument("--hard-pairing", action="store_true", help="put objects over those they are mistaken for")
     scenes = "choose half of the scenes against the model: by one gradient step, or as the worst of 4"
-    parser.add_argument("--scene-attack", choices=[*SCENE_ATTACKS], help=f"{scenes} (default: the recipe's)")
+    parser.add_argument(
+        "--scene-attack", choices=[*SCENE_ATTACKS], help=f"{scenes}; pays in long trainings (default: the recipe's)"
+    )
     parser.add_argument("--no-attack", action="store_true", help="no hardening, of pixels or of scenes")
     parser.add_argument("--eps", type=float, help="harden: L-infinity budget on the context, in [0, 1], such as 0.03")
     parser.add_argument(
