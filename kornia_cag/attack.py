@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kornia_cag.checks import check_choice, check_int, check_number, check_tensor, describe, fail
 from kornia_cag.frozen import frozen
 from kornia_cag.losses import FLOATS, Loss, check_logits, cross_entropy, kl
-from kornia_cag.pgd import EPS_FIX, Norm, Schedule, check_schedule, pgd
+from kornia_cag.pgd import EPS_FIX, MASKS, Norm, Schedule, check_schedule, pgd
 from kornia_cag.randomness import chance, fold_in, uniform
 
 Target = Literal["given", "random", "least likely"]
@@ -27,8 +27,6 @@ Target = Literal["given", "random", "least likely"]
 Transform = Callable[[Tensor, Tensor], Tensor]  # images and keys to images of the same shape, differentiable
 
 PRECISIONS = (None, torch.bfloat16, torch.float16, torch.float32)  # of forward passes, see autocasting
-
-_MASKS = (*FLOATS, torch.bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +218,7 @@ class PGD:
         check_tensor("labels", labels, (b,), torch.int64, images.device)
         check_tensor("keys", keys, (b,), torch.int64, images.device, fix="One key per image: see sample_keys.")
         if mask is not None:
-            check_tensor("mask", mask, (b, 1, h, w), _MASKS, images.device)
+            check_tensor("mask", mask, (b, 1, h, w), MASKS, images.device)
         elif self.eps_object is not None:
             fail("mask", f"the object's mask ({b}, 1, {h}, {w}), since eps_object is set", "None",
                  "Pass mask=..., or leave eps_object out.")  # fmt: skip

@@ -17,7 +17,6 @@ from kornia_cag.recipes import RECIPES
 
 SPELLINGS = {  # of the library's advice: how the command says it
     'read it with from_folder(key="white")': "pass --key white",
-    'pass key="white"': "pass --key white",
     'key="white"': "--key white",
     ', or pass on_error="skip"': "",
 }

@@ -165,7 +165,7 @@ def measure(options: argparse.Namespace) -> None:
     if options.attack is not None:
         _attack(options, trained, device)
         return
-    real = _given(options.real, trained)
+    real = _given(options.real, trained.recipe, trained.classes)
     _check_picture(options.errors)
     accuracy = evaluate(trained.network, real, trained.classes, device)
     if options.json:
@@ -209,8 +209,8 @@ def _save_errors(options: argparse.Namespace, accuracy: Accuracy, real: RealSet)
         print(f"wrote {options.errors}")
 
 
-def _given(path: str | None, trained: Trained) -> RealSet:
-    real = _real(path, trained.recipe, trained.classes)
+def _given(path: str | None, recipe: Recipe, classes: tuple[str, ...]) -> RealSet:
+    real = _real(path, recipe, classes)
     if real is None:
         fail("--real", "an .npz file or a folder of class folders", "nothing")
     return real
@@ -288,7 +288,7 @@ def _real_pictures(
     options: argparse.Namespace, trained: Trained, device: torch.device, count: int
 ) -> tuple[str, Pictures]:
     """Some of the real pictures, evenly over their order, and a word on them."""
-    real = _given(options.real, trained)
+    real = _given(options.real, trained.recipe, trained.classes)
     some = real.some(count)
     return f"pictures of {real.name}", Pictures(some.images.to(device), some.labels.to(device))
 
@@ -318,21 +318,20 @@ def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:
 def ablate(options: argparse.Namespace) -> None:
     """Train the rows of an ablation on one budget, measure each, and keep the results of those that are done."""
     base, seeds = chosen_recipe(options), check_int("--seeds", options.seeds)
+    first = check_int("--seed", options.seed, 0)
     budget, device = _budget(options, base), str(chosen_device(options.device))
     folders = given_folder(options, "objects"), given_photos(options), options.key
-    classes = base.objects(folders[0], key=options.key, device=device).classes
-    real = _real(options.real, base, classes)
-    if real is None:
-        fail("--real", "an .npz file or a folder of class folders", "nothing")
+    objects = base.objects(folders[0], key=options.key, device=device)
+    real = _given(options.real, base, objects.classes)
     every = rows(base, photos=folders[1] is not None)
     table = [row for row in every if not options.only or any(word in row.name for word in options.only)]
     if not table:
         fail("--only", f"words of these rows: {', '.join(row.name for row in every)}", " ".join(options.only))
     out: Path = options.out or Path("runs") / f"ablation-{base.name}"
     out.mkdir(parents=True, exist_ok=True)
-    file, plan = out / ABLATION[0], _ablation_plan(options, base, budget, real)
+    file, plan = out / ABLATION[0], _ablation_plan(options, base, budget, real, objects)
     done = _ablated_before(file, plan, resume=options.resume)
-    for seed, row in itertools.product(range(options.seed, options.seed + seeds), table):
+    for seed, row in itertools.product(range(first, first + seeds), table):
         if (row.name, seed) in done:
             continue
         # what trains the same under another name is not trained again
@@ -343,7 +342,7 @@ def ablate(options: argparse.Namespace) -> None:
             training = ablated(row, folders, images=budget, seed=seed, device=device, compile=options.compile)
             with progress_line() as log:
                 training.run(log=log)
-            accuracy = evaluate(training.result, real, classes, training.objects.device)
+            accuracy = evaluate(training.result, real, objects.classes, training.objects.device)
             done[row.name, seed] = {"row": row.name, **training.report(accuracy, real)}
         write_json({"plan": plan, "summary": summary([*done.values()]), "runs": [*done.values()]}, file)
         print(f"{row.name}, seed {seed}: {done[row.name, seed]['accuracy']:.2%}", flush=True)
@@ -359,9 +358,10 @@ def ablate(options: argparse.Namespace) -> None:
         print(f"no plot: {error}")
 
 
-def _ablation_plan(options: argparse.Namespace, recipe: Recipe, budget: int | None, real: RealSet) -> dict[str, Any]:
+def _ablation_plan(
+    options: argparse.Namespace, recipe: Recipe, budget: int | None, real: RealSet, objects: ObjectBank
+) -> dict[str, Any]:
     """All that the rows have in common, ready for JSON."""
-    objects, _ = load_banks(options, recipe)
     folder = given_photos(options)
     photos = None if folder is None else ContextBank.from_folder(folder).pyramid  # made contexts differ with the seed
     plan: dict[str, Any] = plain({

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kornia_cag.checks import check_int, check_number, check_tensor, describe, fail
 from kornia_cag.losses import FLOATS
-from kornia_cag.pgd import EPS_FIX
+from kornia_cag.pgd import EPS_FIX, MASKS
 
 
 class Free:
@@ -78,7 +78,7 @@ class Free:
             if self.eps_object != self.eps:
                 fail("mask", "the objects' mask, since eps_object is set", "None", "Pass mask=batch.masks.")
             return torch.full_like(images[:1, :1, :1, :1], self.eps)
-        check_tensor("mask", mask, (len(images), 1, *images.shape[2:]), (*FLOATS, torch.bool), images.device)
+        check_tensor("mask", mask, (len(images), 1, *images.shape[2:]), MASKS, images.device)
         mask = mask.to(images.dtype)
         return self.eps * (1 - mask) + self.eps_object * mask
 

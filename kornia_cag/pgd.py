@@ -21,6 +21,7 @@ from kornia_cag.randomness import normals, uniform, uniforms
 Norm = Literal["linf", "l2"]
 Schedule = Literal["sign", "paper"]
 
+MASKS = (*FLOATS, torch.bool)  # of masks over which budgets differ
 EPS_FIX = "Budgets are in units of [0, 1]: write 8 / 255 for eight grey levels."
 # A power of two changes neither a sign nor a normalised gradient, and keeps small ones above float16's underflow.
 LOSS_SCALE = 128.0

@@ -27,7 +27,7 @@ Varied = Literal["pose", "color", "context", "camera"]
 _HIGHEST = 1 - 2.0**-24  # the largest number that is drawn
 
 
-def check_loss(loss: Any) -> None:
+def _check_loss(loss: Any) -> None:
     """Require a loss that a scene can be judged by.
 
     Raises:
@@ -49,9 +49,10 @@ class WorstOf:
     All are composed as one batch and seen by the model in one forward pass; nothing is differentiated. Of a batch
     smaller than ``k`` some samples are rivals twice.
 
-    It prefers what can hardly be seen: where ranges reach from deep shade to glare, as those of ``signs`` do, two in
-    five of the worst of eight are nearly black, of plain draws one in five. Narrow ``exposure`` or take ``fraction``
-    to keep that down. Source: worst-of-k, Engstrom et al. 2019.
+    It prefers what can hardly be seen: where ranges reach from deep shade to glare, as those of ``signs`` do, many more
+    of the worst than of plain draws are nearly black. A narrower ``exposure`` or a ``fraction`` keeps that down.
+
+    Source: worst-of-k, Engstrom et al. 2019.
     """
 
     k: int = 4
@@ -64,7 +65,7 @@ class WorstOf:
     def __post_init__(self) -> None:
         check_int("k", self.k, 2, 1024)
         check_number("fraction", self.fraction, 0, 1)
-        check_loss(self.loss)
+        _check_loss(self.loss)
         check_choice("autocast", self.autocast, PRECISIONS)
         if not (self.scenes or self.contexts):
             fail("scenes, contexts", "at least one that varies", "False for both")
@@ -136,7 +137,7 @@ class ScenePGD:
         for name in self.vary:
             check_choice("vary", name, get_args(Varied))
         check_number("fraction", self.fraction, 0, 1)
-        check_loss(self.loss)
+        _check_loss(self.loss)
         check_choice("autocast", self.autocast, PRECISIONS)
 
     def __call__(self, model: nn.Module, compose: Callable[[], Scene]) -> Scene:
