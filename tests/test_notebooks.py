@@ -1,11 +1,16 @@
+import ast
 import base64
+import io
 import json
 import re
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 PICTURES = {"quickstart": 7, "adversary": 7}
@@ -18,14 +23,51 @@ def code_cells(name: str) -> list[dict[str, Any]]:
     return cells
 
 
-def run(name: str) -> dict[str, Any]:
-    """All cells from top to bottom, with a short training; returns what they have named."""
-    source = "\n".join("".join(cell["source"]) for cell in code_cells(name))
-    short, count = re.subn(r"^STEPS = \d+", "STEPS = 10", source, flags=re.MULTILINE)
-    assert count == 1
+def run(name: str) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """All cells from top to bottom, with a short training: what they have named; and what each prints and shows."""
     names: dict[str, Any] = {}
-    exec(compile(short, name, "exec"), names)
-    return names
+    outputs = []
+    for cell in code_cells(name):
+        tree = ast.parse(re.sub(r"^STEPS = \d+", "STEPS = 10", "".join(cell["source"]), flags=re.MULTILINE))
+        last = [ast.Expression(tree.body.pop().value)] if isinstance(tree.body[-1], ast.Expr) else []
+        with redirect_stdout(io.StringIO()) as printed:
+            exec(compile(tree, name, "exec"), names)
+            shown = [eval(compile(expression, name, "eval"), names) for expression in last]
+        outputs.append((printed.getvalue(), shown[0] if shown else None))
+    assert names["STEPS"] == 10
+    return names, outputs
+
+
+def stored(cell: dict[str, Any]) -> tuple[str, Any]:
+    """What a cell of the notebook printed and showed when it was last executed."""
+    text = "".join("".join(output["text"]) for output in cell["outputs"] if output["output_type"] == "stream")
+    data = next((output["data"] for output in cell["outputs"] if "data" in output), {})
+    if "image/png" in data:
+        return text, Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    return text, "".join(data.get("text/plain", ""))
+
+
+def forms(text: str) -> list[str]:
+    """The lines of a text without their numbers, spaces and what they say of single classes."""
+    lines = (re.sub(r"[\d.,%\s]+", " ", line).strip() for line in text.splitlines())
+    return [line for line in lines if not line.startswith(("step", "most confused"))]
+
+
+def assert_same_outputs(name: str, made: list[tuple[str, Any]], seeded: set[int]) -> None:
+    """The stored outputs are those of the code as it is: to the letter where no training comes before, else in form."""
+    for number, (cell, (text, shown)) in enumerate(zip(code_cells(name), made, strict=True)):
+        old_text, old_shown = stored(cell)
+        assert forms(text) == forms(old_text), number
+        assert isinstance(shown, Image.Image) == isinstance(old_shown, Image.Image), number
+        if isinstance(shown, Image.Image):
+            assert shown.size == old_shown.size, number
+        if number in seeded:
+            assert text == old_text, number
+            if isinstance(shown, Image.Image):  # another processor may round a pixel otherwise
+                levels = [np.asarray(picture.convert("RGB"), np.int16) for picture in (shown, old_shown)]
+                assert np.abs(levels[0] - levels[1]).mean() < 0.1, number
+            elif shown is not None:
+                assert repr(shown) == old_shown, number
 
 
 @pytest.fixture(autouse=True)
@@ -40,21 +82,24 @@ def test_there_are_no_others():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == PICTURES.keys()
 
 
-def test_quickstart_runs_and_keeps_its_word(capsys):
-    names = run("quickstart")
+def test_quickstart_runs_and_keeps_its_word():
+    names, outputs = run("quickstart")
+    assert_same_outputs("quickstart", outputs, seeded=set(range(7)))
     assert set(torch.bincount(names["edges"][:, 0]).tolist()) == {128}
     assert set(torch.bincount(names["edges"][:, 1]).tolist()) == {5}
     assert names["step"] == 9
     assert [picture.shape for picture in names["pictures"]] == 5 * [(8, 3, 28, 28)]
-    printed = capsys.readouterr().out
+    printed = "".join(text for text, _ in outputs)
     assert re.search(r"again: +True\nother batch: +True\n", printed)
     assert re.search(r"^[1-9]\d of 64 contexts are earlier composites$", printed, re.MULTILINE)
     assert re.search(r"of 1797 pictures", printed)
 
 
-def test_adversary_runs_and_keeps_its_word(capsys):
-    names = run("adversary")
-    lines = re.findall(r"^(.{34}) loss +([\d.]+) .*right$", capsys.readouterr().out, re.MULTILINE)
+def test_adversary_runs_and_keeps_its_word():
+    names, outputs = run("adversary")
+    assert_same_outputs("adversary", outputs, seeded={0})
+    printed = "".join(text for text, _ in outputs)
+    lines = re.findall(r"^(.{34}) loss +([\d.]+) .*right$", printed, re.MULTILINE)
     losses = {name.strip(): float(loss) for name, loss in lines}
     assert len(losses) == 1 + 5 + 2 + 6
     assert all(loss > losses["as drawn"] for name, loss in losses.items() if name != "as drawn")
