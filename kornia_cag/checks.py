@@ -27,7 +27,7 @@ def describe(value: Any) -> str:
     try:
         text = " ".join(repr(value).split())
     except (RecursionError, ValueError):  # nested too deeply; an integer of too many digits
-        text = f"a {type(value).__name__}"
+        text = f"one {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

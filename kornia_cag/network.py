@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_cag.checks import check_choice, check_instance, check_int, check_number, check_tensor, describe, fail
+from kornia_cag.config import plain
 from kornia_cag.losses import FLOATS
 from kornia_cag.recipes import RECIPES, SIDES, Recipe
 from kornia_cag.saved import check_fields, check_names, check_type, check_weights, refused
@@ -48,19 +49,17 @@ def build_network(recipe: Recipe, classes: int, function: Maker | None = None) -
     """
     if function is None:
         return recipe.model(classes)
-    make = _imported(function) if isinstance(function, str) else function
+    make, name = _imported(function) if isinstance(function, str) else function, _name(function)
     if not callable(make):
-        fail("--model", "a function", f"{function!r}, which is {describe(make)}")
+        fail("--model", "a function", f"{name!r}, which is {describe(make)}")
     try:
         network = make(classes, recipe.size)
     except Exception as error:
         fail("--model", f"a function of (classes, size), called with ({classes}, {recipe.size})",
-             f"{function!r}, which raised {_reason(error)}")  # fmt: skip
+             f"{name!r}, which raised {_reason(error)}")  # fmt: skip
     if not isinstance(network, nn.Module):
-        fail(
-            "--model", "a function that returns a torch.nn.Module", f"{function!r}, which returned {describe(network)}"
-        )
-    _check_output(network, classes, recipe.size, function)
+        fail("--model", "a function that returns a torch.nn.Module", f"{name!r}, which returned {describe(network)}")
+    _check_output(network, classes, recipe.size, name)
     return network.train()
 
 
@@ -70,6 +69,11 @@ def averaged(network: nn.Module, views: int) -> nn.Module:
         return network.eval()
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
     return Averaged(network, views).to(device).eval()
+
+
+def _name(function: Maker) -> str:
+    """As ``module:function``."""
+    return function if isinstance(function, str) else str(plain(function))
 
 
 def _imported(function: str) -> Any:
@@ -86,7 +90,7 @@ def _imported(function: str) -> Any:
     return make
 
 
-def _check_output(network: nn.Module, classes: int, size: int, function: Maker) -> None:
+def _check_output(network: nn.Module, classes: int, size: int, function: str) -> None:
     if not any(parameter.requires_grad for parameter in network.parameters()):
         fail("--model", "a network with parameters to train", f"that of {function!r}, which has none")
     for mode in (True, False):  # some give more than logits while they are trained
@@ -179,7 +183,7 @@ def _described(saved: Any) -> tuple[Recipe, tuple[str, ...], str | None]:
 
 def _with_weights(file: Path, recipe: Recipe, classes: int, function: Maker | None, state: Any) -> nn.Module:
     """The network with the weights of a file, whose sizes are compared before any memory is taken for them."""
-    fitting = f"weights that fit the network of {function or recipe.name!r}"
+    fitting = f"weights that fit the network of {recipe.name if function is None else _name(function)!r}"
     if function is None:
         with refused(file, "model", fitting, _ANEW), torch.device("meta"):
             _check_state(recipe.model(classes), state)

@@ -49,7 +49,9 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         os.replace(partial, place)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None
+        error.filename = str(path)
+        if error.filename2 is not None:  # of a rename
+            del error.filename2
         raise
     finally:
         with suppress(OSError):  # there is none after all has gone well
