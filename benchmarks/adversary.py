@@ -38,6 +38,7 @@ from kornia_cag.real import load_real
 from kornia_cag.recipes import RECIPES, Recipe
 from kornia_cag.robustness import Pictures, composites, curve, named_rightly
 from kornia_cag.show import save_sheet
+from kornia_cag.storage import write_text
 from kornia_cag.train import Training
 
 DATA = Path(os.environ["KORNIA_CAG_DATA"])
@@ -253,7 +254,7 @@ class Results:
 
     def close(self, means: list[dict[str, Any]]) -> None:
         """Write the file."""
-        self._path.write_text(json.dumps({**self._head, "summary": means, "runs": self.runs}, indent=2) + "\n")
+        write_text(self._path, json.dumps({**self._head, "summary": means, "runs": self.runs}, indent=2) + "\n")
 
 
 def main() -> None:

@@ -24,7 +24,10 @@ def describe(value: Any) -> str:
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}{where}"
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array {value.shape}"
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except (RecursionError, ValueError):  # nested too deeply; an integer of too many digits
+        text = f"one {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -90,7 +93,7 @@ def check_number(
 ) -> float:
     """Require a finite real number in ``[low, high]`` and return it as ``float``."""
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or not low <= value <= high:
+    if not real or not low <= value <= high or not math.isfinite(value):  # in this order: integers may be endless
         fail(argument, f"a number in [{low:g}, {high:g}]", describe(value), fix)
     return float(value)
 

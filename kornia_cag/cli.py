@@ -5,20 +5,20 @@ import io
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
 from kornia_cag import __version__, commands
 from kornia_cag.checks import InputError
-from kornia_cag.options import SCENE_ATTACKS
+from kornia_cag.options import SCENE_ATTACKS, path
 from kornia_cag.recipes import RECIPES
 
 SPELLINGS = {  # of the library's advice: how the command says it
     'read it with from_folder(key="white")': "pass --key white",
     'key="white"': "--key white",
     ', or pass on_error="skip"': "",
+    "Pass function=": "Pass --model ",
 }
 
 
@@ -80,7 +80,8 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     _add_scene_options(train)
     _add_balance(train)
     _add_ingredients(train)
-    train.add_argument("--real", metavar="NPZ|DIR", help="real pictures to measure on: .npz or folder of class folders")
+    real = "real pictures to measure on: .npz or folder of class folders"
+    train.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
     train.add_argument("--steps", type=int, help="budget in training steps, that is batches (default: the recipe's)")
     train.add_argument("--images", type=int, help="budget in composed images, instead of --steps")
     train.add_argument("--batch-size", type=int, help="default: the recipe's")
@@ -89,7 +90,8 @@ def _add_train(train: argparse.ArgumentParser) -> None:
         "--hold-back", type=float, default=0.0, metavar="SHARE", help="share of --contexts kept for evaluate --attack"
     )
     train.add_argument("--model", metavar="MODULE:FUNCTION", help="network to train: function(classes, size)")
-    train.add_argument("--out", type=Path, metavar="DIR", help="folder for all that is written (default: runs/RECIPE)")
+    out = "folder for all that is written (default: runs/RECIPE)"
+    train.add_argument("--out", type=path, metavar="DIR", help=out)
     train.add_argument("--resume", action="store_true", help="go on with the run saved in --out")
     train.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
     train.set_defaults(run=commands.train, hint="Try a smaller --batch-size.")
@@ -98,32 +100,35 @@ def _add_train(train: argparse.ArgumentParser) -> None:
 def _add_ablate(ablate: argparse.ArgumentParser) -> None:
     _add_recipe(ablate)
     _add_scene_options(ablate)
-    ablate.add_argument("--real", metavar="NPZ|DIR", help="real pictures to measure on, as for train")
+    ablate.add_argument("--real", type=path, metavar="NPZ|DIR", help="real pictures to measure on, as for train")
     ablate.add_argument("--steps", type=int, help="budget of each row in training steps (default: the recipe's)")
     ablate.add_argument("--images", type=int, help="budget of each row in composed images, instead of --steps")
     ablate.add_argument("--seeds", type=int, default=3, help="trainings of each row, from --seed upwards (default: 3)")
     ablate.add_argument("--only", nargs="+", default=[], metavar="WORD", help="only rows whose names hold one of these")
     ablate.add_argument("--compile", action="store_true", help="compose by compiled graphs, one for each kind of scene")
     ablate.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for the results (default: runs/ablation-RECIPE)"
+        "--out", type=path, metavar="DIR", help="folder for the results (default: runs/ablation-RECIPE)"
     )
     ablate.add_argument("--resume", action="store_true", help="keep the results that are in --out")
     ablate.set_defaults(run=commands.ablate, hint="Try --device cpu.")
 
 
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
-    evaluate.add_argument("model_from", metavar="OUT", help="folder that train wrote, or its model.pt")
-    evaluate.add_argument("--real", metavar="NPZ|DIR", help="real pictures: .npz or folder of class folders")
-    evaluate.add_argument("--errors", type=Path, metavar="PNG", help="write a sheet of the pictures it misreads")
+    evaluate.add_argument("model_from", type=path, metavar="OUT", help="folder that train wrote, or its model.pt")
+    _add_function(evaluate)
+    real = "real pictures: .npz or folder of class folders"
+    evaluate.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
+    evaluate.add_argument("--errors", type=path, metavar="PNG", help="write a sheet of the pictures it misreads")
     evaluate.add_argument("--views", type=int, help="views of a picture to average over (default: as trained)")
     evaluate.add_argument(
         "--attack", choices=["context", "pgd", "auto"],
         help="accuracy against budget: of composites whose context alone may change, or of --real, every pixel, by PGD "
         "or AutoAttack (needs torchattacks)",
     )  # fmt: skip
-    evaluate.add_argument("--objects", metavar="DIR", help="the training's objects, for --attack context")
+    objects = "the training's objects, for --attack context"
+    evaluate.add_argument("--objects", type=path, metavar="DIR", help=objects)
     photos = "photographs; those that the model was trained on are left out"
-    evaluate.add_argument("--contexts", metavar="DIR", help=photos)
+    evaluate.add_argument("--contexts", type=path, metavar="DIR", help=photos)
     evaluate.add_argument("--key", choices=["white"], help="as in the training")
     evaluate.add_argument(
         "--eps",
@@ -147,14 +152,17 @@ def _add_preview(preview: argparse.ArgumentParser) -> None:
     _add_scene_options(preview)
     _add_balance(preview)
     _add_ingredients(preview)
-    preview.add_argument("--out", type=Path, default=Path("preview.png"), help="picture file (default: preview.png)")
+    sheet = "picture file (default: preview.png)"
+    preview.add_argument("--out", type=path, default="preview.png", help=sheet)
     preview.add_argument("--rows", type=int, default=6, help="default: 6")
     preview.add_argument("--columns", type=int, default=12, help="default: 12")
     preview.add_argument("--zoom", type=int, default=2, help="enlargement (default: 2)")
     preview.add_argument("--boxes", action="store_true", help="draw the objects' boxes")
     preview.add_argument("--masks", action="store_true", help="add a sheet of the objects' masks")
     preview.add_argument("--perturbation", action="store_true", help="add a sheet of the attack's doing, magnified")
-    preview.add_argument("--model-from", metavar="OUT", help="attack this trained model (default: an untrained one)")
+    trained = "attack this trained model (default: an untrained one)"
+    preview.add_argument("--model-from", type=path, metavar="OUT", help=trained)
+    _add_function(preview)
     preview.set_defaults(run=commands.preview, hint="Try fewer --rows.")
 
 
@@ -177,15 +185,21 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.set_defaults(run=commands.bench, hint="Try a smaller --batch-size.")
 
 
+def _add_function(parser: argparse.ArgumentParser) -> None:
+    function = "what made the network, where it was trained with --model"
+    parser.add_argument("--model", metavar="MODULE:FUNCTION", help=function)
+
+
 def _add_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     names = sorted(RECIPES)
     parser.add_argument("recipe", metavar="RECIPE", choices=names, nargs=nargs, help=", ".join(names))
 
 
 def _add_scene_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--objects", metavar="DIR", help="one RGBA picture per class, or one folder of them per class")
+    objects = "one RGBA picture per class, or one folder of them per class"
+    parser.add_argument("--objects", type=path, metavar="DIR", help=objects)
     contexts = "folder of photographs to put objects on, beside procedural contexts (default: procedural, no photos)"
-    parser.add_argument("--contexts", metavar="DIR|procedural", help=contexts)
+    parser.add_argument("--contexts", type=path, metavar="DIR|procedural", help=contexts)
     parser.add_argument("--key", choices=["white"], help="make the white around objects without alpha transparent")
     parser.add_argument("--size", type=int, help="side of the canvas, pixels, at least 16 (default: the recipe's)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")

@@ -454,6 +454,8 @@ class CAGCollate:
         photos = state["photos"]
         if not isinstance(photos, dict) or set(photos) != {"seed", "epoch", "index"}:
             fail("state['photos']", "seed, epoch and index", describe(photos))
+        for name in ("epoch", "index"):
+            check_int(f"state['photos'][{name!r}]", photos[name], 0)
         if photos["seed"] != self.seed:
             fail("state", f"the state of a collate with seed={self.seed}", f"seed={photos['seed']}",
                  "Build it as the saved one was built.")  # fmt: skip

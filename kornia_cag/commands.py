@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import json
 import math
 import sys
 import tempfile
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
 from kornia_cag.ablation import ablated, alike, markdown, rows, summary
@@ -20,11 +18,12 @@ from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.bench import table, timings
 from kornia_cag.checks import InputError, check_int, check_number, fail
 from kornia_cag.collate import Batch, CAGCollate
-from kornia_cag.config import differences, hardware, plain, to_json, versions, write_json
+from kornia_cag.config import differences, hardware, plain, to_json, versions
 from kornia_cag.frozen import frozen
+from kornia_cag.lock import held
 from kornia_cag.measure import Accuracy, evaluate
 from kornia_cag.network import CHECKPOINT, MODEL, Trained, build_network, load_network, save_network
-from kornia_cag.options import chosen_device, chosen_recipe, given_folder, given_photos, load_banks
+from kornia_cag.options import check_apart, chosen_device, chosen_recipe, given_folder, given_photos, load_banks
 from kornia_cag.pairing import PairSampler
 from kornia_cag.pgd import Norm
 from kornia_cag.plots import draw_ablation
@@ -32,7 +31,9 @@ from kornia_cag.progress import duration, progress_line
 from kornia_cag.real import RealSet, handwriting, load_real
 from kornia_cag.recipes import RIGID_SIGNS, Recipe
 from kornia_cag.robustness import AUTO_BUDGETS, BUDGETS, L2_BUDGETS, Pictures, Start, autoattack, composites, curve
-from kornia_cag.show import magnified, save_rows, save_sheet
+from kornia_cag.saved import LARGEST, check_fields, check_plain, check_type, refused
+from kornia_cag.show import check_picture_name, magnified, save_rows, save_sheet
+from kornia_cag.storage import read_json, write_json, write_text
 from kornia_cag.train import Training
 
 CONFIG, REPORT, PREVIEW = "config.json", "report.json", "preview.png"
@@ -60,6 +61,8 @@ def train(options: argparse.Namespace) -> None:
     """Train, measure, and write the results into a folder."""
     recipe = chosen_recipe(options)
     budget = _budget(options, recipe)
+    out = Path(options.out or f"runs/{options.recipe}")
+    _check_out(options, out)
     objects, contexts = load_banks(options, recipe)
     if len(objects.classes) < 2:
         fail("--objects", "at least two classes to tell apart", f"one, {objects.classes[0]!r}")
@@ -68,36 +71,43 @@ def train(options: argparse.Namespace) -> None:
         print(f"{objects!r}\n{contexts!r}", flush=True)
     training = Training(recipe, objects, contexts, images=budget, seed=options.seed, balanced=options.balanced,
                         function=options.model, compile=options.compile)  # fmt: skip
-    out: Path = options.out or Path("runs") / options.recipe
-    _prepare(training, options, out)
-    with progress_line() as log:
-        training.run(save=out / CHECKPOINT, save_every=20.0, log=log)
-    accuracy = None if real is None else evaluate(training.result, real, objects.classes, objects.device)
-    save_network(out / MODEL, training.average, recipe, objects.classes, options.model)
-    report = training.report(accuracy, real)
-    write_json(report, out / REPORT)
+    out.mkdir(parents=True, exist_ok=True)
+    with held(out):
+        _prepare(training, options, out)
+        with progress_line() as log:
+            training.run(save=out / CHECKPOINT, save_every=20.0, log=log)
+        accuracy = None if real is None else evaluate(training.result, real, objects.classes, objects.device)
+        save_network(out / MODEL, training.average, recipe, objects.classes, options.model)
+        report = training.report(accuracy, real)
+        write_json(out / REPORT, report)
     print(to_json(report)) if options.json else _print_result(training, accuracy, real, out)
 
 
 def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None:
     """Load what is saved, and write what is known before the training."""
-    if out.exists() and not out.is_dir():
-        fail("--out", "a folder", f"{str(out)!r}, which is a file")
-    out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=out):  # a folder that cannot be written to is better found before the training
         pass
     if options.resume:
         if not (out / CHECKPOINT).is_file():
             fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
+        if (out / CONFIG).is_file():
+            read_json(out / CONFIG, "--resume", f"a {CONFIG} as train writes it", "Take it away: only you read it.")
         training.load(out / CHECKPOINT)
         return
     _set_aside(out, WRITTEN)
     given = {name: value for name, value in vars(options).items() if name not in ("run", "hint")}
     recipe, objects, contexts = training.recipe, training.objects, training.collate.composer.contexts
     about = {"options": plain(given), "versions": versions(), "trained_on": contexts.pyramid.checksums()}
-    write_json({**training.plan(), **about}, out / CONFIG)
+    write_json(out / CONFIG, {**training.plan(), **about})
     batch = _compose(recipe, objects, contexts, training.pairs, training.model, batches=1)
     save_sheet(out / PREVIEW, batch.images[:96], 12)
+
+
+def _check_out(options: argparse.Namespace, out: Path) -> None:
+    """What is wrong with the place for results is better found before the work."""
+    if out.exists() and not out.is_dir():
+        fail("--out", "a folder", f"{str(out)!r}, which is a file")
+    check_apart("--out", out, options)
 
 
 def _set_aside(out: Path, written: tuple[str, ...]) -> None:
@@ -159,14 +169,15 @@ def _print_accuracy(accuracy: Accuracy, real: RealSet) -> None:
 def measure(options: argparse.Namespace) -> None:
     """Measure a trained model on real pictures."""
     device = chosen_device(options.device)
+    if options.errors is not None:
+        _check_picture("--errors", Path(options.errors), options)
     views = None if options.views is None else check_int("--views", options.views)
-    trained = load_network(options.model_from, device, views=views)
+    trained = load_network(options.model_from, device, function=options.model, views=views)
     _check_attack_options(options)
     if options.attack is not None:
         _attack(options, trained, device)
         return
     real = _given(options.real, trained.recipe, trained.classes)
-    _check_picture(options.errors)
     accuracy = evaluate(trained.network, real, trained.classes, device)
     if options.json:
         print(to_json({"real": {"name": real.name, "pictures": len(real.labels)}, **accuracy.report()}))
@@ -177,14 +188,12 @@ def measure(options: argparse.Namespace) -> None:
         _save_errors(options, accuracy, real)
 
 
-def _check_picture(path: Path | None) -> None:
+def _check_picture(name: str, path: Path, options: argparse.Namespace) -> None:
     """A file that cannot be written is better found before the work."""
-    if path is None:
-        return
-    if path.suffix.lower() not in Image.registered_extensions():
-        fail("--errors", "a picture file, such as errors.png", repr(str(path)))
-    if not path.absolute().parent.is_dir():
-        fail("--errors", "a file in a folder that exists", repr(str(path)))
+    check_picture_name(name, path)
+    if not path.absolute().parent.is_dir() or path.is_dir():
+        fail(name, "a file in a folder that exists", repr(str(path)))
+    check_apart(name, path.absolute().parent, options)
 
 
 def _print_recalls(accuracy: Accuracy) -> None:
@@ -303,10 +312,11 @@ def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:
     if not config.is_file():
         fail("--attack context", f"a {CONFIG} beside the model, which tells what it was trained on", "none",
              "Give the folder that train wrote.")  # fmt: skip
-    try:
-        seen = set(json.loads(config.read_text())["trained_on"])
-    except (ValueError, KeyError, TypeError):
-        fail("--attack context", f"a {CONFIG} as train writes it", f"another in {str(config)!r}", "Train again.")
+    expected = f"a {CONFIG} as train writes it"
+    told = read_json(config, "--attack context", expected, "Train again.").get("trained_on")
+    with refused(config, "--attack context", expected, "Train again."):
+        check_type("trained_on", told, list)
+        seen = {check_int("trained_on", crc, 0, LARGEST) for crc in told or ()}
     photos = ContextBank.from_folder(photographs, size=64, device=device)
     new = [i for i, crc in enumerate(photos.pyramid.checksums()) if crc not in seen]
     if not new:
@@ -320,6 +330,8 @@ def ablate(options: argparse.Namespace) -> None:
     base, seeds = chosen_recipe(options), check_int("--seeds", options.seeds)
     first = check_int("--seed", options.seed, 0)
     budget, device = _budget(options, base), str(chosen_device(options.device))
+    out = Path(options.out or f"runs/ablation-{base.name}")
+    _check_out(options, out)
     folders = given_folder(options, "objects"), given_photos(options), options.key
     objects = base.objects(folders[0], key=options.key, device=device)
     real = _given(options.real, base, objects.classes)
@@ -327,32 +339,39 @@ def ablate(options: argparse.Namespace) -> None:
     table = [row for row in every if not options.only or any(word in row.name for word in options.only)]
     if not table:
         fail("--only", f"words of these rows: {', '.join(row.name for row in every)}", " ".join(options.only))
-    out: Path = options.out or Path("runs") / f"ablation-{base.name}"
     out.mkdir(parents=True, exist_ok=True)
-    file, plan = out / ABLATION[0], _ablation_plan(options, base, budget, real, objects)
-    done = _ablated_before(file, plan, resume=options.resume)
-    for seed, row in itertools.product(range(first, first + seeds), table):
-        if (row.name, seed) in done:
-            continue
-        # what trains the same under another name is not trained again
-        twin = next((other for other in table if (other.name, seed) in done and alike(other, row, folders[1])), None)
-        if twin is not None:
-            done[row.name, seed] = {**done[twin.name, seed], "row": row.name, "same_run_as": twin.name}
-        else:
-            training = ablated(row, folders, images=budget, seed=seed, device=device, compile=options.compile)
-            with progress_line() as log:
-                training.run(log=log)
-            accuracy = evaluate(training.result, real, objects.classes, training.objects.device)
-            done[row.name, seed] = {"row": row.name, **training.report(accuracy, real)}
-        write_json({"plan": plan, "summary": summary([*done.values()]), "runs": [*done.values()]}, file)
-        print(f"{row.name}, seed {seed}: {done[row.name, seed]['accuracy']:.2%}", flush=True)
-    found = summary([*done.values()])
+    with held(out):
+        plan = _ablation_plan(options, base, budget, real, objects)
+        done = _ablated_before(out / ABLATION[0], plan, resume=options.resume)
+        for seed, row in itertools.product(range(first, first + seeds), table):
+            if (row.name, seed) in done:
+                continue
+            # what trains the same under another name is not trained again
+            twin = next(
+                (other for other in table if (other.name, seed) in done and alike(other, row, folders[1])), None
+            )
+            if twin is not None:
+                done[row.name, seed] = {**done[twin.name, seed], "row": row.name, "same_run_as": twin.name}
+            else:
+                training = ablated(row, folders, images=budget, seed=seed, device=device, compile=options.compile)
+                with progress_line() as log:
+                    training.run(log=log)
+                accuracy = evaluate(training.result, real, objects.classes, training.objects.device)
+                done[row.name, seed] = {"row": row.name, **training.report(accuracy, real)}
+            print(f"{row.name}, seed {seed}: {done[row.name, seed]['accuracy']:.2%}", flush=True)
+            runs = [*done.values()]
+            write_json(out / ABLATION[0], {"plan": plan, "summary": summary(runs), "runs": runs})
+        _tabulate(summary([*done.values()]), out, f"recipe {base.name}")
+
+
+def _tabulate(found: list[dict[str, Any]], out: Path, title: str) -> None:
+    """The table of an ablation, printed and written, and its plot."""
     text = markdown(found)
     print(text)
-    (out / ABLATION[1]).write_text(text + "\n")
-    print(f"wrote {file} and {out / ABLATION[1]}")
+    write_text(out / ABLATION[1], text + "\n")
+    print(f"wrote {out / ABLATION[0]} and {out / ABLATION[1]}")
     try:
-        draw_ablation(found, out / ABLATION[2], title=f"recipe {base.name}")
+        draw_ablation(found, out / ABLATION[2], title=title)
         print(f"wrote {out / ABLATION[2]}")
     except InputError as error:  # all else is done
         print(f"no plot: {error}")
@@ -379,20 +398,32 @@ def _ablated_before(file: Path, plan: dict[str, Any], *, resume: bool) -> dict[t
         _set_aside(file.parent, ABLATION)
     if not file.is_file():
         return {}
-    try:
-        saved = json.loads(file.read_text())
-        before, runs = saved["plan"], {(run["row"], run["seed"]): run for run in saved["runs"]}
-    except (ValueError, KeyError, TypeError):
-        fail("--resume", "results that ablate wrote", f"others in {str(file)!r}", "Leave --resume out to start afresh.")
+    wanted = "--resume", "results that ablate wrote", "Leave --resume out to start afresh."
+    saved = read_json(file, *wanted)
+    with refused(file, *wanted):
+        before = check_fields("its content", saved, ("plan", "summary", "runs"))["plan"]
+        check_plain("plan", before)
+        check_type("runs", saved["runs"], list)
+        runs = dict(map(_result, saved["runs"]))
     if other := differences(plan, before):
         fail("--resume", "the options of the saved ablation", ", ".join(other[:3]), "Repeat them, or leave it out.")
     return runs
+
+
+def _result(run: Any) -> tuple[tuple[str, int], dict[str, Any]]:
+    """One result of an ablation, checked, and its row and seed."""
+    check_type("runs", run, dict)
+    row = run.get("row")
+    check_type("runs.row", row, str)
+    check_number("runs.accuracy", run.get("accuracy"), 0, 1)
+    return (str(row), check_int("runs.seed", run.get("seed"), 0, LARGEST)), run
 
 
 def preview(options: argparse.Namespace) -> None:
     """Write sheets of composites, masks and perturbations, one below the other."""
     rows, columns = check_int("--rows", options.rows, 1, 100), check_int("--columns", options.columns, 1, 100)
     zoom = check_int("--zoom", options.zoom, 1, 16)
+    _check_picture("--out", Path(options.out), options)
     recipe = chosen_recipe(options)
     if options.perturbation and recipe.attack is None:
         if options.no_attack:
@@ -407,6 +438,8 @@ def preview(options: argparse.Namespace) -> None:
     if options.model_from is not None and not attacks:
         fail("--model-from", "to come with something that looks at a model: an attack, --perturbation, --hard-pairing",
              "nothing of the kind")  # fmt: skip
+    if options.model is not None and options.model_from is None:
+        fail("--model", "to come with --model-from, whose network it makes", "no --model-from")
     model = _attacked_model(options, recipe, objects) if attacks else None
     batch = _compose(recipe, objects, contexts, pairs, model, batches=4)  # so that the chain has something to offer
     below = [batch.masks] if options.masks else []
@@ -421,7 +454,7 @@ def _attacked_model(options: argparse.Namespace, recipe: Recipe, objects: Object
     if options.model_from is None:
         torch.manual_seed(options.seed)
         return build_network(recipe, len(objects.classes)).to(objects.device)
-    trained = load_network(options.model_from, objects.device)
+    trained = load_network(options.model_from, objects.device, function=options.model)
     if trained.classes != objects.classes or trained.recipe.size != recipe.size:
         fail("--model-from", f"a model of {len(objects.classes)} classes, those of the objects, at size {recipe.size}",
              f"one of {len(trained.classes)} classes at size {trained.recipe.size}",

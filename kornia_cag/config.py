@@ -68,8 +68,3 @@ def hardware(device: torch.device) -> str:
 def to_json(value: Any) -> str:
     """One JSON document."""
     return json.dumps(plain(value), indent=2)
-
-
-def write_json(value: Any, path: Path) -> None:
-    """Write one JSON document to a file."""
-    path.write_text(to_json(value) + "\n")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_cag.attack import PGD
-from kornia_cag.checks import check_instance, check_int, describe, fail
+from kornia_cag.checks import check_instance, check_int, check_tensor, describe, fail
 from kornia_cag.collate import Batch
 from kornia_cag.objectives import check_attacked
 from kornia_cag.randomness import sample_keys
@@ -105,4 +105,11 @@ class OverfittingMonitor:
         """
         if not isinstance(state, dict) or set(state) != {"step", "looks"}:
             fail("state", "the state_dict of an OverfittingMonitor", describe(state))
-        self._step, self._looks = state["step"], list(state["looks"])
+        step = check_int("state['step']", state["step"], 0)
+        check_instance("state['looks']", state["looks"], (list, tuple))
+        for look in state["looks"]:
+            if not isinstance(look, list | tuple) or len(look) != 2:
+                fail("state['looks']", "pairs of a step and its counts", describe(look))
+            check_int("state['looks']", look[0], 0)
+            check_tensor("state['looks']", look[1], (4,), torch.int64)
+        self._step, self._looks = step, [(at, counts) for at, counts in state["looks"]]

@@ -4,6 +4,7 @@ import copy
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kornia_cag.checks import check_tensor, describe, fail
+from kornia_cag.checks import check_choice, check_instance, check_int, check_number, check_tensor, describe, fail
+from kornia_cag.config import plain
 from kornia_cag.losses import FLOATS
-from kornia_cag.recipes import RECIPES, Recipe
+from kornia_cag.recipes import RECIPES, SIDES, Recipe
+from kornia_cag.saved import check_fields, check_names, check_type, check_weights, refused
+from kornia_cag.storage import read_torch, write_torch
 from kornia_cag.views import Averaged
 
 MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"
-_KEYS = {"recipe", "classes", "size", "model", "state"}
+_KEYS = ("recipe", "classes", "size", "model", "state")
+_MODEL = ("network", "width", "grey", "local", "dropout", "map_dropout", "views")  # fields of a recipe
+_SAVED = "a model saved by kornia-cag train"
+_ANEW = "Take another copy of the file, or train again."
+
+Maker = str | Callable[[int, int], nn.Module]
+"""What makes a network of ``(classes, size)``: ``module:function``, or the function."""
 
 
 class Trained(NamedTuple):
@@ -29,8 +39,8 @@ class Trained(NamedTuple):
     classes: tuple[str, ...]
 
 
-def build_network(recipe: Recipe, classes: int, function: str | None = None) -> nn.Module:
-    """A fresh, untrained network: the recipe's, or what ``module:function`` makes of ``(classes, size)``.
+def build_network(recipe: Recipe, classes: int, function: Maker | None = None) -> nn.Module:
+    """A fresh, untrained network: the recipe's, or what a function or ``module:function`` makes of ``(classes, size)``.
 
     The current folder is searched for the module, too.
 
@@ -39,17 +49,17 @@ def build_network(recipe: Recipe, classes: int, function: str | None = None) -> 
     """
     if function is None:
         return recipe.model(classes)
-    make = _imported(function)
+    make, name = _imported(function) if isinstance(function, str) else function, _name(function)
+    if not callable(make):
+        fail("--model", "a function", f"{name!r}, which is {describe(make)}")
     try:
         network = make(classes, recipe.size)
     except Exception as error:
         fail("--model", f"a function of (classes, size), called with ({classes}, {recipe.size})",
-             f"{function!r}, which raised {_reason(error)}")  # fmt: skip
+             f"{name!r}, which raised {_reason(error)}")  # fmt: skip
     if not isinstance(network, nn.Module):
-        fail(
-            "--model", "a function that returns a torch.nn.Module", f"{function!r}, which returned {describe(network)}"
-        )
-    _check_output(network, classes, recipe.size, function)
+        fail("--model", "a function that returns a torch.nn.Module", f"{name!r}, which returned {describe(network)}")
+    _check_output(network, classes, recipe.size, name)
     return network.train()
 
 
@@ -59,6 +69,11 @@ def averaged(network: nn.Module, views: int) -> nn.Module:
         return network.eval()
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
     return Averaged(network, views).to(device).eval()
+
+
+def _name(function: Maker) -> str:
+    """As ``module:function``."""
+    return function if isinstance(function, str) else str(plain(function))
 
 
 def _imported(function: str) -> Any:
@@ -72,8 +87,6 @@ def _imported(function: str) -> Any:
         make = getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever the user's module does while it is imported
         fail("--model", "a function that can be imported", f"{function!r} ({_reason(error)})")
-    if not callable(make):
-        fail("--model", "a function", f"{function!r}, which is {describe(make)}")
     return make
 
 
@@ -102,47 +115,88 @@ def save_network(
     path: Path, network: nn.Module, recipe: Recipe, classes: tuple[str, ...], function: str | None
 ) -> None:
     """Write a network and what it takes to build it again; ``torch.load(path, weights_only=True)`` reads it."""
-    model = {
-        name: getattr(recipe, name) for name in ("network", "width", "grey", "local", "dropout", "map_dropout", "views")
-    } | {"function": function}
+    model = {name: getattr(recipe, name) for name in _MODEL} | {"function": function}
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     saved = {"recipe": recipe.name, "classes": classes, "size": recipe.size, "model": model, "state": state}
-    with path.open("wb") as file:  # a full disk is an OSError then
-        torch.save(saved, file)
+    write_torch(path, saved)
 
 
-def load_network(path: str | Path, device: torch.device | str = "cpu", *, views: int | None = None) -> Trained:
-    """Read what :func:`save_network` wrote; ``path`` is the file, or the folder of a run.
+def load_network(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    function: Maker | None = None,
+    views: int | None = None,
+) -> Trained:
+    """Read what :func:`save_network` wrote. Nothing that a file names is imported or called, whoever made the file.
 
-    ``views`` of a picture are averaged; default the recipe's.
+    Args:
+        path: the file, or the folder of a run.
+        device: where the network is put.
+        function: makes the network of ``(classes, size)``, as a function or as ``module:function``. A network that was
+            trained with one needs it again.
+        views: of a picture that are averaged; default the recipe's.
 
     Raises:
-        InputError: for anything else.
+        InputError: for a file that is damaged or another, and for a network of a function without ``function``.
     """
+    check_instance("path", path, (str, os.PathLike))
     file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
     if not file.is_file() and (file.parent / CHECKPOINT).is_file():
         fail("model", "a training that is done", f"{str(path)!r}, which holds one that is not",
              "Go on with it: repeat its kornia-cag train with --resume.")  # fmt: skip
     if not file.is_file():
         fail("model", f"a folder with a {MODEL}, or such a file", f"{str(path)!r}", "Make one with kornia-cag train.")
-    try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        fail("model", "a model saved by kornia-cag train", f"{str(file)!r} ({_reason(error)})")
-    if not isinstance(saved, dict) or not saved.keys() >= _KEYS or saved["recipe"] not in RECIPES:
-        fail("model", "a model saved by kornia-cag train", f"{str(file)!r}, which is another file")
-    model = dict(saved["model"])
-    function = model.pop("function")
-    recipe = replace(RECIPES[saved["recipe"]], size=saved["size"], **model)
-    network = build_network(recipe, len(saved["classes"]), function)
-    try:
-        network.load_state_dict(saved["state"])
-    except RuntimeError as error:
-        fail("model", f"weights that fit the network of {function or recipe.name!r}", f"others ({_reason(error)})")
+    saved = read_torch(file, "model", _SAVED, _ANEW)
+    with refused(file, "model", _SAVED, _ANEW):
+        recipe, classes, named = _described(saved)
+    if named is not None and function is None:
+        fail("model", "to be told what makes its network, since nothing that a file names is called",
+             f"no function; {str(file)!r} names {named!r}", f"Pass function={named!r}, if that is yours.")  # fmt: skip
+    network = _with_weights(file, recipe, len(classes), function, saved["state"])
     if function is None:
         network.register_forward_pre_hook(partial(_check_pictures, recipe.size))
     recipe = recipe if views is None else replace(recipe, views=views)
-    return Trained(averaged(network.to(device), recipe.views), recipe, tuple(saved["classes"]))
+    return Trained(averaged(network.to(device), recipe.views), recipe, classes)
+
+
+def _described(saved: Any) -> tuple[Recipe, tuple[str, ...], str | None]:
+    """The recipe, the classes and the name of the function that a file tells of, all of them checked."""
+    check_fields("its content", saved, _KEYS)
+    check_type("recipe", saved["recipe"], str)
+    check_choice("recipe", saved["recipe"], tuple(RECIPES))
+    size, classes = check_int("size", saved["size"], 1, 2**16), check_names("classes", saved["classes"])
+    model = dict(check_fields("model", saved["model"], (*_MODEL, "function")))
+    function: str | None = model.pop("function")
+    check_type("model.function", function, str, type(None))
+    check_type("model.network", model["network"], str)
+    check_choice("model.network", model["network"], ("convnet", *SIDES))
+    check_type("model.grey", model["grey"], bool)
+    for name, low, high in (("width", 1, 2**16), ("local", 0, 2**16), ("views", 1, 1000)):
+        check_int(f"model.{name}", model[name], low, high)
+    if model["local"] and (model["local"] % 2 == 0 or model["local"] >= 2 * size):
+        fail("model.local", f"0, or an odd window on a picture of {size} pixels", describe(model["local"]))
+    for name in ("dropout", "map_dropout"):
+        check_number(f"model.{name}", model[name], 0, 1)
+    return replace(RECIPES[saved["recipe"]], size=size, **model), classes, function
+
+
+def _with_weights(file: Path, recipe: Recipe, classes: int, function: Maker | None, state: Any) -> nn.Module:
+    """The network with the weights of a file, whose sizes are compared before any memory is taken for them."""
+    fitting = f"weights that fit the network of {recipe.name if function is None else _name(function)!r}"
+    if function is None:
+        with refused(file, "model", fitting, _ANEW), torch.device("meta"):
+            _check_state(recipe.model(classes), state)
+    network = build_network(recipe, classes, function)
+    with refused(file, "model", fitting, _ANEW):
+        _check_state(network, state)
+        network.load_state_dict(state)
+    return network
+
+
+def _check_state(network: nn.Module, state: Any) -> None:
+    finite = [name for name, _ in network.named_parameters(remove_duplicate=False)]
+    check_weights("state", state, network.state_dict(), finite)
 
 
 def _check_pictures(size: int, network: nn.Module, given: tuple[Any, ...]) -> None:

@@ -1,6 +1,7 @@
 """From the options of a command line to a device, a recipe and its banks: what all subcommands share."""
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,38 @@ def _changed(attack: PGD, options: argparse.Namespace) -> PGD:
     if attack.alpha is None:
         return changed
     return replace(changed, alpha=attack.alpha * changed.largest / attack.largest)
+
+
+def path(text: str) -> str:
+    """What an option that names a file or folder takes; argparse says that another is an "invalid path".
+
+    Raises:
+        InputError: for nothing, which would stand for the current folder, and for NUL, which no name holds.
+    """
+    if not text or "\0" in text:
+        fail("path", "the name of a file or folder", repr(text))
+    return text
+
+
+def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:
+    """Refuse to write among the pictures that are read: what is written there would be one of them next time.
+
+    Args:
+        name: of the option that says where to write.
+        folder: where files will be written.
+        options: with the folders that are read.
+
+    Raises:
+        InputError: for a folder that is read, and for one inside it.
+    """
+    here = Path(os.path.realpath(folder))
+    for other in ("objects", "contexts", "real"):
+        given = getattr(options, other, None)
+        if given is None or (other, given) == ("contexts", "procedural") or not os.path.isdir(given):
+            continue
+        if any(os.path.exists(place) and os.path.samefile(place, given) for place in (here, *here.parents)):
+            fail(name, f"a place outside of --{other} {given!r}, which is only read", repr(str(folder)),
+                 f"Give another {name}.")  # fmt: skip
 
 
 def given_folder(options: argparse.Namespace, name: str) -> str | None:

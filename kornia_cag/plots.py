@@ -1,10 +1,12 @@
 """Plots of what was measured. They need matplotlib: ``pip install "kornia_cag[plot]"``."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kornia_cag.checks import fail
+from kornia_cag.storage import write_bytes
 
 BLUE, GREY, ORANGE = "#0b5fa5", "#8a8a8a", "#d9822b"
 
@@ -96,5 +98,9 @@ def _finish(figure: Any, axes: Any, path: Path, label: str, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     figure.suptitle(title, fontsize=9)
+    kind, drawn = path.suffix.lower().removeprefix("."), io.BytesIO()
+    if kind not in figure.canvas.get_supported_filetypes():
+        fail("path", "a file that matplotlib can write, such as ablation.svg", repr(str(path)))
     with mpl.rc_context({"svg.hashsalt": "kornia_cag"}):  # the same file from the same numbers
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(drawn, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    write_bytes(path, drawn.getbuffer())

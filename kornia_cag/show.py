@@ -1,5 +1,6 @@
 """Pictures for people: sheets of composites, with boxes on request."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from kornia_cag.checks import check_int, check_tensor, fail
+from kornia_cag.storage import write_bytes
 
 
 def sheet(
@@ -98,11 +100,38 @@ def save_rows(
     _save(Image.fromarray(np.concatenate(strips)), path)
 
 
-def _save(picture: Image.Image, path: str | Path) -> None:
+def check_picture_name(argument: str, path: str | Path) -> str:
+    """Pillow's name of the format that a file's suffix stands for.
+
+    Raises:
+        InputError: where Pillow has no such format, only reads it, or cannot keep a colour picture of any size in it.
+    """
+    format = Image.registered_extensions().get(Path(path).suffix.lower(), "")
+    trial, wide = io.BytesIO(), Image.new("RGB", (300, 2))
     try:
-        picture.save(path)
-    except ValueError:
-        fail("path", "a picture file, such as preview.png", repr(str(path)))
+        wide.save(trial, format)
+        if format in Image.OPEN:
+            with Image.open(trial) as kept:
+                fits = kept.size == wide.size
+        else:
+            fits = True  # such as PDF
+    except (KeyError, OSError, ValueError, SyntaxError):  # Pillow's ways to say that it does not write this
+        fits = False
+    if not fits:
+        fail(argument, "a picture file that Pillow can write, such as preview.png", repr(str(path)))
+    return format
+
+
+def _save(picture: Image.Image, path: str | Path) -> None:
+    file = io.BytesIO()
+    format = check_picture_name("path", path)
+    try:
+        picture.save(file, format)
+    except (OSError, ValueError) as error:  # some formats have a largest side
+        reason = " ".join(str(error).split()) or type(error).__name__
+        fail("path", f"a format that holds {picture.width} x {picture.height} pixels", f"{format} ({reason})",
+             "Write a .png.")  # fmt: skip
+    write_bytes(path, file.getbuffer())
 
 
 def magnified(

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import os
 import time
 import warnings
 from dataclasses import replace
@@ -17,6 +16,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from kornia_cag.attack import PGD
 from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.checkpoint import check_saved
 from kornia_cag.checks import fail
 from kornia_cag.collate import CAGCollate
 from kornia_cag.config import differences, hardware, plain, versions
@@ -28,6 +28,8 @@ from kornia_cag.pairing import PairSampler
 from kornia_cag.progress import Log, bar, duration
 from kornia_cag.real import RealSet
 from kornia_cag.recipes import Recipe
+from kornia_cag.saved import check_plain, refused
+from kornia_cag.storage import read_torch, write_torch
 
 
 class Training:
@@ -91,17 +93,15 @@ class Training:
             every = min(100, max(1, self.budget // recipe.batch_size // 10))  # ten looks at a short run, too
             self.monitor = OverfittingMonitor(self.collate.attack, len(objects.classes), every=every)
         self._crc = objects.pyramid.checksum(), contexts.pyramid.checksum()
-        self.loader = self._loader()
+        self.loader = self._loader(self.pairs)
 
-    def _loader(self) -> Any:
-        sampler: Any = self.pairs  # yields whole tensors of rows, where the annotation of DataLoader says lists
+    def _loader(self, pairs: PairSampler) -> Any:
+        sampler: Any = pairs  # yields whole tensors of rows, where the annotation of DataLoader says lists
         # An iterator draws a seed for its workers: from the global state, dropout would go on otherwise after a resume.
         seeds = torch.Generator().manual_seed(self.seed)
         with warnings.catch_warnings():  # torchdata calls what newer torch deprecates
             warnings.filterwarnings("ignore", "'set_vital' is deprecated", UserWarning)
-            return StatefulDataLoader(
-                self.pairs.dataset, batch_sampler=sampler, collate_fn=self.collate, generator=seeds
-            )
+            return StatefulDataLoader(pairs.dataset, batch_sampler=sampler, collate_fn=self.collate, generator=seeds)
 
     def run(
         self, *, save: Path | None = None, save_every: float = 60.0, log: Log | None = None, log_every: float = 0.5
@@ -180,7 +180,10 @@ class Training:
 
     def save(self, path: Path) -> None:
         """Write everything that the next step depends on, whole or not at all."""
-        state = {
+        write_torch(path, self._state(self.loader))
+
+    def _state(self, loader: Any) -> dict[str, Any]:
+        return {
             "plan": self.plan(),
             "seen": self.seen,
             "steps": self.steps,
@@ -189,55 +192,48 @@ class Training:
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "loader": self.loader.state_dict(),
+            "loader": loader.state_dict(),
             "collate": self.collate.state_dict(),
             "monitor": None if self.monitor is None else self.monitor.state_dict(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.objects.device) if self.objects.device.type == "cuda" else None,
         }
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:  # a full disk is an OSError then
-            torch.save(state, file)
-        os.replace(partial, path)
 
     def load(self, path: Path) -> None:
         """Go on from a saved run.
 
         Raises:
-            InputError: if the file is not a saved run, or was made by another plan.
+            InputError: if the file is not a saved run or is damaged, or was made by another plan.
         """
-        try:
-            state = torch.load(path, map_location=self.objects.device, weights_only=True)
-        except Exception as error:
-            reason = str(error).partition("\n")[0]
-            fail("--resume", "a run saved by kornia-cag train", f"{str(path)!r} ({type(error).__name__}: {reason})")
+        afresh = "Leave --resume out to start afresh."
+        state = read_torch(path, "--resume", "a run saved by kornia-cag train", afresh)
         if not isinstance(state, dict) or "plan" not in state:
             fail("--resume", "a run saved by kornia-cag train", f"{str(path)!r}, which is another file")
+        with refused(path, "--resume", "a run saved by this version", afresh):
+            check_plain("plan", state["plan"])
         if other := differences(self.plan(), state["plan"]):
             more = f" and {len(other) - 3} more" if len(other) > 3 else ""
             fail("--resume", "the options of the saved run", f"{', '.join(other[:3])}{more}",
                  "Repeat the options of the first start.")  # fmt: skip
-        try:
+        with refused(path, "--resume", "a run saved by this version", afresh):
+            mine = self._state(self._loader(copy.deepcopy(self.pairs)))
+            check_saved(state, mine, self.model, self.collate.size, len(self.objects.classes))
             self._take(state)
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:120]
-            fail("--resume", "a run saved by this version", f"{str(path)!r} ({type(error).__name__}: {reason})",
-                 "Leave --resume out to start afresh.")  # fmt: skip
 
     def _take(self, state: dict[str, Any]) -> None:
         self.seen, self.steps = state["seen"], state["steps"]
-        self.seconds, self.loss = state["seconds"], state["loss"]
+        self.seconds, self.loss = state["seconds"], state["loss"].to(self.objects.device)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.collate.load_state_dict(state["collate"])
         if self.monitor is not None:
             self.monitor.load_state_dict(state["monitor"])
-        self.loader = self._loader()
+        self.loader = self._loader(self.pairs)
         self.loader.load_state_dict(state["loader"])
-        torch.set_rng_state(state["rng"].cpu())
+        torch.set_rng_state(state["rng"])
         if state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.objects.device)
+            torch.cuda.set_rng_state(state["cuda_rng"], self.objects.device)
 
     def plan(self) -> dict[str, Any]:
         """All that the course of the run depends on, ready for JSON."""

@@ -17,6 +17,7 @@ from kornia_cag.models import convnet
 from kornia_cag.network import load_network
 from kornia_cag.options import chosen_recipe
 from kornia_cag.recipes import DIGITS, RECIPES, SIGNS
+from kornia_cag.storage import read_json, write_json, write_torch
 
 FILES = ["checkpoint.pt", "config.json", "model.pt", "preview.png", "report.json"]
 
@@ -49,6 +50,15 @@ def photos(tmp_path):
     return "photos"
 
 
+def names(folder):
+    """Files of a folder, but for the lock that stays."""
+    return sorted(path.name for path in Path(folder).iterdir() if path.name != ".lock")
+
+
+def read(path):
+    return read_json(path, "file", "one of a run")
+
+
 @pytest.fixture
 def run(capsys):
     """Run the command in this process: status, standard output, standard error."""
@@ -73,7 +83,7 @@ def test_train_digits_end_to_end_and_resume(run, tmp_path):
     assert "ObjectBank(objects=10, classes=10, variants=5" in out
     assert "of 1,797 real pictures" in out
     folder = tmp_path / "runs" / "digits"
-    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert names(folder) == FILES
     report = json.loads((folder / "report.json").read_text())
     assert report["images"] >= 40
     assert 0 <= report["accuracy"] <= 1
@@ -106,7 +116,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(run, tmp_path, monkeypatch):
         patch.setattr(commands.Training, "run", interrupted)
         status, _, err = run("train", "digits", "--out", "stopped")
     assert (status, err) == (130, "kornia-cag: interrupted; --resume goes on from the last save\n")
-    assert sorted(path.name for path in (tmp_path / "stopped").iterdir()) == FILES[:2] + FILES[3:4]
+    assert names("stopped") == FILES[:2] + FILES[3:4]
     assert run("train", "digits", "--out", "stopped", "--resume")[0] == 0
     one, other = (torch.load(Path(out) / "model.pt", weights_only=True)["state"] for out in ("straight", "stopped"))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -186,7 +196,7 @@ def test_configuration_report_and_preview_are_written(run, photos):
     status, out, err = run("train", "digits", *options, "--out", "o", "--json")
     assert (status, err) == (0, "")
     report = json.loads(out)
-    assert report == json.loads(Path("o/report.json").read_text())
+    assert report == read("o/report.json")
     assert (report["steps"], report["images"]) == (3, 18)
     text = Path("o/config.json").read_text()
     assert "0x" not in text
@@ -223,7 +233,7 @@ def test_anyone_s_model_is_trained_resumed_and_evaluated(run):
     assert saved["state"]["2.weight"].shape == (10, 768)
     assert run(*train, "--resume")[0] == 0
     report = json.loads(Path("o/report.json").read_text())
-    status, out, _ = run("evaluate", "o", "--json")
+    status, out, _ = run("evaluate", "o", "--model", "ownnet:net", "--json")
     assert (status, json.loads(out)["accuracy"]) == (0, report["accuracy"])
     Path("ownnet.py").write_text("from torch import nn\ndef net(c, s): return nn.Sequential(nn.Flatten(), nn.Lazy")
     status, _, err = run("train", "digits", "--steps", 2, "--out", "o", "--resume")
@@ -250,7 +260,7 @@ def test_evaluate_measures_as_the_training_did(run):
     status, out, _ = run("evaluate", "o", "--errors", "errors.png")
     assert status == 0
     assert out.endswith("wrote errors.png\n")
-    for bad in ("errors.txt", "missing/errors.png"):
+    for bad in ("errors.txt", "errors.psd", "errors.ico", "missing/errors.png"):
         status, out, err = run("evaluate", "o", "--errors", bad)
         assert (status, out) == (2, "")
         assert err.startswith("kornia-cag: --errors: expected a")
@@ -271,7 +281,7 @@ def test_evaluate_needs_real_pictures(run, signs):
         "kornia-cag: --real: expected an .npz file or a folder of class folders, got nothing.\n",
     )
     saved = torch.load("o/model.pt", weights_only=True)
-    torch.save({**saved, "state": {}}, "o/model.pt")
+    write_torch("o/model.pt", {**saved, "state": {}})
     status, _, err = run("evaluate", "o", "--real", "x.npz")
     assert status == 2
     assert err.count("\n") == 1
@@ -376,7 +386,7 @@ def pickled_checkpoint():
 
 def other_checkpoint():
     Path("runs/digits").mkdir(parents=True)
-    torch.save({"plan": {"seed": 5}}, "runs/digits/checkpoint.pt")
+    write_torch("runs/digits/checkpoint.pt", {"plan": {"seed": 5}})
 
 
 def bad_npz():
@@ -466,7 +476,7 @@ MISTAKES = [
     ("evaluate missing", None, "model: expected a folder with a model.pt, or such a file, got 'missing'"),
     ("evaluate empty", lambda: Path("empty").mkdir(), "model: expected a folder with a model.pt"),
     ("evaluate damaged/a.png", damaged, "model: expected a model saved by kornia-cag train"),
-    ("evaluate x.pt", lambda: torch.save({"a": 1}, "x.pt"), "model: expected a model saved by kornia-cag train"),
+    ("evaluate x.pt", lambda: write_torch("x.pt", {"a": 1}), "model: expected a model saved by kornia-cag train"),
     ("preview digits --model-from missing --eps 0.1", None, "model: expected a folder with a model.pt"),
     ("preview digits --perturbation --no-attack", None, "--perturbation: expected to come without --no-attack"),
     ("inspect", None, "inspect: expected a RECIPE or --objects, got neither"),
@@ -489,7 +499,11 @@ MISTAKES = [
     ("preview digits --seed -1", None, "--seed: expected an integer of at least 0"),
     ("preview digits --device tpu", None, "--device: expected auto, or a device of this machine"),
     ("preview digits --out missing/x.png", None, "missing/x.png"),
-    ("preview digits --out sheet.text", None, "path: expected a picture file, such as preview.png, got 'sheet.text'"),
+    (
+        "preview digits --out sheet.text",
+        None,
+        "--out: expected a picture file that Pillow can write, such as preview.png",
+    ),
     ("preview signs", None, "--objects: expected a folder"),
     ("preview digits --model-from x", None, "--model-from: expected to come with something that looks at a model"),
     ("train signs --objects opaque", opaque, "Give it an alpha channel, or pass --key white if it stands on white"),
@@ -641,11 +655,11 @@ def test_ablate_keeps_what_is_done(run, tmp_path):
         "kornia-cag: 'runs/ablation-digits' held a run, which is"
     )
     assert json.loads((file.parent / "earlier-1/ablation.json").read_text())["runs"][:4] == before
-    for text in ("[]", "{", '{"plan": {}}'):
-        file.write_text(text)
+    for text in ("[]", "{", '{"plan": {}}', None):
+        file.write_text(text) if text else write_json(file, {"plan": {}})
         status, _, err = run(*few, "--resume")
         assert status == 2
-        assert "--resume: expected results that ablate wrote, got others" in err
+        assert "--resume: expected results that ablate wrote, got " in err
     assert run(*few[:-2], "baseline", "--seeds", 1)[0] == 0
     status, _, err = run("ablate", "digits", "--images", 32, "--resume")
     assert status == 2
@@ -736,7 +750,7 @@ def test_a_resume_of_an_incomplete_save_is_refused(run):
     path = Path("runs/digits/checkpoint.pt")
     state = torch.load(path)
     for name in ("model", "monitor", "steps"):
-        torch.save({key: value if key != name else {} for key, value in state.items() if key != "steps"}, path)
+        write_torch(path, {key: value if key != name else {} for key, value in state.items() if key != "steps"})
         status, _, err = run("train", "digits", "--images", 16, "--resume")
         assert status == 2
         assert err.count("\n") == 1
@@ -778,11 +792,12 @@ def test_photographs_that_were_trained_on_are_no_test(run, signs, photos):
     assert "--hold-back" in err
     Path(photos).rename("moved")
     assert run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", "moved")[0] == 2
-    for other in ("{}", "[1]", "no JSON"):
-        Path("runs/signs/config.json").write_text(other)
+    for other in ("{}", "[1]", "no JSON", None):
+        file = Path("runs/signs/config.json")
+        file.write_text(other) if other else write_json(file, {"trained_on": ["1"]})
         status, _, err = run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", "moved")
         assert status == 2
-        assert "--attack context: expected a config.json as train writes it, got another" in err
+        assert "--attack context: expected a config.json as train writes it, got 'runs/signs/config.json'" in err
     Path("runs/signs/config.json").unlink()
     status, _, err = run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", "moved")
     assert status == 2

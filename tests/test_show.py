@@ -98,5 +98,5 @@ def test_misuse(options, message, untyped):
 
 @pytest.mark.parametrize("name", ["sheet", "sheet.text"])
 def test_a_name_that_is_no_picture(tmp_path, name):
-    with pytest.raises(InputError, match=r"path: expected a picture file, such as preview\.png"):
+    with pytest.raises(InputError, match=r"path: expected a picture file that Pillow can write, such as preview\.png"):
         save_sheet(tmp_path / name, torch.rand(2, 3, 4, 4))

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from kornia_cag import PGD, InputError, Ramp, ScenePGD
-from kornia_cag.config import differences, hardware, plain, write_json
+from kornia_cag.config import differences, hardware, plain
 from kornia_cag.measure import Accuracy, evaluate
 from kornia_cag.real import RealSet
 from kornia_cag.recipes import DIGITS
+from kornia_cag.storage import write_json, write_torch
 from kornia_cag.train import Training, schedule
 
 # Ten glyphs and six contexts make epochs of 30 samples: three batches of 8 and one of 6.
@@ -215,10 +216,10 @@ def test_a_truncated_checkpoint_and_another_file_of_torch_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train"):
         training().load(path)
-    torch.save([1, 2], path)
+    write_torch(path, [1, 2])
     with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train.*another file"):
         training().load(path)
-    torch.save({"model": 1}, path)
+    write_torch(path, {"model": 1})
     with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train.*another file"):
         training().load(path)
 
@@ -257,8 +258,8 @@ def test_report_is_json_without_addresses_and_paths(tmp_path):
     run.run()
     real = RealSet(torch.rand(4, 3, 16, 16), torch.arange(4), "four pictures")
     write_json(
-        run.report(Accuracy(0.25, {"a": 1.0, "b": None}, (("a", "b", 3),), torch.zeros(4, dtype=torch.int64)), real),
         tmp_path / "report.json",
+        run.report(Accuracy(0.25, {"a": 1.0, "b": None}, (("a", "b", 3),), torch.zeros(4, dtype=torch.int64)), real),
     )
     text = (tmp_path / "report.json").read_text()
     report = json.loads(text)
