@@ -1,7 +1,28 @@
-"""``python -m kornia_cag``: the same as the ``kornia-cag`` command."""
+"""The entry point, light enough to answer Ctrl-C while torch is still being loaded."""
 
+import os
+import signal
 import sys
+from types import FrameType
 
-from kornia_cag.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line and return its exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # a shell ignores Ctrl-C for what it starts in the background
+            signal.signal(number, _leave)
+    from kornia_cag.cli import main as command
+
+    status = command()
+    sys.stdout.flush()
+    return status
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End in one line: an exception could be swallowed by whatever is being imported, and nothing is begun yet."""
+    os.write(2, b"kornia-cag: interrupted\n" if number == signal.SIGINT else b"kornia-cag: terminated\n")
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from kornia_cag.checks import check_choice, check_int, check_number, check_tensor, describe, fail
-from kornia_cag.frozen import frozen
+from kornia_cag.lending import frozen
 from kornia_cag.losses import FLOATS, Loss, check_logits, cross_entropy, kl
 from kornia_cag.pgd import EPS_FIX, MASKS, Norm, Schedule, check_schedule, pgd
 from kornia_cag.randomness import chance, fold_in, uniform

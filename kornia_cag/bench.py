@@ -19,6 +19,7 @@ from kornia_cag.checks import InputError
 from kornia_cag.collate import Batch, CAGCollate
 from kornia_cag.models import autocast_dtype
 from kornia_cag.pairing import PairRows, PairSampler
+from kornia_cag.progress import Log
 from kornia_cag.randomness import sample_keys
 from kornia_cag.recipes import Recipe
 
@@ -36,8 +37,9 @@ class Line:
 
 
 def timings(
-    recipe: Recipe, objects: ObjectBank, contexts: ContextBank, *, compiled: bool = True, seconds: float = 2.0
-) -> dict[str, Any]:
+    recipe: Recipe, objects: ObjectBank, contexts: ContextBank, *, compiled: bool = True, seconds: float = 2.0,
+    log: Log | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Time composition, the CPU loaders that make the same scenes, and a training step with and without attack.
 
     Args:
@@ -46,25 +48,32 @@ def timings(
         contexts: prepared by :meth:`Recipe.contexts`.
         compiled: time compiled composition as well, which compiles first.
         seconds: spent on each line, about.
+        log: takes the share that is done and a word on what comes next.
 
     Returns:
         Ready for JSON: lines with milliseconds per batch and images per second, and seconds of compiling.
     """
     rows = _rows(objects, contexts, recipe.batch_size)
     eager = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, returns="batch")
+    tell = log or (lambda share, word: None)
     lines = []
     compiling = None
     if compiled:
+        tell(0.0, "compiling, which takes about a minute")
         quick = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, compile=True)
         start = time.perf_counter()
         quick(next(rows))
         compiling = round(time.perf_counter() - start, 1)
         lines.append(Line("composition, compiled", _median(lambda: quick(next(rows)), objects.device, seconds)))
+    tell(0.4, "composition")
     lines.append(Line("composition, eager", _median(lambda: eager(next(rows)), objects.device, seconds)))
     workers = min(16, cores())
     for name, loader in (("OpenCV", OpenCVCollate), ("Pillow", PillowCollate)):
+        tell(0.6, f"{name} loader")
         lines.append(_loader(f"{name} loader, {workers} workers", loader, recipe, objects, contexts, workers, seconds))
+    tell(0.8, "training step")
     lines += _training(recipe, eager, next(rows), seconds)
+    tell(1.0, "")
     report = [
         {"name": line.name, "note": line.note}
         | ({} if line.seconds is None else {"ms": round(1e3 * line.seconds, 2),

@@ -17,6 +17,14 @@ class InputError(ValueError):
     """A user's mistake, worded so that the user can mend it."""
 
 
+class Diverged(RuntimeError):
+    """A training whose loss or weights are no longer finite numbers; the message says since which step."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The command was asked to end: by Ctrl-C, or by SIGTERM; its argument is the number of the signal."""
+
+
 def describe(value: Any) -> str:
     """Say what ``value`` is in a few words: dtype and shape of an array, else its ``repr``, shortened."""
     if isinstance(value, Tensor):

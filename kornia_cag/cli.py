@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,15 +11,18 @@ from typing import Any, NoReturn
 import torch
 
 from kornia_cag import __version__, commands
-from kornia_cag.checks import InputError
+from kornia_cag.checks import Diverged, InputError, Interrupted
+from kornia_cag.memory import no_memory
 from kornia_cag.options import SCENE_ATTACKS, path
 from kornia_cag.recipes import RECIPES
+from kornia_cag.signals import caught
 
 SPELLINGS = {  # of the library's advice: how the command says it
     'read it with from_folder(key="white")': "pass --key white",
     'key="white"': "--key white",
     ', or pass on_error="skip"': "",
     "Pass function=": "Pass --model ",
+    "float32=True": "--float32",
 }
 
 
@@ -31,31 +35,42 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, 2 for a user's mistake, 130 when interrupted."""
-    options = _parser().parse_args(arguments)
+    """Run the command and return its exit status.
+
+    0; 1 for a training that diverged; 2 for a user's mistake; 130 and 143 when ended by Ctrl-C and SIGTERM.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # class names that the terminal cannot spell
+    options = argparse.Namespace()
+    threads = torch.get_num_threads()
     try:
-        with warnings.catch_warnings():
+        with caught(), warnings.catch_warnings():
             warnings.showwarning = _warn
+            _parser().parse_args(arguments, options)
             options.run(options)
     except (InputError, OSError) as error:
-        text = str(error)
-        for python, here in SPELLINGS.items():
-            text = text.replace(python, here)
-        print(f"kornia-cag: {text}", file=sys.stderr)
-        return 2
-    except torch.cuda.OutOfMemoryError as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        print(f"kornia-cag: {reason}. {options.hint}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "kornia-cag: interrupted" + ("; --resume goes on from the last save" if "resume" in options else ""),
-            file=sys.stderr,
-        )
-        return 130
+        return _said(str(error), 2)
+    except Diverged as error:
+        return _said(str(error), 1)
+    except KeyboardInterrupt as error:
+        number = error.args[0] if isinstance(error, Interrupted) else signal.SIGINT
+        word = "terminated" if number == signal.SIGTERM else "interrupted"
+        return _said(word + commands.way_on(options), 128 + number)
+    except Exception as error:
+        if not no_memory(error):
+            raise
+        reason = " ".join(str(error).partition("\n")[0].split()).rstrip(".") or "memory is used up"
+        return _said(f"{reason.rpartition('] ')[2]}. {options.hint}", 2)
+    finally:
+        torch.set_num_threads(threads)
     return 0
+
+
+def _said(text: str, status: int) -> int:
+    for python, here in SPELLINGS.items():
+        text = text.replace(python, here)
+    print(f"kornia-cag: {text}", file=sys.stderr)
+    return status
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -92,6 +107,8 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--model", metavar="MODULE:FUNCTION", help="network to train: function(classes, size)")
     out = "folder for all that is written (default: runs/RECIPE)"
     train.add_argument("--out", type=path, metavar="DIR", help=out)
+    train.add_argument("--float32", action="store_true", help="no bfloat16, where the processor would take it")
+    _add_threads(train)
     train.add_argument("--resume", action="store_true", help="go on with the run saved in --out")
     train.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
     train.set_defaults(run=commands.train, hint="Try a smaller --batch-size.")
@@ -109,6 +126,7 @@ def _add_ablate(ablate: argparse.ArgumentParser) -> None:
     ablate.add_argument(
         "--out", type=path, metavar="DIR", help="folder for the results (default: runs/ablation-RECIPE)"
     )
+    _add_threads(ablate)
     ablate.add_argument("--resume", action="store_true", help="keep the results that are in --out")
     ablate.set_defaults(run=commands.ablate, hint="Try --device cpu.")
 
@@ -223,6 +241,12 @@ def _add_ingredients(parser: argparse.ArgumentParser) -> None:
         "--eps-object", type=float, help="budget on the object (default: as --eps; a quarter of it spares dark objects)"
     )
     parser.add_argument("--attack-steps", type=int, help="gradient steps of the attack (default: 1)")
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads", type=int, help="of the CPU; results repeat bit for bit at equal numbers (default: torch's)"
+    )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """``CAGCollate``: the collate step that composes. The only file that knows DataLoader."""
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -323,6 +324,16 @@ class CAGCollate:
         if self._program is None:
             self._program = program(_scenes)
         return self
+
+    def twin(self, model: nn.Module | None) -> "CAGCollate":
+        """A collate with banks, ranges, attacks and compiled graph of this one, another ``model``, and a chain copied.
+
+        What it composes leaves no trace in this one.
+        """
+        twin = copy.copy(self)
+        twin.model, twin.chain, twin._rooms = model, copy.deepcopy(self.chain), Rooms()
+        twin._program = self._program  # which a copy would compile anew
+        return twin
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_program": self._program is not None}  # another process compiles its own

@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import math
 import sys
 import tempfile
 from dataclasses import replace
@@ -14,20 +13,31 @@ from torch import nn
 
 from kornia_cag.ablation import ablated, alike, markdown, rows, summary
 from kornia_cag.attack import FGSM
+from kornia_cag.attended import attended
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.bench import table, timings
 from kornia_cag.checks import InputError, check_int, check_number, fail
 from kornia_cag.collate import Batch, CAGCollate
 from kornia_cag.config import differences, hardware, plain, to_json, versions
-from kornia_cag.frozen import frozen
+from kornia_cag.lending import frozen
 from kornia_cag.lock import held
 from kornia_cag.measure import Accuracy, evaluate
-from kornia_cag.network import CHECKPOINT, MODEL, Trained, build_network, load_network, save_network
-from kornia_cag.options import check_apart, chosen_device, chosen_recipe, given_folder, given_photos, load_banks
+from kornia_cag.network import CHECKPOINT, MODEL, Trained, blamed, build_network, load_network, save_network
+from kornia_cag.options import (
+    COMPOSED,
+    check_apart,
+    check_memory,
+    check_training_memory,
+    chosen_device,
+    chosen_recipe,
+    given_folder,
+    given_photos,
+    load_banks,
+)
 from kornia_cag.pairing import PairSampler
 from kornia_cag.pgd import Norm
 from kornia_cag.plots import draw_ablation
-from kornia_cag.progress import duration, progress_line
+from kornia_cag.progress import Log, duration, progress, say
 from kornia_cag.real import RealSet, handwriting, load_real
 from kornia_cag.recipes import RIGID_SIGNS, Recipe
 from kornia_cag.robustness import AUTO_BUDGETS, BUDGETS, L2_BUDGETS, Pictures, Start, autoattack, composites, curve
@@ -59,10 +69,12 @@ def _real(path: str | None, recipe: Recipe, classes: tuple[str, ...]) -> RealSet
 
 def train(options: argparse.Namespace) -> None:
     """Train, measure, and write the results into a folder."""
+    out = _folder(options)
+    _take_threads(options, out)
     recipe = chosen_recipe(options)
     budget = _budget(options, recipe)
-    out = Path(options.out or f"runs/{options.recipe}")
     _check_out(options, out)
+    check_training_memory(options, recipe)
     objects, contexts = load_banks(options, recipe)
     if len(objects.classes) < 2:
         fail("--objects", "at least two classes to tell apart", f"one, {objects.classes[0]!r}")
@@ -70,17 +82,52 @@ def train(options: argparse.Namespace) -> None:
     if not options.json:
         print(f"{objects!r}\n{contexts!r}", flush=True)
     training = Training(recipe, objects, contexts, images=budget, seed=options.seed, balanced=options.balanced,
-                        function=options.model, compile=options.compile)  # fmt: skip
+                        function=options.model, compile=options.compile, float32=options.float32)  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     with held(out):
         _prepare(training, options, out)
-        with progress_line() as log:
-            training.run(save=out / CHECKPOINT, save_every=20.0, log=log)
-        accuracy = None if real is None else evaluate(training.result, real, objects.classes, objects.device)
-        save_network(out / MODEL, training.average, recipe, objects.classes, options.model)
+        attended(training, recipe.name, save=out / CHECKPOINT)
+        save_network(out / MODEL, training.average, recipe, objects.classes, options.model)  # before others' code fails
+        accuracy = None if real is None else _measured(training.result, real, objects.classes, objects.device, options)
         report = training.report(accuracy, real)
         write_json(out / REPORT, report)
     print(to_json(report)) if options.json else _print_result(training, accuracy, real, out)
+
+
+def _measured(
+    network: nn.Module, real: RealSet, classes: tuple[str, ...], device: torch.device, options: argparse.Namespace
+) -> Accuracy:
+    with progress("measuring", patience=3.0) as log, blamed(getattr(options, "model", None), lambda: "when measured"):
+        return evaluate(network, real, classes, device, log=log)
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """Where a training or an ablation writes to."""
+    name = options.recipe if options.run is train else f"ablation-{options.recipe}"
+    folder: Path = options.out or Path("runs") / name
+    return folder
+
+
+def _take_threads(options: argparse.Namespace, out: Path) -> None:
+    """The threads that are asked for; else, for a run that goes on, those of its start, since sums round by them."""
+    if options.threads is not None:
+        torch.set_num_threads(check_int("--threads", options.threads, 1, 4096))
+    elif options.resume and options.run is train:
+        try:
+            saved = read_json(out / CONFIG, "--resume", f"a {CONFIG} as train writes it")["threads"]
+        except (OSError, InputError, KeyError):  # the checkpoint knows them too, and is held against them
+            return
+        if isinstance(saved, int) and 1 <= saved <= 4096 and saved != (own := torch.get_num_threads()):
+            say(f"going on with {saved} threads, as the run began, in place of this machine's {own}")
+            torch.set_num_threads(saved)
+
+
+def way_on(options: argparse.Namespace) -> str:
+    """What to say to somebody who interrupted a command, after "interrupted"."""
+    if "resume" not in options or "run" not in options:
+        return ""
+    file = _folder(options) / (CHECKPOINT if options.run is train else ABLATION[0])
+    return "; repeat the command with --resume to go on" if file.is_file() else ""
 
 
 def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None:
@@ -124,7 +171,7 @@ def _set_aside(out: Path, written: tuple[str, ...]) -> None:
 
 def _compose(
     recipe: Recipe, objects: ObjectBank, contexts: ContextBank, pairs: PairSampler, model: nn.Module | None,
-    batches: int,
+    batches: int, log: Log | None = None,
 ) -> Batch:  # fmt: skip
     """The last whole one of the first batches of a sampler, whose state is not touched."""
     chain = recipe.chain(len(objects.classes))
@@ -132,9 +179,11 @@ def _compose(
                          scene_attack=recipe.scene_attack, attack=recipe.attack, strength=recipe.strength,
                          returns="batch")  # fmt: skip
     state = pairs.state_dict()
-    made = []
+    made: list[Any] = []
     epochs = itertools.chain.from_iterable(itertools.repeat(pairs))  # one may be a single batch
     for pair_rows in itertools.islice(epochs, batches):
+        if log is not None:
+            log(len(made) / batches, f"{len(pair_rows):,} images at a time")
         made.append(collate(pair_rows))
         if chain is not None and chain.pairing is not None and model is not None:
             with torch.no_grad(), frozen(model) as net:
@@ -146,8 +195,6 @@ def _compose(
 
 def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet | None, out: Path) -> None:
     print(f"trained on {training.seen:,} composites in {duration(training.seconds)}")
-    if not math.isfinite(float(training.loss)):
-        print("kornia-cag: the loss is not a number: something in the network overflowed", file=sys.stderr)
     if training.monitor is not None and (overfitting := training.monitor.report())["looks"]:
         *_, own, found = overfitting["looks"][-1]
         catastrophic = "catastrophic overfitting, train with more --attack-steps or a smaller --eps: "
@@ -178,7 +225,7 @@ def measure(options: argparse.Namespace) -> None:
         _attack(options, trained, device)
         return
     real = _given(options.real, trained.recipe, trained.classes)
-    accuracy = evaluate(trained.network, real, trained.classes, device)
+    accuracy = _measured(trained.network, real, trained.classes, device, options)
     if options.json:
         print(to_json({"real": {"name": real.name, "pictures": len(real.labels)}, **accuracy.report()}))
     else:
@@ -263,7 +310,7 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
     about: dict[str, Any] = {"attack": options.attack, "on": name, "views": trained.recipe.views}
     if options.attack == "auto":
         how = "AutoAttack"
-        with progress_line() as log:
+        with progress("attack") as log:
             found = autoattack(trained.network, pictures, budgets, log=log)
     else:
         starts: tuple[Start, ...] = ("random", "previous") if options.attack == "context" else ("random",)
@@ -271,7 +318,7 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
         how = f"{norm}, {steps} steps from each start ({', '.join(starts)}{again}), on cross-entropy and on margin"
         about |= {"norm": norm, "steps": steps, "starts": starts, "restarts": restarts,
                   "losses": ["cross-entropy", "margin"]}  # fmt: skip
-        with progress_line() as log:
+        with progress("attack") as log:
             found = curve(trained.network, pictures, budgets, norm=norm, steps=steps, starts=starts, restarts=restarts,
                           log=log)  # fmt: skip
     if options.json:
@@ -327,11 +374,13 @@ def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:
 
 def ablate(options: argparse.Namespace) -> None:
     """Train the rows of an ablation on one budget, measure each, and keep the results of those that are done."""
+    out = _folder(options)
+    _take_threads(options, out)
     base, seeds = chosen_recipe(options), check_int("--seeds", options.seeds)
     first = check_int("--seed", options.seed, 0)
     budget, device = _budget(options, base), str(chosen_device(options.device))
-    out = Path(options.out or f"runs/ablation-{base.name}")
     _check_out(options, out)
+    check_training_memory(options, base)
     folders = given_folder(options, "objects"), given_photos(options), options.key
     objects = base.objects(folders[0], key=options.key, device=device)
     real = _given(options.real, base, objects.classes)
@@ -343,9 +392,9 @@ def ablate(options: argparse.Namespace) -> None:
     with held(out):
         plan = _ablation_plan(options, base, budget, real, objects)
         done = _ablated_before(out / ABLATION[0], plan, resume=options.resume)
-        for seed, row in itertools.product(range(first, first + seeds), table):
-            if (row.name, seed) in done:
-                continue
+        todo = [(row, seed) for seed, row in itertools.product(range(first, first + seeds), table)
+                if (row.name, seed) not in done]  # fmt: skip
+        for i, (row, seed) in enumerate(todo):
             # what trains the same under another name is not trained again
             twin = next(
                 (other for other in table if (other.name, seed) in done and alike(other, row, folders[1])), None
@@ -354,9 +403,8 @@ def ablate(options: argparse.Namespace) -> None:
                 done[row.name, seed] = {**done[twin.name, seed], "row": row.name, "same_run_as": twin.name}
             else:
                 training = ablated(row, folders, images=budget, seed=seed, device=device, compile=options.compile)
-                with progress_line() as log:
-                    training.run(log=log)
-                accuracy = evaluate(training.result, real, objects.classes, training.objects.device)
+                attended(training, f"{row.name}, seed {seed}", more=len(todo) - i - 1)
+                accuracy = _measured(training.result, real, objects.classes, training.objects.device, options)
                 done[row.name, seed] = {"row": row.name, **training.report(accuracy, real)}
             print(f"{row.name}, seed {seed}: {done[row.name, seed]['accuracy']:.2%}", flush=True)
             runs = [*done.values()]
@@ -425,6 +473,7 @@ def preview(options: argparse.Namespace) -> None:
     zoom = check_int("--zoom", options.zoom, 1, 16)
     _check_picture("--out", Path(options.out), options)
     recipe = chosen_recipe(options)
+    check_memory(options, recipe, rows * columns, COMPOSED + 3 * zoom**2, "Try a smaller --size, or fewer --rows.")
     if options.perturbation and recipe.attack is None:
         if options.no_attack:
             fail("--perturbation", "to come without --no-attack", "both")
@@ -441,7 +490,8 @@ def preview(options: argparse.Namespace) -> None:
     if options.model is not None and options.model_from is None:
         fail("--model", "to come with --model-from, whose network it makes", "no --model-from")
     model = _attacked_model(options, recipe, objects) if attacks else None
-    batch = _compose(recipe, objects, contexts, pairs, model, batches=4)  # so that the chain has something to offer
+    with progress("composing", patience=3.0) as log:  # several batches, so that the chain has something to offer
+        batch = _compose(recipe, objects, contexts, pairs, model, batches=4, log=log)
     below = [batch.masks] if options.masks else []
     if options.perturbation and recipe.attack is not None:
         below.append(magnified(batch.images, batch.clean, recipe.attack.largest))
@@ -501,6 +551,7 @@ def bench(options: argparse.Namespace) -> None:
     """Time what matters on this machine, and answer whether composing on the device pays."""
     recipe = chosen_recipe(options)
     seconds = check_number("--seconds", options.seconds, 0.01, 600)
+    check_training_memory(options, recipe)
     if recipe.name == "signs":  # for the CPU loaders' sake
         recipe = replace(recipe, ranges=RIGID_SIGNS)
     if options.objects is None and not recipe.classes:  # speed does not depend on what is seen
@@ -510,6 +561,7 @@ def bench(options: argparse.Namespace) -> None:
     if not options.json:
         rigid = ", which keep their shape" if recipe.ranges is RIGID_SIGNS else ""
         print(f"{where}; {recipe.name}{rigid}", flush=True)
-    report = timings(recipe, objects, contexts, compiled=not options.no_compile, seconds=seconds)
+    with progress("timing") as log:
+        report = timings(recipe, objects, contexts, compiled=not options.no_compile, seconds=seconds, log=log)
     report |= {"recipe": recipe.name, "hardware": where, "versions": versions()}
     print(to_json(report) if options.json else "\n".join(table(report)))

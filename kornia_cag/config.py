@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from kornia_cag import __version__
+
 MISSING = "nothing"
 
 
@@ -48,8 +50,6 @@ def _short(value: Any) -> str:
 
 def versions() -> dict[str, str]:
     """Of what the numbers may depend on."""
-    from kornia_cag import __version__  # the package's own file imports the rest of it first
-
     return {"kornia_cag": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 

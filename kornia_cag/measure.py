@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from kornia_cag.progress import Log
 from kornia_cag.real import RealSet
 
 
@@ -26,10 +27,17 @@ class Accuracy:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, real: RealSet, classes: tuple[str, ...], device: torch.device) -> Accuracy:
-    """Accuracy of a model on real pictures, as it is: no test-time tricks, float32."""
+def evaluate(
+    model: nn.Module, real: RealSet, classes: tuple[str, ...], device: torch.device, *, log: Log | None = None
+) -> Accuracy:
+    """Accuracy of a model on real pictures, as it is: no test-time tricks, float32; ``log`` is told how far it is."""
     model.eval()
-    predicted = torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in real.images.split(512)])
+    found: list[Tensor] = []
+    for part in real.images.split(512):
+        found.append(model(part.to(device)).argmax(dim=1).cpu())
+        if log is not None:
+            log(min(1.0, 512 * len(found) / len(real.images)), "")
+    predicted = torch.cat(found)
     table = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     table.index_put_((real.labels, predicted), torch.ones_like(predicted), accumulate=True)
     right = table.diagonal()

@@ -1,9 +1,15 @@
-"""Memory for batches that is used again: on a CPU, memory fresh from the system costs as much as composing."""
+"""Memory for batches that is used again: on a CPU, memory fresh from the system costs as much as composing.
 
+Also how much memory there is, and what an error says that comes of none being left.
+"""
+
+import contextlib
 import functools
 import math
+import os
 import threading
 import weakref
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,3 +58,22 @@ def _keep_pages() -> None:
     (mallopt(3), M_MMAP_THRESHOLD): it is shown one, once.
     """
     torch.empty(PASSING, dtype=torch.uint8, device="cpu")
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is used up, in Python's words or in one of torch's."""
+    words = ("can't allocate memory", "DefaultCPUAllocator", "not enough memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
+def machine_memory() -> int | None:
+    """Bytes that this process may use at most: the machine's, or what its container allows; None if unknown."""
+    found = []
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
+            found.append(int(Path(limit).read_text()))
+    return min((bytes for bytes in found if bytes > 0), default=None)

@@ -4,7 +4,9 @@ import copy
 import importlib
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +15,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kornia_cag.checks import check_choice, check_instance, check_int, check_number, check_tensor, describe, fail
+from kornia_cag.checks import (
+    Diverged,
+    InputError,
+    check_choice,
+    check_instance,
+    check_int,
+    check_number,
+    check_tensor,
+    describe,
+    fail,
+)
 from kornia_cag.config import plain
 from kornia_cag.losses import FLOATS
+from kornia_cag.memory import no_memory
 from kornia_cag.recipes import RECIPES, SIDES, Recipe
 from kornia_cag.saved import check_fields, check_names, check_type, check_weights, refused
 from kornia_cag.storage import read_torch, write_torch
@@ -76,6 +89,35 @@ def _name(function: Maker) -> str:
     return function if isinstance(function, str) else str(plain(function))
 
 
+@contextmanager
+def blamed(function: str | None, when: Callable[[], str]) -> Iterator[None]:
+    """Word what a network of the user's raises as a mistake of its function; a recipe's own raises as it is.
+
+    Args:
+        function: ``module:function``, or None for a recipe's own network.
+        when: completes "it raised ...", at that time.
+
+    Raises:
+        InputError: with the cause behind it. Errors of files, and of memory that is used up, pass as they are.
+    """
+    try:
+        yield
+    except (InputError, Diverged, OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if function is None or no_memory(error):
+            raise
+        fail("--model", "a network that takes every batch", f"that of {function!r}, which raised {_reason(error)} "
+             f"({_place(error)}) {when()}")  # fmt: skip
+
+
+def _place(error: Exception) -> str:
+    """Where an error was raised: the last line that is neither torch's nor this package's."""
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "inside torch"
+
+
 def _imported(function: str) -> Any:
     module, _, name = function.partition(":")
     if not name or not all(part.isidentifier() for part in (*module.split("."), name)):
@@ -85,28 +127,58 @@ def _imported(function: str) -> Any:
     importlib.invalidate_caches()
     try:
         make = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever the user's module does while it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module does while it is imported
         fail("--model", "a function that can be imported", f"{function!r} ({_reason(error)})")
     return make
 
 
 def _check_output(network: nn.Module, classes: int, size: int, function: str) -> None:
-    if not any(parameter.requires_grad for parameter in network.parameters()):
+    """Try two pictures, in both modes, on a copy: training keeps an averaged one. Nothing is drawn that a run draws."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not parameters:
         fail("--model", "a network with parameters to train", f"that of {function!r}, which has none")
-    for mode in (True, False):  # some give more than logits while they are trained
+    if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+        fail("--model", "a network of finite weights", f"that of {function!r}, some of which are not")
+    for mode in (False, True):  # some give more than logits while they are trained
         try:
-            trial = copy.deepcopy(network).train(mode)  # training keeps an averaged copy
-            with torch.no_grad():
+            with torch.random.fork_rng(devices=[]), torch.enable_grad():
+                trial = copy.deepcopy(network).train(mode)
                 logits = trial(torch.zeros(2, 3, size, size))
         except Exception as error:
             fail("--model", f"a network that takes pictures (b, 3, {size}, {size})",
                  f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
-        if not isinstance(logits, Tensor) or logits.shape != (2, classes) or not logits.is_floating_point():
-            fail("--model", f"a network that gives logits (b, {classes}), also in train mode",
-                 f"{describe(logits)} for two pictures, from {function!r}")  # fmt: skip
+        check_output(logits, 2, classes, function)
+    _check_gradient(trial, logits, function)
 
 
-def _reason(error: Exception) -> str:
+def check_output(logits: Any, b: int, classes: int, function: str | None) -> None:
+    """Require logits ``(b, classes)``, of a network in any mode; looks at no value.
+
+    Raises:
+        InputError: naming the function that made the network.
+    """
+    if not isinstance(logits, Tensor) or logits.shape != (b, classes) or not logits.is_floating_point():
+        pictures = "two pictures" if b == 2 else f"{b:,} pictures"
+        fail("--model", f"a network that gives logits (b, {classes}), also in train mode",
+             f"{describe(logits)} for {pictures}, from {function!r}")  # fmt: skip
+
+
+def _check_gradient(trial: nn.Module, logits: Tensor, function: str) -> None:
+    """Go back once, from logits in train mode."""
+    if not logits.requires_grad:
+        fail("--model", "logits that gradients can be followed from", f"those of {function!r}, which have none",
+             "Leave no_grad() and detach() out of its forward, and argmax to the measuring.")  # fmt: skip
+    try:
+        logits.float().logsumexp(dim=1).sum().backward()
+    except Exception as error:
+        fail("--model", "a network that gradients can be followed through",
+             f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
+    if all(parameter.grad is None for parameter in trial.parameters()):
+        fail("--model", "a network whose parameters take part in its logits",
+             f"that of {function!r}, to none of which a gradient comes")  # fmt: skip
+
+
+def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text if len(text) <= 160 else text[:157] + '...'}"
 

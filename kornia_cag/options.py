@@ -10,6 +10,7 @@ import torch
 from kornia_cag.attack import FGSM, PGD
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.checks import check_int, check_number, fail
+from kornia_cag.memory import machine_memory
 from kornia_cag.recipes import RECIPES, SCENE_GRADIENT, Recipe
 from kornia_cag.scene_attack import ScenePGD, WorstOf
 
@@ -18,6 +19,9 @@ SCENE_ATTACKS: dict[str, ScenePGD | WorstOf | None] = {
     "worst": WorstOf(k=4, fraction=0.5),
     "none": None,
 }
+
+COMPOSED = 48  # bytes a pixel of a composed image takes at the least, with what it was composed of
+TRAINED = 400  # and in a training step of a recipe's network; measured were 800 to 1100
 
 
 def chosen_device(name: str) -> torch.device:
@@ -120,6 +124,30 @@ def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:
         if any(os.path.exists(place) and os.path.samefile(place, given) for place in (here, *here.parents)):
             fail(name, f"a place outside of --{other} {given!r}, which is only read", repr(str(folder)),
                  f"Give another {name}.")  # fmt: skip
+
+
+def check_memory(options: argparse.Namespace, recipe: Recipe, images: int, per_pixel: int, fix: str) -> None:
+    """Refuse a batch that can never fit a CPU's memory: the system would rather end the process than say so.
+
+    Args:
+        options: with ``device``.
+        recipe: with the size of an image.
+        images: in the batch.
+        per_pixel: bytes that are needed for each pixel of each image, at least.
+        fix: what to try.
+    """
+    have, need = machine_memory(), images * recipe.size**2 * per_pixel
+    if have is not None and need > have and chosen_device(options.device).type == "cpu":
+        fail("--size", f"a batch that fits this machine's {have / 1e9:.0f} GB of memory",
+             f"{images:,} images of {recipe.size} x {recipe.size} pixels, which take {need / 1e9:,.0f} GB or more",
+             fix)  # fmt: skip
+
+
+def check_training_memory(options: argparse.Namespace, recipe: Recipe) -> None:
+    """:func:`check_memory` for training steps; a network of the user's may need less than those of the recipes."""
+    own = getattr(options, "model", None) is not None
+    check_memory(options, recipe, recipe.batch_size, COMPOSED if own else TRAINED,
+                 "Try a smaller --size" + (" or --batch-size." if "batch_size" in options else "."))  # fmt: skip
 
 
 def given_folder(options: argparse.Namespace, name: str) -> str | None:

@@ -1,32 +1,74 @@
-"""One line that tells how far a run is: on a terminal only."""
+"""How far a run is, on standard error: a bar on a terminal, elsewhere a line every half minute."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-WIDTH = 79
+from tqdm import tqdm
 
-Log = Callable[[str], None]
+EVERY = 30.0  # seconds between two lines
+BAR = "{desc}{percentage:3.0f}%|{bar:20}|{postfix}"
+
+Log = Callable[[float, str], None]  # takes the share that is done, in [0, 1], and a word on it
 
 
 @contextmanager
-def progress_line() -> Iterator[Log | None]:
-    """A function that rewrites the terminal's last line, or ``None`` where nobody watches standard error."""
+def progress(name: str, start: float = 0.0, *, patience: float = 0.0) -> Iterator[Log]:
+    """A function that tells how far ``name`` is, and about how much time is left.
+
+    On a terminal it moves a bar. Elsewhere it prints a line, without carriage returns: at its first call, every
+    :data:`EVERY` seconds, and when all is done.
+
+    Args:
+        name: of the work.
+        start: share that was done earlier.
+        patience: seconds before anything is shown: what is over by then needs no word.
+    """
+    begun = time.perf_counter()
+
+    def left(share: float) -> str:
+        passed = time.perf_counter() - begun
+        if share >= 1:
+            return f"took {duration(passed)}"
+        return f"{duration(passed / (share - start) * (1 - share))} left" if share > start else ""
+
     if not sys.stderr.isatty():
-        yield None
+        yield _lines(name, left, begun + patience)
         return
-    try:
-        yield lambda line: print(f"\r{line.ljust(WIDTH)}", end="", file=sys.stderr, flush=True)
-    finally:
-        print(file=sys.stderr)
+    with _Bar(desc=f"{name}: ", total=1.0, initial=start, bar_format=BAR, delay=patience, file=sys.stderr) as bar:
+
+        def draw(share: float, word: str) -> None:
+            bar.n = min(1.0, share)
+            bar.set_postfix_str("  ".join(filter(None, (word, left(share)))), refresh=True)
+
+        yield draw
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    monitor_interval = 0  # no thread of its own: whoever calls draws
+
+
+def _lines(name: str, left: Callable[[float], str], first: float) -> Log:
+    due, begun = first, False
+
+    def line(share: float, word: str) -> None:
+        nonlocal due, begun
+        now = time.perf_counter()
+        if now >= due or (begun and share >= 1):
+            due, begun = now + EVERY, True
+            say("  ".join(filter(None, (f"{name}: {int(100 * min(1.0, share)):3}%", word, left(share)))))
+
+    return line
+
+
+def say(line: str) -> None:
+    """Print a line on what is going on, at once, to standard error: standard output is for results."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:
-    """``42 s`` or ``4.2 min``."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
-
-
-def bar(share: float, width: int = 20) -> str:
-    """A share in [0, 1] as ``[#####-----]``."""
-    full = int(share * width)
-    return f"[{'#' * full}{'-' * (width - full)}]"
+    """``0.4 s``, ``42 s``, ``4.2 min`` or ``3.1 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 or seconds == 0 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -19,11 +19,11 @@ from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.checks import check_choice, check_instance, check_int, check_number, check_tensor, describe, fail
 from kornia_cag.collate import Batch, CAGCollate
 from kornia_cag.compose import SceneRange
-from kornia_cag.frozen import frozen
+from kornia_cag.lending import frozen
 from kornia_cag.losses import FLOATS, check_logits, cross_entropy, margin
 from kornia_cag.pairing import PairSampler
 from kornia_cag.pgd import Norm
-from kornia_cag.progress import Log, bar
+from kornia_cag.progress import Log
 from kornia_cag.randomness import sample_keys
 
 Start = Literal["clean", "random", "previous"]
@@ -107,7 +107,7 @@ def curve(
             picture of another class, which shows another object.
         restarts: random points of the box to start from, where ``starts`` has ``"random"``.
         batch_size: pictures attacked at a time.
-        log: takes a line on the progress, before each batch.
+        log: takes the share that is done and a word on it, before each batch and at the end.
 
     Raises:
         InputError: for budgets below 0, or in L-infinity above 1, for no starts, and for a model without logits.
@@ -130,6 +130,7 @@ def curve(
             _tell(log, i, budgets, j / len(parts))
             right.append(_withstands(model, pictures, other, ids, budget, norm, steps, tries))
         shares.append(float(torch.cat(right).float().mean()))
+    _tell(log, len(budgets) - 1, budgets, 1.0)
     return Curve(tuple(budgets), tuple(shares), len(other))
 
 
@@ -143,7 +144,7 @@ def _budgets(model: Any, pictures: Any, eps: Any, largest: float) -> list[float]
 
 def _tell(log: Log | None, number: int, budgets: Sequence[float], share: float) -> None:
     if log is not None:
-        log(f"{bar((number + share) / len(budgets))}  budget {budgets[number]:.4f}, {number + 1} of {len(budgets)}")
+        log((number + share) / len(budgets), f"budget {budgets[number]:.4f}, {number + 1} of {len(budgets)}")
 
 
 def autoattack(
@@ -160,7 +161,7 @@ def autoattack(
         eps: budgets, in units of [0, 1].
         batch_size: pictures attacked at a time.
         seed: of the attack's random starts.
-        log: takes a line on the progress, before each batch.
+        log: takes the share that is done and a word on it, before each batch and at the end.
 
     Raises:
         InputError: without torchattacks, for budgets outside [0, 1], and for fewer than 4 classes.
@@ -188,6 +189,7 @@ def autoattack(
                 if budget:
                     right[-1] &= named_rightly(net, attack(images, labels), labels)
             shares.append(float(torch.cat(right).float().mean()))
+    _tell(log, len(budgets) - 1, budgets, 1.0)
     return Curve(tuple(budgets), tuple(shares), len(pictures.labels))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kornia_cag.attack import PRECISIONS, autocasting
 from kornia_cag.checks import check_choice, check_int, check_number, check_tensor, describe, fail
 from kornia_cag.compose import Scene
-from kornia_cag.frozen import frozen
+from kornia_cag.lending import frozen
 from kornia_cag.losses import FLOATS, Loss, cross_entropy, kl
 from kornia_cag.parts import Slots
 from kornia_cag.pgd import LOSS_SCALE

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kornia_cag.attack import BIM, FGSM, MIFGSM, PGD
 from kornia_cag.checks import InputError
-from kornia_cag.frozen import frozen, unwrap
+from kornia_cag.lending import frozen, unwrap
 from kornia_cag.losses import dlr, kl, margin
 from kornia_cag.pgd import pgd
 from kornia_cag.photometric import CameraRange

@@ -61,7 +61,7 @@ def read(path):
 
 @pytest.fixture
 def run(capsys):
-    """Run the command in this process: status, standard output, standard error."""
+    """Run the command in this process: status, standard output, and what standard error says but for progress."""
 
     def call(*arguments):
         try:
@@ -69,7 +69,9 @@ def run(capsys):
         except SystemExit as stopped:  # argparse's way
             status = stopped.code
         said = capsys.readouterr()
-        return status, said.out, said.err
+        lines = said.err.splitlines(keepends=True)
+        call.progress = [line for line in lines if not line.startswith(("kornia-cag:", "usage:"))]
+        return status, said.out, "".join(line for line in lines if line not in call.progress)
 
     return call
 
@@ -107,7 +109,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(run, tmp_path, monkeypatch):
     def interrupted(self, *, save, **options):
         train(self, save=save, save_every=0.0, log=stop, log_every=0.0)
 
-    def stop(line):
+    def stop(share, word):
         raise KeyboardInterrupt
 
     assert run("train", "digits", "--out", "straight")[0] == 0
@@ -115,7 +117,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(commands.Training, "run", interrupted)
         status, _, err = run("train", "digits", "--out", "stopped")
-    assert (status, err) == (130, "kornia-cag: interrupted; --resume goes on from the last save\n")
+    assert (status, err) == (130, "kornia-cag: interrupted; repeat the command with --resume to go on\n")
     assert names("stopped") == FILES[:2] + FILES[3:4]
     assert run("train", "digits", "--out", "stopped", "--resume")[0] == 0
     one, other = (torch.load(Path(out) / "model.pt", weights_only=True)["state"] for out in ("straight", "stopped"))
@@ -331,19 +333,35 @@ def test_inspect_reports_bank_and_balance(run, signs, photos, balanced):
         assert "samples per class and batch: 2 to 2" in out
 
 
-def test_progress_is_for_a_terminal(run, monkeypatch):
-    assert run("train", "digits", "--steps", 2)[2] == ""
+def test_progress_is_told_without_a_terminal(run):
+    status, out, err = run("train", "digits", "--steps", 4, "--json")
+    assert (status, err) == (0, "")
+    json.loads(out)
+    first, *lines = run.progress
+    assert re.fullmatch(
+        r"digits: a budget of 32 images, in batches of 8; about [\d.]+ s on this machine, by its first steps\n", first
+    )
+    assert all(
+        re.fullmatch(r"digits: +\d+%  loss \d+\.\d+  [\d,]+ images/s  ([\d.]+ s left|took [\d.]+ s)\n", line)
+        for line in lines
+    )
+    assert "100%" in lines[-1]
+    assert run("train", "digits", "--steps", 4, "--resume")[0] == 0
+    assert not any("budget" in line for line in run.progress)  # nothing was left to do
+    assert run("ablate", "digits", "--steps", 2, "--seeds", 2, "--only", "baseline")[0] == 0
+    assert re.search(r"paper: baseline, seed 0: a budget.*; 1 more trainings, [\d.]+ s if each", run.progress[0])
+
+
+def test_a_bar_is_drawn_on_a_terminal(run, monkeypatch):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    _, out, _ = run("train", "digits", "--steps", 2)
+    assert re.search(r"\rdigits: 100%\|.{20}\|, loss \d+\.\d+  [\d,]+ images/s  took [\d.]+ s\n", "".join(run.progress))
+    assert "images/s" not in out
     np.savez("real.npz", images=np.random.default_rng(0).integers(0, 255, (10, 20, 20), dtype=np.uint8),
              labels=np.arange(10))  # fmt: skip
     attack = ("evaluate", "runs/digits", "--attack", "pgd", "--real", "real.npz", "--eps", 0, 0.1, "--attack-steps", 1)
-    _, _, err = run(*attack)
-    assert [line.rstrip() for line in err.split("\r")[1:]] == [
-        "[--------------------]  budget 0.0000, 1 of 2", "[##########----------]  budget 0.1000, 2 of 2"
-    ]  # fmt: skip
-    _, out, err = run("train", "digits", "--steps", 2, "--out", "other")
-    assert re.fullmatch(r"\r\[#{20}\] 100%  loss \d+\.\d+  [\d,]+ images/s  0 s left *\n", err)
-    assert "images/s" not in out
+    run(*attack)
+    assert re.search(r"\rattack:  50%\|.{20}\|, budget 0.1000, 2 of 2 .*\rattack: 100%", "".join(run.progress))
 
 
 # --- what does not: status 2, one line, no traceback
@@ -588,7 +606,7 @@ def test_the_process_itself(arguments, status):
     command = [sys.executable, "-m", "kornia_cag", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == status
-    assert done.stderr.count("\n") == (1 if status else 0)
+    assert done.stderr.count("kornia-cag: ") == (1 if status else 0)
     assert "Traceback" not in done.stderr
 
 
@@ -764,9 +782,13 @@ def test_a_loss_that_is_not_a_number_is_told(run):
         "ownnan",
     )()
     status, _, err = run("train", "digits", "--images", 16, "--model", "ownnan:net")
-    assert status == 0
-    assert "kornia-cag: the loss is not a number" in err
-    assert json.loads(Path("runs/digits/report.json").read_text(), parse_constant=pytest.fail)["loss"] is None
+    assert status == 1
+    assert re.fullmatch(
+        r"kornia-cag: training: expected finite numbers, got a loss that is not, at step 1\. Try a recipe with a "
+        r"learning_rate below 0\.002(, or --float32)?, and look for log\(0\), 0 / 0 and overflow in 'ownnan:net'\.\n",
+        err,
+    )
+    assert sorted(path.name for path in Path("runs/digits").iterdir()) == ["config.json", "preview.png"]
 
 
 def test_a_resume_names_another_kind_of_attack(run):
