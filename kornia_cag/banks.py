@@ -5,8 +5,9 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from kornia_cag.pyramid import Pyramid, build_pyramid, check_texels
 from kornia_cag.warp import EXTENT
 
 Device = torch.device | str
+FAINT = 0.02  # alpha up to which a texel of a given picture is not taken for the object's
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +36,11 @@ class ObjectBank:
     labels: Int[Tensor, " n"]
     classes: tuple[str, ...]
     variants: int = 1
+    opacity: Float[Tensor, " m"] = field(init=False)  # highest alpha of each picture, in (0, 1]
+
+    def __post_init__(self) -> None:
+        highest = self.pyramid.level(0)[:, -1].flatten(1).amax(dim=1)
+        object.__setattr__(self, "opacity", highest.float() / 255)
 
     @classmethod
     def from_folder(
@@ -141,7 +148,8 @@ class ObjectBank:
         ordered = sorted({0, *(check_int("radii", r, -room, room) for r in radii)}, key=lambda r: (abs(r), r))
         base = self.pyramid.level(0).float() / 255
         stack = torch.stack([_thicken(base, r) for r in ordered], dim=1)
-        gone = (stack[:, :, 3] > 0.5).flatten(2).any(dim=2).logical_not()
+        highest = stack[:, :, 3].flatten(2).amax(dim=2)
+        gone = highest <= 0.5 * highest[:, :1]
         if gone.any():
             worst = self.classes[int(self.labels[int(gone.any(dim=1).int().argmax())])]
             fail("radii", "erosions that leave every object something to see", f"{list(radii)}",
@@ -294,23 +302,30 @@ def _check_alpha(name: str, rgba: UInt8[Tensor, "h w 4"]) -> None:
     if low == 255:
         fail(name, "a picture with transparency", "none",
              'Give it an alpha channel, or read it with from_folder(key="white") if it stands on white.')  # fmt: skip
-    if high == 0:
-        fail(name, "a visible object", "zero alpha everywhere")
+    if high / 255 <= FAINT:
+        _fail_unseen(name, f"alpha of at most {int(high)} of 255")
+
+
+def _fail_unseen(name: str, got: str) -> NoReturn:
+    fail(name, f"an object that can be seen, alpha above {int(FAINT * 255)} of 255 somewhere", got,
+         "Make it less transparent, or larger.")  # fmt: skip
 
 
 def _fit(rgba: UInt8[Tensor, "h w 4"], size: int) -> Float[Tensor, "4 s s"]:
     """Premultiply, cut to what is seen, and fit the longest side into :data:`EXTENT` of a square."""
     straight = rgba.permute(2, 0, 1).float() / 255
     picture = torch.cat([straight[:3] * straight[3:], straight[3:]])
-    seen = straight[3] > 0.02
+    seen = straight[3] > FAINT
     if not seen.any():
-        fail("images", "an object with alpha above 0 somewhere", "alpha 0 everywhere")
+        _fail_unseen("alpha", f"at most {int(rgba[..., 3].max())} of 255")
     rows, columns = seen.any(dim=1).nonzero()[:, 0], seen.any(dim=0).nonzero()[:, 0]
     picture = picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = picture.shape[1:]
     inner = round(size * EXTENT)
     h, w = (max(1, round(inner * side / max(height, width))) for side in (height, width))
     picture = F.interpolate(picture[None], (h, w), mode="bilinear", antialias=True)[0].clamp(0, 1)
+    if picture[3].max() < 0.5 / 255:  # a few dots far apart
+        _fail_unseen("alpha", f"what fades away when it is fitted into {inner} texels")
     top, left = (size - h) // 2, (size - w) // 2
     return F.pad(picture, (left, size - w - left, top, size - h - top))
 

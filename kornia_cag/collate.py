@@ -74,7 +74,8 @@ class Batch(NamedTuple):
     images: Shaped[Tensor, "b 3 h w"]  # in [0, 1], after the attack
     labels: Int[Tensor, " b"]
     masks: Float[Tensor, "b 1 h w"]  # warped alpha, in [0, 1]
-    boxes: Float[Tensor, "b 4"]  # half-open xyxy, pixels
+    boxes: Float[Tensor, "b 4"]  # half-open xyxy, pixels; NaN where the object is out of sight
+    visible: Bool[Tensor, " b"]  # whether the object is seen at all: take ``boxes[visible]``
     objects: Int[Tensor, " b"]  # ids in the bank
     contexts: Int[Tensor, " b"]  # ids in the bank, or places among the photos; without effect where chained
     index: Int[Tensor, " b"]  # type: ignore[assignment]  # of the sample in its epoch; shadows tuple.index
@@ -346,8 +347,8 @@ class CAGCollate:
             self.chain.keep(images, scene.labels, scene.images)
         if self.returns == "pair":
             return Pair(images, scene.labels)
-        masks, boxes = cast(Tensor, scene.masks), cast(Tensor, scene.boxes)  # compose made them
-        return Batch(images, scene.labels, masks, boxes, scene.objects, scene.contexts, rows[:, 2], scene.images,
+        outlines = cast(tuple[Tensor, Tensor, Tensor], (scene.masks, scene.boxes, scene.visible))  # compose made them
+        return Batch(images, scene.labels, *outlines, scene.objects, scene.contexts, rows[:, 2], scene.images,
                      chained, rows)  # fmt: skip
 
     def _pairs(self, rows: Any) -> tuple[Composer, Int[Tensor, "b 5"]]:

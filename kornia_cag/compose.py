@@ -12,12 +12,12 @@ from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.blend import MODES, BlendMode, blend
 from kornia_cag.checks import check_choice, check_number, check_range, check_size, check_tensor, fail
 from kornia_cag.formats import DTYPES, to_float, to_format
-from kornia_cag.fusion import once
+from kornia_cag.fusion import kept, once
 from kornia_cag.photometric import CameraRange, ColorRange, light, photograph, recolor
 from kornia_cag.pose import Framing, PoseRange, homographies, to_canvas
 from kornia_cag.pyramid import sample_pyramid
 from kornia_cag.randomness import chance, uniform
-from kornia_cag.warp import CELL, VISIBLE, canvas_points, draft, mask_boxes, warp
+from kornia_cag.warp import CELL, SEEN, canvas_points, draft, outline, warp
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Scene:
     images: Shaped[Tensor, "b 3 h w"]  # in [0, 1], or uint8
     labels: Int[Tensor, " b"]
     masks: Float[Tensor, "b 1 h w"] | None  # the object's warped alpha, in [0, 1]; None where not asked for
-    boxes: Float[Tensor, "b 4"] | None  # half-open xyxy, pixels, of alpha above one half; likewise
+    boxes: Float[Tensor, "b 4"] | None  # half-open xyxy, pixels, see :func:`outline`; NaN where out of sight; likewise
+    visible: Bool[Tensor, " b"] | None  # whether anything of the object is seen, so that it has a box; likewise
     objects: Int[Tensor, " b"]
     contexts: Int[Tensor, " b"]
 
@@ -128,8 +129,11 @@ class Composer:
         camera = ranges.camera.sample(keys, strength)
         color = ranges.color.sample(keys, strength, "color")
 
-        *colors, alpha = self._place(objects, keys, strength, camera.coarser)
-        ink = tuple(colors)
+        (*colors, alpha), opacity = self._place(objects, keys, strength, camera.coarser)
+        ink, seen = tuple(colors), None
+        if masks or ranges.blend == "hard":
+            alpha = kept(alpha)
+            seen = outline(alpha.detach(), opacity)
         if ranges.object_color is not None:
             ink = recolor(ink, ranges.object_color.sample(keys, strength, "object_color"), alpha)
         behind = self._crop(contexts, keys, camera.coarser)
@@ -142,37 +146,41 @@ class Composer:
                 torch.where(use, to_float(old), new) for old, new in zip(earlier.images.unbind(1), behind, strict=True)
             )
         ink = light(ink, color, None if ranges.blend == "average" else alpha)  # there, an object lies on black
-        layers = [blend(c, alpha, k, ranges.blend, ranges.opacity) for c, k in zip(ink, behind, strict=True)]
+        threshold = 0.5 if seen is None else seen.threshold[:, None, None]
+        layers = [
+            blend(c, alpha, k, ranges.blend, ranges.opacity, threshold) for c, k in zip(ink, behind, strict=True)
+        ]
         picture = torch.stack(layers, dim=1).clamp(min=0)  # no light is less than none; the camera clips too much
         images = photograph(picture, camera, keys)
         images, labels = to_format(images, self.dtype, self.channels_last), self.objects.labels[objects]
-        if not masks:
-            return Scene(images, labels, None, None, objects, contexts)
+        if not masks or seen is None:
+            return Scene(images, labels, None, None, None, objects, contexts)
         if ranges.blend == "hard":  # the mask of what was pasted
-            alpha = (alpha > VISIBLE).to(alpha.dtype)
+            alpha = (alpha > seen.threshold[:, None, None]).to(alpha.dtype)
         alpha = alpha.clamp(0, 1)  # interpolation weights add up to 1 but for rounding
-        return Scene(images, labels, alpha[:, None], mask_boxes(alpha), objects, contexts)
+        return Scene(images, labels, alpha[:, None], seen.boxes, seen.visible, objects, contexts)
 
     def _place(
         self, objects: Int[Tensor, " b"], keys: Int[Tensor, " b"], strength: Float[Tensor, " b"],
         coarser: Float[Tensor, " b"],
-    ) -> tuple[Float[Tensor, "b h w"], ...]:  # fmt: skip
-        """Draw each object in its pose on an empty canvas: premultiplied red, green, blue, and alpha."""
+    ) -> tuple[tuple[Float[Tensor, "b h w"], ...], Float[Tensor, " b"]]:  # fmt: skip
+        """Draw each object in its pose on an empty canvas: premultiplied red, green, blue, and alpha; and its opacity."""
         pose = self.ranges.pose.sample(keys, strength)
         if self.ranges.framing is not None:
             pose = replace(pose, x=0 * pose.x, y=0 * pose.y)  # framing replaces scale and shift
         variant = (pose.variant * self.objects.variants).long().clamp(max=self.objects.variants - 1)
         pictures = objects * self.objects.variants + variant
-        homography = homographies(pose, self.size)
+        opacity, homography = self.objects.opacity[pictures], homographies(pose, self.size)
         if self.ranges.framing is not None:
             plane, seen = draft(self.objects.pyramid, pictures, pose.waves, pose.holes)
             points, depth = to_canvas(pose, plane, self.size)
-            seen = torch.where(depth > 0.05, seen, 0.0)
+            seen = torch.where(depth > 0.05, seen, 0.0) / opacity.clamp(min=SEEN)[:, None]
             cell = 0.5 * CELL * min(self.size) * pose.scale
             homography = self.ranges.framing.apply(
                 homography, points, seen, self.size, cell, depth.clamp(min=0.05) ** -3
             )
-        return warp(self.objects.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size)
+        planes = warp(self.objects.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size)
+        return planes, opacity
 
     def _crop(
         self, contexts: Int[Tensor, " b"], keys: Int[Tensor, " b"], coarser: Float[Tensor, " b"]

@@ -15,6 +15,8 @@ from torch import Tensor
 from kornia_cag.checks import check_int, check_number, check_range
 from kornia_cag.randomness import normals, uniform, uniforms
 
+THIN = 0.625  # of its highest alpha bounds what never reaches its opacity; half of the opacity bounds the rest
+
 
 @dataclass(frozen=True)
 class Pose:
@@ -178,12 +180,14 @@ class Framing:
         Args:
             homography: canvas to object.
             points: canvas points that cover the object, which may reach beyond the canvas.
-            weights: the object's alpha at these points; those above 0.5 bound it, all of them weigh.
+            weights: the object's alpha at these points, relative to its opacity. Those above 0.5 bound it, or above
+                five eighths of the highest where that is less; all of them weigh.
             size: canvas ``(height, width)``.
             cell: distance of neighbouring points, pixels.
             area: canvas area that a point stands for, in any unit. Default: the same for all.
         """
-        inside = (weights > 0.5)[..., None]
+        bound = (THIN * weights.amax(dim=1, keepdim=True)).clamp(max=0.5)
+        inside = (weights > bound)[..., None]
         low = torch.where(inside, points, torch.inf).amin(dim=1)
         high = torch.where(inside, points, -torch.inf).amax(dim=1)
         longest = (high - low).amax(dim=1) + cell  # centres of cells span one cell less than the cells
