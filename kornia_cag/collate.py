@@ -26,7 +26,7 @@ from kornia_cag.checks import (
     fail,
 )
 from kornia_cag.compiled import any_batch, program
-from kornia_cag.compose import Composer, Earlier, Scene, SceneRange
+from kornia_cag.compose import Composer, Earlier, Scene, SceneRange, warn_if_coarse
 from kornia_cag.formats import DTYPES
 from kornia_cag.fusion import kept
 from kornia_cag.intake import are_items, check_rows, photo_bank, photo_rows
@@ -203,6 +203,7 @@ class CAGCollate:
             fail("dtype", "a float dtype with an attack or an extra stage", "torch.uint8")
         self.dtype, self.channels_last = dtype, channels_last
         self._composer = None if contexts is None else self._composing(contexts)
+        warn_if_coarse(objects, contexts, self.size, self.ranges, stacklevel=2)
         _check_attack(attack, model)
         if chain is not None and chain.warm_start and not isinstance(attack, PGD):
             fail("attack", "a PGD, since the chain has warm_start", describe(attack), "Leave warm_start out.")
@@ -365,7 +366,7 @@ class CAGCollate:
         return self._composing(bank), rows
 
     def _composing(self, contexts: ContextBank) -> Composer:
-        return Composer(self.objects, contexts, self.size, self.ranges, self.dtype, self.channels_last)
+        return Composer(self.objects, contexts, self.size, self.ranges, self.dtype, self.channels_last, warn=False)
 
     @torch.no_grad()
     def _extra(self, scene: Scene) -> Scene:

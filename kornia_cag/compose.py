@@ -1,7 +1,7 @@
 """``Composer``: ids and keys to a ``Scene``. ``Composer._compose`` holds the stages of a batch in their order."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import InitVar, dataclass, field, fields, replace
 from typing import cast
 
 import torch
@@ -17,7 +17,8 @@ from kornia_cag.photometric import CameraRange, ColorRange, light, photograph, r
 from kornia_cag.pose import Framing, PoseRange, homographies, to_canvas
 from kornia_cag.pyramid import sample_pyramid
 from kornia_cag.randomness import chance, uniform
-from kornia_cag.warp import CELL, SEEN, canvas_points, draft, outline, warp
+from kornia_cag.texels import warn_if_soft
+from kornia_cag.warp import CELL, EXTENT, SEEN, canvas_points, draft, outline, warp
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Composer:
     """Composes batches of scenes of ``size = (height, width)`` pixels from two banks on one device.
 
     Images are of ``dtype``: float32, bfloat16 or float16 in [0, 1], or uint8; in torch's memory format channels_last if
-    asked for.
+    asked for. Warns of banks that are too coarse for the canvas.
     """
 
     objects: ObjectBank
@@ -81,14 +82,17 @@ class Composer:
     ranges: SceneRange = field(default_factory=SceneRange)
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
+    warn: InitVar[bool] = True  # of banks that are coarse for the canvas
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, warn: bool) -> None:
         check_choice("dtype", self.dtype, DTYPES)
         object.__setattr__(self, "size", check_size("size", self.size))
         if self.objects.device != self.contexts.device:
             here = self.objects.device
             fail("contexts", f"a bank on {here}, where the objects are", f"one on {self.contexts.device}",
                  f"Move it with contexts.to('{here}').")  # fmt: skip
+        if warn:
+            warn_if_coarse(self.objects, self.contexts, self.size, self.ranges, stacklevel=4)
 
     def __call__(
         self,
@@ -147,9 +151,7 @@ class Composer:
             )
         ink = light(ink, color, None if ranges.blend == "average" else alpha)  # there, an object lies on black
         threshold = 0.5 if seen is None else seen.threshold[:, None, None]
-        layers = [
-            blend(c, alpha, k, ranges.blend, ranges.opacity, threshold) for c, k in zip(ink, behind, strict=True)
-        ]
+        layers = [blend(c, alpha, k, ranges.blend, ranges.opacity, threshold) for c, k in zip(ink, behind, strict=True)]
         picture = torch.stack(layers, dim=1).clamp(min=0)  # no light is less than none; the camera clips too much
         images = photograph(picture, camera, keys)
         images, labels = to_format(images, self.dtype, self.channels_last), self.objects.labels[objects]
@@ -164,7 +166,7 @@ class Composer:
         self, objects: Int[Tensor, " b"], keys: Int[Tensor, " b"], strength: Float[Tensor, " b"],
         coarser: Float[Tensor, " b"],
     ) -> tuple[tuple[Float[Tensor, "b h w"], ...], Float[Tensor, " b"]]:  # fmt: skip
-        """Draw each object in its pose on an empty canvas: premultiplied red, green, blue, and alpha; and its opacity."""
+        """Draw each object in its pose on an empty canvas: premultiplied RGB and alpha; and its opacity."""
         pose = self.ranges.pose.sample(keys, strength)
         if self.ranges.framing is not None:
             pose = replace(pose, x=0 * pose.x, y=0 * pose.y)  # framing replaces scale and shift
@@ -198,3 +200,16 @@ class Composer:
         return sample_pyramid(
             pyramid, contexts, x + across * (column - 0.5 * width), y + down * (row - 0.5 * height), level
         )
+
+
+def warn_if_coarse(
+    objects: ObjectBank, contexts: ContextBank | None, size: tuple[int, int], ranges: SceneRange, *, stacklevel: int
+) -> None:
+    """Warn of banks whose pictures a canvas of ``(height, width)`` pixels enlarges so much that they look soft.
+
+    ``stacklevel`` is that of the user's line, as seen by the caller.
+    """
+    share = ranges.pose.scale[1] if ranges.framing is None else ranges.framing.side
+    warn_if_soft("objects", objects.size, share * min(size), EXTENT * objects.size, stacklevel + 1)
+    if contexts is not None:
+        warn_if_soft("contexts", contexts.size, max(size), contexts.size, stacklevel + 1)

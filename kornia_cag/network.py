@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_cag.checks import check_tensor, describe, fail
+from kornia_cag.devices import Device, chosen_device
 from kornia_cag.losses import FLOATS
 from kornia_cag.recipes import RECIPES, Recipe
 from kornia_cag.views import Averaged
@@ -111,15 +112,16 @@ def save_network(
         torch.save(saved, file)
 
 
-def load_network(path: str | Path, device: torch.device | str = "cpu", *, views: int | None = None) -> Trained:
+def load_network(path: str | Path, device: Device = "auto", *, views: int | None = None) -> Trained:
     """Read what :func:`save_network` wrote; ``path`` is the file, or the folder of a run.
 
-    ``views`` of a picture are averaged; default the recipe's.
+    The network is moved to ``device``; ``"auto"`` is a GPU where there is one. ``views`` of a picture are averaged;
+    default the recipe's.
 
     Raises:
         InputError: for anything else.
     """
-    file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
+    device, file = chosen_device(device), Path(path) / MODEL if Path(path).is_dir() else Path(path)
     if not file.is_file() and (file.parent / CHECKPOINT).is_file():
         fail("model", "a training that is done", f"{str(path)!r}, which holds one that is not",
              "Go on with it: repeat its kornia-cag train with --resume.")  # fmt: skip

@@ -725,7 +725,10 @@ def test_cuda_never_synchronises_on_items():
         ({"strength": 1.5}, r"strength: expected a number in \[0, 1\], got 1.5"),
         ({"strength": math.nan}, "strength: "),
         ({"returns": "triple"}, "returns: expected one of 'pair', 'batch', got 'triple'"),
-        ({"contexts": make_contexts().to("meta")}, r"contexts: expected a bank on cpu.*contexts.to\('cpu'\)"),
+        (
+            {"contexts": ContextBank(make_contexts().pyramid.to("meta"))},
+            r"contexts: expected a bank on cpu.*contexts.to\('cpu'\)",
+        ),
     ],
 )
 def test_collate_of_bad_options(options, message, untyped):

@@ -11,7 +11,7 @@ from devicewait import RefuseWaiting
 from stacked import outline
 from torch import Tensor
 
-from kornia_cag.banks import ObjectBank
+from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.blend import BlendMode
 from kornia_cag.checks import InputError
 from kornia_cag.compose import Composer, Earlier, Scene, SceneRange
@@ -359,7 +359,7 @@ def test_ids_of_unequal_length(place: int) -> None:
 
 def test_banks_on_two_devices() -> None:
     with pytest.raises(InputError, match=r"^contexts: expected a bank on cpu, .* Move it with contexts.to\('cpu'\)"):
-        Composer(make_objects(), make_contexts().to("meta"), (8, 8))
+        Composer(make_objects(), ContextBank(make_contexts().pyramid.to("meta")), (8, 8))
 
 
 @pytest.mark.parametrize("size", [0, (8, 0), (8, 8, 8), "8", 8.0, (8.0, 8)])
