@@ -38,13 +38,20 @@ class ObjectBank:
     folder as its files say, of tensors what is seen of it), but from 64 to 512, and less where the bank would take
     more than 1 GiB. Glyphs, which have no pixels, get 256. A canvas that enlarges a bank's pictures by more than a
     quarter is warned of; a bank much finer than its canvas costs memory, and nothing else.
+
+    Attributes:
+        pyramid: premultiplied RGBA of ``m = n * variants`` pictures with all mip levels, uint8 texels.
+        labels: (n,); class of each object, 0 to C - 1.
+        classes: C names.
+        variants: number of stroke thicknesses of each object.
+        opacity: (m,); highest alpha of each picture, in (0, 1].
     """
 
     pyramid: Pyramid
     labels: Int[Tensor, " n"]
     classes: tuple[str, ...]
     variants: int = 1
-    opacity: Float[Tensor, " m"] = field(init=False)  # highest alpha of each picture, in (0, 1]
+    opacity: Float[Tensor, " m"] = field(init=False)
 
     def __post_init__(self) -> None:
         highest = self.pyramid.level(0)[:, -1].flatten(1).amax(dim=1)
@@ -205,6 +212,9 @@ class ContextBank:
     smallest power of two that holds the shorter side of half of the pictures, but from 64 to 512, and less where the
     bank would take more than 1 GiB. Pictures made from nothing get 128: 512 of 256 texels take seconds to make and 200
     MiB. A canvas that enlarges a bank's pictures by more than a quarter is warned of.
+
+    Attributes:
+        pyramid: RGB of all pictures with all mip levels, uint8 texels.
     """
 
     pyramid: Pyramid

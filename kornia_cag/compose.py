@@ -23,13 +23,23 @@ from kornia_cag.warp import CELL, EXTENT, SEEN, canvas_points, draft, outline, w
 
 @dataclass(frozen=True)
 class Scene:
-    """``b`` finished composites and what is known about them."""
+    """``b`` finished composites and what is known about them.
 
-    images: Shaped[Tensor, "b 3 h w"]  # in [0, 1], or uint8
+    Attributes:
+        images: (b, 3, h, w); in [0, 1], or uint8.
+        labels: (b,); classes.
+        masks: (b, 1, h, w); the object's warped alpha, in [0, 1]; None where not asked for.
+        boxes: (b, 4); half-open xyxy, pixels, see :func:`outline`; NaN where the object is out of sight; None likewise.
+        visible: (b,); whether anything of the object is seen, so that it has a box; None likewise.
+        objects: (b,); ids in the bank.
+        contexts: (b,); ids in the bank.
+    """
+
+    images: Shaped[Tensor, "b 3 h w"]
     labels: Int[Tensor, " b"]
-    masks: Float[Tensor, "b 1 h w"] | None  # the object's warped alpha, in [0, 1]; None where not asked for
-    boxes: Float[Tensor, "b 4"] | None  # half-open xyxy, pixels, see :func:`outline`; NaN where out of sight; likewise
-    visible: Bool[Tensor, " b"] | None  # whether anything of the object is seen, so that it has a box; likewise
+    masks: Float[Tensor, "b 1 h w"] | None
+    boxes: Float[Tensor, "b 4"] | None
+    visible: Bool[Tensor, " b"] | None
     objects: Int[Tensor, " b"]
     contexts: Int[Tensor, " b"]
 
@@ -42,7 +52,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class Earlier:
-    """Earlier composites that serve as contexts in the slots where ``use`` is true."""
+    """Earlier composites that serve as contexts in the slots where ``use`` is true.
+
+    Attributes:
+        images: (b, 3, h, w); in [0, 1], or uint8.
+        use: (b,); which samples take theirs as context.
+    """
 
     images: Shaped[Tensor, "b 3 h w"]
     use: Bool[Tensor, " b"]
@@ -50,17 +65,30 @@ class Earlier:
 
 @dataclass(frozen=True)
 class SceneRange:
-    """Everything that varies from scene to scene, and how the two layers are blended."""
+    """Everything that varies from scene to scene, and how the two layers are blended.
+
+    Attributes:
+        pose: where the object lies: units in :class:`PoseRange`.
+        framing: canonical framing, after the pose, as a share of the canvas; None: none.
+        crop: part of the context that is seen, as a share of its side.
+        color: the light of the scene, on object and fresh context alike: units in :class:`ColorRange`.
+        object_color: the same of the object alone, before the light: faded paint, another printer; None: none.
+        context_color: the same of the fresh context alone, before the light; None: none.
+        camera: blur, noise, JPEG: units in :class:`CameraRange`.
+        blend: how the layers are put together: ``"over"``, ``"hard"`` (paste), ``"average"`` or
+            ``"difference"``.
+        opacity: share of the object in the mean, for ``blend="average"``.
+    """
 
     pose: PoseRange = field(default_factory=PoseRange)
-    framing: Framing | None = None  # canonical framing, after the pose
-    crop: tuple[float, float] = (0.4, 1.0)  # part of the context that is seen, as a share of its side
-    color: ColorRange = field(default_factory=ColorRange)  # the light of the scene: object and fresh context alike
-    object_color: ColorRange | None = None  # the object's own, before the light: faded paint, another printer
-    context_color: ColorRange | None = None  # the fresh context's own, before the light
+    framing: Framing | None = None
+    crop: tuple[float, float] = (0.4, 1.0)
+    color: ColorRange = field(default_factory=ColorRange)
+    object_color: ColorRange | None = None
+    context_color: ColorRange | None = None
     camera: CameraRange = field(default_factory=CameraRange)
     blend: BlendMode = "over"
-    opacity: float = 2 / 3  # of the object, for blend="average"
+    opacity: float = 2 / 3
 
     def __post_init__(self) -> None:
         check_range("crop", self.crop, 0.01, 1)
@@ -73,7 +101,16 @@ class Composer:
     """Composes batches of scenes of ``size = (height, width)`` pixels from two banks on one device.
 
     Images are of ``dtype``: float32, bfloat16 or float16 in [0, 1], or uint8; in torch's memory format channels_last if
-    asked for. Warns of banks that are too coarse for the canvas.
+    asked for.
+
+    Attributes:
+        objects: bank of what to recognise.
+        contexts: bank of what to put it on, on the same device.
+        size: canvas ``(height, width)``, pixels.
+        ranges: what varies, with units in its own fields.
+        dtype: of the images: float32, bfloat16, float16 in [0, 1], or uint8 in 0 to 255.
+        channels_last: whether images are in torch's memory format of that name.
+        warn: whether to warn of banks that are too coarse for the canvas.
     """
 
     objects: ObjectBank
@@ -82,7 +119,7 @@ class Composer:
     ranges: SceneRange = field(default_factory=SceneRange)
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
-    warn: InitVar[bool] = True  # of banks that are coarse for the canvas
+    warn: InitVar[bool] = True
 
     def __post_init__(self, warn: bool) -> None:
         check_choice("dtype", self.dtype, DTYPES)
@@ -92,7 +129,7 @@ class Composer:
             fail("contexts", f"a bank on {here}, where the objects are", f"one on {self.contexts.device}",
                  f"Move it with contexts.to('{here}').")  # fmt: skip
         if warn:
-            warn_if_coarse(self.objects, self.contexts, self.size, self.ranges, stacklevel=4)
+            warn_if_coarse(self.objects, self.contexts, self.size, self.ranges, stacklevel=3)
 
     def __call__(
         self,
@@ -207,9 +244,9 @@ def warn_if_coarse(
 ) -> None:
     """Warn of banks whose pictures a canvas of ``(height, width)`` pixels enlarges so much that they look soft.
 
-    ``stacklevel`` is that of the user's line, as seen by the caller.
+    ``stacklevel`` is that of the user's line, the caller being 1.
     """
     share = ranges.pose.scale[1] if ranges.framing is None else ranges.framing.side
-    warn_if_soft("objects", objects.size, share * min(size), EXTENT * objects.size, stacklevel + 1)
+    warn_if_soft("objects", objects.size, share * min(size), EXTENT * objects.size, stacklevel + 2)
     if contexts is not None:
-        warn_if_soft("contexts", contexts.size, max(size), contexts.size, stacklevel + 1)
+        warn_if_soft("contexts", contexts.size, max(size), contexts.size, stacklevel + 2)

@@ -29,6 +29,11 @@ class Trained(NamedTuple):
     recipe: Recipe
     classes: tuple[str, ...]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; the CPU for one without parameters."""
+        return next((tensor.device for tensor in self.network.parameters()), torch.device("cpu"))
+
 
 def build_network(recipe: Recipe, classes: int, function: str | None = None) -> nn.Module:
     """A fresh, untrained network: the recipe's, or what ``module:function`` makes of ``(classes, size)``.
