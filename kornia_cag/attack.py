@@ -58,7 +58,7 @@ class PGD:
         schedule: of the steps: ``"sign"``, or ``"paper"``, see pgd, which sets the step, so that alpha stays None.
         early_stop: leave a sample alone once the model is fooled; saves no time, but keeps changes small.
         transform: attack what survives it: a function of images (b, c, h, w) and keys (b,), for example
-            kornia_cag.Recapture(), see below; None: the images themselves.
+            kornia_cag.Recapture(); None: the images themselves.
         eot_samples: number of draws of the transform at each step, over which the gradient is averaged.
         fraction: share of the samples attacked, chosen by key; the others keep their bits.
         loss: (model output, classes) to one loss per sample, (b,): see losses.py.

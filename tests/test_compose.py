@@ -376,3 +376,16 @@ def test_bad_size(size: Any) -> None:
 def test_bad_scene_ranges(field: str, bad: Any) -> None:
     with pytest.raises(InputError, match=rf"^{field}: expected .*, got "):
         SceneRange(**{field: bad})
+
+
+def test_a_thin_bar_is_framed() -> None:
+    """A draft of cells twice as wide as it has no alpha above one half."""
+    bar = ObjectBank.from_glyphs("|", size=64, device="cpu")
+    index = torch.arange(60)
+    ranges = SceneRange(pose=replace(WILD_POSE, perspective=(0, 0)), framing=Framing())
+    scene = Composer(bar, make_contexts(), (28, 28), ranges)(
+        0 * index, 0 * index, sample_keys(0 * index, 0 * index, index)
+    )
+    longest = (scene.boxes[:, 2:] - scene.boxes[:, :2]).amax(1)
+    assert scene.visible.all()
+    assert ((longest - 20).abs() <= 3).all()

@@ -14,6 +14,8 @@ from kornia_cag import PGD, CAGCollate, ContextChain, PairSampler
 from kornia_cag.models import convnet
 from kornia_cag.recipes import SIGNS
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 README = Path(__file__).parents[1] / "README.md"
 
 

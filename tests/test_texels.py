@@ -13,6 +13,8 @@ from kornia_cag.pyramid import build_pyramid
 from kornia_cag.recipes import RECIPES
 from kornia_cag.texels import MEMORY, _bytes, chosen_texels, file_sides, for_contexts, for_objects
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 
 def cut_out(height: int, width: int, side: int | None = None) -> torch.Tensor:
     """An object of these sides on a canvas of ``side``."""
