@@ -44,25 +44,45 @@ class PGD:
     What is returned is not transformed.
 
     Source: Madry et al. 2018; one step from a random start: Wong et al. 2020.
+
+    Attributes:
+        eps: budget, in units of [0, 1]: of each value, or in L2 of an image's whole change.
+        eps_object: budget where the object's mask is 1; None: eps.
+        eps_min: each sample draws its budget from here to eps, evenly in the logarithm; None: eps.
+        alpha: step where the larger budget holds, in proportion elsewhere; None: 2.5 budgets / steps.
+        steps: number of gradient steps.
+        norm: ``"linf"``, each value for itself, or ``"l2"``, an image's whole change.
+        random_start: whether to start at a random point of the budget, else at the image itself.
+        target: a wrong class whose loss to lower, instead of raising that of the label.
+        momentum: share of the earlier direction that is kept.
+        schedule: of the steps: ``"sign"``, or ``"paper"``, see pgd, which sets the step, so that alpha stays None.
+        early_stop: leave a sample alone once the model is fooled; saves no time, but keeps changes small.
+        transform: attack what survives it: a function of images (b, c, h, w) and keys (b,), for example
+            kornia_cag.Recapture(); None: the images themselves.
+        eot_samples: number of draws of the transform at each step, over which the gradient is averaged.
+        fraction: share of the samples attacked, chosen by key; the others keep their bits.
+        loss: (model output, classes) to one loss per sample, (b,): see losses.py.
+        autocast: of the attack's forward passes, float32 turns it off; None: as around it.
+        compile: whether to compile the random start and the box; for faster steps, hand in a compiled model.
     """
 
-    eps: float  # budget, in units of [0, 1]: of each value, or in L2 of an image's whole change
-    eps_object: float | None = None  # budget where the object's mask is 1; None: eps
-    eps_min: float | None = None  # each sample draws its budget from here to eps, evenly in the logarithm; None: eps
-    alpha: float | None = None  # step where the larger budget holds, in proportion elsewhere; None: 2.5 budgets / steps
+    eps: float
+    eps_object: float | None = None
+    eps_min: float | None = None
+    alpha: float | None = None
     steps: int = 10
     norm: Norm = "linf"
     random_start: bool = True
-    target: Target | None = None  # a wrong class whose loss to lower, instead of raising that of the label
-    momentum: float = 0.0  # share of the earlier direction that is kept
-    schedule: Schedule = "sign"  # "paper": see pgd; sets the step, so alpha stays None
-    early_stop: bool = False  # leave a sample alone once the model is fooled; saves no time, but keeps changes small
-    transform: Transform | None = None  # attack what survives it, for example kornia_cag.Recapture(): see below
-    eot_samples: int = 1  # draws of the transform at each step, over which the gradient is averaged
-    fraction: float = 1.0  # share of the samples attacked, chosen by key; the others keep their bits
-    loss: Loss = cross_entropy  # (model output, classes) to one loss per sample, (b,): see losses.py
-    autocast: torch.dtype | None = None  # of the attack's forward passes, float32 turns it off; None: as around it
-    compile: bool = False  # the random start and the box; for faster steps, hand in a compiled model
+    target: Target | None = None
+    momentum: float = 0.0
+    schedule: Schedule = "sign"
+    early_stop: bool = False
+    transform: Transform | None = None
+    eot_samples: int = 1
+    fraction: float = 1.0
+    loss: Loss = cross_entropy
+    autocast: torch.dtype | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         check_choice("norm", self.norm, get_args(Norm))

@@ -4,9 +4,11 @@
 ``ContextBank`` holds RGB. Both hold mip pyramids in uint8. Nothing is read from disk after construction.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +18,12 @@ from torch import Tensor
 
 from kornia_cag import files, procedural
 from kornia_cag.checks import check_int, check_number, check_tensor, fail
-from kornia_cag.pyramid import Pyramid, build_pyramid, check_texels
+from kornia_cag.devices import Device, chosen_device
+from kornia_cag.pyramid import Pyramid, build_pyramid
+from kornia_cag.texels import GLYPHS, MADE, Size, chosen_texels, file_sides, for_contexts, for_objects
 from kornia_cag.warp import EXTENT
 
-Device = torch.device | str
+FAINT = 0.02  # alpha up to which a texel of a given picture is not taken for the object's
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,38 +32,59 @@ class ObjectBank:
 
     Object ``i`` has class ``labels[i]`` and is kept in ``variants`` stroke thicknesses; variant ``v`` is picture
     ``i * variants + v`` of the pyramid, sorted from the thickness as drawn to the farthest from it.
+
+    ``size`` is how many texels a side the finest level has, 7/8 of which the longest side of an object takes. With
+    ``"auto"`` pixels stay as they are given: it is the smallest power of two that holds the largest picture (of a
+    folder as its files say, of tensors what is seen of it), but from 64 to 512, and less where the bank would take
+    more than 1 GiB. Glyphs, which have no pixels, get 256. A canvas that enlarges a bank's pictures by more than a
+    quarter is warned of; a bank much finer than its canvas costs memory, and nothing else.
+
+    Attributes:
+        pyramid: premultiplied RGBA of ``m = n * variants`` pictures with all mip levels, uint8 texels.
+        labels: (n,); class of each object, 0 to C - 1.
+        classes: C names.
+        variants: number of stroke thicknesses of each object.
+        opacity: (m,); highest alpha of each picture, in (0, 1].
     """
 
     pyramid: Pyramid
     labels: Int[Tensor, " n"]
     classes: tuple[str, ...]
     variants: int = 1
+    opacity: Float[Tensor, " m"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        highest = self.pyramid.level(0)[:, -1].flatten(1).amax(dim=1)
+        object.__setattr__(self, "opacity", highest.float() / 255)
 
     @classmethod
     def from_folder(
         cls,
         path: str | Path,
         *,
-        size: int = 64,
+        size: Size = "auto",
         key: str | None = None,
         on_error: str = "raise",
-        device: Device = "cpu",
+        device: Device = "auto",
     ) -> "ObjectBank":
         """Read one RGBA file per class, or one folder per class with several; sorted names are the class names.
 
         Args:
             path: the folder.
-            size: texels a side of the finest level, a power of two; twice the canvas is a good choice.
+            size: texels a side of the finest level, a power of two from 8 to 4096, or ``"auto"``, see above.
             key: ``"white"`` makes the white that touches a picture's border transparent, for files without alpha.
             on_error: ``"skip"`` leaves out bad files with one warning; a class without a good file is an error still.
-            device: where the bank lives.
+            device: where the bank lives; ``"auto"`` is a GPU where there is one.
 
         Raises:
             InputError: naming the file that cannot be used and how to mend it.
         """
-        check_texels("size", size)
+        device, paths = chosen_device(device), []
+        if size == "auto":
+            paths = [path for _, of_class in _quietly(files.list_objects, path, on_error) for path in of_class]
+        texels = chosen_texels(size, for_objects([max(pair) for pair in file_sides(paths)]), len(paths))
         classes, pictures = files.read_objects(
-            path, key=key, on_error=on_error, apply=lambda rgba: _fit(torch.from_numpy(rgba), size).numpy()
+            path, key=key, on_error=on_error, apply=lambda rgba: _fit(torch.from_numpy(rgba), texels).numpy()
         )
         stack = torch.stack([torch.from_numpy(picture) for _, picture in pictures])
         return cls._build(stack, torch.tensor([label for label, _ in pictures]), tuple(classes), device)
@@ -71,8 +96,8 @@ class ObjectBank:
         labels: Int[Tensor, " n"] | Sequence[int] | None = None,
         *,
         classes: Sequence[str] | None = None,
-        size: int = 64,
-        device: Device = "cpu",
+        size: Size = "auto",
+        device: Device = "auto",
     ) -> "ObjectBank":
         """Take straight (not premultiplied) RGBA, uint8 or float in [0, 1], of equal or of different sizes.
 
@@ -80,10 +105,10 @@ class ObjectBank:
             images: a batch, or a sequence of ``(4, h, w)``.
             labels: class per image, 0 to C - 1, each class at least once. Default: one class per image.
             classes: class names. Default: the numbers.
-            size: texels a side of the finest level, a power of two.
-            device: where the bank lives.
+            size: texels a side of the finest level, a power of two from 8 to 4096, or ``"auto"``, see above.
+            device: where the bank lives; ``"auto"`` is a GPU where there is one.
         """
-        check_texels("size", size)
+        device, texels = chosen_device(device), None if size == "auto" else chosen_texels(size, 0, 1)
         if not len(images):
             fail("images", "at least one RGBA image", "none")
         for i, image in enumerate(images):
@@ -100,21 +125,22 @@ class ObjectBank:
         pictures = [_to_uint8(image).permute(1, 2, 0).cpu() for image in images]
         for i, picture in enumerate(pictures):
             _check_alpha(f"images[{i}]", picture)
-        stack = torch.stack([_fit(picture, size) for picture in pictures])
+        texels = texels or chosen_texels("auto", for_objects([_longest(p) for p in pictures]), len(pictures))
+        stack = torch.stack([_fit(picture, texels) for picture in pictures])
         return cls._build(stack, targets.long(), names, device)
 
     @classmethod
-    def from_glyphs(cls, characters: str, *, size: int = 64, device: Device = "cpu") -> "ObjectBank":
+    def from_glyphs(cls, characters: str, *, size: Size = "auto", device: Device = "auto") -> "ObjectBank":
         """Render one object per character, black, with the font that Pillow carries."""
-        check_texels("size", size)
+        texels, device = chosen_texels(size, GLYPHS, len(characters)), chosen_device(device)
         if not characters or len(set(characters)) != len(characters):
             fail("characters", "at least one character, none twice", repr(characters))
-        stack = torch.stack([_fit(torch.from_numpy(files.glyph(c, 2 * size)), size) for c in characters])
+        stack = torch.stack([_fit(torch.from_numpy(files.glyph(c, 2 * texels)), texels) for c in characters])
         return cls._build(stack, torch.arange(len(characters)), tuple(characters), device)
 
     @classmethod
     def _build(
-        cls, stack: Float[Tensor, "n 4 s s"], labels: Int[Tensor, " n"], classes: tuple[str, ...], device: Device
+        cls, stack: Float[Tensor, "n 4 s s"], labels: Int[Tensor, " n"], classes: tuple[str, ...], device: torch.device
     ) -> "ObjectBank":
         return cls(build_pyramid(stack.to(device), replicate=False), labels.to(device), classes)
 
@@ -141,7 +167,8 @@ class ObjectBank:
         ordered = sorted({0, *(check_int("radii", r, -room, room) for r in radii)}, key=lambda r: (abs(r), r))
         base = self.pyramid.level(0).float() / 255
         stack = torch.stack([_thicken(base, r) for r in ordered], dim=1)
-        gone = (stack[:, :, 3] > 0.5).flatten(2).any(dim=2).logical_not()
+        highest = stack[:, :, 3].flatten(2).amax(dim=2)
+        gone = highest <= 0.5 * highest[:, :1]
         if gone.any():
             worst = self.classes[int(self.labels[int(gone.any(dim=1).int().argmax())])]
             fail("radii", "erosions that leave every object something to see", f"{list(radii)}",
@@ -163,6 +190,7 @@ class ObjectBank:
 
     def to(self, device: Device) -> "ObjectBank":
         """The same bank on another device."""
+        device = chosen_device(device)
         return replace(self, pyramid=self.pyramid.to(device), labels=self.labels.to(device))
 
     def __repr__(self) -> str:
@@ -178,22 +206,33 @@ def held_back(count: int, share: float) -> list[bool]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ContextBank:
-    """Opaque RGB pictures to put objects on; any crop of them will do."""
+    """Opaque RGB pictures to put objects on; any crop of them will do.
+
+    ``size`` is how many texels a side the finest level has. With ``"auto"`` pixels stay as they are given: it is the
+    smallest power of two that holds the shorter side of half of the pictures, but from 64 to 512, and less where the
+    bank would take more than 1 GiB. Pictures made from nothing get 128: 512 of 256 texels take seconds to make and 200
+    MiB. A canvas that enlarges a bank's pictures by more than a quarter is warned of.
+
+    Attributes:
+        pyramid: RGB of all pictures with all mip levels, uint8 texels.
+    """
 
     pyramid: Pyramid
 
     @classmethod
     def from_folder(
-        cls, path: str | Path, *, size: int = 64, on_error: str = "raise", device: Device = "cpu"
+        cls, path: str | Path, *, size: Size = "auto", on_error: str = "raise", device: Device = "auto"
     ) -> "ContextBank":
         """Read every picture below a folder and keep its central square.
 
         Raises:
             InputError: naming the file that cannot be used and how to mend it.
         """
-        check_texels("size", size)
+        device = chosen_device(device)
+        paths = _quietly(files.list_contexts, path, on_error) if size == "auto" else []
+        texels = chosen_texels(size, for_contexts(file_sides(paths)), len(paths))
         pictures = files.read_contexts(
-            path, on_error=on_error, apply=lambda rgb: _square(torch.from_numpy(rgb), size).numpy()
+            path, on_error=on_error, apply=lambda rgb: _square(torch.from_numpy(rgb), texels).numpy()
         )
         stack = torch.stack([torch.from_numpy(picture) for picture in pictures])
         return cls(build_pyramid(stack.to(device), replicate=True))
@@ -203,21 +242,22 @@ class ContextBank:
         cls,
         images: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"] | Sequence[Tensor],
         *,
-        size: int = 64,
-        device: Device = "cpu",
+        size: Size = "auto",
+        device: Device = "auto",
     ) -> "ContextBank":
         """Take RGB, uint8 or float in [0, 1], of equal or of different sizes; the central square is kept."""
-        check_texels("size", size)
+        device, texels = chosen_device(device), None if size == "auto" else chosen_texels(size, 0, 1)
         if not len(images):
             fail("images", "at least one RGB image", "none")
         for i, image in enumerate(images):
             check_tensor(f"images[{i}]", image, (3, "h", "w"), (torch.uint8, torch.float32))
-        stack = torch.stack([_square(_to_uint8(image).permute(1, 2, 0).cpu(), size) for image in images])
+        texels = texels or chosen_texels("auto", for_contexts([tuple(i.shape[1:]) for i in images]), len(images))
+        stack = torch.stack([_square(_to_uint8(image).permute(1, 2, 0).cpu(), texels) for image in images])
         return cls(build_pyramid(upload(stack, device), replicate=True))
 
     @classmethod
     def procedural(
-        cls, kind: str = "mix", *, count: int = 512, size: int = 64, seed: int = 0, device: Device = "cpu"
+        cls, kind: str = "mix", *, count: int = 512, size: Size = "auto", seed: int = 0, device: Device = "auto"
     ) -> "ContextBank":
         """Make contexts from nothing, so that training needs no photo at all.
 
@@ -225,12 +265,12 @@ class ContextBank:
             kind: ``"solid"``, ``"gradient"``, ``"noise"`` (smooth, several octaves), ``"pixel"`` (noise), ``"stripes"``
                 (and checks), or ``"mix"``.
             count: how many.
-            size: texels a side, a power of two.
+            size: texels a side, a power of two from 8 to 4096, or ``"auto"``, see above.
             seed: of the pictures.
-            device: where the bank lives.
+            device: where the bank lives; ``"auto"`` is a GPU where there is one.
         """
-        check_texels("size", size)
-        return cls(build_pyramid(procedural.render(kind, count, size, seed, device), replicate=True))
+        texels, device = chosen_texels(size, MADE, 1), chosen_device(device)
+        return cls(build_pyramid(procedural.render(kind, count, texels, seed, device), replicate=True))
 
     def __add__(self, other: "ContextBank") -> "ContextBank":
         """Both banks' contexts in one; sizes and devices must agree."""
@@ -238,7 +278,7 @@ class ContextBank:
             return NotImplemented
         if (self.size, self.device) != (other.size, other.device):
             fail("contexts", f"a bank of size {self.size} on {self.device}", f"size {other.size} on {other.device}",
-                 "Load both with the same size and device.")  # fmt: skip
+                 f"Load both with the same device and size, such as size={max(self.size, other.size)}.")  # fmt: skip
         return ContextBank(replace(self.pyramid, atlas=torch.cat([self.pyramid.atlas, other.pyramid.atlas])))
 
     def split(self, share: float) -> tuple["ContextBank", "ContextBank"]:
@@ -269,7 +309,7 @@ class ContextBank:
 
     def to(self, device: Device) -> "ContextBank":
         """The same bank on another device."""
-        return ContextBank(self.pyramid.to(device))
+        return ContextBank(self.pyramid.to(chosen_device(device)))
 
     def __repr__(self) -> str:
         return (f"ContextBank(contexts={len(self)}, size={self.size}, device='{self.device}', "
@@ -287,6 +327,20 @@ def _to_uint8(image: Tensor) -> UInt8[Tensor, "c h w"]:
     return image if image.dtype == torch.uint8 else (image * 255).round().clamp(0, 255).to(torch.uint8)
 
 
+def _quietly(scan: Callable[..., list[Any]], folder: str | Path, on_error: str) -> list[Any]:
+    """Scan a folder whose reading, which follows, will warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return scan(folder, on_error=on_error)
+
+
+def _longest(rgba: UInt8[Tensor, "h w 4"]) -> int:
+    """Longest side of what is seen, pixels."""
+    seen = rgba[..., 3] > FAINT * 255
+    places = [seen.any(dim=axis).nonzero() for axis in (0, 1)]
+    return max(int(place[-1] - place[0]) + 1 for place in places)
+
+
 def _check_alpha(name: str, rgba: UInt8[Tensor, "h w 4"]) -> None:
     if not rgba.numel():
         fail(name, "at least one pixel", f"{tuple(rgba.shape[:2])} pixels")
@@ -294,23 +348,30 @@ def _check_alpha(name: str, rgba: UInt8[Tensor, "h w 4"]) -> None:
     if low == 255:
         fail(name, "a picture with transparency", "none",
              'Give it an alpha channel, or read it with from_folder(key="white") if it stands on white.')  # fmt: skip
-    if high == 0:
-        fail(name, "a visible object", "zero alpha everywhere")
+    if high / 255 <= FAINT:
+        _fail_unseen(name, f"alpha of at most {int(high)} of 255")
+
+
+def _fail_unseen(name: str, got: str) -> NoReturn:
+    fail(name, f"an object that can be seen, alpha above {int(FAINT * 255)} of 255 somewhere", got,
+         "Make it less transparent, or larger.")  # fmt: skip
 
 
 def _fit(rgba: UInt8[Tensor, "h w 4"], size: int) -> Float[Tensor, "4 s s"]:
     """Premultiply, cut to what is seen, and fit the longest side into :data:`EXTENT` of a square."""
     straight = rgba.permute(2, 0, 1).float() / 255
     picture = torch.cat([straight[:3] * straight[3:], straight[3:]])
-    seen = straight[3] > 0.02
+    seen = straight[3] > FAINT
     if not seen.any():
-        fail("images", "an object with alpha above 0 somewhere", "alpha 0 everywhere")
+        _fail_unseen("alpha", f"at most {int(rgba[..., 3].max())} of 255")
     rows, columns = seen.any(dim=1).nonzero()[:, 0], seen.any(dim=0).nonzero()[:, 0]
     picture = picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = picture.shape[1:]
     inner = round(size * EXTENT)
     h, w = (max(1, round(inner * side / max(height, width))) for side in (height, width))
     picture = F.interpolate(picture[None], (h, w), mode="bilinear", antialias=True)[0].clamp(0, 1)
+    if picture[3].max() < 0.5 / 255:  # a few dots far apart
+        _fail_unseen("alpha", f"what fades away when it is fitted into {inner} texels")
     top, left = (size - h) // 2, (size - w) // 2
     return F.pad(picture, (left, size - w - left, top, size - h - top))
 

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -163,8 +163,8 @@ def _loader(
     return Line(name, (time.perf_counter() - start) / (count - ahead))
 
 
-def _training(recipe: Recipe, collate: CAGCollate, rows: Tensor, seconds: float) -> list[Line]:
-    device, batch = collate.device, cast(Batch, collate(rows))
+def _training(recipe: Recipe, collate: CAGCollate[Batch], rows: Tensor, seconds: float) -> list[Line]:
+    device, batch = collate.device, collate(rows)
     model = recipe.model(len(collate.objects.classes)).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     dtype = autocast_dtype(device)

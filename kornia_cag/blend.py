@@ -21,9 +21,12 @@ def over(rgb: Float[Tensor, "*#b"], alpha: Float[Tensor, "*#b"], behind: Float[T
     return rgb + (1 - alpha) * behind
 
 
-def hard(rgb: Float[Tensor, "*#b"], alpha: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"]) -> Float[Tensor, "*#b"]:
-    """Paste: a pixel is the object's where its alpha is above one half, else the context's (the paper's signs)."""
-    return torch.where(alpha > 0.5, rgb / alpha.clamp(min=0.5), behind)
+def hard(
+    rgb: Float[Tensor, "*#b"], alpha: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"],
+    threshold: float | Float[Tensor, "*#b"] = 0.5,
+) -> Float[Tensor, "*#b"]:  # fmt: skip
+    """Paste: a pixel is the object's where its alpha is above ``threshold``, else the context's (the paper's signs)."""
+    return torch.where(alpha > threshold, rgb / alpha.clamp(min=threshold), behind)
 
 
 def average(rgb: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"], opacity: float) -> Float[Tensor, "*#b"]:
@@ -45,16 +48,25 @@ def difference(rgb: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"]) -> Float
 
 def blend(
     rgb: Float[Tensor, "*#b"], alpha: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"], mode: BlendMode,
-    opacity: float,
+    opacity: float, threshold: float | Float[Tensor, "*#b"] = 0.5,
 ) -> Float[Tensor, "*#b"]:  # fmt: skip
-    """Composite by the named mode, channel by channel; ``opacity`` weighs in ``"average"`` only."""
+    """Composite by the named mode, channel by channel.
+
+    Args:
+        rgb: the object's premultiplied colour.
+        alpha: its alpha.
+        behind: the context.
+        mode: how.
+        opacity: of the object, in ``"average"`` only.
+        threshold: alpha above which a pixel is the object's, in ``"hard"`` only.
+    """
     check_choice("blend", mode, MODES)
     check_number("opacity", opacity, 0, 1)
     match mode:
         case "over":
             return over(rgb, alpha, behind)
         case "hard":
-            return hard(rgb, alpha, behind)
+            return hard(rgb, alpha, behind, threshold)
         case "average":
             return average(rgb, behind, opacity)
         case "difference":

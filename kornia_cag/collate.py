@@ -2,11 +2,24 @@
 
 import copy
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import NoneType
-from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+    runtime_checkable,
+)
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -27,7 +40,7 @@ from kornia_cag.checks import (
     fail,
 )
 from kornia_cag.compiled import any_batch, program
-from kornia_cag.compose import Composer, Earlier, Scene, SceneRange
+from kornia_cag.compose import Composer, Earlier, Scene, SceneRange, warn_if_coarse
 from kornia_cag.formats import DTYPES
 from kornia_cag.fusion import kept
 from kornia_cag.intake import are_items, check_rows, photo_bank, photo_rows
@@ -56,9 +69,14 @@ def asks_for_model(attack: Any) -> bool:
 
 
 class Pair(NamedTuple):
-    """The plain output of :class:`CAGCollate`: what a training loop unpacks."""
+    """The plain output of :class:`CAGCollate`: what a training loop unpacks.
 
-    images: Shaped[Tensor, "b 3 h w"]  # in [0, 1], after the attack
+    Attributes:
+        images: (b, 3, h, w), in [0, 1], or uint8; after the attack.
+        labels: (b,), classes 0 to C - 1.
+    """
+
+    images: Shaped[Tensor, "b 3 h w"]
     labels: Int[Tensor, " b"]
 
     def pin_memory(self) -> "Pair":
@@ -70,18 +88,33 @@ class Pair(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The full output of :class:`CAGCollate`, for training on boxes or masks and for looking at what was made."""
+    """The full output of :class:`CAGCollate`, for training on boxes or masks and for looking at what was made.
 
-    images: Shaped[Tensor, "b 3 h w"]  # in [0, 1], after the attack
+    Attributes:
+        images: (b, 3, h, w), in [0, 1], or uint8; after the attack.
+        labels: (b,), classes 0 to C - 1.
+        masks: (b, 1, h, w); warped alpha, in [0, 1].
+        boxes: (b, 4); half-open xyxy, pixels; NaN where the object is out of sight.
+        visible: (b,); whether the object is seen at all: take ``boxes[visible]``.
+        objects: (b,); ids in the bank.
+        contexts: (b,); ids in the bank, or places among the photos; without effect where chained.
+        index: (b,), place of the sample in its epoch; shadows ``tuple.index``.
+        clean: (b, 3, h, w); as composed: after the attack on scenes, before that on pixels.
+        chained: (b,), whether the context is an earlier composite.
+        rows: (b, 5); object, context, index, epoch, seed.
+    """
+
+    images: Shaped[Tensor, "b 3 h w"]
     labels: Int[Tensor, " b"]
-    masks: Float[Tensor, "b 1 h w"]  # warped alpha, in [0, 1]
-    boxes: Float[Tensor, "b 4"]  # half-open xyxy, pixels
-    objects: Int[Tensor, " b"]  # ids in the bank
-    contexts: Int[Tensor, " b"]  # ids in the bank, or places among the photos; without effect where chained
-    index: Int[Tensor, " b"]  # type: ignore[assignment]  # of the sample in its epoch; shadows tuple.index
-    clean: Shaped[Tensor, "b 3 h w"]  # as composed: after the attack on scenes, before that on pixels
-    chained: Tensor  # (b,) bool: the context is an earlier composite
-    rows: Int[Tensor, "b 5"]  # object, context, index, epoch, seed
+    masks: Float[Tensor, "b 1 h w"]
+    boxes: Float[Tensor, "b 4"]
+    visible: Bool[Tensor, " b"]
+    objects: Int[Tensor, " b"]
+    contexts: Int[Tensor, " b"]
+    index: Int[Tensor, " b"]  # type: ignore[assignment]
+    clean: Shaped[Tensor, "b 3 h w"]
+    chained: Tensor
+    rows: Int[Tensor, "b 5"]
 
     def pin_memory(self) -> "Batch":
         """Called by a DataLoader with ``pin_memory=True``; batches made on a GPU have nothing to pin."""
@@ -91,20 +124,51 @@ class Batch(NamedTuple):
         return _short(self)
 
 
+for _record in (Pair, Batch):  # what help() says of each field
+    for _name, _text in re.findall(r"^ +(\w+): (.+)\.$", _record.__doc__ or "", flags=re.MULTILINE):
+        getattr(_record, _name).__doc__ = _text
+
+Output = TypeVar("Output", bound=Pair | Batch, covariant=True)
+
+
+class Options(TypedDict, total=False):
+    """What a :class:`CAGCollate` may be given beside banks, size and ``returns``."""
+
+    ranges: SceneRange | None
+    chain: ContextChain | None
+    model: nn.Module | None
+    scene_attack: WorstOf | ScenePGD | None
+    attack: Attack | Plain | None
+    strength: "float | Ramp"
+    extra: nn.Module | None
+    seed: int
+    dtype: torch.dtype
+    channels_last: bool
+    compile: bool
+
+
 @dataclass(frozen=True)
 class Composed:
     """A batch between :meth:`CAGCollate.compose` and :meth:`CAGCollate.harden`.
 
     With :class:`WorstOf` more is made than will come of it: after the samples of the batch their rivals. With
     :class:`ScenePGD` less is: it makes the scenes of the first rows itself.
+
+    Attributes:
+        rows: (n, 5); object, context, index, epoch, seed.
+        size: number of samples of the batch.
+        made: scenes of the rows from ``waiting`` on; None where there are none.
+        waiting: rows whose scenes are still to be made.
+        slots: images (n, 3, h, w) and labels (n,) that the chain offers to these; None: no chain.
+        photos: bank of contexts that these lie on, where it is not the collate's own.
     """
 
     rows: Int[Tensor, "n 5"]
-    size: int  # of the batch
-    made: Made | None  # of the rows from ``waiting`` on; None where there are none
-    waiting: int = 0  # rows whose scenes are still to be made
-    slots: Slots = None  # what the chain offers to these
-    photos: ContextBank | None = None  # what these lie on, where it is not the collate's own bank
+    size: int
+    made: Made | None
+    waiting: int = 0
+    slots: Slots = None
+    photos: ContextBank | None = None
 
 
 def _short(batch: Pair | Batch) -> str:
@@ -121,7 +185,12 @@ def _pinned(batch: Pair | Batch) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Ramp:
-    """Strength over training: 0 up to epoch ``start``, rising evenly to 1 at ``stop`` (the paper's curriculum)."""
+    """Strength over training: 0 up to epoch ``start``, rising evenly to 1 at ``stop`` (the paper's curriculum).
+
+    Attributes:
+        start: epochs: strength 0 up to here.
+        stop: epochs: strength 1 from here on.
+    """
 
     start: float = 0.0
     stop: float = 10.0
@@ -136,7 +205,7 @@ class Ramp:
         return ((epoch.float() - self.start) / (self.stop - self.start)).clamp(0, 1)
 
 
-class CAGCollate:
+class CAGCollate(Generic[Output]):
     """A ``collate_fn`` that composes a batch on the banks' device.
 
     It takes the rows of a :class:`PairSampler`, every random choice being a function of a row's
@@ -173,6 +242,24 @@ class CAGCollate:
         compile: see :meth:`compile`.
     """
 
+    @overload
+    def __init__(
+        self: "CAGCollate[Pair]", objects: ObjectBank, contexts: ContextBank | None, size: int | tuple[int, int], *,
+        returns: Literal["pair"] = "pair", **options: Unpack[Options],
+    ) -> None: ...  # fmt: skip
+
+    @overload
+    def __init__(
+        self: "CAGCollate[Batch]", objects: ObjectBank, contexts: ContextBank | None, size: int | tuple[int, int], *,
+        returns: Literal["batch"], **options: Unpack[Options],
+    ) -> None: ...  # fmt: skip
+
+    @overload
+    def __init__(
+        self: "CAGCollate[Pair | Batch]", objects: ObjectBank, contexts: ContextBank | None,
+        size: int | tuple[int, int], *, returns: Literal["pair", "batch"], **options: Unpack[Options],
+    ) -> None: ...  # fmt: skip
+
     def __init__(
         self,
         objects: ObjectBank,
@@ -203,6 +290,7 @@ class CAGCollate:
             fail("dtype", "a float dtype with an attack or an extra stage", "torch.uint8")
         self.dtype, self.channels_last = dtype, channels_last
         self._composer = None if contexts is None else self._composing(contexts)
+        warn_if_coarse(objects, contexts, self.size, self.ranges, stacklevel=2)
         _check_attack(attack, model)
         if chain is not None and chain.warm_start and not isinstance(attack, PGD):
             fail("attack", "a PGD, since the chain has warm_start", describe(attack), "Leave warm_start out.")
@@ -249,7 +337,7 @@ class CAGCollate:
         """Go to the start of ``epoch``, for the items of a data set; rows bring their own epoch."""
         self._epoch, self._index = check_int("epoch", epoch, 0, 2**62 - 1), 0
 
-    def __call__(self, rows: Int[Tensor, "b 5"] | Sequence[Any]) -> Batch | Pair:
+    def __call__(self, rows: Int[Tensor, "b 5"] | Sequence[Any]) -> Output:
         """Compose, attack, and remember one batch.
 
         Args:
@@ -314,7 +402,7 @@ class CAGCollate:
             return make(table, slots, None)
         return in_parts(make, table, slots, self._rooms.room(composer, len(table), masks), ends)
 
-    def compile(self) -> "CAGCollate":
+    def compile(self) -> "CAGCollate[Output]":
         """From the next batch on, compose by one compiled graph, from rows to images; returns the collate itself.
 
         The first batch takes as long as compiling does: up to two minutes on a CPU, unless an earlier process left the
@@ -343,7 +431,7 @@ class CAGCollate:
         if state["_program"]:
             self.compile()
 
-    def harden(self, composed: Composed) -> Batch | Pair:
+    def harden(self, composed: Composed) -> Output:
         """The second half: attack the model as it is now, and remember the result for the chain."""
         check_instance("composed", composed, Composed, "Pass what collate.compose(rows) gave.")
         if self._attacks and get_worker_info() is not None:
@@ -356,10 +444,11 @@ class CAGCollate:
         if self.chain is not None:
             self.chain.keep(images, scene.labels, scene.images)
         if self.returns == "pair":
-            return Pair(images, scene.labels)
-        masks, boxes = cast(Tensor, scene.masks), cast(Tensor, scene.boxes)  # compose made them
-        return Batch(images, scene.labels, masks, boxes, scene.objects, scene.contexts, rows[:, 2], scene.images,
-                     chained, rows)  # fmt: skip
+            return cast(Output, Pair(images, scene.labels))
+        outlines = cast(tuple[Tensor, Tensor, Tensor], (scene.masks, scene.boxes, scene.visible))  # compose made them
+        batch = Batch(images, scene.labels, *outlines, scene.objects, scene.contexts, rows[:, 2], scene.images,
+                      chained, rows)  # fmt: skip
+        return cast(Output, batch)
 
     def _pairs(self, rows: Any) -> tuple[Composer, Int[Tensor, "b 5"]]:
         return self.composer, check_rows(rows, len(self.objects), len(self.composer.contexts))
@@ -375,7 +464,7 @@ class CAGCollate:
         return self._composing(bank), rows
 
     def _composing(self, contexts: ContextBank) -> Composer:
-        return Composer(self.objects, contexts, self.size, self.ranges, self.dtype, self.channels_last)
+        return Composer(self.objects, contexts, self.size, self.ranges, self.dtype, self.channels_last, warn=False)
 
     @torch.no_grad()
     def _extra(self, scene: Scene) -> Scene:

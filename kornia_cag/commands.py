@@ -332,7 +332,7 @@ def _unseen_scenes(
     options: argparse.Namespace, trained: Trained, device: torch.device, count: int, seed: int
 ) -> tuple[str, Pictures]:
     """Composites over photographs that the model was not trained on, and a word on them."""
-    contexts, recipe = _unseen(options, device), trained.recipe
+    contexts, recipe = _unseen(options, device, trained.recipe.texels), trained.recipe
     objects = recipe.objects(given_folder(options, "objects"), key=options.key, device=str(device))
     if objects.classes != trained.classes:
         fail("--objects", f"the {len(trained.classes)} classes of the training", f"{len(objects.classes)} others")
@@ -349,7 +349,7 @@ def _real_pictures(
     return f"pictures of {real.name}", Pictures(some.images.to(device), some.labels.to(device))
 
 
-def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:
+def _unseen(options: argparse.Namespace, device: torch.device, texels: int) -> ContextBank:
     """Those of the given photographs that the model was not trained on, by what the run wrote of its contexts."""
     photographs = given_folder(options, "contexts")
     if photographs is None:
@@ -364,7 +364,7 @@ def _unseen(options: argparse.Namespace, device: torch.device) -> ContextBank:
     with refused(config, "--attack context", expected, "Train again."):
         check_type("trained_on", told, list)
         seen = {check_int("trained_on", crc, 0, LARGEST) for crc in told or ()}
-    photos = ContextBank.from_folder(photographs, size=64, device=device)
+    photos = ContextBank.from_folder(photographs, size=texels, device=device)
     new = [i for i, crc in enumerate(photos.pyramid.checksums()) if crc not in seen]
     if not new:
         fail("--contexts", "photographs that were not trained on", f"{len(photos)}, all of which were",
@@ -430,7 +430,8 @@ def _ablation_plan(
 ) -> dict[str, Any]:
     """All that the rows have in common, ready for JSON."""
     folder = given_photos(options)
-    photos = None if folder is None else ContextBank.from_folder(folder).pyramid  # made contexts differ with the seed
+    # Made contexts differ with the seed.
+    photos = None if folder is None else ContextBank.from_folder(folder, size=64, device="cpu").pyramid
     plan: dict[str, Any] = plain({
         "recipe": recipe, "images": recipe.images if budget is None else budget, "compile": options.compile,
         "real": {"name": real.name, "pictures": len(real.labels)},

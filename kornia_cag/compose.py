@@ -1,7 +1,7 @@
 """``Composer``: ids and keys to a ``Scene``. ``Composer._compose`` holds the stages of a batch in their order."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import InitVar, dataclass, field, fields, replace
 from typing import cast
 
 import torch
@@ -12,22 +12,34 @@ from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.blend import MODES, BlendMode, blend
 from kornia_cag.checks import check_choice, check_number, check_range, check_size, check_tensor, fail
 from kornia_cag.formats import DTYPES, to_float, to_format
-from kornia_cag.fusion import once
+from kornia_cag.fusion import kept, once
 from kornia_cag.photometric import CameraRange, ColorRange, light, photograph, recolor
 from kornia_cag.pose import Framing, PoseRange, homographies, to_canvas
 from kornia_cag.pyramid import sample_pyramid
 from kornia_cag.randomness import chance, uniform
-from kornia_cag.warp import CELL, VISIBLE, canvas_points, draft, mask_boxes, warp
+from kornia_cag.texels import warn_if_soft
+from kornia_cag.warp import CELL, EXTENT, SEEN, canvas_points, draft, outline, warp
 
 
 @dataclass(frozen=True)
 class Scene:
-    """``b`` finished composites and what is known about them."""
+    """``b`` finished composites and what is known about them.
 
-    images: Shaped[Tensor, "b 3 h w"]  # in [0, 1], or uint8
+    Attributes:
+        images: (b, 3, h, w); in [0, 1], or uint8.
+        labels: (b,); classes.
+        masks: (b, 1, h, w); the object's warped alpha, in [0, 1]; None where not asked for.
+        boxes: (b, 4); half-open xyxy, pixels, see :func:`outline`; NaN where the object is out of sight; None likewise.
+        visible: (b,); whether anything of the object is seen, so that it has a box; None likewise.
+        objects: (b,); ids in the bank.
+        contexts: (b,); ids in the bank.
+    """
+
+    images: Shaped[Tensor, "b 3 h w"]
     labels: Int[Tensor, " b"]
-    masks: Float[Tensor, "b 1 h w"] | None  # the object's warped alpha, in [0, 1]; None where not asked for
-    boxes: Float[Tensor, "b 4"] | None  # half-open xyxy, pixels, of alpha above one half; likewise
+    masks: Float[Tensor, "b 1 h w"] | None
+    boxes: Float[Tensor, "b 4"] | None
+    visible: Bool[Tensor, " b"] | None
     objects: Int[Tensor, " b"]
     contexts: Int[Tensor, " b"]
 
@@ -40,7 +52,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class Earlier:
-    """Earlier composites that serve as contexts in the slots where ``use`` is true."""
+    """Earlier composites that serve as contexts in the slots where ``use`` is true.
+
+    Attributes:
+        images: (b, 3, h, w); in [0, 1], or uint8.
+        use: (b,); which samples take theirs as context.
+    """
 
     images: Shaped[Tensor, "b 3 h w"]
     use: Bool[Tensor, " b"]
@@ -48,17 +65,30 @@ class Earlier:
 
 @dataclass(frozen=True)
 class SceneRange:
-    """Everything that varies from scene to scene, and how the two layers are blended."""
+    """Everything that varies from scene to scene, and how the two layers are blended.
+
+    Attributes:
+        pose: where the object lies: units in :class:`PoseRange`.
+        framing: canonical framing, after the pose, as a share of the canvas; None: none.
+        crop: part of the context that is seen, as a share of its side.
+        color: the light of the scene, on object and fresh context alike: units in :class:`ColorRange`.
+        object_color: the same of the object alone, before the light: faded paint, another printer; None: none.
+        context_color: the same of the fresh context alone, before the light; None: none.
+        camera: blur, noise, JPEG: units in :class:`CameraRange`.
+        blend: how the layers are put together: ``"over"``, ``"hard"`` (paste), ``"average"`` or
+            ``"difference"``.
+        opacity: share of the object in the mean, for ``blend="average"``.
+    """
 
     pose: PoseRange = field(default_factory=PoseRange)
-    framing: Framing | None = None  # canonical framing, after the pose
-    crop: tuple[float, float] = (0.4, 1.0)  # part of the context that is seen, as a share of its side
-    color: ColorRange = field(default_factory=ColorRange)  # the light of the scene: object and fresh context alike
-    object_color: ColorRange | None = None  # the object's own, before the light: faded paint, another printer
-    context_color: ColorRange | None = None  # the fresh context's own, before the light
+    framing: Framing | None = None
+    crop: tuple[float, float] = (0.4, 1.0)
+    color: ColorRange = field(default_factory=ColorRange)
+    object_color: ColorRange | None = None
+    context_color: ColorRange | None = None
     camera: CameraRange = field(default_factory=CameraRange)
     blend: BlendMode = "over"
-    opacity: float = 2 / 3  # of the object, for blend="average"
+    opacity: float = 2 / 3
 
     def __post_init__(self) -> None:
         check_range("crop", self.crop, 0.01, 1)
@@ -72,6 +102,15 @@ class Composer:
 
     Images are of ``dtype``: float32, bfloat16 or float16 in [0, 1], or uint8; in torch's memory format channels_last if
     asked for.
+
+    Attributes:
+        objects: bank of what to recognise.
+        contexts: bank of what to put it on, on the same device.
+        size: canvas ``(height, width)``, pixels.
+        ranges: what varies, with units in its own fields.
+        dtype: of the images: float32, bfloat16, float16 in [0, 1], or uint8 in 0 to 255.
+        channels_last: whether images are in torch's memory format of that name.
+        warn: whether to warn of banks that are too coarse for the canvas.
     """
 
     objects: ObjectBank
@@ -80,14 +119,17 @@ class Composer:
     ranges: SceneRange = field(default_factory=SceneRange)
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
+    warn: InitVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, warn: bool) -> None:
         check_choice("dtype", self.dtype, DTYPES)
         object.__setattr__(self, "size", check_size("size", self.size))
         if self.objects.device != self.contexts.device:
             here = self.objects.device
             fail("contexts", f"a bank on {here}, where the objects are", f"one on {self.contexts.device}",
                  f"Move it with contexts.to('{here}').")  # fmt: skip
+        if warn:
+            warn_if_coarse(self.objects, self.contexts, self.size, self.ranges, stacklevel=3)
 
     def __call__(
         self,
@@ -128,8 +170,11 @@ class Composer:
         camera = ranges.camera.sample(keys, strength)
         color = ranges.color.sample(keys, strength, "color")
 
-        *colors, alpha = self._place(objects, keys, strength, camera.coarser)
-        ink = tuple(colors)
+        (*colors, alpha), opacity = self._place(objects, keys, strength, camera.coarser)
+        ink, seen = tuple(colors), None
+        if masks or ranges.blend == "hard":
+            alpha = kept(alpha)
+            seen = outline(alpha.detach(), opacity)
         if ranges.object_color is not None:
             ink = recolor(ink, ranges.object_color.sample(keys, strength, "object_color"), alpha)
         behind = self._crop(contexts, keys, camera.coarser)
@@ -142,37 +187,39 @@ class Composer:
                 torch.where(use, to_float(old), new) for old, new in zip(earlier.images.unbind(1), behind, strict=True)
             )
         ink = light(ink, color, None if ranges.blend == "average" else alpha)  # there, an object lies on black
-        layers = [blend(c, alpha, k, ranges.blend, ranges.opacity) for c, k in zip(ink, behind, strict=True)]
+        threshold = 0.5 if seen is None else seen.threshold[:, None, None]
+        layers = [blend(c, alpha, k, ranges.blend, ranges.opacity, threshold) for c, k in zip(ink, behind, strict=True)]
         picture = torch.stack(layers, dim=1).clamp(min=0)  # no light is less than none; the camera clips too much
         images = photograph(picture, camera, keys)
         images, labels = to_format(images, self.dtype, self.channels_last), self.objects.labels[objects]
-        if not masks:
-            return Scene(images, labels, None, None, objects, contexts)
+        if not masks or seen is None:
+            return Scene(images, labels, None, None, None, objects, contexts)
         if ranges.blend == "hard":  # the mask of what was pasted
-            alpha = (alpha > VISIBLE).to(alpha.dtype)
+            alpha = (alpha > seen.threshold[:, None, None]).to(alpha.dtype)
         alpha = alpha.clamp(0, 1)  # interpolation weights add up to 1 but for rounding
-        return Scene(images, labels, alpha[:, None], mask_boxes(alpha), objects, contexts)
+        return Scene(images, labels, alpha[:, None], seen.boxes, seen.visible, objects, contexts)
 
     def _place(
         self, objects: Int[Tensor, " b"], keys: Int[Tensor, " b"], strength: Float[Tensor, " b"],
         coarser: Float[Tensor, " b"],
-    ) -> tuple[Float[Tensor, "b h w"], ...]:  # fmt: skip
-        """Draw each object in its pose on an empty canvas: premultiplied red, green, blue, and alpha."""
+    ) -> tuple[tuple[Float[Tensor, "b h w"], ...], Float[Tensor, " b"]]:  # fmt: skip
+        """Draw each object in its pose on an empty canvas: premultiplied RGB and alpha; and its opacity."""
         pose = self.ranges.pose.sample(keys, strength)
         if self.ranges.framing is not None:
             pose = replace(pose, x=0 * pose.x, y=0 * pose.y)  # framing replaces scale and shift
         variant = (pose.variant * self.objects.variants).long().clamp(max=self.objects.variants - 1)
         pictures = objects * self.objects.variants + variant
-        homography = homographies(pose, self.size)
+        opacity, homography = self.objects.opacity[pictures], homographies(pose, self.size)
         if self.ranges.framing is not None:
             plane, seen = draft(self.objects.pyramid, pictures, pose.waves, pose.holes)
             points, depth = to_canvas(pose, plane, self.size)
-            seen = torch.where(depth > 0.05, seen, 0.0)
+            seen = torch.where(depth > 0.05, seen, 0.0) / opacity.clamp(min=SEEN)[:, None]
             cell = 0.5 * CELL * min(self.size) * pose.scale
             homography = self.ranges.framing.apply(
                 homography, points, seen, self.size, cell, depth.clamp(min=0.05) ** -3
             )
-        return warp(self.objects.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size)
+        planes = warp(self.objects.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size)
+        return planes, opacity
 
     def _crop(
         self, contexts: Int[Tensor, " b"], keys: Int[Tensor, " b"], coarser: Float[Tensor, " b"]
@@ -190,3 +237,16 @@ class Composer:
         return sample_pyramid(
             pyramid, contexts, x + across * (column - 0.5 * width), y + down * (row - 0.5 * height), level
         )
+
+
+def warn_if_coarse(
+    objects: ObjectBank, contexts: ContextBank | None, size: tuple[int, int], ranges: SceneRange, *, stacklevel: int
+) -> None:
+    """Warn of banks whose pictures a canvas of ``(height, width)`` pixels enlarges so much that they look soft.
+
+    ``stacklevel`` is that of the user's line, the caller being 1.
+    """
+    share = ranges.pose.scale[1] if ranges.framing is None else ranges.framing.side
+    warn_if_soft("objects", objects.size, share * min(size), EXTENT * objects.size, stacklevel + 2)
+    if contexts is not None:
+        warn_if_soft("contexts", contexts.size, max(size), contexts.size, stacklevel + 2)

@@ -27,6 +27,7 @@ from kornia_cag.checks import (
     fail,
 )
 from kornia_cag.config import plain
+from kornia_cag.devices import Device, chosen_device
 from kornia_cag.losses import FLOATS
 from kornia_cag.memory import no_memory
 from kornia_cag.recipes import RECIPES, SIDES, Recipe
@@ -50,6 +51,11 @@ class Trained(NamedTuple):
     network: nn.Module  # averages over the recipe's views; a recipe's own takes pictures of its size alone
     recipe: Recipe
     classes: tuple[str, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; the CPU for one without parameters."""
+        return next((tensor.device for tensor in self.network.parameters()), torch.device("cpu"))
 
 
 def build_network(recipe: Recipe, classes: int, function: Maker | None = None) -> nn.Module:
@@ -195,7 +201,7 @@ def save_network(
 
 def load_network(
     path: str | Path,
-    device: torch.device | str = "cpu",
+    device: Device = "auto",
     *,
     function: Maker | None = None,
     views: int | None = None,
@@ -204,7 +210,7 @@ def load_network(
 
     Args:
         path: the file, or the folder of a run.
-        device: where the network is put.
+        device: where the network is put; ``"auto"`` is a GPU where there is one.
         function: makes the network of ``(classes, size)``, as a function or as ``module:function``. A network that was
             trained with one needs it again.
         views: of a picture that are averaged; default the recipe's.
@@ -213,7 +219,7 @@ def load_network(
         InputError: for a file that is damaged or another, and for a network of a function without ``function``.
     """
     check_instance("path", path, (str, os.PathLike))
-    file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
+    device, file = chosen_device(device), Path(path) / MODEL if Path(path).is_dir() else Path(path)
     if not file.is_file() and (file.parent / CHECKPOINT).is_file():
         fail("model", "a training that is done", f"{str(path)!r}, which holds one that is not",
              "Go on with it: repeat its kornia-cag train with --resume.")  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from kornia_cag import devices
 from kornia_cag.attack import FGSM, PGD
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.checks import check_int, check_number, fail
@@ -26,16 +27,7 @@ TRAINED = 400  # and in a training step of a recipe's network; measured were 800
 
 def chosen_device(name: str) -> torch.device:
     """The device that ``--device`` names; ``auto`` is a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.empty(1, device=name).device
-    except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        fail("--device", "auto, or a device of this machine, such as cpu or cuda", f"{name!r} ({reason})")
-    if device.type == "meta":
-        fail("--device", "auto, or a device of this machine, such as cpu or cuda", f"{name!r}, which computes nothing")
-    return device
+    return devices.chosen_device(name, "--device")
 
 
 def chosen_recipe(options: argparse.Namespace) -> Recipe:

@@ -82,7 +82,7 @@ class PairRows(Dataset[Tensor]):
         return rows
 
 
-class PairSampler(Sampler[Tensor]):
+class PairSampler(Sampler[Any]):
     """Batches of (object, context) pairs: the edges of one random biregular graph per epoch, in class-balanced order.
 
     Use it as ``DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...)``. A batch is an int64 tensor ``(b, 5)``

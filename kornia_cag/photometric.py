@@ -25,26 +25,44 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
 
 @dataclass(frozen=True)
 class Color:
-    """Drawn colour changes: ``gain(x, y) * (matrix @ rgb + offset)``."""
+    """Drawn colour changes: ``gain(x, y) * (matrix @ rgb + offset)``.
+
+    Attributes:
+        matrix: (b, 3, 3); factors, from RGB to RGB.
+        offset: (b, 3); added to RGB in [0, 1].
+        slope: (b, 2); illumination plane: relative gain per half canvas, along x and y.
+    """
 
     matrix: Float[Tensor, "b 3 3"]
     offset: Float[Tensor, "b 3"]
-    slope: Float[Tensor, "b 2"]  # illumination plane: relative gain per half canvas, along x and y
+    slope: Float[Tensor, "b 2"]
 
 
 @dataclass(frozen=True)
 class ColorRange:
-    """Uniform ranges of colour and light. The defaults change nothing that a cloudy day would not."""
+    """Uniform ranges of colour and light. The defaults change nothing that a cloudy day would not.
 
-    brightness: tuple[float, float] = (0.8, 1.2)  # factor
-    exposure: tuple[float, float] = (0.0, 0.0)  # stops: a factor of 2 to this power
-    contrast: tuple[float, float] = (0.8, 1.2)  # factor about mid-grey
-    saturation: tuple[float, float] = (0.8, 1.2)  # factor about the pixel's grey
-    hue: tuple[float, float] = (-9.0, 9.0)  # degrees, about the grey axis
-    tint: tuple[float, float] = (0.0, 0.0)  # relative change of each channel's gain: coloured light
-    veil: tuple[float, float] = (0.0, 0.0)  # share of flat light laid over everything: haze, glare, washed-out film
-    illumination: tuple[float, float] = (0.0, 0.0)  # relative gain from the canvas's centre to its edge
-    invert: float = 0.0  # probability of the negative
+    Attributes:
+        brightness: factor on all light.
+        exposure: stops, a factor of 2 to this power.
+        contrast: factor about mid-grey.
+        saturation: factor about the pixel's grey.
+        hue: degrees, about the grey axis.
+        tint: relative change of each channel's gain: coloured light.
+        veil: share of flat light laid over everything: haze, glare, washed-out film.
+        illumination: relative gain from the canvas's centre to its edge.
+        invert: probability of the negative.
+    """
+
+    brightness: tuple[float, float] = (0.8, 1.2)
+    exposure: tuple[float, float] = (0.0, 0.0)
+    contrast: tuple[float, float] = (0.8, 1.2)
+    saturation: tuple[float, float] = (0.8, 1.2)
+    hue: tuple[float, float] = (-9.0, 9.0)
+    tint: tuple[float, float] = (0.0, 0.0)
+    veil: tuple[float, float] = (0.0, 0.0)
+    illumination: tuple[float, float] = (0.0, 0.0)
+    invert: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -135,16 +153,30 @@ def _plane(
 
 @dataclass(frozen=True)
 class Grain:
-    """Drawn grain, see :class:`CameraRange`."""
+    """Drawn grain, see :class:`CameraRange`.
+
+    Attributes:
+        deviation: (b,); standard deviation, in units of [0, 1].
+        size: (b,); pixels, at least 1.
+        grey: (b,); share that all channels have in common.
+    """
 
     deviation: Float[Tensor, " b"]
-    size: Float[Tensor, " b"]  # pixels, at least 1
-    grey: Float[Tensor, " b"]  # share that all channels have in common
+    size: Float[Tensor, " b"]
+    grey: Float[Tensor, " b"]
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Drawn camera: coarser pyramid levels, point-spread function, noise, grain, JPEG quality."""
+    """Drawn camera: coarser pyramid levels, point-spread function, noise, grain, JPEG quality.
+
+    Attributes:
+        coarser: (b,); pyramid levels to add.
+        spread: point-spread function, pixels; None: no blur.
+        noise: (b,); standard deviation, in units of [0, 1]; None: no noise.
+        grain: noise of a smaller picture; None: none.
+        quality: (b,); of JPEG, 1 to 100; None: no JPEG.
+    """
 
     coarser: Float[Tensor, " b"]
     spread: PointSpread | None
@@ -155,19 +187,33 @@ class Camera:
 
 @dataclass(frozen=True)
 class CameraRange:
-    """Ranges of what a camera does to a scene. A sample blurs by one of the kinds, or by none."""
+    """Ranges of what a camera does to a scene. A sample blurs by one of the kinds, or by none.
 
-    low_resolution: tuple[float, float] = (0.0, 0.0)  # pyramid levels to add: 1 halves the resolution
-    blur: float = 0.0  # probability of any blur
-    kinds: tuple[str, ...] = ("gaussian", "box", "motion")  # of blur, equally likely
-    gaussian: tuple[float, float] = (0.3, 1.2)  # standard deviation, pixels
-    box: tuple[float, float] = (1.0, 4.0)  # width and height each, pixels
-    motion: tuple[float, float] = (1.0, 5.0)  # length of the path that each pixel is drawn along, pixels
-    taps: int = 7  # side of the point-spread function, odd
-    noise: tuple[float, float] = (0.0, 0.0)  # standard deviation of sensor noise, nearly normal
-    grain: tuple[float, float] = (0.0, 0.0)  # the same of a smaller picture's noise, coloured or grey, enlarged with it
-    grain_size: tuple[float, float] = (1.0, 2.5)  # how much it is enlarged
-    jpeg: tuple[float, float] | None = None  # quality, 1 to 100; 100 leaves the picture alone
+    Attributes:
+        low_resolution: pyramid levels to add: 1 halves the resolution.
+        blur: probability of any blur.
+        kinds: of blur, equally likely: some of ``"gaussian"``, ``"box"``, ``"motion"``.
+        gaussian: standard deviation, pixels.
+        box: width and height each, pixels.
+        motion: length of the path that each pixel is drawn along, pixels.
+        taps: side of the point-spread function, pixels, odd.
+        noise: standard deviation of sensor noise, nearly normal, in units of [0, 1].
+        grain: standard deviation of a smaller picture's noise, coloured or grey, enlarged with it, in units of [0, 1].
+        grain_size: factor by which it is enlarged.
+        jpeg: quality, 1 to 100; 100 leaves the picture alone; None: no JPEG.
+    """
+
+    low_resolution: tuple[float, float] = (0.0, 0.0)
+    blur: float = 0.0
+    kinds: tuple[str, ...] = ("gaussian", "box", "motion")
+    gaussian: tuple[float, float] = (0.3, 1.2)
+    box: tuple[float, float] = (1.0, 4.0)
+    motion: tuple[float, float] = (1.0, 5.0)
+    taps: int = 7
+    noise: tuple[float, float] = (0.0, 0.0)
+    grain: tuple[float, float] = (0.0, 0.0)
+    grain_size: tuple[float, float] = (1.0, 2.5)
+    jpeg: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in (

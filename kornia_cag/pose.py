@@ -15,10 +15,26 @@ from torch import Tensor
 from kornia_cag.checks import check_int, check_number, check_range
 from kornia_cag.randomness import normals, uniform, uniforms
 
+THIN = 0.625  # of its highest alpha bounds what never reaches its opacity; half of the opacity bounds the rest
+
 
 @dataclass(frozen=True)
 class Pose:
-    """Drawn poses of ``b`` objects; every field a tensor over the batch, in the units of :class:`PoseRange`."""
+    """Drawn poses of ``b`` objects; every field a tensor over the batch, in the units of :class:`PoseRange`.
+
+    Attributes:
+        scale: (b,); object's longest side over the canvas's short side.
+        aspect: (b,); stretch, width over height.
+        angle: (b,); degrees, clockwise on screen.
+        shear: (b,); degrees, along x.
+        x: (b,); shift to the right, of the canvas's short side.
+        y: (b,); shift downwards, of the canvas's short side.
+        tilt_x: (b,); change of depth from the centre to an edge, along x.
+        tilt_y: (b,); change of depth from the centre to an edge, along y.
+        waves: (b, k, 5); elastic displacement: frequency x, y; amplitude x, y; phase.
+        holes: (b, m, 3); occluding discs: centre x, y; radius.
+        variant: (b,); which stroke thickness, from 0 (as drawn) to 1 (farthest from it).
+    """
 
     scale: Float[Tensor, " b"]
     aspect: Float[Tensor, " b"]
@@ -28,9 +44,9 @@ class Pose:
     y: Float[Tensor, " b"]
     tilt_x: Float[Tensor, " b"]
     tilt_y: Float[Tensor, " b"]
-    waves: Float[Tensor, "b k 5"]  # elastic displacement: frequency x, y; amplitude x, y; phase
-    holes: Float[Tensor, "b m 3"]  # occluding discs: centre x, y; radius
-    variant: Float[Tensor, " b"]  # which stroke thickness, from 0 (as drawn) to 1 (farthest from it)
+    waves: Float[Tensor, "b k 5"]
+    holes: Float[Tensor, "b m 3"]
+    variant: Float[Tensor, " b"]
 
 
 @dataclass(frozen=True)
@@ -40,19 +56,32 @@ class PoseRange:
     Sources: rotation, scale, shear and perspective in the manner of torchvision's ``RandomAffine`` and
     ``RandomPerspective``, as in Jin and Rinard; elastic displacement after Simard et al., 2003, here a sum of plane
     waves, which is smooth, differentiable, and can be evaluated at any point.
+
+    Attributes:
+        scale: object's longest side over the canvas's short side.
+        aspect: stretch, width over height.
+        angle: degrees, clockwise on screen.
+        shear: degrees, along x: positive leans the top to the right.
+        translate: share of the canvas's short side, along x and y each.
+        perspective: change of depth from the centre to an edge, along x and y each.
+        elastic: root mean square displacement along each axis, object units (half of the object's longest side).
+        wavelength: of the elastic waves, object units.
+        waves: number of elastic waves.
+        hole: radius of occluding discs, object units.
+        holes: number of occluding discs.
     """
 
-    scale: tuple[float, float] = (0.6, 0.95)  # object's longest side over the canvas's short side
-    aspect: tuple[float, float] = (0.9, 1.1)  # stretch, width over height
-    angle: tuple[float, float] = (-10.0, 10.0)  # degrees, clockwise on screen
-    shear: tuple[float, float] = (-5.0, 5.0)  # degrees, along x: positive leans the top to the right
-    translate: tuple[float, float] = (-0.1, 0.1)  # of the canvas's short side, along x and y each
-    perspective: tuple[float, float] = (-0.15, 0.15)  # change of depth from the centre to an edge, along x and y each
-    elastic: tuple[float, float] = (0.0, 0.0)  # root mean square displacement along each axis, object units
-    wavelength: tuple[float, float] = (0.7, 2.5)  # of the elastic waves, object units
-    waves: int = 8  # number of elastic waves
-    hole: tuple[float, float] = (0.0, 0.0)  # radius of occluding discs, object units
-    holes: int = 1  # number of occluding discs
+    scale: tuple[float, float] = (0.6, 0.95)
+    aspect: tuple[float, float] = (0.9, 1.1)
+    angle: tuple[float, float] = (-10.0, 10.0)
+    shear: tuple[float, float] = (-5.0, 5.0)
+    translate: tuple[float, float] = (-0.1, 0.1)
+    perspective: tuple[float, float] = (-0.15, 0.15)
+    elastic: tuple[float, float] = (0.0, 0.0)
+    wavelength: tuple[float, float] = (0.7, 2.5)
+    waves: int = 8
+    hole: tuple[float, float] = (0.0, 0.0)
+    holes: int = 1
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -157,9 +186,12 @@ class Framing:
     """Canonical framing: the object's longest side to a given size, its centre of mass to the canvas's centre.
 
     MNIST was made so: digits fitted into 20×20, centred by mass in 28×28 (LeCun et al., 1998), hence ``side=20 / 28``.
+
+    Attributes:
+        side: the object's longest side, as a share of the canvas's short side.
     """
 
-    side: float = 20 / 28  # of the canvas's short side
+    side: float = 20 / 28
 
     def __post_init__(self) -> None:
         check_number("side", self.side, 1e-3, 10)
@@ -178,12 +210,14 @@ class Framing:
         Args:
             homography: canvas to object.
             points: canvas points that cover the object, which may reach beyond the canvas.
-            weights: the object's alpha at these points; those above 0.5 bound it, all of them weigh.
+            weights: the object's alpha at these points, relative to its opacity. Those above 0.5 bound it, or above
+                five eighths of the highest where that is less; all of them weigh.
             size: canvas ``(height, width)``.
             cell: distance of neighbouring points, pixels.
             area: canvas area that a point stands for, in any unit. Default: the same for all.
         """
-        inside = (weights > 0.5)[..., None]
+        bound = (THIN * weights.amax(dim=1, keepdim=True)).clamp(max=0.5)
+        inside = (weights > bound)[..., None]
         low = torch.where(inside, points, torch.inf).amin(dim=1)
         high = torch.where(inside, points, -torch.inf).amax(dim=1)
         longest = (high - low).amax(dim=1) + cell  # centres of cells span one cell less than the cells

@@ -5,14 +5,14 @@ from concurrent.futures import Future
 from dataclasses import fields, is_dataclass
 from functools import partial
 from operator import length_hint
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kornia_cag.checks import check_instance, describe, fail
-from kornia_cag.collate import Batch, CAGCollate, Composed, Pair
+from kornia_cag.collate import CAGCollate, Composed, Output
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def _tensors(record: object) -> Iterator[Tensor]:
             yield from _tensors(getattr(record, field.name))
 
 
-class Prefetcher:
+class Prefetcher(Generic[Output]):
     """Goes through a loader that composes, and hardens its batches, each against the model as it is when handed out.
 
     ``Prefetcher(DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate.compose), collate)`` gives the
@@ -78,7 +78,7 @@ class Prefetcher:
         InputError: for a loader that does not compose with this collate, or that pins memory.
     """
 
-    def __init__(self, loader: DataLoader[Any], collate: CAGCollate) -> None:
+    def __init__(self, loader: DataLoader[Any], collate: CAGCollate[Output]) -> None:
         check_instance("collate", collate, CAGCollate)
         check_instance("loader", loader, DataLoader, "Pass DataLoader(..., collate_fn=collate.compose).")
         if loader.collate_fn != collate.compose:
@@ -95,7 +95,7 @@ class Prefetcher:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[Batch | Pair]:
+    def __iter__(self) -> Iterator[Output]:
         """The batches of one epoch."""
         compose: Callable[[], Composed | None] = partial(next, iter(self.loader), None)
         self._done, self._start, self._failed = self._start, 0, False

@@ -27,6 +27,11 @@ class Recapture:
 
     Pass it to :class:`kornia_cag.PGD` as ``transform`` to attack what survives being photographed. Sources: expectation
     over transformation, Athalye et al. 2018; photographed prints, Kurakin et al. 2017.
+
+    Attributes:
+        pose: of the picture before the camera: units in :class:`PoseRange`.
+        color: light on it: units in :class:`ColorRange`.
+        camera: blur, noise, JPEG: units in :class:`CameraRange`.
     """
 
     pose: PoseRange = field(

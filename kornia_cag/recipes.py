@@ -12,6 +12,7 @@ from kornia_cag.chain import ContextChain
 from kornia_cag.checks import fail
 from kornia_cag.collate import Ramp
 from kornia_cag.compose import SceneRange
+from kornia_cag.devices import Device
 from kornia_cag.hard_pairing import HardPairing
 from kornia_cag.models import convnet, dcgan_encoder, two_layers
 from kornia_cag.photometric import CameraRange, ColorRange
@@ -55,27 +56,33 @@ class Recipe:
     kind: str = "mix"  # of the procedural contexts
     classes: str = field(default="", repr=False)  # glyphs that stand in where no objects are given
 
-    def objects(self, folder: str | None, *, key: str | None = None, device: str = "cpu") -> ObjectBank:
+    @property
+    def texels(self) -> int:
+        """Texels a side of its banks: 64, and on larger canvases the power of two that holds one."""
+        return min(max(64, 1 << (self.size - 1).bit_length()), 4096)
+
+    def objects(self, folder: str | None, *, key: str | None = None, device: Device = "auto") -> ObjectBank:
         """Load the objects, or render the recipe's glyphs where no folder is given, and prepare them."""
         if folder is not None:
-            bank = ObjectBank.from_folder(folder, size=64, key=key, device=device)
+            bank = ObjectBank.from_folder(folder, size=self.texels, key=key, device=device)
         elif self.classes:
-            bank = ObjectBank.from_glyphs(self.classes, size=64, device=device)
+            bank = ObjectBank.from_glyphs(self.classes, size=self.texels, device=device)
         else:
             fail("--objects", "a folder with one clean picture per class", "nothing",
                  "Pass --objects FOLDER.")  # fmt: skip
         if self.ink is not None:
             bank = bank.with_ink(self.ink)
-        return bank.with_thickness(self.thickness) if self.thickness else bank
+        radii = [radius * self.texels // 64 for radius in self.thickness]
+        return bank.with_thickness(radii) if radii else bank
 
     def contexts(
-        self, folder: str | None, *, device: str = "cpu", seed: int = 0, hold_back: float = 0.0
+        self, folder: str | None, *, device: Device = "auto", seed: int = 0, hold_back: float = 0.0
     ) -> ContextBank:
         """The given photographs, less a share that is held back, and the recipe's procedural contexts."""
-        made = ContextBank.procedural(self.kind, count=self.procedural, size=64, seed=seed, device=device)
+        made = ContextBank.procedural(self.kind, count=self.procedural, size=self.texels, seed=seed, device=device)
         if folder is None:
             return made
-        photos = ContextBank.from_folder(folder, size=64, device=device)
+        photos = ContextBank.from_folder(folder, size=self.texels, device=device)
         return (photos.split(hold_back)[0] if hold_back else photos) + made
 
     def chain(self, classes: int) -> ContextChain | None:

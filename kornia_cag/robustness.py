@@ -8,7 +8,7 @@ of the study of contexts: Jin and Rinard, 2020; of the attack: Madry et al., 201
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -78,7 +78,7 @@ def composites(
     while sum(len(batch.labels) for batch in made) < count:
         pairs.set_epoch(len(made))
         for rows in pairs:
-            made += [cast(Batch, collate(part)) for part in rows.split(256)]
+            made += [collate(part) for part in rows.split(256)]
     images, labels, masks = (torch.cat([batch[i] for batch in made])[:count] for i in range(3))
     return Pictures(images, labels, masks)
 

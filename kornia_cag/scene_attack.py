@@ -53,14 +53,22 @@ class WorstOf:
     of the worst than of plain draws are nearly black. A narrower ``exposure`` or a ``fraction`` keeps that down.
 
     Source: worst-of-k, Engstrom et al. 2019.
+
+    Attributes:
+        k: number of scenes, each sample's own included.
+        scenes: the others draw pose, light, camera and crop anew.
+        contexts: the others lie over contexts, or earlier composites, of other samples of the batch.
+        fraction: share of a batch that is attacked, and paid for: its first samples, in a random order.
+        loss: (model output, classes) to one loss per sample, (b,).
+        autocast: of the model's forward pass, float32 turns it off; None: as around it.
     """
 
     k: int = 4
-    scenes: bool = True  # the others draw pose, light, camera and crop anew
-    contexts: bool = True  # the others lie over contexts, or earlier composites, of other samples of the batch
-    fraction: float = 1.0  # share of a batch that is attacked, and paid for: its first samples, in a random order
-    loss: Loss = cross_entropy  # (model output, classes) to one loss per sample, (b,)
-    autocast: torch.dtype | None = None  # of the model's forward pass, float32 turns it off; None: as around it
+    scenes: bool = True
+    contexts: bool = True
+    fraction: float = 1.0
+    loss: Loss = cross_entropy
+    autocast: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         check_int("k", self.k, 2, 1024)
@@ -117,15 +125,25 @@ class ScenePGD:
     is never lower than that of the scene as drawn. A batch's rows do not replay such scenes, which depend on the model.
 
     A step takes a forward and a backward pass through composer and model, in eager mode.
+
+    Attributes:
+        steps: number of gradient steps.
+        reach: how far a number may move, as a share of its range.
+        alpha: step, as a share of the range; None: 2.5 reaches / steps, at most the reach.
+        vary: what may move, some of ``"pose"``, ``"color"`` (light and colours), ``"context"`` (its crop) and
+            ``"camera"``.
+        fraction: share of a batch that is attacked, and paid for: its first samples, in a random order.
+        loss: (model output, classes) to one loss per sample, (b,).
+        autocast: of the model's forward passes, float32 turns it off; None: as around it.
     """
 
     steps: int = 3
-    reach: float = 0.15  # how far a number may move, as a share of its range
-    alpha: float | None = None  # step, as a share of the range; None: 2.5 reaches / steps, at most the reach
-    vary: tuple[Varied, ...] = ("pose", "color", "context", "camera")  # color: light and colours; context: its crop
-    fraction: float = 1.0  # share of a batch that is attacked, and paid for: its first samples, in a random order
-    loss: Loss = cross_entropy  # (model output, classes) to one loss per sample, (b,)
-    autocast: torch.dtype | None = None  # of the model's forward passes, float32 turns it off; None: as around it
+    reach: float = 0.15
+    alpha: float | None = None
+    vary: tuple[Varied, ...] = ("pose", "color", "context", "camera")
+    fraction: float = 1.0
+    loss: Loss = cross_entropy
+    autocast: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         check_int("steps", self.steps)

@@ -23,7 +23,7 @@ def sheet(
         images: in [0, 1].
         columns: images in a row.
         zoom: enlargement.
-        boxes: half-open xyxy in pixels of the images, drawn in yellow.
+        boxes: half-open xyxy in pixels of the images, drawn in yellow; none where they are NaN.
     """
     check_tensor("images", images, ("b", 3, "h", "w"))
     columns, zoom = check_int("columns", columns), check_int("zoom", zoom)
@@ -37,7 +37,7 @@ def sheet(
         canvas.paste(Image.fromarray(picture).resize((w * zoom, h * zoom), Image.Resampling.NEAREST), (left, top))
         if boxes is not None:
             x1, y1, x2, y2 = (float(v) * zoom for v in boxes[i])
-            if x2 > x1:
+            if x2 > x1:  # not where they are NaN
                 pen.rectangle((left + x1, top + y1, left + x2 - 1, top + y2 - 1), outline=(255, 220, 0))
     return np.asarray(canvas)
 

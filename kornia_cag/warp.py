@@ -1,18 +1,20 @@
-"""The one resample: canvas pixels pulled from the bank's pyramid, and masks and boxes of what arrived."""
+"""The one resample: canvas pixels pulled from the bank's pyramid, and outlines of what arrived."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.fusion import once
+from kornia_cag.pose import THIN
 from kornia_cag.pyramid import Pyramid, sample_pyramid
 
 EXTENT = (
     0.875  # share of a bank picture's side that the object's longest side fills: the rest is room for thicker strokes
 )
-VISIBLE = 0.5  # alpha above which a pixel is the object's
+SEEN = 1 / 255  # alpha that changes an 8-bit picture: an object that stays below it everywhere is out of sight
 REACH = 1.75  # half a side of the draft, object units: an object of half-side 1, elastically displaced
 CELL = 0.0625  # distance of its points, object units
 
@@ -127,16 +129,35 @@ def _outside(
     return shown
 
 
-def mask_boxes(alpha: Float[Tensor, "b h w"], threshold: float = VISIBLE) -> Float[Tensor, "b 4"]:
-    """Smallest boxes around alpha above ``threshold``.
+class Outline(NamedTuple):
+    """What of each object is seen on its canvas."""
+
+    threshold: Float[Tensor, " b"]  # alpha above which a pixel is the object's; infinite where it is out of sight
+    boxes: Float[Tensor, "b 4"]  # around these pixels, half-open xyxy; NaN where it is out of sight
+    visible: Bool[Tensor, " b"]  # whether it changes any pixel of the canvas by a level of 255
+
+
+def outline(alpha: Float[Tensor, "b h w"], opacity: Float[Tensor, " b"]) -> Outline:
+    """Tell the object's pixels from the others, relative to its own opacity, and put the smallest box around them.
+
+    A pixel is the object's above half of the opacity. What is too thin to reach that, a bar of less than a pixel, or
+    shows no more than a soft edge, has the pixels above :data:`THIN` of the highest alpha there is.
 
     Convention: half-open ``(x1, y1, x2, y2)`` in pixels, so one pixel at column 3, row 5 gives ``(3, 5, 4, 6)``. An
-    object out of sight gives ``(0, 0, 0, 0)``.
+    object out of sight, below :data:`SEEN` everywhere, has no box: four times NaN.
+
+    Args:
+        alpha: the warped alpha, in [0, 1].
+        opacity: highest alpha of the object as it is in the bank, in (0, 1].
     """
-    seen: Bool[Tensor, "b h w"] = alpha > threshold
-    x1, x2 = _span(seen.any(dim=1))
-    y1, y2 = _span(seen.any(dim=2))
-    return torch.stack([x1, y1, x2, y2], dim=1).float()
+    columns, rows = alpha.amax(dim=1), alpha.amax(dim=2)
+    peak = columns.amax(dim=1)
+    visible = peak >= SEEN
+    threshold = torch.where(visible, torch.minimum(0.5 * opacity, THIN * peak), torch.inf)
+    x1, x2 = _span(columns > threshold[:, None])
+    y1, y2 = _span(rows > threshold[:, None])
+    boxes = torch.stack([x1, y1, x2, y2], dim=1).float()
+    return Outline(threshold, torch.where(visible[:, None], boxes, torch.nan), visible)
 
 
 def _span(seen: Bool[Tensor, "b n"]) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:

@@ -8,6 +8,7 @@ import jaxtyping
 import pytest
 import torch
 
+from kornia_cag import devices
 from kornia_cag.banks import ContextBank, ObjectBank
 
 torch.set_num_threads(1)  # small tensors: threads cost more than they give
@@ -18,6 +19,17 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     return torch.device(request.param)
+
+
+_auto = devices._auto
+devices._auto = lambda: "cpu"  # a test that names no device says the same on a machine with a GPU
+
+
+@pytest.fixture(autouse=True)
+def auto(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that are marked so get the GPU."""
+    if request.node.get_closest_marker("cuda") is not None:
+        monkeypatch.setattr(devices, "_auto", _auto)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ TIE = 1e-4  # closer to a rounding tie or a threshold, float32 may fall on the o
 class Expected:
     image: Array  # h w 3
     alpha: Array  # h w
-    box: tuple[int, int, int, int]
+    box: tuple[int, int, int, int] | None  # of an object out of sight, none
     sure: bool  # false: a discrete choice (pyramid level, bound of the framing) is a tie within TIE
 
 
@@ -40,7 +40,7 @@ def scene(
     ranges, key = composer.ranges, key.reshape(1).cpu()
     sure: list[bool] = []
     coarser = strength * draw(key, "camera.low_resolution", ranges.camera.low_resolution)
-    layer = _place(composer, obj, key, strength, coarser, sure)
+    layer, opacity = _place(composer, obj, key, strength, coarser, sure)
     alpha = layer[..., 3]
     color = layer[..., :3] / np.maximum(alpha, 1e-9)[..., None]
     if ranges.object_color is not None:
@@ -50,7 +50,9 @@ def scene(
         behind = recolor(behind, ranges.context_color, key, strength, "context_color")
     lit = [light(picture, ranges.color, key, strength, "color") for picture in (color, behind)]
     dark = light(np.zeros_like(color), ranges.color, key, strength, "color")  # what an object lies on in "average"
-    image = _blend(lit[0], alpha[..., None], lit[1] if earlier is None else earlier, ranges.blend, ranges.opacity, dark)
+    bound = edge(alpha, opacity)
+    behind = lit[1] if earlier is None else earlier
+    image = _blend(lit[0], alpha[..., None], behind, ranges.blend, ranges.opacity, dark, bound)
     image = np.maximum(image, 0)
     if ranges.camera.blur:
         image = blur(image, psf(ranges.camera, key, strength))
@@ -58,10 +60,16 @@ def scene(
     field = noise(key, "camera.noise_field", (3, height, width))[0].double()
     sigma = strength * draw(key, "camera.noise", ranges.camera.noise)
     image = np.clip(image + sigma * field.permute(1, 2, 0).numpy() + grain(ranges.camera, key, strength, image), 0, 1)
-    sure.append(bool(np.abs(alpha - 0.5).min() > TIE))
+    sure.append(bool(np.abs(alpha - bound).min() > TIE and abs(alpha.max() - 1 / 255) > TIE))
+    around = box(alpha > bound)
     if ranges.blend == "hard":
-        alpha = (alpha > 0.5).astype(np.float64)
-    return Expected(image, alpha, box(alpha), all(sure))
+        alpha = (alpha > bound).astype(np.float64)
+    return Expected(image, alpha, around, all(sure))
+
+
+def edge(alpha: Array, opacity: float) -> float:
+    """Alpha above which a pixel is the object's: half its opacity, or 5/8 of what there is; of nothing, no alpha is."""
+    return min(opacity / 2, 5 / 8 * alpha.max()) if alpha.max() >= 1 / 255 else 2.0
 
 
 def grain(camera: CameraRange, key: Tensor, strength: float, image: Array) -> Array:
@@ -176,7 +184,9 @@ def warp(
     return layer
 
 
-def _place(composer: Composer, obj: int, key: Tensor, strength: float, coarser: float, sure: list[bool]) -> Array:
+def _place(
+    composer: Composer, obj: int, key: Tensor, strength: float, coarser: float, sure: list[bool]
+) -> tuple[Array, float]:
     ranges, bank, size = composer.ranges, composer.objects, composer.size
     pose = pose_row(ranges.pose.sample(key, torch.tensor([strength])), 0)
     variant = min(int(pose["variant"] * bank.variants), bank.variants - 1)
@@ -186,7 +196,7 @@ def _place(composer: Composer, obj: int, key: Tensor, strength: float, coarser: 
     forward = object_to_canvas(pose, size)
     if ranges.framing is not None:
         forward = _frame(levels, forward, pose, ranges.framing.side, size, sure) @ forward
-    return warp(levels, forward, pose, coarser, size, sure)
+    return warp(levels, forward, pose, coarser, size, sure), levels[0][..., 3].max()
 
 
 def _frame(
@@ -211,8 +221,9 @@ def _frame(
     x, y, depth = forward @ flat
     alpha = np.where(depth > 0.05, alpha.reshape(-1), 0)
     x, y = x / np.maximum(depth, 0.05), y / np.maximum(depth, 0.05)
-    sure.append(bool(np.abs(alpha - 0.5).min() > TIE))
-    inside = alpha > 0.5
+    bound = min(levels[0][..., 3].max() / 2, 5 / 8 * alpha.max())
+    sure.append(bool(np.abs(alpha - bound).min() > TIE))
+    inside = alpha > bound
     if not inside.any():
         return np.eye(3)
     longest = max(np.ptp(x[inside]), np.ptp(y[inside])) + min(size) * pose["scale"] / 32
@@ -222,10 +233,10 @@ def _frame(
     return np.array([[zoom, 0, size[1] / 2 - zoom * mass[0]], [0, zoom, size[0] / 2 - zoom * mass[1]], [0, 0, 1]])
 
 
-def box(alpha: Array) -> tuple[int, int, int, int]:
-    rows, columns = np.nonzero(alpha > 0.5)
+def box(inside: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+    rows, columns = np.nonzero(inside)
     if not len(rows):
-        return 0, 0, 0, 0
+        return None
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
@@ -321,9 +332,11 @@ def blur(image: Array, kernel: Array) -> Array:
     return total
 
 
-def _blend(color: Array, alpha: Array, behind: Array, mode: str, opacity: float, dark: Array) -> Array:
+def _blend(
+    color: Array, alpha: Array, behind: Array, mode: str, opacity: float, dark: Array, bound: float
+) -> Array:  # fmt: skip
     if mode == "hard":
-        return np.where(alpha > 0.5, color, behind)
+        return np.where(alpha > bound, color, behind)
     if mode == "average":
         return opacity * (alpha * color + (1 - alpha) * dark) + (1 - opacity) * behind
     if mode == "difference":

@@ -55,5 +55,5 @@ def warp(*arguments: object) -> Tensor:
     return torch.stack(warping.warp(*arguments), dim=1)  # type: ignore[arg-type]
 
 
-def mask_boxes(alpha: Tensor, threshold: float = warping.VISIBLE) -> Tensor:
-    return warping.mask_boxes(alpha[:, 0], threshold)
+def outline(alpha: Tensor, opacity: float = 1.0) -> warping.Outline:
+    return warping.outline(alpha[:, 0], torch.full_like(alpha[:, 0, 0, 0], opacity))

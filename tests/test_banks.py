@@ -150,15 +150,17 @@ def test_banks_serve_as_keys_and_compare_by_identity():
         assert bank != bank.to("cpu")
 
 
-def test_contexts_of_one_size_unless_told(tmp_path):
+def test_contexts_of_one_size_are_put_together(tmp_path):
     save(tmp_path / "a.png", rgba()[..., :3])
     banks = (
         ContextBank.from_folder(tmp_path),
         ContextBank.from_tensors([GOOD[0][:3]]),
-        ContextBank.procedural(count=1),
+        ContextBank.procedural(count=1, size=64),
     )
     assert len(banks[0] + banks[1] + banks[2]) == 3
     assert banks[0].size == 64
+    with pytest.raises(InputError, match=r"^contexts: .*size 64 on cpu, got size 128 on cpu\..* such as size=128"):
+        banks[0] + ContextBank.procedural(count=1)
 
 
 def test_repr_tells_counts_size_device_and_bytes():
@@ -181,7 +183,7 @@ GOOD = [tensor(rgba())] * 2
         (lambda: ObjectBank.from_tensors([]), "images: expected at least one RGBA image, got none"),
         (lambda: ObjectBank.from_tensors([GOOD[0][:3]]), r"images\[0\]: .*\(4, h, w\), got uint8 \(3, 20, 20\)"),
         (lambda: ObjectBank.from_tensors([GOOD[0], GOOD[0].double()]), r"images\[1\]: .* got float64"),
-        (lambda: ObjectBank.from_tensors([0 * GOOD[0]]), r"images\[0\]: expected a visible object, got zero alpha"),
+        (lambda: ObjectBank.from_tensors([0 * GOOD[0]]), r"images\[0\]: expected an object that can .* at most 0 of"),
         (lambda: ObjectBank.from_tensors([GOOD[0], 0 * GOOD[0] + 255]), r"images\[1\]: .*transparency.*key=\"white\""),
         (lambda: ObjectBank.from_tensors([torch.ones(4, 9, 9)]), r"images\[0\]: .*transparency, got none\. Give it an"),
         (lambda: ObjectBank.from_tensors([torch.ones(4, 0, 9)]), r"images\[0\]: expected at least one pixel"),
@@ -361,3 +363,19 @@ def test_a_share_of_contexts_is_held_back_evenly(count, share, held):
 def test_a_share_that_leaves_nothing_is_refused(share):
     with pytest.raises(InputError, match="share held back: expected one that leaves some of 5 contexts on both sides"):
         ContextBank.from_tensors(torch.zeros(5, 3, 8, 8), size=8).split(share)
+
+
+def test_an_object_that_could_never_be_seen_is_refused_truly(tmp_path, untyped):
+    faint = GOOD[0].clone()
+    faint[3] = faint[3].clamp(max=5)
+    with pytest.raises(InputError, match=r"^images\[1\]: .* alpha above 5 of 255 .*got alpha of at most 5 of"):
+        ObjectBank.from_tensors([GOOD[0], faint], size=16)
+    Image.fromarray(faint.permute(1, 2, 0).numpy()).save(tmp_path / "ghost.png")
+    with pytest.raises(InputError, match=r"ghost\.png: .*alpha above 5 of 255 somewhere, got at most 5 of 255"):
+        ObjectBank.from_folder(tmp_path, size=16)
+    dots = torch.zeros(4, 2000, 2000, dtype=torch.uint8)
+    dots[3, [0, 1999], [0, 1999]] = 200
+    with pytest.raises(InputError, match=r"fades away when it is fitted into 14 texels\. Make it .* or larger"):
+        ObjectBank.from_tensors([dots], size=16)
+    faint[3] *= 3  # seen, if hardly
+    assert 0 < ObjectBank.from_tensors([faint], size=16).opacity.item() < 0.1

@@ -39,7 +39,7 @@ from kornia_cag.compose import Composer
 from kornia_cag.parts import cuts
 from kornia_cag.recipes import DIGITS, SIGNS
 
-DRAWN = ("labels", "masks", "boxes", "objects", "contexts", "clean", "images", "rows")
+DRAWN = ("labels", "masks", "boxes", "visible", "objects", "contexts", "clean", "images", "rows")
 RANGES = {
     "default": SceneRange(),
     "signs": SIGNS.ranges,
@@ -725,7 +725,10 @@ def test_cuda_never_synchronises_on_items():
         ({"strength": 1.5}, r"strength: expected a number in \[0, 1\], got 1.5"),
         ({"strength": math.nan}, "strength: "),
         ({"returns": "triple"}, "returns: expected one of 'pair', 'batch', got 'triple'"),
-        ({"contexts": make_contexts().to("meta")}, r"contexts: expected a bank on cpu.*contexts.to\('cpu'\)"),
+        (
+            {"contexts": ContextBank(make_contexts().pyramid.to("meta"))},
+            r"contexts: expected a bank on cpu.*contexts.to\('cpu'\)",
+        ),
     ],
 )
 def test_collate_of_bad_options(options, message, untyped):
@@ -774,7 +777,7 @@ def test_a_model_elsewhere_than_the_banks_is_refused():
 def test_batches_made_on_a_gpu_are_not_pinned(untyped):
     """A DataLoader with ``pin_memory=True`` asks a batch that knows how to; a stand-in plays the GPU."""
     made = SimpleNamespace(device=torch.device("cuda"))
-    for batch in (Pair(made, made), Batch(*[made] * 10)):
+    for batch in (Pair(made, made), Batch(*[made] * 11)):
         with pytest.raises(InputError, match=r"pin_memory: expected False .* Pass pin_memory=False\."):
             pin_memory(batch)
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from conftest import make_contexts, make_objects
 from devicewait import RefuseWaiting
-from stacked import mask_boxes
+from stacked import outline
 from torch import Tensor
 
-from kornia_cag.banks import ObjectBank
+from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.blend import BlendMode
 from kornia_cag.checks import InputError
 from kornia_cag.compose import Composer, Earlier, Scene, SceneRange
 from kornia_cag.photometric import CameraRange, ColorRange
@@ -79,7 +80,9 @@ def compare(
             image, mask = scene.images[i].permute(1, 2, 0).cpu().numpy(), scene.masks[i, 0].cpu().numpy()
             assert np.abs(mask - expected.alpha).max() < 1 / 255
             assert np.abs(image - expected.image).max() < 1 / 255
-            assert tuple(scene.boxes[i].tolist()) == expected.box
+            assert scene.visible[i] == (expected.box is not None)
+            box = tuple(scene.boxes[i].tolist())
+            assert box == expected.box if scene.visible[i] else scene.boxes[i].isnan().all()
             assert scene.labels[i] == obj
             sure += 1
     return sure
@@ -147,20 +150,81 @@ def test_each_scene_depends_on_its_own_row_only(device: torch.device, name: str)
 @pytest.mark.parametrize("name", ["all", "framing", "all, average"])
 def test_boxes_and_masks_agree(device: torch.device, name: str) -> None:
     scene = make_composer(RANGES[name], (32, 45), device)(*rows(40, device))
-    assert torch.equal(scene.boxes, mask_boxes(scene.masks))
+    threshold, boxes, visible = outline(scene.masks)
+    assert torch.equal(scene.boxes[visible], boxes[visible])
+    assert torch.equal(scene.visible, visible)
     assert scene.masks.shape == (40, 1, 32, 45)
-    for alpha, box in zip(scene.masks[:, 0].cpu() > 0.5, scene.boxes.long().tolist(), strict=True):
+    assert scene.boxes[~visible].isnan().all()
+    shapes = (scene.masks[:, 0] > threshold[:, None, None])[visible].cpu()
+    for alpha, box in zip(shapes, scene.boxes[visible].long().tolist(), strict=True):
         inside = torch.zeros_like(alpha)
         inside[box[1] : box[3], box[0] : box[2]] = True
         assert not (alpha & ~inside).any()  # nothing outside
-        if alpha.any():  # and every side of the box touches the object
-            cut = alpha[box[1] : box[3], box[0] : box[2]]
-            assert cut[0].any()
-            assert cut[-1].any()
-            assert cut[:, 0].any()
-            assert cut[:, -1].any()
+        cut = alpha[box[1] : box[3], box[0] : box[2]]  # and every side of the box touches the object
+        assert cut[0].any()
+        assert cut[-1].any()
+        assert cut[:, 0].any()
+        assert cut[:, -1].any()
+
+
+def test_a_thin_bar_has_a_box_wherever_it_is_seen() -> None:
+    """It is 1 to 1.5 pixels wide: where it falls between two columns, neither is covered by half."""
+    bar = ObjectBank.from_glyphs("|", size=64, device="cpu")
+    index = torch.arange(300)
+    row = (0 * index, 0 * index, sample_keys(0 * index, 0 * index, index))
+    scenes = {mode: Composer(bar, make_contexts(), (28, 28), SceneRange(blend=mode))(*row) for mode in ("over", "hard")}
+    soft, pasted = scenes["over"], scenes["hard"]
+    peak = soft.masks.flatten(1).amax(1)
+    assert (peak < 0.5).float().mean() > 0.1
+    assert soft.visible.all()
+    assert (soft.boxes[:, 3] - soft.boxes[:, 1] > 10).all()
+    for scene in (soft, pasted):
+        inside = outline(scene.masks * 1.0)
+        assert torch.equal(scene.boxes, inside.boxes)
+    assert torch.equal(pasted.boxes, soft.boxes)
+    assert (pasted.masks.flatten(1).sum(1) > 10).all()  # drawn, thin as it is
+
+
+@pytest.mark.parametrize("blend", ["over", "hard"])
+def test_a_transparent_object_has_the_outline_of_an_opaque_one(blend: BlendMode) -> None:
+    shape = torch.zeros(4, 48, 48, dtype=torch.uint8)
+    shape[0], shape[3, 8:40, 4:44] = 255, 255
+    glass = shape.clone()
+    glass[3] = torch.where(shape[3] > 0, 102, 0)
+    banks = [ObjectBank.from_tensors([picture], size=32, device="cpu") for picture in (shape, glass)]
+    assert [bank.opacity.tolist() for bank in banks] == [[1.0], [pytest.approx(0.4)]]
+    index = torch.arange(40)
+    row = (0 * index, index % 7, sample_keys(0 * index, 0 * index, index))
+    for framing in (None, Framing()):
+        ranges = SceneRange(pose=replace(WILD_POSE, translate=(-1, 1)), framing=framing, blend=blend)
+        one, other = (Composer(bank, make_contexts(), (30, 30), ranges)(*row) for bank in banks)
+        assert other.visible.sum() > 20
+        equal = (one.boxes - other.boxes).nan_to_num().abs() <= 1  # 0.4 is no whole number of levels at every edge
+        assert equal[one.visible & other.visible].float().mean() > 0.98
+        if blend == "hard":
+            assert (other.masks.flatten(1).amax(1) == other.visible).all()
+            assert (one.images - other.images).abs().flatten(1).amax(1).median() < 0.02  # pasted with its own colour
         else:
-            assert box == [0, 0, 0, 0]
+            torch.testing.assert_close(other.masks, 0.4 * one.masks, rtol=0, atol=0.01)
+
+
+def test_what_is_out_of_sight_is_said_and_has_no_box() -> None:
+    ranges = SceneRange(pose=PoseRange(translate=(1.2, 1.2)))
+    scene = make_composer(ranges, (24, 24))(*rows(10))
+    assert not scene.masks.any()
+    assert not scene.visible.any()
+    assert scene.boxes.isnan().all()
+    assert make_composer(ranges, (24, 24))(*rows(10), masks=False).visible is None
+
+
+def test_opacity_follows_the_pictures() -> None:
+    shape = torch.zeros(4, 48, 48, dtype=torch.uint8)
+    shape[0], shape[3, 8:40, 4:44] = 255, 51
+    bank = ObjectBank.from_tensors([shape, shape * 2], size=32, device="cpu")
+    for changed in (bank, bank.with_ink((0, 0, 9)), bank.to("cpu")):
+        assert changed.opacity.tolist() == [pytest.approx(0.2), pytest.approx(0.4)]
+    thick = bank.with_thickness([1])  # half transparent, it does not vanish
+    assert thick.opacity.tolist() == [pytest.approx(v) for v in (0.2, 0.2, 0.4, 0.4)]
 
 
 def test_masks_are_where_the_object_is() -> None:
@@ -295,7 +359,7 @@ def test_ids_of_unequal_length(place: int) -> None:
 
 def test_banks_on_two_devices() -> None:
     with pytest.raises(InputError, match=r"^contexts: expected a bank on cpu, .* Move it with contexts.to\('cpu'\)"):
-        Composer(make_objects(), make_contexts().to("meta"), (8, 8))
+        Composer(make_objects(), ContextBank(make_contexts().pyramid.to("meta")), (8, 8))
 
 
 @pytest.mark.parametrize("size", [0, (8, 0), (8, 8, 8), "8", 8.0, (8.0, 8)])
@@ -312,3 +376,16 @@ def test_bad_size(size: Any) -> None:
 def test_bad_scene_ranges(field: str, bad: Any) -> None:
     with pytest.raises(InputError, match=rf"^{field}: expected .*, got "):
         SceneRange(**{field: bad})
+
+
+def test_a_thin_bar_is_framed() -> None:
+    """A draft of cells twice as wide as it has no alpha above one half."""
+    bar = ObjectBank.from_glyphs("|", size=64, device="cpu")
+    index = torch.arange(60)
+    ranges = SceneRange(pose=replace(WILD_POSE, perspective=(0, 0)), framing=Framing())
+    scene = Composer(bar, make_contexts(), (28, 28), ranges)(
+        0 * index, 0 * index, sample_keys(0 * index, 0 * index, index)
+    )
+    longest = (scene.boxes[:, 2:] - scene.boxes[:, :2]).amax(1)
+    assert scene.visible.all()
+    assert ((longest - 20).abs() <= 3).all()

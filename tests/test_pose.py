@@ -8,7 +8,7 @@ from conftest import make_objects
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import object_to_canvas, pose_row
-from stacked import canvas_points, displace, mask_boxes, project, warp
+from stacked import canvas_points, displace, outline, project, warp
 from torch import Tensor
 
 from kornia_cag.banks import ObjectBank
@@ -221,7 +221,7 @@ def test_framing(bank: str, size: tuple[int, int]) -> None:
     framing = Framing().apply(homographies(pose, size), points, seen, size, cell, depth**-3)
     framed = warp(objects.pyramid, ids, framing, pose.waves, pose.holes, torch.zeros(n), size)[:, 3:]
     points = canvas_points(size, torch.device("cpu"))
-    boxes = mask_boxes(framed)
+    boxes = outline(framed).boxes
     longest = (boxes[:, 2:] - boxes[:, :2]).amax(1)
     assert abs(longest.mean() - 20) < 0.8  # soft edges: whole pixels above one half
     assert (longest - 20).abs().max() <= 2  # of whole pixels, and a draft knows a side to half a cell

@@ -14,6 +14,8 @@ from kornia_cag import PGD, CAGCollate, ContextChain, PairSampler
 from kornia_cag.models import convnet
 from kornia_cag.recipes import SIGNS
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -47,7 +49,6 @@ def replaced(text, *pairs):
 def test_the_loop_and_the_ranges(names):
     loop = replaced(
         block("DataLoader("),
-        ('"cuda"', '"cpu"'),
         ("batch_size=512", "batch_size=8"),
         ("ContextBank.procedural(", "ContextBank.procedural(count=8, "),
         ("range(100)", "range(1)"),
@@ -65,7 +66,8 @@ def test_the_loop_and_the_ranges(names):
 
 
 def test_the_attacks(names):
-    exec(compile(block("DataLoader(").split("pairs =")[0].replace('"cuda"', '"cpu"'), "README.md", "exec"), names)
+    banks = replaced(block("DataLoader(").split("pairs =")[0], (".procedural(", ".procedural(count=8, "))
+    exec(compile(banks, "README.md", "exec"), names)
     names["torchattacks"] = SimpleNamespace(PGD=lambda model: lambda images, labels: 0 * images)
     exec(compile(block("losses import"), "README.md", "exec"), names)
     pairs = PairSampler(names["objects"].labels, len(names["contexts"]), batch_size=8)
@@ -75,7 +77,7 @@ def test_the_attacks(names):
 def test_which_scenes_confuse_a_network(names, capsys):
     """The page's example, on what the README begins with."""
     first = block("DataLoader(").split("collate =")[0]
-    small = replaced(first, ('"cuda"', '"cpu"'), ("512", "40"), (".procedural(", ".procedural(count=24, "))
+    small = replaced(first, ("512", "40"), (".procedural(", ".procedural(count=24, "))
     exec(compile(small, "README.md", "exec"), names)
     names |= {
         "CAGCollate": CAGCollate,
@@ -93,7 +95,7 @@ def test_which_scenes_confuse_a_network(names, capsys):
 
 def test_the_scene_adversary(names):
     first = block("DataLoader(").split("collate =")[0]
-    small = replaced(first, ('"cuda"', '"cpu"'), ("512", "8"), (".procedural(", ".procedural(count=8, "))
+    small = replaced(first, ("512", "8"), (".procedural(", ".procedural(count=8, "))
     exec(compile(small, "README.md", "exec"), names)
     names["ContextChain"], names["PGD"] = ContextChain, PGD
     exec(compile(replaced(block("HardPairing("), ("    ...", "    pass")), "README.md", "exec"), names)

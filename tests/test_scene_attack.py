@@ -207,10 +207,10 @@ def test_what_is_not_varied_stays_as_drawn():
 def test_masks_and_boxes_follow_the_scene_that_was_kept():
     objects, contexts, net = make_objects(), make_contexts(), network().eval()
     batch, _ = made(net, objects, contexts, ScenePGD(steps=2, reach=0.5))
+    assert batch.visible.all()
     for mask, box in zip(batch.masks[:, 0] > 0.5, batch.boxes, strict=True):
         y, x = mask.nonzero().unbind(1)
-        want = [x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else [0, 0, 0, 0]
-        assert box.tolist() == want
+        assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
 
 
 def test_a_reach_of_zero_changes_nothing():

@@ -31,7 +31,7 @@ def test_pixels_are_enlarged_whole_and_clamped():
 def test_convention_boxes_are_half_open(device):
     """A box (1, 2, 4, 5) outlines columns 1 to 3 and rows 2 to 4; an object out of sight has none."""
     images = torch.zeros(2, 3, 8, 8, device=device)
-    boxes = torch.tensor([[1.0, 2, 4, 5], [0, 0, 0, 0]], device=device)
+    boxes = torch.tensor([[1.0, 2, 4, 5], [torch.nan] * 4], device=device)
     canvas = sheet(images, 2, zoom=1, boxes=boxes)
     first = (canvas[1:9, 1:9] == YELLOW).all(axis=2)
     want = np.zeros((8, 8), bool)

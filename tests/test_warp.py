@@ -6,8 +6,10 @@ import oracle
 import pytest
 import torch
 from conftest import make_objects
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kornia.geometry import warp_perspective
-from stacked import canvas_points, displace, mask_boxes, project, warp
+from stacked import canvas_points, displace, outline, project, warp
 from torch import Tensor
 
 from kornia_cag.pose import PoseRange, homographies
@@ -152,13 +154,35 @@ def test_boxes_by_hand(device: torch.device) -> None:
     alpha[0, 0, 5, 3] = 1.0  # one pixel
     alpha[1, 0, 2:7, 4:9] = 0.6  # a block
     alpha[3, 0, 0, 0], alpha[3, 0, 9, 11] = 1.0, 1.0  # opposite corners; row 2 is empty
-    alpha[4] = 0.5  # at the threshold is not above it
+    alpha[4], alpha[4, 0, 3, 3] = 0.5, 0.8  # at the threshold is not above it
     alpha[5, 0, 4, :], alpha[5, 0, 4, 6] = 0.4, 0.9
-    expected = [[3, 5, 4, 6], [4, 2, 9, 7], [0, 0, 0, 0], [0, 0, 12, 10], [0, 0, 0, 0], [6, 4, 7, 5]]
-    boxes = mask_boxes(alpha)
+    alpha[2] = 0.99 / 255  # less than a level
+    expected = [[3, 5, 4, 6], [4, 2, 9, 7], None, [0, 0, 12, 10], [3, 3, 4, 4], [6, 4, 7, 5]]
+    threshold, boxes, visible = outline(alpha)
     assert boxes.dtype == torch.float32
-    assert boxes.tolist() == expected
-    assert mask_boxes(alpha, threshold=0.3)[5].tolist() == [0, 4, 12, 5]
+    assert visible.tolist() == [True, True, False, True, True, True]
+    assert boxes[2].isnan().all()
+    assert [box.tolist() if seen else None for box, seen in zip(boxes, visible, strict=True)] == expected
+    torch.testing.assert_close(threshold.cpu(), torch.tensor([0.5, 0.375, torch.inf, 0.5, 0.5, 0.5]))
+    half = outline(alpha, 0.6)
+    assert half.boxes[5].tolist() == [0, 4, 12, 5]
+    assert half.threshold[5] == 0.3
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(1 / 255, 1), st.floats(0, 1), st.integers(0, 2**31))
+def test_whatever_is_seen_has_a_box(h: int, w: int, opacity: float, share: float, seed: int) -> None:
+    """Around its highest alpha at least, and inside the canvas; what is below one level has none."""
+    alpha = opacity * share * torch.rand(3, 1, h, w, generator=torch.Generator().manual_seed(seed))
+    threshold, boxes, visible = outline(alpha, opacity)
+    assert torch.equal(visible, alpha.flatten(1).amax(1) >= 1 / 255)
+    for picture, box, bound, seen in zip(alpha[:, 0], boxes, threshold, visible, strict=True):
+        y, x = (picture > bound).nonzero().unbind(1)
+        assert bool(seen) == bool(len(x))
+        if seen:
+            assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+        else:
+            assert box.isnan().all()
 
 
 def test_gradcheck_of_points() -> None:

@@ -1,0 +1,87 @@
+"""What the README and a user write passes a strict type checker; what ``help`` says of records and ranges."""
+
+import dataclasses
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import kornia_cag
+from kornia_cag import collate, compose, photometric, pose
+
+ROOT = Path(__file__).parents[1]
+GIVEN = """
+from typing import Any
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+import torch
+from kornia_cag import *
+from kornia_cag.collate import Pair
+model: nn.Module
+criterion: nn.Module
+images: Tensor
+objects: ObjectBank
+contexts: ContextBank
+pairs: PairSampler
+collate: CAGCollate[Pair]
+ranges: SceneRange
+rows: Tensor
+torchattacks: Any
+"""
+
+
+def test_readme_and_users_pass_a_strict_type_checker(tmp_path):
+    """Each block of the README is a function: it may give a name anew."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) >= 5
+    written = GIVEN
+    for number, block in enumerate(blocks):
+        lines = block.replace("model = model.to(", "moved = model.to(")
+        written += f"def block_{number}() -> None:\n" + re.sub(r"^(?=.)", "    ", lines, flags=re.MULTILINE)
+    (tmp_path / "readme.py").write_text(written)
+    cache = Path(tempfile.gettempdir()) / f"kornia_cag-mypy-{os.getuid() if hasattr(os, 'getuid') else 0}"
+    found = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent", "--cache-dir", cache,
+         tmp_path / "readme.py", ROOT / "tests/typed_loop.py"],
+        cwd=ROOT, env={**os.environ, "MYPYPATH": str(ROOT)}, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert (found.stdout.splitlines()[-1:], found.stderr) == (["Success: no issues found in 2 source files"], ""), (
+        found.stdout
+    )
+
+
+RECORDS = [
+    *(value for value in vars(kornia_cag).values()
+      if inspect.isclass(value) and (dataclasses.is_dataclass(value) or hasattr(value, "_fields"))),
+    collate.Pair, compose.Earlier, pose.Pose, photometric.Color, photometric.Camera,
+]  # fmt: skip
+UNITS = re.compile(
+    r"\(\w+(, ?\w+)*,?\)|\(height, width\)|pixel|texel|degrees|factor|share|probability|number|deviation|epochs|stops"
+    r"|gain|levels|quality|units|longest side over|width over height|budget|change of depth"
+)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_help_names_every_field_with_its_unit_or_shape(record):
+    """Whatever is a number or a tensor has a unit or a shape; all else is named."""
+    types = record.__annotations__
+    names = getattr(record, "_fields", None) or [field.name for field in dataclasses.fields(record)]
+    _, found, listed = inspect.getdoc(record).partition("Attributes:\n")
+    assert found, f"{record.__name__}: no fields in help()"
+    told = dict(re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", listed, flags=re.MULTILINE))
+    told.pop("warn", None)  # a parameter, not a field
+    assert list(told) == list(names)
+    numbers = [name for name in names if re.search(r"\b(float|int|Tensor|Float|Int|Bool)\b", str(types[name]))]
+    assert [name for name in numbers if not UNITS.search(told[name])] == []
+
+
+@pytest.mark.parametrize("record", [kornia_cag.Batch, collate.Pair])
+def test_help_of_a_tuple_s_fields(record):
+    for name in record._fields:
+        assert re.match(r"\(b,.*\)", getattr(record, name).__doc__), name
+    assert "NaN where the object is out of sight" in kornia_cag.Batch.boxes.__doc__
