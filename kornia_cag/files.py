@@ -30,11 +30,15 @@ Apply = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class _Refusals:
-    """What to do with bad files below ``folder``: raise at the first, or gather them for one summary."""
+    """What to do with bad files below ``folder``: raise at the first, or gather them for one summary.
+
+    Files with a colour profile that cannot be used are gathered either way.
+    """
 
     folder: Path
     on_error: str
     found: list[tuple[Path, str]] = field(default_factory=list)
+    profiles: list[tuple[Path, str]] = field(default_factory=list)
 
     @contextmanager
     def at(self, path: Path) -> Iterator[None]:
@@ -47,12 +51,18 @@ class _Refusals:
             self.found.append((path, reason))
 
     def __str__(self) -> str:
-        shown = [f"{path.relative_to(self.folder)} ({reason})" for path, reason in self.found[:3]]
-        return "; ".join(shown) + (f"; and {len(self.found) - 3} more" if len(self.found) > 3 else "")
+        return self._summary(self.found)
+
+    def _summary(self, found: list[tuple[Path, str]]) -> str:
+        shown = [f"{path.relative_to(self.folder)} ({reason})" for path, reason in found[:3]]
+        return "; ".join(shown) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
 
     def warn(self) -> None:
         if self.found:
             warnings.warn(f"{self.folder}: skipped {len(self.found)} bad file(s): {self}", stacklevel=3)
+        if self.profiles:
+            warnings.warn(f"{self.folder}: read {len(self.profiles)} file(s) as sRGB, whose colour profile cannot be "
+                          f"used: {self._summary(self.profiles)}", stacklevel=3)  # fmt: skip
 
 
 def list_objects(folder: PathLike, *, on_error: str = "raise") -> list[tuple[str, list[Path]]]:
@@ -92,19 +102,25 @@ def read_objects(
     images: list[tuple[int, np.ndarray]] = []
     for index, (name, paths) in enumerate(classes):
         bad = _Refusals(refusals.folder, on_error)
-        good = _read_all(paths, lambda path: read_rgba(path, key=key), apply, bad)
+        good = _read_all(paths, lambda path, notes: read_rgba(path, key=key, notes=notes), apply, bad)
         if not good:
             fail(str(folder), f"at least one readable picture of class {name!r}", f"none: {bad}")
         images.extend((index, image) for image in good)
         refusals.found.extend(bad.found)
+        refusals.profiles.extend(bad.profiles)
     refusals.warn()
     return [name for name, _ in classes], images
 
 
-def read_contexts(folder: PathLike, *, on_error: str = "raise", apply: Apply | None = None) -> list[np.ndarray]:
-    """Read all pictures in a folder and below as RGB, with the manners of :func:`read_objects`."""
+def read_contexts(
+    folder: PathLike, *, on_error: str = "raise", apply: Apply | None = None, side: int | None = None
+) -> list[np.ndarray]:
+    """Read all pictures in a folder and below as RGB, with the manners of :func:`read_objects`.
+
+    ``side`` is what is needed of each picture's shorter side, pixels; see :func:`read_rgb`.
+    """
     paths, refusals = _scan_contexts(folder, on_error)
-    images = _read_all(paths, read_rgb, apply, refusals)
+    images = _read_all(paths, lambda path, notes: read_rgb(path, side=side, notes=notes), apply, refusals)
     if not images:
         fail(str(folder), "at least one readable picture", f"none: {refusals}")
     refusals.warn()
@@ -112,12 +128,14 @@ def read_contexts(folder: PathLike, *, on_error: str = "raise", apply: Apply | N
 
 
 def _read_all(
-    paths: Sequence[Path], read: Callable[[Path], np.ndarray], apply: Apply | None, refusals: _Refusals
+    paths: Sequence[Path], read: Callable[[Path, list[str]], np.ndarray], apply: Apply | None, refusals: _Refusals
 ) -> list[np.ndarray]:
     images = []
     for path in paths:
+        notes: list[str] = []
         with refusals.at(path):
-            image = read(path)
+            image = read(path, notes)
+            refusals.profiles.extend((path, note) for note in notes)
             images.append(image if apply is None else apply(image))
     return images
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from kornia_cag import files, picture
+from kornia_cag import files, keying, picture
 from kornia_cag.checks import InputError
 
 ORIENTATION = 0x0112
@@ -321,7 +321,7 @@ def test_key_white_keeps_inner_white_and_unmixes_the_edge(tmp_path):
     assert edge.sum() > 50
     assert np.abs(rgba[edge][:, :3].astype(int) - [200, 30, 20]).max() < 40  # red, with hardly any white in it
     over_white = 255 + alpha[..., None] * (rgba[..., :3] - 255.0)
-    assert np.abs(over_white - rgb).max() <= picture.WHITE_TOLERANCE
+    assert np.abs(over_white - rgb).max() <= keying.WHITE_TOLERANCE
 
 
 def test_key_white_stands_jpeg(tmp_path):
@@ -368,7 +368,7 @@ def test_fill_equals_a_slow_search(share):
         if 0 <= y < 30 and 0 <= x < 41 and white[y, x] and not reached[y, x]:
             reached[y, x] = True
             edge += [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
-    assert (picture._connected_to_border(white) == reached).all()
+    assert (keying.connected_to_border(white) == reached).all()
     assert 0 < reached.sum() < white.sum()
 
 
