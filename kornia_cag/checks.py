@@ -1,7 +1,7 @@
 """Input checks, and the wording of every error that a user can cause.
 
 Every message reads ``argument: expected X, got Y. Fix.`` Checks look at shape, dtype and device, never at the values of
-a tensor, so that none of them waits for the device: but for :func:`check_pixels`, which is for pictures on their way in.
+a tensor, so that none of them waits for the device. Only :func:`check_pixels` does, for pictures on their way in.
 """
 
 import math

@@ -45,9 +45,7 @@ def check_key(key: str | None) -> None:
     check_choice("key", key, (None, *KEYS))
 
 
-def read_rgba(
-    path: PathLike, *, key: str | None = None, notes: list[str] | None = None
-) -> UInt8[np.ndarray, "h w 4"]:
+def read_rgba(path: PathLike, *, key: str | None = None, notes: list[str] | None = None) -> UInt8[np.ndarray, "h w 4"]:
     """Read a cut-out with straight alpha, in sRGB.
 
     With ``key="white"`` a picture without transparency gets it: white that is connected to the border becomes
@@ -78,9 +76,7 @@ def read_rgba(
     return rgba
 
 
-def read_rgb(
-    path: PathLike, *, side: int | None = None, notes: list[str] | None = None
-) -> UInt8[np.ndarray, "h w 3"]:
+def read_rgb(path: PathLike, *, side: int | None = None, notes: list[str] | None = None) -> UInt8[np.ndarray, "h w 3"]:
     """Read an opaque picture, in sRGB.
 
     Args:
@@ -97,7 +93,7 @@ def read_rgb(
 
 def read_bytes(name: str, data: bytes, side: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
     """What :func:`read_rgb` makes of the bytes of a file; ``name`` is what errors say."""
-    with _refusing(name):
+    with refusing(name):
         rgba, note = _decode_open(name, io.BytesIO(data), side)
     return _opaque(name, _noted(name, rgba, note, None))
 
@@ -133,7 +129,7 @@ def _decode(path: Path, draft: int | None = None) -> tuple[UInt8[np.ndarray, "h 
         InputError: naming the file.
     """
     name = str(path)
-    with _refusing(name):
+    with refusing(name):
         # A pipe or a device would keep the reader waiting for ever.
         if not stat.S_ISREG(mode := path.stat().st_mode):
             fail(name, "a picture file", "a folder" if stat.S_ISDIR(mode) else "no regular file")
@@ -142,7 +138,7 @@ def _decode(path: Path, draft: int | None = None) -> tuple[UInt8[np.ndarray, "h 
 
 
 @contextmanager
-def _refusing(name: str) -> Iterator[None]:
+def refusing(name: str) -> Iterator[None]:
     """Say whatever a decoder raises, in one line that names the picture."""
     try:
         with warnings.catch_warnings():

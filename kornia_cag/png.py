@@ -7,7 +7,7 @@ makes of the chunk. So the chunk is read here, and compared with samples that ar
 
 import struct
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -91,9 +91,9 @@ def _search(file: IO[bytes]) -> Transparency | None:
 def low_bytes(file: IO[bytes]) -> Image.Image:
     """Decode a PNG file of 16-bit colours once more, for the low bytes that Pillow drops."""
     file.seek(0)
-    image = Image.open(file, formats=["PNG"])
+    image: Any = Image.open(file, formats=["PNG"])
     # Read as if the low byte came first, what Pillow keeps of each sample is the other one.
-    image.tile = [tile.__class__((*tile[:3], "RGB;16L")) if type(tile) is tuple else tile._replace(args="RGB;16L")
-                  for tile in image.tile]  # fmt: skip
+    image.tile = [(*tile[:3], "RGB;16L") for tile in image.tile]
     image.load()
-    return image
+    low: Image.Image = image
+    return low

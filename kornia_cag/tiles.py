@@ -22,7 +22,7 @@ def tiles(height: int, width: int, align: int = 1) -> Iterator[Box]:
 
 
 def spare(height: int, width: int, room: int) -> int:
-    """By which factor, of at most ``room``, to reduce a picture so that it is no longer huge; 1 for those that are not."""
+    """By which factor to reduce a huge picture so that it is huge no longer, at most ``room``; 1 for all others."""
     factor = 1
     while factor < room and -(-height // factor) * -(-width // factor) > HUGE:
         factor += 1
