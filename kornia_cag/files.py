@@ -4,18 +4,38 @@ Nothing visible in a folder is passed over in silence: a file that is no picture
 warning where the caller says so.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from kornia_cag.checks import InputError, check_choice, fail
-from kornia_cag.picture import PathLike, check_key, check_path, glyph, read_rgb, read_rgba, system_reason
+from kornia_cag.picture import (
+    PathLike,
+    check_key,
+    check_path,
+    glyph,
+    kind_of,
+    read_rgb,
+    read_rgba,
+    system_reason,
+    way_in,
+)
 
-__all__ = ["glyph", "list_contexts", "list_objects", "read_contexts", "read_objects", "read_rgb", "read_rgba"]
+__all__ = [
+    "glyph",
+    "list_contexts",
+    "list_folder",
+    "list_objects",
+    "read_contexts",
+    "read_objects",
+    "read_rgb",
+    "read_rgba",
+]
 
 ON_ERROR = ("raise", "skip")
 SUFFIXES = (
@@ -143,13 +163,12 @@ def _read_all(
 def _scan_objects(folder: PathLike, on_error: str) -> tuple[list[tuple[str, list[Path]]], _Refusals]:
     check_choice("on_error", on_error, ON_ERROR)
     refusals = _Refusals(check_path("folder", folder), on_error)
-    entries = _entries(refusals.folder)
-    folders = [path for path in entries if path.is_dir()]
-    files = _pictures([path for path in entries if not path.is_dir()], refusals)
+    folders, rest = _parted(list_folder(refusals.folder), refusals)
+    files = _pictures(rest, refusals)
     if folders and files:
         fail(str(folder), "either one picture per class or one sub-folder per class",
              f"both: {files[0].name} and {folders[0].name}/", "Move the pictures into sub-folders.")  # fmt: skip
-    classes: dict[str, list[Path]] = {path.name: _pictures(_entries(path), refusals) for path in folders}
+    classes: dict[str, list[Path]] = {path.name: _pictures(list_folder(path), refusals) for path in folders}
     for path in files:
         if path.stem in classes:
             fail(str(folder), "one picture per class", f"{classes[path.stem][0].name} and {path.name}",
@@ -157,7 +176,7 @@ def _scan_objects(folder: PathLike, on_error: str) -> tuple[list[tuple[str, list
         classes[path.stem] = [path]
     for name, paths in classes.items():
         if not paths:
-            fail(str(refusals.folder / name), "at least one picture", "none")
+            fail(str(refusals.folder / name), "at least one picture", f"none: {refusals}" if refusals.found else "none")
     if not classes:
         fail(str(folder), "pictures, or sub-folders with pictures", f"none: {refusals}" if refusals.found else "none")
     return sorted(classes.items(), key=lambda item: _class_order(item[0])), refusals
@@ -173,27 +192,44 @@ def _scan_contexts(folder: PathLike, on_error: str) -> tuple[list[Path], _Refusa
     check_choice("on_error", on_error, ON_ERROR)
     refusals = _Refusals(check_path("folder", folder), on_error)
     paths: list[Path] = []
-    todo, seen = [refusals.folder], set[Path]()
+    todo, seen = [refusals.folder], set[str]()
     while todo:
         place = todo.pop()
-        if place.resolve() in seen:  # a link to a folder that is read anyway, or a loop of links
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder that is read anyway, or a loop of links
             continue
-        seen.add(place.resolve())
-        entries = _entries(place)
-        todo.extend(path for path in entries if path.is_dir())
-        paths.extend(_pictures([path for path in entries if not path.is_dir()], refusals))
+        seen.add(real)
+        entries: list[Path] = []
+        with refusals.at(place) if place != refusals.folder else nullcontext():
+            entries = list_folder(place)
+        folders, rest = _parted(entries, refusals)
+        todo.extend(folders)
+        paths.extend(_pictures(rest, refusals))
     if not paths:
         fail(str(folder), "pictures", f"none: {refusals}" if refusals.found else "none")
     return sorted(paths), refusals
 
 
-def _entries(folder: Path) -> list[Path]:
-    """What a person sees in a folder, sorted by name."""
+def list_folder(folder: Path) -> list[Path]:
+    """What a person sees in a folder, sorted by name.
+
+    Raises:
+        InputError: naming the folder that cannot be listed.
+    """
     try:
         entries = sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
-        fail(str(folder), "a folder", system_reason(error))
+        fail(str(folder), "a folder", system_reason(error), way_in(error))
     return [path for path in entries if not path.name.startswith(".") and path.name.lower() not in SYSTEM_FILES]
+
+
+def _parted(entries: Sequence[Path], refusals: _Refusals) -> tuple[list[Path], list[Path]]:
+    """Folders, and all else; what cannot be told is refused."""
+    parts: tuple[list[Path], list[Path]] = ([], [])
+    for path in entries:
+        with refusals.at(path):
+            parts[kind_of(path) != "folder"].append(path)
+    return parts
 
 
 def _pictures(entries: Sequence[Path], refusals: _Refusals) -> list[Path]:
@@ -201,7 +237,7 @@ def _pictures(entries: Sequence[Path], refusals: _Refusals) -> list[Path]:
     pictures = []
     for path in entries:
         with refusals.at(path):
-            if path.is_dir():
+            if kind_of(path) == "folder":
                 fail(str(path), "a picture file", "a folder", TAKE_OUT)
             if path.suffix.lower() not in SUFFIXES:
                 fail(str(path), f"a picture file ({', '.join(SUFFIXES)})", "another suffix", TAKE_OUT)

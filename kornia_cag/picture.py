@@ -4,6 +4,7 @@ Only NumPy and Pillow here. A file is either read as a viewer would show it (fir
 colour mode brought to 8-bit RGB) or refused with an :class:`~kornia_cag.checks.InputError` that names it.
 """
 
+import errno
 import io
 import os
 import stat
@@ -38,6 +39,31 @@ def check_path(argument: str, value: Any) -> Path:
     if "\0" in text:
         fail(argument, "a path", f"{describe(text)}, which has a NUL character", "Check how it was put together.")
     return Path(text)
+
+
+def kind_of(path: Path) -> str:
+    """``"file"``, ``"folder"``, ``"other"`` (a pipe, a device), or ``"nothing"``.
+
+    Raises:
+        InputError: naming the path, where the system does not say: below a folder that may not be entered, in a circle
+            of links.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "nothing"
+    except OSError as error:
+        fail(str(path), "a file or folder that can be reached", system_reason(error), way_in(error))
+    except ValueError:  # of a name that no system takes
+        return "nothing"
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+
+
+def way_in(error: OSError) -> str:
+    """What to do about a path that the system does not let one reach."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "Give yourself the right to read it, and to enter the folders above it."
+    return "Mend the link." if error.errno == errno.ELOOP else ""
 
 
 def check_key(key: str | None) -> None:
@@ -131,8 +157,8 @@ def _decode(path: Path, draft: int | None = None) -> tuple[UInt8[np.ndarray, "h 
     name = str(path)
     with refusing(name):
         # A pipe or a device would keep the reader waiting for ever.
-        if not stat.S_ISREG(mode := path.stat().st_mode):
-            fail(name, "a picture file", "a folder" if stat.S_ISDIR(mode) else "no regular file")
+        if (kind := kind_of(path)) in ("folder", "other"):
+            fail(name, "a picture file", "a folder" if kind == "folder" else "no regular file")
         with path.open("rb") as file:
             return _decode_open(name, file, draft)
 
@@ -155,7 +181,7 @@ def refusing(name: str) -> Iterator[None]:
         fail(name, "a picture that fits into memory", "a larger one", "Shrink it.")
     except OSError as error:
         if error.strerror is not None:  # from the system; Pillow's own carry none
-            fail(name, "a picture file that can be opened", system_reason(error))
+            fail(name, "a picture file that can be opened", system_reason(error), way_in(error))
         fail(name, "a whole picture", f"a truncated or corrupt one ({_line(error)})")
     except Exception as error:  # damaged files make decoders raise nearly anything
         fail(name, "a whole picture", f"a corrupt one ({type(error).__name__}: {_line(error)})")

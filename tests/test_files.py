@@ -231,6 +231,8 @@ def test_no_image(tmp_path, refused, content):
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif", "gif", "avif"])
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.8])
 def test_truncated(tmp_path, refused, noise, suffix, part):
+    if f".{suffix}" not in Image.registered_extensions():
+        pytest.skip(f"this Pillow does not write {suffix}")
     path = save(tmp_path / f"a.{suffix}", noise)
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
     refused(path)
