@@ -52,11 +52,14 @@ def _unmixed(rgb: UInt8[np.ndarray, "h w 3"], outside: Bool[np.ndarray, "h w"]) 
 
 def _strongest_neighbour(rgb: UInt8[np.ndarray, "h w 3"], y: np.ndarray, x: np.ndarray) -> Float[np.ndarray, "n 3"]:
     """Per pixel, the distance from white (per channel) of the darkest of its 3 x 3 neighbourhood."""
-    best: np.ndarray = 255.0 - rgb[y, x]
+    height, width = rgb.shape[:2]
+    ink = 765 - rgb.sum(axis=2, dtype=np.int16).ravel()
+    best = y * width + x
     for dy, dx in product((-1, 0, 1), repeat=2):
-        near = 255.0 - rgb[np.clip(y + dy, 0, rgb.shape[0] - 1), np.clip(x + dx, 0, rgb.shape[1] - 1)]
-        best = np.where((near.sum(axis=1) > best.sum(axis=1))[:, None], near, best)
-    return best
+        near = np.clip(y + dy, 0, height - 1) * width + np.clip(x + dx, 0, width - 1)
+        best = np.where(ink[near] > ink[best], near, best)
+    darkest: np.ndarray = 255.0 - rgb.reshape(-1, 3)[best]
+    return darkest
 
 
 def connected_to_border(white: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

@@ -82,7 +82,7 @@ def _from_npz(path: Path, classes: tuple[str, ...], size: int) -> tuple[Float[Te
         if isinstance(error, OSError) and error.strerror is not None:
             reason = system_reason(error)
         fail("real", "an .npz file with arrays 'images' and 'labels'", f"{str(path)!r} ({reason})",
-             "Write one by numpy.savez(path, images=..., labels=...), or give a folder of pictures per class.")  # fmt: skip
+             "Write one by numpy.savez(path, images=..., labels=...), or give a folder per class.")  # fmt: skip
 
 
 def _check_arrays(images: StoredArray | None, labels: StoredArray | None) -> None:
