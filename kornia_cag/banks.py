@@ -299,14 +299,20 @@ def _check_alpha(name: str, rgba: UInt8[Tensor, "h w 4"]) -> None:
              'Give it an alpha channel, or read it with from_folder(key="white") if it stands on white.')  # fmt: skip
     if high == 0:
         fail(name, "a visible object", "zero alpha everywhere")
+    _check_seen(name, int(high))
+
+
+def _check_seen(name: str, highest: int) -> None:
+    if highest < FAINT:
+        fail(
+            name, f"an object with alpha of at least {FAINT} of 255 somewhere", f"at most {highest}", "Raise its alpha."
+        )
 
 
 def _fit(rgba: UInt8[Tensor, "h w 4"], size: int) -> Float[Tensor, "4 s s"]:
     """Premultiply, cut to what is seen, and fit the longest side into :data:`EXTENT` of a square."""
     seen = rgba[..., 3] >= FAINT
-    if not seen.any():
-        fail("images", f"an object with alpha of at least {FAINT} of 255 somewhere",
-             f"at most {int(rgba[..., 3].max())}", "Raise its alpha.")  # fmt: skip
+    _check_seen("images", int(rgba[..., 3].max()))
     rows, columns = seen.any(dim=1).nonzero()[:, 0], seen.any(dim=0).nonzero()[:, 0]
     cut = rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = cut.shape[:2]

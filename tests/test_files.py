@@ -461,6 +461,80 @@ def test_no_path():
         picture.check_path("folder", 3)
 
 
+def test_nul_in_a_path():
+    for call in (files.list_objects, files.list_contexts, files.read_rgb, files.read_rgba):
+        with pytest.raises(InputError, match=r"(folder|path): expected a path, got 'a\\x00b', which has a NUL"):
+            call("a\0b")
+
+
+def test_names_that_are_too_long(tmp_path):
+    for call in (files.list_objects, files.list_contexts, files.read_rgb, files.read_rgba):
+        with pytest.raises(InputError, match=r"a{300}: expected .*, got file name too long"):
+            call(tmp_path / ("a" * 300))
+
+
+def test_a_link_to_itself(tmp_path):
+    loop = tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    for call in (files.list_objects, files.list_contexts, files.read_rgb, files.read_rgba):
+        with pytest.raises(InputError, match=r"loop\.png: expected .*, got too many levels of symbolic links"):
+            call(loop)
+    save(tmp_path / "a.png", cut_out())
+    for call in (files.list_objects, files.list_contexts):
+        with pytest.raises(InputError, match=r"loop\.png: .*symbolic links\. Mend the link"):
+            call(tmp_path)
+        with pytest.warns(UserWarning, match=r"skipped 1 bad file\(s\): loop\.png \(.*symbolic links"):
+            assert len(call(tmp_path, on_error="skip")) == 1
+
+
+@pytest.fixture
+def closed(tmp_path, monkeypatch):
+    """A folder that can be listed but not entered; for root, who may enter any, as the system would say it."""
+    folder = tmp_path / "photos" / "closed"
+    save(folder / "a.png", cut_out())
+    stat = Path.stat
+
+    def deny(path, **options):
+        if path.parent == folder:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", deny)
+    return folder
+
+
+def test_a_folder_that_can_be_listed_but_not_entered(closed):
+    for call in (files.list_objects, files.list_contexts):
+        for folder in (closed, closed.parent):
+            with pytest.raises(InputError, match=r"a\.png: .*got permission denied\. Give yourself the right"):
+                call(folder)
+            with pytest.raises(InputError, match=r"got none: .*a\.png \(.*permission denied"):
+                call(folder, on_error="skip")  # which would leave nothing
+    save(closed.parent / "b.png", cut_out())
+    with pytest.warns(UserWarning, match=r"skipped 1 bad file\(s\): closed.a\.png \(.*permission denied"):
+        assert [path.name for path in files.list_contexts(closed.parent, on_error="skip")] == ["b.png"]
+    for read in (files.read_rgb, files.read_rgba):
+        with pytest.raises(InputError, match=r"a\.png: .*got permission denied"):
+            read(closed / "a.png")
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
+    save(tmp_path / "b.png", cut_out())
+    (tmp_path / "closed").mkdir()
+    listed = Path.iterdir
+
+    def deny(path):
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", deny)
+    with pytest.raises(InputError, match="closed: expected a folder, got permission denied"):
+        files.list_contexts(tmp_path)
+    with pytest.warns(UserWarning, match=r"skipped 1 bad file\(s\): closed \(expected a folder"):
+        assert len(files.list_contexts(tmp_path, on_error="skip")) == 1
+
+
 def test_empty_class(tmp_path):
     save(tmp_path / "cat" / "1.png", cut_out())
     (tmp_path / "dog").mkdir()
