@@ -5,7 +5,7 @@
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,13 +17,14 @@ from kornia.morphology import dilation, erosion
 from torch import Tensor
 
 from kornia_cag import files, procedural
-from kornia_cag.checks import check_int, check_number, check_tensor, fail
+from kornia_cag.checks import check_int, check_number, check_pixels, check_tensor, fail
 from kornia_cag.devices import Device, chosen_device
 from kornia_cag.pyramid import Pyramid, build_pyramid
 from kornia_cag.texels import GLYPHS, MADE, Size, chosen_texels, file_sides, for_contexts, for_objects
+from kornia_cag.tiles import reduced, spare
 from kornia_cag.warp import EXTENT
 
-FAINT = 0.02  # alpha up to which a texel of a given picture is not taken for the object's
+FAINT = 6  # of 255: alpha from which a texel of an object counts as seen
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,6 +115,7 @@ class ObjectBank:
         for i, image in enumerate(images):
             check_tensor(f"images[{i}]", image, (4, "h", "w"), (torch.uint8, torch.float32),
                          fix="Give straight RGBA; from_folder(key='white') makes alpha.")  # fmt: skip
+            check_pixels(f"images[{i}]", image)
         targets = torch.arange(len(images)) if labels is None else torch.as_tensor(labels)
         check_tensor("labels", targets, (len(images),), (torch.int64, torch.int32))
         count = len(set(targets.tolist()))
@@ -232,7 +234,10 @@ class ContextBank:
         paths = _quietly(files.list_contexts, path, on_error) if size == "auto" else []
         texels = chosen_texels(size, for_contexts(file_sides(paths)), len(paths))
         pictures = files.read_contexts(
-            path, on_error=on_error, apply=lambda rgb: _square(torch.from_numpy(rgb), texels).numpy()
+            path,
+            on_error=on_error,
+            apply=lambda rgb: _square(torch.from_numpy(rgb), texels).numpy(),
+            side=texels,
         )
         stack = torch.stack([torch.from_numpy(picture) for picture in pictures])
         return cls(build_pyramid(stack.to(device), replicate=True))
@@ -251,6 +256,7 @@ class ContextBank:
             fail("images", "at least one RGB image", "none")
         for i, image in enumerate(images):
             check_tensor(f"images[{i}]", image, (3, "h", "w"), (torch.uint8, torch.float32))
+            check_pixels(f"images[{i}]", image)
         texels = texels or chosen_texels("auto", for_contexts([tuple(i.shape[1:]) for i in images]), len(images))
         stack = torch.stack([_square(_to_uint8(image).permute(1, 2, 0).cpu(), texels) for image in images])
         return cls(build_pyramid(upload(stack, device), replicate=True))
@@ -336,44 +342,51 @@ def _quietly(scan: Callable[..., list[Any]], folder: str | Path, on_error: str) 
 
 def _longest(rgba: UInt8[Tensor, "h w 4"]) -> int:
     """Longest side of what is seen, pixels."""
-    seen = rgba[..., 3] > FAINT * 255
+    seen = rgba[..., 3] >= FAINT
     places = [seen.any(dim=axis).nonzero() for axis in (0, 1)]
     return max(int(place[-1] - place[0]) + 1 for place in places)
 
 
 def _check_alpha(name: str, rgba: UInt8[Tensor, "h w 4"]) -> None:
-    if not rgba.numel():
-        fail(name, "at least one pixel", f"{tuple(rgba.shape[:2])} pixels")
     low, high = rgba[..., 3].aminmax()
     if low == 255:
         fail(name, "a picture with transparency", "none",
              'Give it an alpha channel, or read it with from_folder(key="white") if it stands on white.')  # fmt: skip
-    if high / 255 <= FAINT:
+    if high < FAINT:
         _fail_unseen(name, f"alpha of at most {int(high)} of 255")
 
 
 def _fail_unseen(name: str, got: str) -> NoReturn:
-    fail(name, f"an object that can be seen, alpha above {int(FAINT * 255)} of 255 somewhere", got,
+    fail(name, f"an object that can be seen, alpha of at least {FAINT} of 255 somewhere", got,
          "Make it less transparent, or larger.")  # fmt: skip
 
 
 def _fit(rgba: UInt8[Tensor, "h w 4"], size: int) -> Float[Tensor, "4 s s"]:
     """Premultiply, cut to what is seen, and fit the longest side into :data:`EXTENT` of a square."""
-    straight = rgba.permute(2, 0, 1).float() / 255
-    picture = torch.cat([straight[:3] * straight[3:], straight[3:]])
-    seen = straight[3] > FAINT
+    seen = rgba[..., 3] >= FAINT
     if not seen.any():
         _fail_unseen("alpha", f"at most {int(rgba[..., 3].max())} of 255")
     rows, columns = seen.any(dim=1).nonzero()[:, 0], seen.any(dim=0).nonzero()[:, 0]
-    picture = picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = picture.shape[1:]
+    cut = rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    height, width = cut.shape[:2]
     inner = round(size * EXTENT)
+    factor = spare(height, width, max(height, width) // inner)
+    small = torch.from_numpy(reduced(cut.numpy(), factor)) if factor > 1 else cut
     h, w = (max(1, round(inner * side / max(height, width))) for side in (height, width))
-    picture = F.interpolate(picture[None], (h, w), mode="bilinear", antialias=True)[0].clamp(0, 1)
+    picture = torch.stack([_resized(channel, (h, w)) for channel in _premultiplied(small, factor > 1)]).clamp(0, 1)
     if picture[3].max() < 0.5 / 255:  # a few dots far apart
         _fail_unseen("alpha", f"what fades away when it is fitted into {inner} texels")
     top, left = (size - h) // 2, (size - w) // 2
     return F.pad(picture, (left, size - w - left, top, size - h - top))
+
+
+def _premultiplied(rgba: UInt8[Tensor, "h w 4"], already: bool) -> Iterator[Float[Tensor, "h w"]]:
+    """The four planes one after another: a large picture is never held as floats."""
+    alpha = rgba[..., 3].float() / 255
+    for channel in range(3):
+        plane = rgba[..., channel].float() / 255
+        yield plane if already else plane * alpha
+    yield alpha
 
 
 def _square(rgb: UInt8[Tensor, "h w 3"], size: int) -> UInt8[Tensor, "3 s s"]:
@@ -381,8 +394,15 @@ def _square(rgb: UInt8[Tensor, "h w 3"], size: int) -> UInt8[Tensor, "3 s s"]:
     height, width = rgb.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = rgb[top : top + side, left : left + side].permute(2, 0, 1)[None].float()
-    return F.interpolate(square, (size, size), mode="bilinear", antialias=True)[0].round().clamp(0, 255).byte()
+    square = rgb[top : top + side, left : left + side]
+    factor = spare(side, side, side // size)
+    square = torch.from_numpy(reduced(square.numpy(), factor)) if factor > 1 else square
+    planes = [_resized(square[..., channel].float(), (size, size)) for channel in range(3)]
+    return torch.stack(planes).round().clamp(0, 255).byte()
+
+
+def _resized(plane: Float[Tensor, "h w"], size: tuple[int, int]) -> Float[Tensor, "H W"]:
+    return F.interpolate(plane[None, None], size, mode="bilinear", antialias=True)[0, 0]
 
 
 def _thicken(picture: Float[Tensor, "n 4 s s"], radius: int) -> Float[Tensor, "n 4 s s"]:

@@ -1,7 +1,7 @@
 """Input checks, and the wording of every error that a user can cause.
 
 Every message reads ``argument: expected X, got Y. Fix.`` Checks look at shape, dtype and device, never at the values of
-a tensor, so that none of them waits for the device.
+a tensor, so that none of them waits for the device. Only :func:`check_pixels` does, for pictures on their way in.
 """
 
 import math
@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from torch import Tensor
+
+OVERSHOOT = 0.01  # beyond [0, 1]: what resizing by splines makes of a picture, and what is clamped without a word
 
 
 class InputError(ValueError):
@@ -63,6 +65,33 @@ def check_tensor(
     if device is not None and value.device != device:
         got = describe(value) + ("" if " on " in describe(value) else f" on {value.device}")
         fail(argument, _expected(shape, dtypes, device), got, fix or f"Move it with .to('{device}').")
+
+
+def check_pixels(argument: str, value: Tensor) -> None:
+    """Require a picture of at least one pixel, uint8, or float in [0, 1] up to what resizing overshoots.
+
+    Waits for the device of float pictures, so it has no place in the path of a batch that is made there.
+
+    Raises:
+        InputError: that tells 0 to 255, normalised values and NaN apart.
+    """
+    if not value.numel():
+        fail(argument, "at least one pixel", describe(value), "Leave it out.")
+    if not value.is_floating_point():
+        return
+    low, high = (float(bound) for bound in value.detach().aminmax())
+    if -OVERSHOOT <= low <= high <= 1 + OVERSHOOT:
+        return
+    if math.isnan(low) or math.isinf(low) or math.isinf(high):
+        fail(argument, "values in [0, 1]", "NaN" if math.isnan(low) else f"{low:.3g} to {high:.3g}",
+             "Mend what made them: a division by zero or a logarithm of zero, as a rule.")  # fmt: skip
+    if max(-low, high) > 16:
+        fix = "Divide by 255, or pass uint8." if high <= 256 else "Divide by the highest value that it can hold."
+    elif low < -OVERSHOOT:
+        fix = "Undo the normalisation (x * std + mean), and leave it to the model; clamp what filtering overshot."
+    else:
+        fix = "Divide by 255 if it counts from 0 to 255, or pass uint8; clamp what filtering overshot."
+    fail(argument, "values in [0, 1]", f"{low:.3g} to {high:.3g}", fix)
 
 
 def _fits(value: Tensor, shape: Sequence[int | str]) -> bool:

@@ -214,7 +214,8 @@ class CAGCollate(Generic[Output]):
     (:class:`kornia_cag.Prefetcher`).
 
     Or it takes the items of a data set of your own, ``DataLoader(photos, batch_size=..., collate_fn=collate)``: each
-    item's image becomes the context of one object (see :func:`kornia_cag.intake.photo_bank` for what an item may be;
+    item's image becomes the context of one object, whose label is that of the object: the photo's own is not used (see
+    :func:`kornia_cag.intake.photo_bank` for what an item may be;
     with a :class:`WorstOf` that may choose contexts, of those that it prefers), also where the collate has a bank of
     contexts. The classes of a batch are balanced. Such items carry no index, so the collate counts samples, from 0 or
     from the last :meth:`set_epoch`; replay then depends on the order in which the data set is read and on the batch

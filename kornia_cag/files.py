@@ -4,18 +4,38 @@ Nothing visible in a folder is passed over in silence: a file that is no picture
 warning where the caller says so.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from kornia_cag.checks import InputError, check_choice, fail
-from kornia_cag.picture import PathLike, check_key, check_path, glyph, read_rgb, read_rgba, system_reason
+from kornia_cag.picture import (
+    PathLike,
+    check_key,
+    check_path,
+    glyph,
+    kind_of,
+    read_rgb,
+    read_rgba,
+    system_reason,
+    way_in,
+)
 
-__all__ = ["glyph", "list_contexts", "list_objects", "read_contexts", "read_objects", "read_rgb", "read_rgba"]
+__all__ = [
+    "glyph",
+    "list_contexts",
+    "list_folder",
+    "list_objects",
+    "read_contexts",
+    "read_objects",
+    "read_rgb",
+    "read_rgba",
+]
 
 ON_ERROR = ("raise", "skip")
 SUFFIXES = (
@@ -30,11 +50,15 @@ Apply = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class _Refusals:
-    """What to do with bad files below ``folder``: raise at the first, or gather them for one summary."""
+    """What to do with bad files below ``folder``: raise at the first, or gather them for one summary.
+
+    Files with a colour profile that cannot be used are gathered either way.
+    """
 
     folder: Path
     on_error: str
     found: list[tuple[Path, str]] = field(default_factory=list)
+    profiles: list[tuple[Path, str]] = field(default_factory=list)
 
     @contextmanager
     def at(self, path: Path) -> Iterator[None]:
@@ -47,12 +71,18 @@ class _Refusals:
             self.found.append((path, reason))
 
     def __str__(self) -> str:
-        shown = [f"{path.relative_to(self.folder)} ({reason})" for path, reason in self.found[:3]]
-        return "; ".join(shown) + (f"; and {len(self.found) - 3} more" if len(self.found) > 3 else "")
+        return self._summary(self.found)
+
+    def _summary(self, found: list[tuple[Path, str]]) -> str:
+        shown = [f"{path.relative_to(self.folder)} ({reason})" for path, reason in found[:3]]
+        return "; ".join(shown) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
 
     def warn(self) -> None:
         if self.found:
             warnings.warn(f"{self.folder}: skipped {len(self.found)} bad file(s): {self}", stacklevel=3)
+        if self.profiles:
+            warnings.warn(f"{self.folder}: read {len(self.profiles)} file(s) as sRGB, whose colour profile cannot be "
+                          f"used: {self._summary(self.profiles)}", stacklevel=3)  # fmt: skip
 
 
 def list_objects(folder: PathLike, *, on_error: str = "raise") -> list[tuple[str, list[Path]]]:
@@ -92,19 +122,25 @@ def read_objects(
     images: list[tuple[int, np.ndarray]] = []
     for index, (name, paths) in enumerate(classes):
         bad = _Refusals(refusals.folder, on_error)
-        good = _read_all(paths, lambda path: read_rgba(path, key=key), apply, bad)
+        good = _read_all(paths, lambda path, notes: read_rgba(path, key=key, notes=notes), apply, bad)
         if not good:
             fail(str(folder), f"at least one readable picture of class {name!r}", f"none: {bad}")
         images.extend((index, image) for image in good)
         refusals.found.extend(bad.found)
+        refusals.profiles.extend(bad.profiles)
     refusals.warn()
     return [name for name, _ in classes], images
 
 
-def read_contexts(folder: PathLike, *, on_error: str = "raise", apply: Apply | None = None) -> list[np.ndarray]:
-    """Read all pictures in a folder and below as RGB, with the manners of :func:`read_objects`."""
+def read_contexts(
+    folder: PathLike, *, on_error: str = "raise", apply: Apply | None = None, side: int | None = None
+) -> list[np.ndarray]:
+    """Read all pictures in a folder and below as RGB, with the manners of :func:`read_objects`.
+
+    ``side`` is what is needed of each picture's shorter side, pixels; see :func:`read_rgb`.
+    """
     paths, refusals = _scan_contexts(folder, on_error)
-    images = _read_all(paths, read_rgb, apply, refusals)
+    images = _read_all(paths, lambda path, notes: read_rgb(path, side=side, notes=notes), apply, refusals)
     if not images:
         fail(str(folder), "at least one readable picture", f"none: {refusals}")
     refusals.warn()
@@ -112,12 +148,14 @@ def read_contexts(folder: PathLike, *, on_error: str = "raise", apply: Apply | N
 
 
 def _read_all(
-    paths: Sequence[Path], read: Callable[[Path], np.ndarray], apply: Apply | None, refusals: _Refusals
+    paths: Sequence[Path], read: Callable[[Path, list[str]], np.ndarray], apply: Apply | None, refusals: _Refusals
 ) -> list[np.ndarray]:
     images = []
     for path in paths:
+        notes: list[str] = []
         with refusals.at(path):
-            image = read(path)
+            image = read(path, notes)
+            refusals.profiles.extend((path, note) for note in notes)
             images.append(image if apply is None else apply(image))
     return images
 
@@ -125,13 +163,12 @@ def _read_all(
 def _scan_objects(folder: PathLike, on_error: str) -> tuple[list[tuple[str, list[Path]]], _Refusals]:
     check_choice("on_error", on_error, ON_ERROR)
     refusals = _Refusals(check_path("folder", folder), on_error)
-    entries = _entries(refusals.folder)
-    folders = [path for path in entries if path.is_dir()]
-    files = _pictures([path for path in entries if not path.is_dir()], refusals)
+    folders, rest = _parted(list_folder(refusals.folder), refusals)
+    files = _pictures(rest, refusals)
     if folders and files:
         fail(str(folder), "either one picture per class or one sub-folder per class",
              f"both: {files[0].name} and {folders[0].name}/", "Move the pictures into sub-folders.")  # fmt: skip
-    classes: dict[str, list[Path]] = {path.name: _pictures(_entries(path), refusals) for path in folders}
+    classes: dict[str, list[Path]] = {path.name: _pictures(list_folder(path), refusals) for path in folders}
     for path in files:
         if path.stem in classes:
             fail(str(folder), "one picture per class", f"{classes[path.stem][0].name} and {path.name}",
@@ -139,7 +176,7 @@ def _scan_objects(folder: PathLike, on_error: str) -> tuple[list[tuple[str, list
         classes[path.stem] = [path]
     for name, paths in classes.items():
         if not paths:
-            fail(str(refusals.folder / name), "at least one picture", "none")
+            fail(str(refusals.folder / name), "at least one picture", f"none: {refusals}" if refusals.found else "none")
     if not classes:
         fail(str(folder), "pictures, or sub-folders with pictures", f"none: {refusals}" if refusals.found else "none")
     return sorted(classes.items(), key=lambda item: _class_order(item[0])), refusals
@@ -155,27 +192,44 @@ def _scan_contexts(folder: PathLike, on_error: str) -> tuple[list[Path], _Refusa
     check_choice("on_error", on_error, ON_ERROR)
     refusals = _Refusals(check_path("folder", folder), on_error)
     paths: list[Path] = []
-    todo, seen = [refusals.folder], set[Path]()
+    todo, seen = [refusals.folder], set[str]()
     while todo:
         place = todo.pop()
-        if place.resolve() in seen:  # a link to a folder that is read anyway, or a loop of links
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder that is read anyway, or a loop of links
             continue
-        seen.add(place.resolve())
-        entries = _entries(place)
-        todo.extend(path for path in entries if path.is_dir())
-        paths.extend(_pictures([path for path in entries if not path.is_dir()], refusals))
+        seen.add(real)
+        entries: list[Path] = []
+        with refusals.at(place) if place != refusals.folder else nullcontext():
+            entries = list_folder(place)
+        folders, rest = _parted(entries, refusals)
+        todo.extend(folders)
+        paths.extend(_pictures(rest, refusals))
     if not paths:
         fail(str(folder), "pictures", f"none: {refusals}" if refusals.found else "none")
     return sorted(paths), refusals
 
 
-def _entries(folder: Path) -> list[Path]:
-    """What a person sees in a folder, sorted by name."""
+def list_folder(folder: Path) -> list[Path]:
+    """What a person sees in a folder, sorted by name.
+
+    Raises:
+        InputError: naming the folder that cannot be listed.
+    """
     try:
         entries = sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
-        fail(str(folder), "a folder", system_reason(error))
+        fail(str(folder), "a folder", system_reason(error), way_in(error))
     return [path for path in entries if not path.name.startswith(".") and path.name.lower() not in SYSTEM_FILES]
+
+
+def _parted(entries: Sequence[Path], refusals: _Refusals) -> tuple[list[Path], list[Path]]:
+    """Folders, and all else; what cannot be told is refused."""
+    parts: tuple[list[Path], list[Path]] = ([], [])
+    for path in entries:
+        with refusals.at(path):
+            parts[kind_of(path) != "folder"].append(path)
+    return parts
 
 
 def _pictures(entries: Sequence[Path], refusals: _Refusals) -> list[Path]:
@@ -183,7 +237,7 @@ def _pictures(entries: Sequence[Path], refusals: _Refusals) -> list[Path]:
     pictures = []
     for path in entries:
         with refusals.at(path):
-            if path.is_dir():
+            if kind_of(path) == "folder":
                 fail(str(path), "a picture file", "a folder", TAKE_OUT)
             if path.suffix.lower() not in SUFFIXES:
                 fail(str(path), f"a picture file ({', '.join(SUFFIXES)})", "another suffix", TAKE_OUT)

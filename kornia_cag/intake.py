@@ -1,20 +1,18 @@
 """What a collate is given: the rows of a sampler, checked, or the items of a data set, whose images become contexts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
-from PIL import Image
+from jaxtyping import Int
 from torch import Tensor
 
 from kornia_cag.banks import ContextBank
-from kornia_cag.checks import check_tensor, describe, fail
+from kornia_cag.checks import check_tensor, fail
+from kornia_cag.items import item_pixels
 from kornia_cag.pairing import COLUMNS
 from kornia_cag.randomness import sample_keys, uniform
-
-PIL_MODES = ("RGB", "L", "P", "1", "CMYK")
 
 _FIX = "Rows come by DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...)."
 
@@ -51,17 +49,27 @@ def photo_bank(items: Sequence[Any], canvas: tuple[int, int], device: torch.devi
     """The images of a data set's items as contexts 0 to b - 1, twice as fine as the canvas.
 
     Args:
-        items: each an image, or a tuple, list or dict whose first image counts. An image is a PIL image or a tensor
-            ``(3, h, w)`` or ``(1, h, w)``, uint8 or float32 in [0, 1]. Sizes may differ; the central square is kept.
+        items: each an image, or a tuple, list or dict, nested or not, whose first image counts. All else in it is not
+            used, the photo's own label least of all: the label of a composite is that of its object. An image is
+
+            - a PIL image without transparency; its colour profile is heeded;
+            - a tensor ``(3, h, w)`` or ``(1, h, w)``, uint8 or float32 in [0, 1];
+            - a NumPy array ``(h, w, 3)``, ``(h, w, 1)`` or ``(h, w)``, uint8, taken as RGB: OpenCV reads BGR, which
+              cannot be told from it, so turn that around with ``image[..., ::-1]``;
+            - the bytes of a picture file, or a dict ``{"bytes": ..., "path": ...}``, as Hugging Face's data sets give
+              where they do not decode;
+            - a path of a picture file. A string counts as one if it has the suffix of a picture and the file exists.
+
+            Sizes may differ; the central square is kept.
         canvas: ``(height, width)``, pixels.
         device: where the bank lives.
 
     Raises:
         InputError: naming the item that has no usable image.
     """
-    texels = 1 << (2 * max(canvas) - 1).bit_length()
-    images = [_pixels(f"items[{i}]", item) for i, item in enumerate(items)]
-    return ContextBank.from_tensors(images, size=min(max(texels, 8), 4096), device=device)
+    texels = min(max(1 << (2 * max(canvas) - 1).bit_length(), 8), 4096)
+    images = [item_pixels(f"items[{i}]", item, texels) for i, item in enumerate(items)]
+    return ContextBank.from_tensors(images, size=texels, device=device)
 
 
 def photo_rows(labels: Int[Tensor, " n"], count: int, *, seed: int, epoch: int, start: int) -> Int[Tensor, "b 5"]:
@@ -91,31 +99,3 @@ def photo_rows(labels: Int[Tensor, " n"], count: int, *, seed: int, epoch: int, 
 
 def _keys(seed: int, epoch: int, index: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
     return sample_keys(torch.full_like(index, seed), torch.full_like(index, epoch), index)
-
-
-def _pixels(name: str, item: Any) -> Shaped[Tensor, "3 h w"]:
-    entries = item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else (item,)
-    image = next((e for e in entries if isinstance(e, Image.Image) or (isinstance(e, Tensor) and e.ndim == 3)), None)
-    if image is None:
-        fail(name, "a PIL image, a tensor (3, h, w), or a tuple, list or dict with one", describe(item), _FIX)
-    return _from_pil(name, image) if isinstance(image, Image.Image) else _checked(name, image)
-
-
-def _from_pil(name: str, image: Image.Image) -> Shaped[Tensor, "3 h w"]:
-    if image.mode not in PIL_MODES or 0 in image.size:
-        fail(name, f"a PIL image of mode {' or '.join(PIL_MODES)}", f"{image.mode}, {image.width} x {image.height}",
-             "Flatten alpha onto a background; scale other numbers to 8 bits; then .convert('RGB').")  # fmt: skip
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-
-
-def _checked(name: str, image: Tensor) -> Shaped[Tensor, "3 h w"]:
-    channels = 1 if image.shape[0] == 1 else 3
-    check_tensor(name, image, (channels, "h", "w"), (torch.uint8, torch.float32))
-    if not image.numel():
-        fail(name, "at least one pixel", describe(image))
-    if image.is_floating_point():
-        low, high = (float(bound) for bound in image.aminmax())
-        if not -0.01 <= low <= high <= 1.01:  # resizing overshoots a little
-            fail(name, "values in [0, 1]", f"{low:.3g} to {high:.3g}",
-                 "Leave normalisation to the model, or clamp.")  # fmt: skip
-    return image.expand(3, -1, -1)

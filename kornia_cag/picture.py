@@ -4,20 +4,27 @@ Only NumPy and Pillow here. A file is either read as a viewer would show it (fir
 colour mode brought to 8-bit RGB) or refused with an :class:`~kornia_cag.checks.InputError` that names it.
 """
 
+import errno
+import io
 import os
+import stat
 import warnings
-from itertools import product
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from kornia_cag.checks import InputError, check_choice, check_int, describe, fail
+from kornia_cag.colour import base_mode, to_srgb
+from kornia_cag.keying import key_white
+from kornia_cag.png import Transparency, low_bytes, transparency
+from kornia_cag.tiles import spare, tiles
 
 MAX_PIXELS = 2**26  # per picture, 256 MiB as RGBA: larger ones are taken for decompression bombs
-WHITE_TOLERANCE = 16  # levels of 255 below white that still count as white, so that JPEG's noise does
 KEYS = ("white",)
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -25,10 +32,38 @@ PathLike = str | os.PathLike[str]
 
 
 def check_path(argument: str, value: Any) -> Path:
-    """Require a path and return it as such."""
-    if not isinstance(value, str | os.PathLike):
+    """Require a path that the system can take, and return it as such."""
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(text, str):
         fail(argument, "a path", describe(value))
-    return Path(value)
+    if "\0" in text:
+        fail(argument, "a path", f"{describe(text)}, which has a NUL character", "Check how it was put together.")
+    return Path(text)
+
+
+def kind_of(path: Path) -> str:
+    """``"file"``, ``"folder"``, ``"other"`` (a pipe, a device), or ``"nothing"``.
+
+    Raises:
+        InputError: naming the path, where the system does not say: below a folder that may not be entered, in a circle
+            of links.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "nothing"
+    except OSError as error:
+        fail(str(path), "a file or folder that can be reached", system_reason(error), way_in(error))
+    except ValueError:  # of a name that no system takes
+        return "nothing"
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+
+
+def way_in(error: OSError) -> str:
+    """What to do about a path that the system does not let one reach."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "Give yourself the right to read it, and to enter the folders above it."
+    return "Mend the link." if error.errno == errno.ELOOP else ""
 
 
 def check_key(key: str | None) -> None:
@@ -36,19 +71,24 @@ def check_key(key: str | None) -> None:
     check_choice("key", key, (None, *KEYS))
 
 
-def read_rgba(path: PathLike, *, key: str | None = None) -> UInt8[np.ndarray, "h w 4"]:
-    """Read a cut-out with straight alpha.
+def read_rgba(path: PathLike, *, key: str | None = None, notes: list[str] | None = None) -> UInt8[np.ndarray, "h w 4"]:
+    """Read a cut-out with straight alpha, in sRGB.
 
     With ``key="white"`` a picture without transparency gets it: white that is connected to the border becomes
     transparent, white inside the object stays. A picture that already has transparency keeps its own.
+
+    Args:
+        path: the file.
+        key: ``"white"`` or None.
+        notes: takes what is amiss with the colour profile, which is warned of otherwise.
 
     Raises:
         InputError: naming the file, when it cannot be read, has no transparent pixel or has nothing but those.
     """
     check_key(key)
-    rgba = _decode(check_path("path", path))
+    rgba = _noted(path, *_decode(check_path("path", path)), notes)
     if key == "white" and rgba[..., 3].min() == 255:
-        rgba = _key_white(rgba[..., :3])
+        rgba = key_white(rgba)
         if rgba[..., 3].max() == 0:
             fail(str(path), 'an object on white for key="white"', "white all over")
         if rgba[..., 3].min() == 255:
@@ -62,16 +102,45 @@ def read_rgba(path: PathLike, *, key: str | None = None) -> UInt8[np.ndarray, "h
     return rgba
 
 
-def read_rgb(path: PathLike) -> UInt8[np.ndarray, "h w 3"]:
-    """Read an opaque picture.
+def read_rgb(path: PathLike, *, side: int | None = None, notes: list[str] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """Read an opaque picture, in sRGB.
+
+    Args:
+        path: the file.
+        side: pixels that are needed of the shorter side: a huge JPEG is decoded at a half, quarter or eighth that has
+            them. Default: as large as it is.
+        notes: takes what is amiss with the colour profile, which is warned of otherwise.
 
     Raises:
         InputError: naming the file, when it cannot be read or is transparent anywhere.
     """
-    rgba = _decode(check_path("path", path))
+    return _opaque(str(path), _noted(path, *_decode(check_path("path", path), side), notes))
+
+
+def read_bytes(name: str, data: bytes, side: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """What :func:`read_rgb` makes of the bytes of a file; ``name`` is what errors say."""
+    with refusing(name):
+        rgba, note = _decode_open(name, io.BytesIO(data), side)
+    return _opaque(name, _noted(name, rgba, note, None))
+
+
+def _opaque(name: str, rgba: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
     if rgba[..., 3].min() < 255:
-        fail(str(path), "an opaque picture", "transparent pixels", "Flatten it onto a background.")
+        fail(name, "an opaque picture", "transparent pixels", "Flatten it onto a background.")
     return rgba[..., :3].copy()
+
+
+def _noted(name: PathLike, rgba: UInt8[np.ndarray, "h w 4"], note: str, notes: list[str] | None) -> np.ndarray:
+    if note and notes is None:
+        warn_of_profile(str(name), note)
+    elif note and notes is not None:
+        notes.append(note)
+    return rgba
+
+
+def warn_of_profile(name: str, reason: str) -> None:
+    """Warn that a colour profile is not used."""
+    warnings.warn(f"{name}: read as sRGB, for its colour profile cannot be used ({reason})", stacklevel=4)
 
 
 def system_reason(error: OSError) -> str:
@@ -79,123 +148,116 @@ def system_reason(error: OSError) -> str:
     return (error.strerror or type(error).__name__).lower()
 
 
-def _decode(path: Path) -> UInt8[np.ndarray, "h w 4"]:
-    """Read any file as straight RGBA, opaque where the file has no transparency.
+def _decode(path: Path, draft: int | None = None) -> tuple[UInt8[np.ndarray, "h w 4"], str]:
+    """Read any file as straight RGBA in sRGB, opaque where the file has no transparency, and a note on its profile.
 
     Raises:
         InputError: naming the file.
     """
-    try:
+    name = str(path)
+    with refusing(name):
         # A pipe or a device would keep the reader waiting for ever.
-        if path.exists() and not path.is_file():
-            fail(str(path), "a picture file", "a folder" if path.is_dir() else "no regular file")
-        with path.open("rb") as file, warnings.catch_warnings():
+        if (kind := kind_of(path)) in ("folder", "other"):
+            fail(name, "a picture file", "a folder" if kind == "folder" else "no regular file")
+        with path.open("rb") as file:
+            return _decode_open(name, file, draft)
+
+
+@contextmanager
+def refusing(name: str) -> Iterator[None]:
+    """Say whatever a decoder raises, in one line that names the picture."""
+    try:
+        with warnings.catch_warnings():
             # What Pillow warns of is either decided here (the size) or does not change the pixels (odd metadata).
             warnings.simplefilter("ignore")
-            if not file.read(1):
-                fail(str(path), "a picture file", "an empty one")
-            return _decode_open(path, file)
+            yield
     except InputError:
         raise
     except UnidentifiedImageError:
-        fail(str(path), f"a picture ({', '.join(FORMATS)})", "no image, or one with a damaged header")
+        fail(name, f"a picture ({', '.join(FORMATS)})", "no image, or one with a damaged header")
     except Image.DecompressionBombError:
-        fail(str(path), f"a picture of at most {MAX_PIXELS:,} pixels", "a larger one", "Shrink it.")
+        fail(name, f"a picture of at most {MAX_PIXELS:,} pixels", "a larger one", "Shrink it.")
+    except MemoryError:
+        fail(name, "a picture that fits into memory", "a larger one", "Shrink it.")
     except OSError as error:
         if error.strerror is not None:  # from the system; Pillow's own carry none
-            fail(str(path), "a picture file that can be opened", system_reason(error))
-        fail(str(path), "a whole picture", f"a truncated or corrupt one ({error})")
+            fail(name, "a picture file that can be opened", system_reason(error), way_in(error))
+        fail(name, "a whole picture", f"a truncated or corrupt one ({_line(error)})")
     except Exception as error:  # damaged files make decoders raise nearly anything
-        fail(str(path), "a whole picture", f"a corrupt one ({type(error).__name__}: {error})")
+        fail(name, "a whole picture", f"a corrupt one ({type(error).__name__}: {_line(error)})")
 
 
-def _decode_open(path: Path, file: Any) -> UInt8[np.ndarray, "h w 4"]:
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _decode_open(name: str, file: IO[bytes], draft: int | None) -> tuple[UInt8[np.ndarray, "h w 4"], str]:
+    if not file.read(1):
+        fail(name, "a picture file", "an empty one")
     Image.init()
-    formats = [name for name in FORMATS if name in Image.OPEN]
+    formats = [known for known in FORMATS if known in Image.OPEN]
+    clear = transparency(file)
     with Image.open(file, formats=formats) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
-            fail(str(path), f"a picture of at most {MAX_PIXELS:,} pixels", f"{width} x {height}", "Shrink it.")
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):
-            return _from_16_bit(path, upright)
-        if upright.mode == "F":
-            fail(str(path), "a picture of integers", "one of floating point numbers", "Save it with 8 or 16 bits.")
-        return np.array(upright.convert("RGBA"), np.uint8)
+            fail(name, f"a picture of at most {MAX_PIXELS:,} pixels", f"{width} x {height}", "Shrink it.")
+        if draft is not None and (factor := spare(height, width, min(height, width) // draft)) > 1:
+            image.draft(None, (width // factor, height // factor))  # JPEG's own way, by 2, 4 or 8
+        image.load()
+        if image.format == "PNG":
+            image.info.pop("transparency", None)  # read by ourselves
+        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+        low = low_bytes(file) if clear is not None and clear.deep else None
+        rgba, note = straight_rgba(name, image, clear, low)
+    return _turned(rgba, turn), note
 
 
-def _from_16_bit(path: Path, image: Image.Image) -> UInt8[np.ndarray, "h w 4"]:
+def straight_rgba(
+    name: str, image: Image.Image, clear: Transparency | None = None, low: Image.Image | None = None
+) -> tuple[UInt8[np.ndarray, "h w 4"], str]:
+    """The pixels of a Pillow image as straight RGBA in sRGB, and why its colour profile could not be used, if so.
+
+    Args:
+        name: of the image, for errors.
+        image: of 8 or 16 bits a channel, any mode.
+        clear: transparency of a PNG file.
+        low: low bytes of one with 16-bit colours.
+
+    Raises:
+        InputError: for other numbers.
+    """
+    if image.mode == "F":
+        fail(name, "a picture of integers", "one of floating point numbers", "Save it with 8 or 16 bits.")
+    base = base_mode(image.mode)
+    convert, note = to_srgb(image.info, base)
+    rgba = np.empty((image.height, image.width, 4), np.uint8)
+    for box in tiles(image.height, image.width):
+        left, top, right, bottom = box
+        tile, place = image.crop(box), rgba[top:bottom, left:right]
+        shown = _from_16_bit(name, tile) if image.mode.startswith("I") else tile
+        place[...] = np.asarray(shown.convert("RGBA"))
+        if convert is not None:
+            place[..., :3] = np.asarray(convert(shown.convert(base)))
+        if clear is not None:
+            place[..., 3] = clear.alpha(tile, None if low is None else low.crop(box))
+    return rgba, note
+
+
+def _from_16_bit(name: str, tile: Image.Image) -> Image.Image:
     """Scale 0..65535 to 0..255 with rounding. Pillow itself would clip at 255."""
-    grey = np.asarray(image).astype(np.int64)
+    grey = np.asarray(tile).astype(np.int64)
     if grey.min() < 0 or grey.max() > 65535:
-        fail(str(path), "8 or 16 bits per channel", "32 bits", "Save it with 8 or 16 bits.")
-    rgba = np.full((*grey.shape, 4), 255, np.uint8)
-    rgba[..., :3] = ((grey + 128) // 257)[..., None]
-    if "transparency" in image.info:
-        rgba[..., 3][grey == image.info["transparency"]] = 0
-    return rgba
+        fail(name, "8 or 16 bits per channel", "32 bits", "Save it with 8 or 16 bits.")
+    return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
 
 
-def _key_white(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 4"]:
-    """Make white that is connected to the border transparent, and unmix white from the pixels beside it.
-
-    A pixel beside the background is taken as ``a F + (1 - a) white``, where ``F`` is the darkest colour among it and
-    its eight neighbours; over white the result looks as before, over any other colour there is no light fringe.
-    """
-    outside = _connected_to_border(rgb.min(axis=2) >= 255 - WHITE_TOLERANCE)
-    alpha = np.where(outside, 0, 255).astype(np.uint8)
-    padded = np.pad(outside, 1)
-    beside = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
-    y, x = np.nonzero(beside & ~outside)
-    ink = 255.0 - rgb[y, x]  # distance from white, per channel
-    full = _strongest_neighbour(rgb, y, x)
-    share = (ink * full).sum(axis=1) / np.maximum((full * full).sum(axis=1), 1)
-    share = np.clip(np.maximum(share, ink.max(axis=1) / 255), 1 / 255, 1)  # so that no colour leaves 0..255
-    keyed = np.dstack([rgb, alpha])
-    keyed[y, x, :3] = np.rint(255 - np.minimum(ink / share[:, None], 255))
-    keyed[y, x, 3] = np.rint(255 * share)
-    keyed[outside] = 0
-    return keyed
-
-
-def _strongest_neighbour(rgb: UInt8[np.ndarray, "h w 3"], y: np.ndarray, x: np.ndarray) -> Float[np.ndarray, "n 3"]:
-    """Per pixel, the distance from white (per channel) of the darkest of its 3 x 3 neighbourhood."""
-    best: np.ndarray = 255.0 - rgb[y, x]
-    for dy, dx in product((-1, 0, 1), repeat=2):
-        near = 255.0 - rgb[np.clip(y + dy, 0, rgb.shape[0] - 1), np.clip(x + dx, 0, rgb.shape[1] - 1)]
-        best = np.where((near.sum(axis=1) > best.sum(axis=1))[:, None], near, best)
-    return best
-
-
-def _connected_to_border(white: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Those white pixels that a path of white pixels (up, down, left, right) joins with the border.
-
-    Horizontal runs are the nodes of a graph and overlaps of neighbouring rows its edges; every run takes the smallest
-    number in its component by hooking and pointer jumping, so that even a maze needs few passes.
-    """
-    # A white frame joins the whole border into run 0; a black column keeps runs from crossing rows.
-    grid = np.pad(np.pad(white, 1, constant_values=True), ((0, 0), (0, 1)))
-    stride = grid.shape[1]
-    change = np.flatnonzero(np.diff(grid.ravel().astype(np.int8), prepend=0))
-    start, end = change[::2], change[1::2]
-    first = np.searchsorted(end, start + stride, side="right")  # runs of the next row that overlap: first..last - 1
-    count = np.maximum(np.searchsorted(start, end + stride, side="left") - first, 0)
-    upper = np.repeat(np.arange(len(start)), count)
-    lower = np.arange(len(upper)) + np.repeat(first - (np.cumsum(count) - count), count)
-    root = np.arange(len(start))
-    while True:
-        before = root.copy()
-        smallest = np.minimum(before[upper], before[lower])
-        np.minimum.at(root, before[upper], smallest)
-        np.minimum.at(root, before[lower], smallest)
-        root = root[root][root]
-        if (root == before).all():
-            break
-    marks = np.zeros(grid.size + 1, np.int8)
-    marks[start[root == 0]] = 1
-    marks[end[root == 0]] = -1
-    outer: np.ndarray = np.cumsum(marks, dtype=np.int8)[:-1].reshape(grid.shape)[1:-1, 1:-2] == 1
-    return outer
+def _turned(rgba: UInt8[np.ndarray, "h w 4"], orientation: Any) -> UInt8[np.ndarray, "H W 4"]:
+    """Apply an EXIF orientation, 1 to 8."""
+    if orientation not in range(2, 9):
+        return rgba
+    upright = rgba.swapaxes(0, 1) if orientation >= 5 else rgba
+    down, across = (-1 if orientation in turned else 1 for turned in ((3, 4, 7, 8), (2, 3, 6, 7)))
+    return np.ascontiguousarray(upright[::down, ::across])
 
 
 def glyph(character: str, size: int) -> UInt8[np.ndarray, "size size 4"]:

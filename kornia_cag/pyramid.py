@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Int32, UInt8
 from torch import Tensor
 
-from kornia_cag.checks import check_tensor, describe, fail
+from kornia_cag.checks import check_pixels, check_tensor, describe, fail
 from kornia_cag.fusion import fusing, kept, once
 
 SMALLEST_LEVEL = 4  # texels a side
@@ -96,6 +96,7 @@ def build_pyramid(pictures: Float[Tensor, "n c s s"] | UInt8[Tensor, "n c s s"],
     n, c = pictures.shape[:2]
     if c > 4:
         fail("pictures", "at most 4 channels", describe(pictures))
+    check_pixels("pictures", pictures)
     device = pictures.device
     levels = level_count(size)
     height = max(size + 2, _top(size, levels - 1) + SMALLEST_LEVEL + 1)

@@ -1,8 +1,11 @@
 """Real pictures, which only ever measure: no training, no selection, no statistics from them."""
 
+import math
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,7 +14,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from kornia_cag import files
-from kornia_cag.checks import describe, fail
+from kornia_cag.checks import InputError, fail
+from kornia_cag.files import list_folder
+from kornia_cag.npz import StoredArray, memory_bytes, open_array
+from kornia_cag.picture import MAX_PIXELS, check_path, kind_of, system_reason
+
+PART = 2**22  # pixels of an .npz that are resized at once
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,9 @@ class RealSet:
 def load_real(path: str | Path, classes: tuple[str, ...], size: int) -> RealSet:
     """Read an ``.npz`` with ``images`` and ``labels``, or a folder with one sub-folder of pictures per class.
 
+    Of an ``.npz``, nothing but these two arrays is read, and the images a part at a time: each is resized before the
+    next is read.
+
     Args:
         path: ``.npz``: images (n, h, w) or (n, h, w, 3) uint8, labels (n,) integers in the order of ``classes``.
             Folder: every sub-folder must bear a class's name.
@@ -41,42 +52,87 @@ def load_real(path: str | Path, classes: tuple[str, ...], size: int) -> RealSet:
     Raises:
         InputError: for anything else.
     """
-    path = Path(path)
-    if path.is_dir():
+    path = check_path("real", path)
+    kind = kind_of(path)
+    if kind == "folder":
         return _from_folder(path, classes, size)
-    if not path.is_file():
+    if kind != "file":
         fail("real", "an .npz file or a folder", f"{str(path)!r}, which is neither", "Check the path.")
-    try:
-        with path.open("rb") as file, np.load(file) as data:
-            arrays = {key: np.asarray(data[key]) for key in data.files}
-    except Exception as error:  # a damaged archive can raise anything: BadZipFile, zlib.error, EOFError, TypeError …
-        reason = str(error).partition("\n")[0]
-        fail("real", "an .npz file with arrays 'images' and 'labels'", f"{str(path)!r} ({reason})")
-    if not {"images", "labels"} <= set(arrays):
-        fail("real", "arrays 'images' and 'labels'", f"{sorted(arrays)} in {str(path)!r}")
-    images, labels = arrays["images"], arrays["labels"]
-    shaped = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
-    if images.dtype != np.uint8 or not shaped or not images.size:
-        fail("real images", "uint8 (n, h, w) or (n, h, w, 3)", describe(images))
-    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        fail("real labels", f"integers ({len(images)},)", describe(labels))
-    if labels.min() < 0 or labels.max() >= len(classes):
-        fail("real labels", f"class ids 0 to {len(classes) - 1}", f"{labels.min()} to {labels.max()}",
-             "Objects and real pictures must have the same classes.")  # fmt: skip
+    images, labels = _from_npz(path, classes, size)
     missing = sorted(set(range(len(classes))) - set(labels.tolist()))
     if missing:
         names = ", ".join(classes[i] for i in missing[:5]) + (" …" if len(missing) > 5 else "")
         warnings.warn(f"{path.name}: no picture of {len(missing)} of {len(classes)} classes: {names}", stacklevel=2)
-    return RealSet(_resize(images, size), torch.from_numpy(labels.astype(np.int64)), path.name)
+    return RealSet(images, labels, path.name)
+
+
+def _from_npz(path: Path, classes: tuple[str, ...], size: int) -> tuple[Float[Tensor, "n 3 s s"], Int[Tensor, " n"]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            if not {"images", "labels"} <= names.keys():
+                fail("real", "arrays 'images' and 'labels'", f"{sorted(names)[:20]} in {str(path)!r}")
+            with open_array(archive, names["images"]) as images, open_array(archive, names["labels"]) as labels:
+                _check_arrays(images, labels)
+                return _resized(images, size), _labels(labels, len(classes))
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive can raise anything: BadZipFile, zlib.error, EOFError, TypeError …
+        reason = str(error).partition("\n")[0]
+        if isinstance(error, OSError) and error.strerror is not None:
+            reason = system_reason(error)
+        fail("real", "an .npz file with arrays 'images' and 'labels'", f"{str(path)!r} ({reason})",
+             "Write one by numpy.savez(path, images=..., labels=...), or give a folder per class.")  # fmt: skip
+
+
+def _check_arrays(images: StoredArray | None, labels: StoredArray | None) -> None:
+    """By their headers, before anything is read."""
+    if images is None:
+        fail("real images", "uint8 (n, h, w) or (n, h, w, 3)", "no array")
+    shaped = len(images.shape) == 3 or (len(images.shape) == 4 and images.shape[3] == 3)
+    if images.dtype != np.uint8 or not shaped or 0 in images.shape:
+        fail("real images", "uint8 (n, h, w) or (n, h, w, 3)", str(images),
+             "Keep grey levels from 0 to 255 as they are: images.astype('uint8').")  # fmt: skip
+    if math.prod(images.shape[1:3]) > MAX_PIXELS:
+        fail("real images", f"pictures of at most {MAX_PIXELS:,} pixels", str(images), "Shrink them.")
+    count = images.shape[0]
+    if labels is None or labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        fail("real labels", f"integers ({count},)", "no array" if labels is None else str(labels))
+
+
+def _labels(stored: StoredArray | None, count: int) -> Int[Tensor, " n"]:
+    labels = cast(StoredArray, stored).read()  # there is one
+    if labels.min() < 0 or labels.max() >= count:
+        fail("real labels", f"class ids 0 to {count - 1}", f"{labels.min()} to {labels.max()}",
+             "Objects and real pictures must have the same classes.")  # fmt: skip
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def _resized(stored: StoredArray | None, size: int) -> Float[Tensor, "n 3 s s"]:
+    images = cast(StoredArray, stored)  # there is one
+    whole = _room(images.shape[0], size)
+    done = 0
+    for part in images.parts(PART):
+        whole[done : done + len(part)] = _resize(part, size)
+        done += len(part)
+    return whole
+
+
+def _room(count: int, size: int) -> Float[Tensor, "n 3 s s"]:
+    need = 12 * count * size * size
+    if need > memory_bytes():
+        fail("real images", "pictures that fit into memory", f"{count:,} of {size} x {size}, {need / 2**30:,.0f} GiB",
+             "Take fewer of them.")  # fmt: skip
+    return torch.empty(count, 3, size, size)
 
 
 def _from_folder(path: Path, classes: tuple[str, ...], size: int) -> RealSet:
     images, labels = [], []
-    for folder in sorted(p for p in path.iterdir() if not p.name.startswith(".")):
+    for folder in list_folder(path):
         if folder.name not in classes:
             fail("real", "sub-folders named as the classes " + ", ".join(classes[:5]) + " …", f"{folder.name!r}")
-        for rgb in files.read_contexts(folder):
-            images.append(_resize(rgb[None], size))
+        for small in files.read_contexts(folder, apply=lambda rgb: _resize(rgb[None], size).numpy(), side=size):
+            images.append(torch.from_numpy(small))
             labels.append(classes.index(folder.name))
     if not images:
         fail("real", "sub-folders with pictures", f"none in {str(path)!r}")

@@ -6,32 +6,36 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from kornia_cag.checks import check_int, check_tensor, fail
+from kornia_cag.checks import check_int, check_pixels, check_tensor, fail
 from kornia_cag.storage import write_bytes
 
 
 def sheet(
-    images: Float[Tensor, "b 3 h w"], columns: int = 8, *, zoom: int = 2, boxes: Float[Tensor, "b 4"] | None = None
+    images: Shaped[Tensor, "b 3 h w"], columns: int = 8, *, zoom: int = 2, boxes: Float[Tensor, "b 4"] | None = None
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Lay images out in rows, enlarged by whole pixels, one pixel of grey between them.
 
     Args:
-        images: in [0, 1].
+        images: float in [0, 1], or uint8.
         columns: images in a row.
         zoom: enlargement.
         boxes: half-open xyxy in pixels of the images, drawn in yellow; none where they are NaN.
+
+    Raises:
+        InputError: for images of another shape, and for values beyond [0, 1].
     """
     check_tensor("images", images, ("b", 3, "h", "w"))
+    check_pixels("images", images)
     columns, zoom = check_int("columns", columns), check_int("zoom", zoom)
     b, _, h, w = images.shape
     rows = -(-b // columns)
     canvas = Image.new("RGB", (columns * (w * zoom + 1) + 1, rows * (h * zoom + 1) + 1), (128, 128, 128))
     pen = ImageDraw.Draw(canvas)
-    pixels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pixels = _bytes(images).permute(0, 2, 3, 1).cpu().numpy()
     for i, picture in enumerate(pixels):
         left, top = 1 + i % columns * (w * zoom + 1), 1 + i // columns * (h * zoom + 1)
         canvas.paste(Image.fromarray(picture).resize((w * zoom, h * zoom), Image.Resampling.NEAREST), (left, top))
@@ -42,14 +46,20 @@ def sheet(
     return np.asarray(canvas)
 
 
+def _bytes(images: Shaped[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:
+    if images.dtype == torch.uint8:
+        return images
+    return (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
 def save_sheet(
     path: str | Path,
-    images: Float[Tensor, "b 3 h w"],
+    images: Shaped[Tensor, "b 3 h w"],
     columns: int = 8,
     *,
     zoom: int = 2,
     boxes: Float[Tensor, "b 4"] | None = None,
-    below: Sequence[Float[Tensor, "b _ h w"]] = (),
+    below: Sequence[Shaped[Tensor, "b _ h w"]] = (),
 ) -> None:
     """Write :func:`sheet` to a picture file.
 
@@ -70,13 +80,13 @@ def save_sheet(
 
 
 def save_rows(
-    path: str | Path, rows: Sequence[tuple[str, Float[Tensor, "_ 3 h w"]]], columns: int = 12, *, zoom: int = 2
+    path: str | Path, rows: Sequence[tuple[str, Shaped[Tensor, "_ 3 h w"]]], columns: int = 12, *, zoom: int = 2
 ) -> None:
     """Write rows of pictures, each behind its caption, to a picture file.
 
     Args:
         path: the file.
-        rows: caption and pictures in [0, 1]; what is beyond ``columns`` is left out.
+        rows: caption and pictures as for :func:`sheet`; what is beyond ``columns`` is left out.
         columns: pictures in a row, at most.
         zoom: enlargement.
 
@@ -90,7 +100,8 @@ def save_rows(
     margin = 8 + max(round(font.getlength(caption)) for caption, _ in rows)
     strips = []
     for caption, images in rows:
-        room = images.new_full((columns, *images.shape[1:]), 0.5)  # empty places are grey
+        grey = 128 if images.dtype == torch.uint8 else 0.5
+        room = images.new_full((columns, *images.shape[1:]), grey)  # of empty places
         room[: len(images)] = images[:columns]
         strip = Image.fromarray(sheet(room, columns, zoom=zoom))
         whole = Image.new("RGB", (margin + strip.width, strip.height), (255, 255, 255))

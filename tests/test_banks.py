@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kornia_cag import ContextBank, InputError, ObjectBank, files
+from kornia_cag import ContextBank, InputError, ObjectBank, files, tiles
 from kornia_cag.warp import EXTENT
 
 
@@ -184,6 +184,7 @@ GOOD = [tensor(rgba())] * 2
         (lambda: ObjectBank.from_tensors([GOOD[0][:3]]), r"images\[0\]: .*\(4, h, w\), got uint8 \(3, 20, 20\)"),
         (lambda: ObjectBank.from_tensors([GOOD[0], GOOD[0].double()]), r"images\[1\]: .* got float64"),
         (lambda: ObjectBank.from_tensors([0 * GOOD[0]]), r"images\[0\]: expected an object that can .* at most 0 of"),
+        (lambda: ObjectBank.from_tensors([GOOD[0], GOOD[0] // 51]), r"images\[1\]: .*at least 6 of 255.*at most 5"),
         (lambda: ObjectBank.from_tensors([GOOD[0], 0 * GOOD[0] + 255]), r"images\[1\]: .*transparency.*key=\"white\""),
         (lambda: ObjectBank.from_tensors([torch.ones(4, 9, 9)]), r"images\[0\]: .*transparency, got none\. Give it an"),
         (lambda: ObjectBank.from_tensors([torch.ones(4, 0, 9)]), r"images\[0\]: expected at least one pixel"),
@@ -252,6 +253,27 @@ def test_folders_that_do_not_serve(tmp_path, bank):
         bank.from_folder(tmp_path, on_error="ignore")
     with pytest.raises(InputError, match="size: expected a power of two"):
         bank.from_folder(tmp_path, size=100)
+
+
+def test_a_huge_picture_is_reduced_with_hardly_a_trace(tmp_path, monkeypatch):
+    """What is reduced first equals what is not by about a level; a JPEG by a few more."""
+    y, x = np.mgrid[:300, :400]
+    soft = np.stack([127 + 120 * np.sin(x / 30), 127 + 120 * np.cos(y / 40), (x + y) / 3, 255 * (x > 100)], axis=-1)
+    save(tmp_path / "objects" / "a.png", soft.astype(np.uint8))
+    for suffix in ("png", "jpg"):
+        save(tmp_path / suffix / f"a.{suffix}", soft[..., :3].astype(np.uint8))
+
+    def banks():
+        yield ObjectBank.from_folder(tmp_path / "objects", size=32).pyramid.level(0).int()
+        yield ContextBank.from_folder(tmp_path / "png", size=32).pyramid.level(0).int()
+        yield ContextBank.from_folder(tmp_path / "jpg", size=32).pyramid.level(0).int()
+
+    plain = list(banks())
+    monkeypatch.setattr(tiles, "HUGE", 20_000)
+    for before, after, bound in zip(plain, banks(), (6, 3, 6), strict=True):
+        assert not torch.equal(before, after)
+        assert (before - after).abs().max() <= bound
+        assert (before - after).abs().float().mean() < 1
 
 
 @pytest.mark.parametrize(("bank", "reader"), [(ObjectBank, "read_rgba"), (ContextBank, "read_rgb")])

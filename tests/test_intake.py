@@ -1,10 +1,14 @@
+import io
 import math
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from kornia_cag import InputError
+from kornia_cag import CAGCollate, InputError, ObjectBank
 from kornia_cag.intake import are_items, check_rows, photo_bank, photo_rows
 
 ROW = torch.arange(5)
@@ -51,26 +55,176 @@ def test_photos_of_all_sizes_keep_their_middle(device):
     assert (bank.pyramid.level(0) == 102).all()
 
 
+RGB = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+PLANES = torch.from_numpy(RGB).permute(2, 0, 1)
+
+
+def picture_file(path, **options):
+    Image.fromarray(RGB).save(path, **options)
+    return path
+
+
+def encoded():
+    buffer = io.BytesIO()
+    picture_file(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def shown(item):
+    """What the bank makes of an item: its pixels, as the bank is exactly as fine."""
+    return photo_bank([item], (8, 8), torch.device("cpu")).pyramid.level(0)[0]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda image: image,
+        lambda image: (image, 7),
+        lambda image: (7, "cat", image),
+        lambda image: {"label": "cat.png", "image": image},
+        lambda image: {"boxes": np.zeros((2, 4)), "views": [image, 1]},
+        lambda image: ((torch.zeros(4), image), {"label": 1}),
+    ],
+)
+def test_every_kind_of_image_in_every_kind_of_item(tmp_path, wrap):
+    path = picture_file(tmp_path / "a.PNG", format="PNG")
+    images = [
+        *(RGB, RGB[..., ::-1][..., ::-1], PLANES, PLANES.float() / 255, Image.fromarray(RGB)),
+        *(encoded(), bytearray(encoded()), path, str(path)),
+        *(
+            {"bytes": encoded(), "path": None},
+            {"bytes": None, "path": str(path)},
+            {"bytes": encoded(), "path": "x.jpg"},
+        ),
+    ]
+    for image in images:
+        assert torch.equal(shown(wrap(image)), PLANES), image
+
+
+@pytest.mark.parametrize("image", [RGB[..., 0], RGB[..., :1], np.asfortranarray(RGB[..., 0]), PLANES[:1]])
+def test_grey_is_spread_over_the_channels(image):
+    assert torch.equal(shown(image), PLANES[:1].expand(3, -1, -1))
+
+
+def test_16_bit_greys_are_scaled_as_those_of_files_are():
+    image = Image.fromarray(RGB[..., 0].astype(np.uint16) * 257)
+    assert image.mode == "I;16"
+    assert torch.equal(shown(image), PLANES[:1].expand(3, -1, -1))
+
+
+def test_a_label_is_no_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture_file(tmp_path / "cat", format="PNG")  # the name of a class, not of a picture
+    assert torch.equal(shown(("cat", "dog.png", RGB)), PLANES)
+    with pytest.raises(InputError, match=r"items\[0\]: .*'dog\.png', where there is no such file"):
+        shown(("cat", "dog.png"))
+
+
+def test_the_first_image_wins():
+    assert torch.equal(shown({"image": RGB, "depth": np.zeros((16, 16, 3), np.uint8)}), PLANES)
+    with pytest.raises(InputError, match=r"got uint8 array \(16, 16, 4\)"):  # and not the mask behind it
+        shown((np.zeros((16, 16, 4), np.uint8), np.zeros((16, 16), np.uint8)))
+
+
+def test_the_label_of_a_photo_is_not_used():
+    collate = CAGCollate(ObjectBank.from_glyphs("ab", size=16), None, size=16)
+    images, labels = collate([(RGB, 7), (RGB, 9)])
+    assert sorted(labels.tolist()) == [0, 1]
+    assert images.shape == (2, 3, 16, 16)
+
+
+FLATTEN = r"Flatten it, for example: image = image\.convert\('RGBA'\); Image\.alpha_composite"
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (1, r"expected a PIL image, a tensor \(3, h, w\), or a tuple, list or dict with one, got 1"),
-        ((1, "a"), r"got \(1, 'a'\).*batch_sampler=pairs"),
-        (torch.zeros(2, 3, 8, 8), r"got float32 \(2, 3, 8, 8\)"),
-        (torch.zeros(4, 8, 8), r"expected uint8 or float32 \(3, h, w\), got float32 \(4, 8, 8\)"),
-        (torch.zeros(8, 8, 3), r"got float32 \(8, 8, 3\)"),
-        (torch.zeros(3, 8, 8, dtype=torch.int64), "got int64"),
+        (1, r"expected a PIL image, a tensor \(3, h, w\), .* with one, got 1\. Let the data set return the photo"),
+        ((1, "a"), r"got \(1, 'a'\)\. Let the data set"),
+        (torch.zeros(2, 3, 8, 8), r"got float32 \(2, 3, 8, 8\)\. Give each item one image"),
+        (torch.zeros(8, 8), r"got float32 \(8, 8\)\. Add a channel: image\[None\]"),
+        (torch.zeros(4, 8, 8), r"expected uint8 or float32 \(3, h, w\).*got float32 \(4, 8, 8\).*image\[:3\]"),
+        (torch.zeros(2, 8, 8), "Give one or three channels"),
+        (torch.zeros(8, 8, 3), r"got float32 \(8, 8, 3\).*image\.permute\(2, 0, 1\)"),
+        (torch.zeros(8, 8, 4), r"image\[\.\.\., :3\]\.permute\(2, 0, 1\)"),
+        (torch.zeros(3, 8, 8, dtype=torch.int64), r"got int64.*image\.to\(torch\.uint8\)"),
+        (torch.zeros(3, 8, 8, dtype=torch.float64), r"got float64.*image\.float\(\)"),
         (torch.zeros(3, 0, 8), "expected at least one pixel"),
-        (torch.linspace(-1, 1, 192).reshape(3, 8, 8), r"expected values in \[0, 1\], got -1 to 1\. Leave normal"),
-        (torch.full((3, 8, 8), math.nan), "got nan to nan"),
-        (Image.new("RGBA", (8, 8)), "expected a PIL image of mode RGB or .* got RGBA, 8 x 8. Flatten alpha"),
-        (Image.new("F", (8, 8)), "got F, 8 x 8"),
-        (Image.new("RGB", (0, 8)), "got RGB, 0 x 8"),
+        (torch.linspace(-1, 1, 192).reshape(3, 8, 8), r"expected values in \[0, 1\], got -1 to 1\. Undo the normal"),
+        (torch.full((3, 8, 8), math.nan), "got NaN"),
+        (np.zeros((8, 8, 4), np.uint8), r"got uint8 array \(8, 8, 4\)\. Flatten alpha.*image\[\.\.\., :3\]"),
+        (np.zeros((3, 8, 8), np.uint8), r"image\.transpose\(1, 2, 0\)"),
+        (np.zeros((4, 8, 8), np.uint8), r"image\[:3\]\.transpose\(1, 2, 0\)"),
+        (np.zeros((8, 8, 3)), r"got float64 array.*\(255 \* image\)\.round\(\)\.astype\('uint8'\)"),
+        (np.zeros((8, 8)), r"got float64 array \(8, 8\).*astype\('uint8'\)"),
+        (np.zeros((8, 8, 3), np.uint16), r"\(image // 257\)\.astype\('uint8'\)"),
+        (np.zeros((8, 8, 3), bool), r"255 \* image\.astype\('uint8'\)"),
+        (np.zeros((0, 8, 3), np.uint8), "expected at least one pixel"),
+        (b"no picture", r"expected a picture \(AVIF"),
+        ({"bytes": b"", "path": None}, "got an empty one"),
+        (Path("missing.png"), r"missing\.png: .*no such file"),
+        (Path("missing\0.png"), "NUL"),
+        (Image.new("RGBA", (8, 8)), "expected a PIL image without transparency, got RGBA, 8 x 8. " + FLATTEN),
+        (Image.new("LA", (8, 8)), FLATTEN),
+        (Image.new("F", (8, 8)), "got F, 8 x 8. Scale its numbers"),
+        (Image.new("I", (8, 8)), "got I, 8 x 8. Scale its numbers"),
+        (Image.new("LAB", (8, 8)), "Convert it to RGB"),
+        (Image.new("RGB", (0, 8)), "expected at least one pixel, got RGB, 0 x 8"),
     ],
 )
-def test_items_without_a_usable_image_are_named(item, message, untyped):
-    with pytest.raises(InputError, match=rf"items\[1\]: .*{message}"):
+def test_items_without_a_usable_image_are_told_what_to_change(item, message, untyped):
+    with pytest.raises(InputError, match=rf"items\[1\]: .*{message}") as caught:
         photo_bank([torch.zeros(3, 8, 8), item], (16, 16), torch.device("cpu"))
+    assert "\n" not in str(caught.value)
+    assert "PairSampler" not in str(caught.value)
+    assert "batch_sampler" not in str(caught.value)
+
+
+def transparent(mode):
+    """An image of a mode whose left half is transparent by ``info`` or by its alpha; the right half is one level."""
+    alpha = Image.new("L", (16, 16), 255)
+    alpha.paste(0, (0, 0, 8, 16))
+    if mode in ("RGBA", "LA"):
+        image = Image.new(mode.removesuffix("A"), (16, 16), 255 if mode == "LA" else (255, 255, 255))
+        image.putalpha(alpha)
+        return image
+    image = Image.fromarray(np.asarray(alpha).astype(np.uint16) * 257) if mode == "I;16" else alpha.convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", transparency=(0, 0, 0) if mode == "RGB" else image.getpixel((0, 0)) if mode == "P" else 0)
+    opened = Image.open(buffer)
+    assert opened.mode == mode
+    return opened
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB", "1", "RGBA", "LA"])
+def test_a_transparent_item_is_refused_and_the_way_out_leads_out(mode):
+    image = transparent(mode)
+    with pytest.raises(
+        InputError, match=rf"items\[0\]: .*without transparency, got {mode}, 16 x 16.*{FLATTEN}"
+    ) as caught:
+        shown(image)
+    first, second = re.search(r"example: (.*); (Image.*)\.$", str(caught.value)).groups()
+    names = {"image": image, "Image": Image}
+    exec(first, names)
+    flat = shown(eval(second, names))
+    assert (flat == 255).all()  # the left half as white as the background, the right half as it was
+
+
+def test_a_transparent_item_of_16_bits_has_a_way_out_too():
+    image = transparent("I;16")
+    with pytest.raises(
+        InputError, match=r"got I;16, 16 x 16, with a transparent level.* del image\.info\['transparency'\]"
+    ):
+        shown(image)
+    del image.info["transparency"]
+    assert shown(image).float().mean() == 127.5
+
+
+def test_an_item_that_cannot_be_decoded_is_named():
+    with pytest.raises(InputError, match=r"items\[0\]: expected a whole picture"):
+        shown(Image.open(io.BytesIO(encoded()[:200])))
+    with pytest.raises(InputError, match=r"items\[0\]: expected a whole picture"):
+        shown(encoded()[:200])
 
 
 def test_objects_on_items_are_balanced():

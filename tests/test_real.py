@@ -1,4 +1,5 @@
 import builtins
+import struct
 import zipfile
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from PIL import Image
 
 from kornia_cag import InputError
+from kornia_cag import real as real_module
 from kornia_cag.real import handwriting, load_real
 
 CLASSES = ("a", "b", "c")
@@ -127,6 +129,72 @@ def test_bad_files_are_named(tmp_path, write, message):
     with pytest.raises(InputError, match=message) as caught:
         load_real(path, CLASSES, 8)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_photograph_for_an_npz(tmp_path, suffix):
+    Image.fromarray(pictures(1, 40)[0]).save(tmp_path / f"x.{suffix}")
+    with pytest.raises(InputError, match=rf"got '.*x\.{suffix}' \(.*\)\. Write one by numpy\.savez") as caught:
+        load_real(tmp_path / f"x.{suffix}", CLASSES, 8)
+    assert "pickle" not in str(caught.value)
+
+
+def test_paths_that_cannot_be_reached(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path, message in (
+        ("a\0b", "real: expected a path, .*NUL"),
+        (tmp_path / "loop", "symbolic links"),
+        (tmp_path / ("a" * 300), "too long"),
+        (tmp_path / "none", "which is neither"),
+        (3, "real: expected a path, got 3"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_real(path, CLASSES, 8)
+
+
+def header(path, shape, descr="|u1", data=b""):
+    """An array that promises a shape and holds other data."""
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + data)
+        with archive.open("labels.npy", "w") as file:
+            np.save(file, np.zeros(2, int))
+
+
+@pytest.mark.parametrize(
+    ("shape", "descr", "message"),
+    [
+        ((2, 8, 8), "|u1", "real images: expected a whole array, got one that is cut short in '.*x.npz'"),
+        ((2, 10**6, 10**6), "|u1", r"real images: expected pictures of at most 67,108,864 pixels.*x\.npz'\. Shrink"),
+        ((10**15, 8, 8), "|u1", r"real labels: expected integers \(1000000000000000,\)"),
+        ((2, 8, 8), "|O", "real images: expected uint8"),
+        ((2, 8, -8), "|u1", "real"),
+    ],
+)
+def test_headers_are_believed_before_nothing(tmp_path, shape, descr, message):
+    header(tmp_path / "x.npz", shape, descr)
+    with pytest.raises(InputError, match=message) as caught:
+        load_real(tmp_path / "x.npz", CLASSES, 8)
+    assert "pickle" not in str(caught.value)
+
+
+def test_more_than_memory_holds_is_refused_before_reading(tmp_path, monkeypatch):
+    path = npz(tmp_path / "x.npz", images=pictures(), labels=np.arange(3))
+    monkeypatch.setattr(real_module, "memory_bytes", lambda: 1000)
+    with pytest.raises(InputError, match="real images: expected pictures that fit into memory, got 3 of 8 x 8"):
+        load_real(path, CLASSES, 8)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_parts_give_what_the_whole_gives(tmp_path, monkeypatch, colour, order):
+    images = np.asarray(pictures(7, 12, colour), order=order)
+    path = npz(tmp_path / "x.npz", images=images, labels=np.arange(7) % 3)
+    whole = load_real(path, CLASSES, 8)
+    monkeypatch.setattr(real_module, "PART", 2 * 12 * 12)
+    assert torch.equal(load_real(path, CLASSES, 8).images, whole.images)
+    same = load_real(path, CLASSES, 12).images[:, 0]
+    assert torch.equal(same, torch.from_numpy(np.ascontiguousarray(images[..., 0] if colour else images)) / 255)
 
 
 def test_handwriting_is_framed_as_mnist_is():

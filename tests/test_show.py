@@ -22,8 +22,16 @@ def test_layout(device):
     assert (canvas[27:39, 20:38] == GREY).all()  # the sixth place is empty
 
 
+def test_bytes_are_shown_as_they_are(tmp_path):
+    images = torch.tensor([[[[0, 255], [128, 64]]]], dtype=torch.uint8).expand(1, 3, 2, 2)
+    assert (sheet(images, 1) == sheet(images / 255, 1)).all()
+    for name, shown in (("a", images), ("b", images / 255)):
+        save_rows(tmp_path / f"{name}.png", [("one", shown), ("two", shown.repeat(2, 1, 1, 1))])
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 def test_pixels_are_enlarged_whole_and_clamped():
-    images = torch.tensor([[[[-1.0, 2.0], [0.5, 0.25]]]]).expand(1, 3, 2, 2)
+    images = torch.tensor([[[[-0.01, 1.01], [0.5, 0.25]]]]).expand(1, 3, 2, 2)
     canvas = sheet(images, 1, zoom=2)
     assert canvas[1:5, 1:5, 1].tolist() == [[0, 0, 255, 255]] * 2 + [[128, 128, 64, 64]] * 2
 
