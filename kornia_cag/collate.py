@@ -120,7 +120,10 @@ def _pinned(batch: Pair | Batch) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Ramp:
-    """Strength over training: 0 up to epoch ``start``, rising evenly to 1 at ``stop`` (the paper's curriculum)."""
+    """Strength over training: 0 up to epoch ``start``, rising evenly to 1 at ``stop`` (the paper's curriculum).
+
+    The epoch is that of a sample's row; for a data set's items, that of the last :meth:`CAGCollate.set_epoch`.
+    """
 
     start: float = 0.0
     stop: float = 10.0
