@@ -187,6 +187,8 @@ def _pinned(batch: Pair | Batch) -> list[Tensor]:
 class Ramp:
     """Strength over training: 0 up to epoch ``start``, rising evenly to 1 at ``stop`` (the paper's curriculum).
 
+    The epoch is that of a sample's row; for a data set's items, that of the last :meth:`CAGCollate.set_epoch`.
+
     Attributes:
         start: epochs: strength 0 up to here.
         stop: epochs: strength 1 from here on.

@@ -70,6 +70,7 @@ class PairRows(Dataset[Tensor]):
 
     def __init__(self, samples: int) -> None:
         self.samples = samples
+        self.read = True  # whether the rows that were drawn last were read here, not in a worker process
 
     def __len__(self) -> int:
         return self.samples
@@ -79,7 +80,31 @@ class PairRows(Dataset[Tensor]):
 
     def __getitems__(self, rows: Int[Tensor, "b 5"]) -> Int[Tensor, "b 5"]:
         """The rows themselves: no Python per sample."""
+        self.read = True
         return rows
+
+
+class _Pass(Iterator[Tensor]):
+    """One way through an epoch, with a state of its own for torchdata's ``StatefulDataLoader``.
+
+    With workers that loader draws ahead for the iterator that it restores, even where it then takes another, because
+    the end had been asked for; it says to neither which one it takes. So an iterator that is restored at the end gives
+    nothing there, and no epoch is lost. Without workers it gives the next epoch.
+    """
+
+    def __init__(self, sampler: "PairSampler") -> None:
+        self._sampler, self._batches, self._over = sampler, sampler._batches(), False
+
+    def __next__(self) -> Tensor:
+        if self._over:
+            raise StopIteration
+        return next(self._batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"over": self._over or self._sampler._drawn_to_the_end_for_workers()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._over = state["over"]
 
 
 class PairSampler(Sampler[Any]):
@@ -103,11 +128,16 @@ class PairSampler(Sampler[Any]):
     world_size`` indices, of which every rank takes an equal, contiguous part. The rows of a batch are shuffled, so that
     a slot sees changing classes.
 
-    Finishing an iteration advances the epoch by one, so a plain loop over a loader gets fresh pairs; one that is broken
-    off starts its epoch over, unless its state was saved and loaded. (Worker processes run ahead: with them an epoch is
-    finished when its last batch is drawn.) :meth:`set_epoch` takes any epoch without those before it. The state is
-    exact for this sampler and, with workers too, for torchdata's ``StatefulDataLoader``, which saves it; beside a plain
-    DataLoader with workers it counts the batches drawn ahead.
+    Every pass goes through fresh pairs: a new iterator goes on with the next epoch, whether the pass before it was
+    finished or broken off. A pass is finished when its last batch is drawn, so that ``len(sampler)`` batches are enough
+    (``islice``, Lightning's ``Trainer``). What a pass that is broken off did not draw is left out. An iterator that no
+    batch was asked of does not count. (Worker processes draw ahead, and as soon as a loader is asked for an iterator.)
+
+    :meth:`set_epoch` takes any epoch without those before it; ``state_dict``, taken at any batch, goes on there. The
+    state is exact for this sampler and, with workers too, for torchdata's ``StatefulDataLoader``, which saves it;
+    beside a plain DataLoader with workers it counts the batches drawn ahead. After the last batch it goes on with the
+    next epoch; a ``StatefulDataLoader`` with workers that was not asked for the end by then asks for it first, which is
+    a pass of no batches. Ranks agree as long as all of them take, break off and load alike.
 
     Args:
         labels: class of each object (an object's id is its place), every class from 0 to the highest.
@@ -160,7 +190,10 @@ class PairSampler(Sampler[Any]):
         self.samples_per_class = check_int("samples_per_class", samples_per_class, 1, self._most, fix)
         self.samples = self.samples_per_class * len(self._sizes)
         self._check_shares()
-        self._epoch = self._start = self._next = self._turn = 0
+        self._rows_read = PairRows(self.samples)
+        self._epoch = self._next = self._turn = 0  # the batch to draw next, in 0 to len(self); whose turn it is
+        # Since the last batch was drawn: was this place loaded? was its epoch named by set_epoch?
+        self._loaded = self._named = False
 
     def _check_shares(self) -> None:
         classes, step = len(self._sizes), self.world_size // math.gcd(self.world_size, len(self._sizes))
@@ -178,17 +211,21 @@ class PairSampler(Sampler[Any]):
     @property
     def dataset(self) -> PairRows:
         """What a DataLoader takes as its data set; its length is the samples per epoch of all ranks."""
-        return PairRows(self.samples)
+        return self._rows_read
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next iteration goes through."""
-        return self._epoch
+        """The epoch of the batch that comes next in a pass: with the last batch drawn, that of the pass to follow."""
+        return self._epoch + (self._next == len(self) and not self._named)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to ``epoch``; a place within this epoch that was just loaded is kept, any other epoch begins anew."""
-        self._start = self._start if check_int("epoch", epoch, 0, 2**62 - 1) == self._epoch else 0
-        self._epoch, self._next = int(epoch), self._start
+        """Go to ``epoch``; a place within this epoch that was just loaded is kept, any other epoch begins anew.
+
+        At the end of the epoch, too: nothing of it is left then, and the pass is empty.
+        """
+        kept = check_int("epoch", epoch, 0, 2**62 - 1) == self._epoch and (self._loaded or self._named)
+        self._epoch, self._next = int(epoch), self._next if kept else 0
+        self._loaded, self._named = False, True
         self._turn += 1
 
     def __len__(self) -> int:
@@ -196,21 +233,33 @@ class PairSampler(Sampler[Any]):
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Tensor]:
-        self._next = self._start
-        return self._batches()
+        self._leave()
+        return _Pass(self)
+
+    def _leave(self) -> None:
+        """Leave an epoch that was broken off or drawn to its end, unless a loaded state or set_epoch says to stay."""
+        stay = self._named or (self._loaded and self._next < len(self))
+        if self._next and not stay:
+            self._epoch, self._next = self._epoch + 1, 0
 
     def _batches(self) -> Iterator[Tensor]:
         # The place to start from is taken at the first batch: a DataLoader asks for several iterators and uses one.
+        self._leave()
         self._turn += 1
-        turn, epoch, first, self._start = self._turn, self._epoch, self._start, 0
+        turn, epoch, first = self._turn, self._epoch, self._next
         edges = self._edges(epoch)
         for batch in range(first, len(self)):
             rows = self._rows(edges, epoch, batch)
             if turn == self._turn:
-                self._next = batch + 1
+                self._epoch, self._next = epoch, batch + 1
+                self._loaded = self._named = self._rows_read.read = False
             yield rows
         if turn == self._turn:
             self._epoch, self._next = epoch + 1, 0
+            self._loaded = self._named = False
+
+    def _drawn_to_the_end_for_workers(self) -> bool:
+        return self._next == len(self) and not self._rows_read.read
 
     def _rows(self, edges: Int64[np.ndarray, " e"], epoch: int, batch: int) -> Int[Tensor, "b 5"]:
         start = batch * self.batch_size * self.world_size
@@ -225,7 +274,7 @@ class PairSampler(Sampler[Any]):
 
     def pairs(self, epoch: int | None = None) -> Int[Tensor, "e 2"]:
         """Object and context of every sample of an epoch (by default the current), all ranks, by sample index."""
-        edges = self._edges(self._epoch if epoch is None else check_int("epoch", epoch, 0, 2**62 - 1))
+        edges = self._edges(self.epoch if epoch is None else check_int("epoch", epoch, 0, 2**62 - 1))
         return torch.from_numpy(np.stack([edges >> 32, edges & _LOW], axis=1))
 
     def _edges(self, epoch: int) -> Int64[np.ndarray, " e"]:
@@ -283,8 +332,10 @@ class PairSampler(Sampler[Any]):
                 fail("state", f"the state of a sampler with {name}={mine}", f"{name}={saved}",
                      "Build the sampler as the saved one was built.")  # fmt: skip
         batch = check_int("state['batch']", state["batch"], 0, len(self))
-        self._epoch = check_int("state['epoch']", state["epoch"], 0, 2**62 - 1)
-        self._start = self._next = batch
+        epoch = check_int("state['epoch']", state["epoch"], 0, 2**62 - 1)
+        # A StatefulDataLoader loads when it is iterated, so after a set_epoch that names the same epoch.
+        self._named = self._named and epoch == self._epoch
+        self._epoch, self._next, self._loaded = epoch, batch, True
         self._turn += 1
 
     def __repr__(self) -> str:
@@ -297,4 +348,4 @@ class PairSampler(Sampler[Any]):
         return (f"PairSampler({len(self._order)} objects of {len(self._sizes)} classes, {self.num_contexts} contexts; "
                 f"{self.samples} samples per epoch, {per_class}in {len(self)} batches of {self.batch_size}; "
                 f"{degrees if self.balanced else 'independent uniform pairs'}; "
-                f"seed={self.seed}, epoch={self._epoch}, rank {self.rank} of {self.world_size})")  # fmt: skip
+                f"seed={self.seed}, epoch={self.epoch}, rank {self.rank} of {self.world_size})")  # fmt: skip

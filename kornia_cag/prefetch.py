@@ -68,6 +68,7 @@ class Prefetcher(Generic[Output]):
     a batch when it is asked for; what overlaps there is worker processes, which compose while the attack runs here.
 
     A loop that is broken off drops the batch made ahead; epochs of the sampler begin and end as without a prefetcher.
+    A state taken after the last batch goes on with the next epoch, also where the loader has workers.
     Only an ``extra`` stage that draws from the global random state does so one training step earlier.
 
     Args:
@@ -91,6 +92,7 @@ class Prefetcher(Generic[Output]):
         self._start = self._done = 0  # batches of the epoch: loaded as done, handed out
         self._saved: dict[str, Any] | None = None  # the state without the batch made ahead, while there is one
         self._failed = False  # a batch was taken from the loader and not handed out
+        self._ended = False  # the state that was loaded is one behind the last batch
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -99,14 +101,20 @@ class Prefetcher(Generic[Output]):
         """The batches of one epoch."""
         compose: Callable[[], Composed | None] = partial(next, iter(self.loader), None)
         self._done, self._start, self._failed = self._start, 0, False
+        ended, self._ended = self._ended, False
         pending = self._ahead(compose)
-        while (composed := pending()) is not None:
+        composed = pending()
+        if composed is None and ended:  # with workers a StatefulDataLoader first gives the end of the epoch it was in
+            pending = self._ahead(compose := partial(next, iter(self.loader), None))
+            composed = pending()
+        while composed is not None:
             self._failed = True
             batch = self.collate.harden(composed)
             self._done, self._failed = self._done + 1, False
             del composed  # the training step needs the memory
             pending = self._ahead(compose)  # after the attack, whose result the chain offers; before the training step
             yield batch
+            composed = pending()
         self._done, self._saved = 0, None
 
     def _ahead(self, compose: Callable[[], Composed | None]) -> Callable[[], Composed | None]:
@@ -123,7 +131,7 @@ class Prefetcher(Generic[Output]):
         for part in parts:
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
-        self._done, self._saved = self._start, None
+        self._done, self._saved, self._ended = self._start, None, False
 
     def state_dict(self) -> dict[str, Any]:
         """Where to go on: behind the last batch handed out. The sampler's own state counts the batch made ahead too.
@@ -151,7 +159,8 @@ class Prefetcher(Generic[Output]):
             fail("state", "the state_dict of a Prefetcher", describe(state))
         self._resumable().load_state_dict(state["loader"])
         self.collate.load_state_dict(state["collate"])
-        self._start = self._done = state["batch"]
+        self._ended = state["batch"] == length_hint(self.loader, -1)
+        self._start = self._done = 0 if self._ended else state["batch"]
         self._saved = None
 
     def _resumable(self) -> Any:

@@ -317,11 +317,98 @@ def test_finishing_advances_and_set_epoch_jumps():
     assert torch.equal(epoch_rows(sampler), second)
 
 
-def test_breaking_off_starts_the_epoch_over():
+def test_breaking_off_leaves_the_rest_of_the_epoch_out():
     sampler = PairSampler(range(5), 10, 4)
-    first = next(iter(sampler))
-    assert torch.equal(next(iter(sampler)), first)
+    batches = iter(sampler)
+    next(batches)
     assert sampler.epoch == 0
+    assert "epoch=0" in repr(sampler)
+    assert torch.equal(epoch_rows(sampler), epoch_rows_of(1))
+    assert sampler.epoch == 2
+    assert torch.equal(next(batches), list(PairSampler(range(5), 10, 4))[1])  # the old pass goes on beside it
+    assert sampler.epoch == 2
+
+
+def epoch_rows_of(epoch):
+    sampler = PairSampler(range(5), 10, 4)
+    sampler.set_epoch(epoch)
+    return epoch_rows(sampler)
+
+
+def test_the_last_batch_finishes_the_epoch():
+    sampler = PairSampler(range(5), 10, 4)
+    for epoch in range(3):
+        assert sampler.epoch == epoch
+        taken = torch.cat(list(itertools.islice(sampler, len(sampler))))
+        assert torch.equal(taken, epoch_rows_of(epoch))
+    assert sampler.epoch == 3
+    assert "epoch=3" in repr(sampler)
+    assert torch.equal(sampler.pairs(), sampler.pairs(3))
+
+
+def test_iterators_that_no_batch_was_asked_of_do_not_count():
+    sampler = PairSampler(range(5), 10, 4)
+    iter(sampler), iter(sampler)
+    used, unused = iter(sampler), iter(sampler)
+    assert torch.equal(next(used), epoch_rows_of(0)[:4])
+    iter(sampler)
+    assert torch.equal(torch.cat(list(used)), epoch_rows_of(0)[4:])
+    assert torch.equal(torch.cat(list(unused)), epoch_rows_of(1))
+    state = PairSampler(range(5), 10, 4)
+    state.load_state_dict({**sampler.state_dict(), "epoch": 4, "batch": 1})
+    iter(state), iter(state)
+    assert torch.equal(epoch_rows(state), epoch_rows_of(4)[4:])
+
+
+def test_a_state_after_the_last_batch_goes_on_with_the_next_epoch():
+    sampler = PairSampler(range(5), 10, 4)
+    batches = list(itertools.islice(sampler, len(sampler)))
+    resumed = PairSampler(range(5), 10, 4)
+    resumed.load_state_dict(sampler.state_dict())
+    assert resumed.epoch == 1
+    assert torch.equal(epoch_rows(resumed), epoch_rows_of(1))
+    resumed.load_state_dict({**sampler.state_dict(), "batch": len(batches)})
+    resumed.set_epoch(1)
+    assert torch.equal(epoch_rows(resumed), epoch_rows_of(1))
+
+
+def test_set_epoch_after_a_pass_says_where_to_go():
+    sampler = PairSampler(range(5), 10, 4)
+    for taken in (1, 3):
+        for _ in range(2):
+            list(itertools.islice(sampler, taken))
+            sampler.set_epoch(0)
+            assert sampler.epoch == 0
+        assert torch.equal(next(iter(sampler)), epoch_rows_of(0)[:4])
+
+
+@pytest.mark.parametrize("order", ["load, set", "set, load"])
+def test_a_loop_that_names_its_epochs_resumes_at_the_end_of_one(order):
+    """Nothing is left of the epoch that was saved at its last batch; a StatefulDataLoader loads after set_epoch."""
+    sampler = PairSampler(range(5), 10, 4)
+    list(itertools.islice(sampler, len(sampler)))
+    state = sampler.state_dict()
+    resumed, taken = PairSampler(range(5), 10, 4), []
+    for epoch in range(3):
+        resumed.set_epoch(epoch)
+        if epoch == 0:
+            resumed.load_state_dict(state)
+        if epoch == 0 and order == "load, set":
+            resumed.set_epoch(epoch)
+        assert resumed.epoch == epoch
+        taken.extend(resumed)
+    assert torch.equal(torch.cat(taken), torch.cat([epoch_rows_of(1), epoch_rows_of(2)]))
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_ranks_agree_on_the_epoch_of_every_pass(drop_last):
+    ranks = [PairSampler([0, 1, 2] * 2, 10, 5, rank=r, world_size=2, samples_per_class=12, drop_last=drop_last)
+             for r in range(2)]  # fmt: skip
+    for epoch, taken in enumerate((len(ranks[0]), 1, len(ranks[0]), 2, 1)):
+        parts = [torch.cat(list(itertools.islice(rank, taken))) for rank in ranks]
+        assert all((part[:, EPOCH] == epoch).all() for part in parts)
+        together = torch.cat(parts)[:, INDEX]
+        assert len(together.unique()) == len(together)
 
 
 def test_set_epoch_during_an_iteration_holds():
