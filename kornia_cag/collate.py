@@ -416,7 +416,7 @@ class CAGCollate(Generic[Output]):
             self._program = program(_scenes)
         return self
 
-    def twin(self, model: nn.Module | None) -> "CAGCollate":
+    def twin(self, model: nn.Module | None) -> "CAGCollate[Output]":
         """A collate with banks, ranges, attacks and compiled graph of this one, another ``model``, and a chain copied.
 
         What it composes leaves no trace in this one.

@@ -390,10 +390,10 @@ def test_a_share_that_leaves_nothing_is_refused(share):
 def test_an_object_that_could_never_be_seen_is_refused_truly(tmp_path, untyped):
     faint = GOOD[0].clone()
     faint[3] = faint[3].clamp(max=5)
-    with pytest.raises(InputError, match=r"^images\[1\]: .* alpha above 5 of 255 .*got alpha of at most 5 of"):
+    with pytest.raises(InputError, match=r"^images\[1\]: .* alpha of at least 6 of 255 .*got alpha of at most 5 of"):
         ObjectBank.from_tensors([GOOD[0], faint], size=16)
     Image.fromarray(faint.permute(1, 2, 0).numpy()).save(tmp_path / "ghost.png")
-    with pytest.raises(InputError, match=r"ghost\.png: .*alpha above 5 of 255 somewhere, got at most 5 of 255"):
+    with pytest.raises(InputError, match=r"ghost\.png: .*alpha of at least 6 of 255 somewhere, got at most 5 of 255"):
         ObjectBank.from_folder(tmp_path, size=16)
     dots = torch.zeros(4, 2000, 2000, dtype=torch.uint8)
     dots[3, [0, 1999], [0, 1999]] = 200
