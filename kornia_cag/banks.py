@@ -150,7 +150,12 @@ class ObjectBank:
         """The same shapes in one colour, each channel 0 to 255: glyphs and line art are shapes of ink."""
         if len(rgb) != 3:
             fail("rgb", "three integers from 0 to 255", repr(rgb))
-        ink = torch.tensor([check_int("rgb", c, 0, 255) for c in rgb], device=self.device)[:, None, None] / 255
+        ink = (
+            torch.tensor([check_int("rgb", c, 0, 255) for c in rgb], dtype=torch.float32, device=self.device)[
+                :, None, None
+            ]
+            / 255
+        )
         alpha = self.pyramid.level(0)[:, 3:].float() / 255
         return replace(self, pyramid=build_pyramid(torch.cat([alpha * ink, alpha], dim=1), replicate=False))
 

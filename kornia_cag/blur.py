@@ -41,7 +41,7 @@ class PointSpread:
 
 def steps(taps: int, device: torch.device) -> Float[Tensor, " k"]:
     """What the taps stand for, pixels: ``-(taps // 2)`` to ``taps // 2``."""
-    return torch.arange(taps, device=device) - (taps - 1) / 2
+    return torch.arange(taps, dtype=torch.float32, device=device) - (taps - 1) / 2
 
 
 def gaussian(sigma: Float[Tensor, " b"], taps: int) -> Float[Tensor, "b k"]:

@@ -46,7 +46,7 @@ def _check_optimizer(state: Any, mine: dict[str, Any], parameters: list[nn.Param
     check_type("optimizer.state", state["state"], dict)
     for key, moments in state["state"].items():
         parameter = parameters[check_int("a key of optimizer.state", key, 0, len(parameters) - 1)]
-        like = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+        like = {"step": torch.zeros((), dtype=torch.float32), "exp_avg": parameter, "exp_avg_sq": parameter}
         check_alike(f"optimizer.state.{key}", moments, like)
 
 

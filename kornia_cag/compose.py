@@ -158,7 +158,7 @@ class Composer:
         for name, ids in (("objects", objects), ("contexts", contexts), ("keys", keys)):
             rows = "b" if ids is objects else len(objects)
             check_tensor(name, ids, (rows,), torch.int64, self.objects.device)
-        strength = torch.ones(len(keys), device=keys.device) if strength is None else strength
+        strength = torch.ones(len(keys), dtype=torch.float32, device=keys.device) if strength is None else strength
         with torch.autocast(keys.device.type, enabled=False):  # a sample does not depend on the precision around it
             return self._compose(objects, contexts, keys, strength, earlier, masks)
 

@@ -125,7 +125,9 @@ class Equalize(nn.Module):
         """Equalise a batch in [0, 1]."""
         with torch.no_grad():
             values = images.float().flatten(2)
-            low, high = torch.quantile(values, torch.tensor([0.01, 0.99], device=values.device), dim=2, keepdim=True)
+            low, high = torch.quantile(
+                values, torch.tensor([0.01, 0.99], dtype=values.dtype, device=values.device), dim=2, keepdim=True
+            )
             stretched = ((values - low) / (high - low).clamp(min=1 / 255)).clamp(0, 1)
             even: Tensor = equalize(stretched.view(images.shape)) - images
         return images + even

@@ -146,8 +146,8 @@ def illumination(slope: Float[Tensor, "b 2"], size: tuple[int, int]) -> Float[Te
 def _plane(
     slope_x: Float[Tensor, "b 1 1"], slope_y: Float[Tensor, "b 1 1"], size: tuple[int, int]
 ) -> Float[Tensor, "b h w"]:
-    y = (torch.arange(size[0], device=slope_x.device) + 0.5) * (2 / size[0]) - 1
-    x = (torch.arange(size[1], device=slope_x.device) + 0.5) * (2 / size[1]) - 1
+    y = (torch.arange(size[0], dtype=torch.float32, device=slope_x.device) + 0.5) * (2 / size[0]) - 1
+    x = (torch.arange(size[1], dtype=torch.float32, device=slope_x.device) + 0.5) * (2 / size[1]) - 1
     return (1 + (slope_x * x + slope_y * y[:, None])).clamp(min=0)
 
 
@@ -305,7 +305,9 @@ def _grains(field: Float[Tensor, "b 3 h w"], grain: Grain) -> Float[Tensor, "b 3
 def _enlarged(field: Float[Tensor, "b c h w"], factor: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
     """The upper part of a field, stretched downwards."""
     height = field.shape[2]
-    place = ((torch.arange(height, device=field.device) + 0.5) / factor[:, None] - 0.5).clamp(0, height - 1)
+    place = ((torch.arange(height, dtype=torch.float32, device=field.device) + 0.5) / factor[:, None] - 0.5).clamp(
+        0, height - 1
+    )
     above = place.floor()
     part = (place - above)[:, None, :, None]
     first, second = (field.gather(2, row.long()[:, None, :, None].expand(field.shape)) for row in (above, place.ceil()))

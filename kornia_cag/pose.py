@@ -100,7 +100,7 @@ class PoseRange:
             strength: per sample in [0, 1]; each drawn value moves that far from its neutral one (no rotation, no
                 shift …; the middle of the range for ``scale``) to the one drawn. Default 1.
         """
-        s = torch.ones(len(keys), device=keys.device) if strength is None else strength
+        s = torch.ones(len(keys), dtype=torch.float32, device=keys.device) if strength is None else strength
 
         def draw(slot: str, bounds: tuple[float, float], neutral: float) -> Float[Tensor, " b"]:
             rest = min(max(neutral, bounds[0]), bounds[1])
@@ -122,7 +122,7 @@ class PoseRange:
 
     def _waves(self, keys: Int[Tensor, " b"], amplitude: Float[Tensor, " b"]) -> Float[Tensor, "b k 5"]:
         if self.elastic[1] == 0:  # no wave to add
-            return torch.zeros(len(keys), 0, 5, device=keys.device)
+            return torch.zeros(len(keys), 0, 5, dtype=torch.float32, device=keys.device)
         u = uniforms(keys, "pose.waves", 3 * self.waves).unflatten(1, (3, self.waves))
         span = math.log(self.wavelength[1] / self.wavelength[0])
         wavelength = self.wavelength[0] * torch.exp(span * u[:, 0])
@@ -135,7 +135,7 @@ class PoseRange:
 
     def _holes(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Float[Tensor, "b m 3"]:
         if self.hole[1] == 0:
-            return torch.zeros(len(keys), 0, 3, device=keys.device)
+            return torch.zeros(len(keys), 0, 3, dtype=torch.float32, device=keys.device)
         u = uniforms(keys, "pose.holes", 3 * self.holes).unflatten(1, (self.holes, 3))
         radius = self.hole[0] + (self.hole[1] - self.hole[0]) * u[..., 2]
         return torch.cat([2 * u[..., :2] - 1, (strength[:, None] * radius)[..., None]], dim=-1)

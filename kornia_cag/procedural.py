@@ -71,14 +71,14 @@ def _colours(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b
     hue, saturation, value = uniforms(keys, slot, 3 * count).view(-1, 3, count, 1).unbind(1)
     # In HSV all of a low value is black, whatever the rest: the power makes it rarer.
     saturation, value = (0.5 - 0.5 * torch.cos(math.pi * u) for u in (saturation, value**0.7))
-    k = (torch.tensor([5.0, 3.0, 1.0], device=keys.device) + 6 * hue) % 6
+    k = (torch.tensor([5.0, 3.0, 1.0], dtype=torch.float32, device=keys.device) + 6 * hue) % 6
     rgb = value * (1 - saturation * torch.minimum(k, 4 - k).clamp(0, 1))
     return rgb[..., None, None]
 
 
 def _coordinates(size: int, device: torch.device) -> tuple[Float[Tensor, "1 s"], Float[Tensor, "s 1"]]:
     """Where the pixel centres are. Convention: x and y from -0.5 to 0.5 over the picture."""
-    line = (torch.arange(size, device=device) + 0.5) / size - 0.5
+    line = (torch.arange(size, dtype=torch.float32, device=device) + 0.5) / size - 0.5
     return line[None, :], line[:, None]
 
 
@@ -122,8 +122,8 @@ def _noise(keys: Int[Tensor, " b"], size: int) -> Float[Tensor, "b 3 s s"]:
     """
     coarsest = _per_image(uniform(keys, "noise.coarsest", -1.0, 2.5))
     persistence = _per_image(uniform(keys, "noise.persistence", 0.3, 0.75))
-    total = torch.zeros(len(keys), 3, size, size, device=keys.device)
-    power = torch.zeros(len(keys), 1, 1, 1, device=keys.device)
+    total = torch.zeros(len(keys), 3, size, size, dtype=torch.float32, device=keys.device)
+    power = torch.zeros(len(keys), 1, 1, 1, dtype=torch.float32, device=keys.device)
     for octave in range(OCTAVES):
         side = 2 ** (octave + 1) + 1
         lattice = uniforms(keys, f"noise.{octave}", 3 * side * side).view(-1, 3, side, side) - 0.5

@@ -123,7 +123,7 @@ def _room(count: int, size: int) -> Float[Tensor, "n 3 s s"]:
     if need > memory_bytes():
         fail("real images", "pictures that fit into memory", f"{count:,} of {size} x {size}, {need / 2**30:,.0f} GiB",
              "Take fewer of them.")  # fmt: skip
-    return torch.empty(count, 3, size, size)
+    return torch.empty(count, 3, size, size, dtype=torch.float32)
 
 
 def _from_folder(path: Path, classes: tuple[str, ...], size: int) -> RealSet:
@@ -175,8 +175,8 @@ def _frame(digit: Float[Tensor, "1 h w"], inner: int, size: int) -> Float[Tensor
     scale = inner / max(cut.shape[1:])
     h, w = (max(1, round(scale * side)) for side in cut.shape[1:])
     ink = F.interpolate(cut[None], (h, w), mode="bicubic", antialias=True)[0].clamp(0, 1)
-    y = float((ink.sum(dim=(0, 2)) * (torch.arange(h) + 0.5)).sum() / ink.sum())
-    x = float((ink.sum(dim=(0, 1)) * (torch.arange(w) + 0.5)).sum() / ink.sum())
+    y = float((ink.sum(dim=(0, 2)) * (torch.arange(h, dtype=torch.float32) + 0.5)).sum() / ink.sum())
+    x = float((ink.sum(dim=(0, 1)) * (torch.arange(w, dtype=torch.float32) + 0.5)).sum() / ink.sum())
     top = min(max(round(size / 2 - y), 0), size - h)
     left = min(max(round(size / 2 - x), 0), size - w)
     return F.pad(ink, (left, size - w - left, top, size - h - top))

@@ -73,7 +73,7 @@ class Recapture:
             return images.clone()
         with torch.autocast(images.device.type, enabled=False):
             keys = fold_in(keys, _NUMBER)
-            strength = torch.ones(len(keys), device=keys.device)
+            strength = torch.ones(len(keys), dtype=torch.float32, device=keys.device)
             moved = self._moved(widen(images), keys)
             lit = torch.stack(light(moved.unbind(1), self.color.sample(keys, strength, "color")), dim=1)
             shots = photograph(lit.clamp(min=0), self.camera.sample(keys, strength), keys)

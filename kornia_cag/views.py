@@ -34,8 +34,12 @@ class Averaged(nn.Module):
         for name, value in (("angle", angle), ("shear", shear), ("stretch", stretch), ("shift", shift)):
             check_number(name, value, 0, 45)
         self.network = network
-        limits = torch.tensor([math.radians(angle), math.radians(shear), stretch, stretch, 2 * shift, 2 * shift])
-        unit = torch.quasirandom.SobolEngine(6).draw(views)[1:] * 2 - 1  # the first point is a corner
+        limits = torch.tensor(
+            [math.radians(angle), math.radians(shear), stretch, stretch, 2 * shift, 2 * shift], dtype=torch.float32
+        )
+        unit = (
+            torch.quasirandom.SobolEngine(6).draw(views, dtype=torch.float32)[1:] * 2 - 1
+        )  # the first point is a corner
         self.register_buffer("moves", _affine(unit * limits), persistent=False)
         self.moves: Tensor
 

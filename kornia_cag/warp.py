@@ -109,7 +109,7 @@ def draft(
     Returns:
         The grid's points in object coordinates, :data:`CELL` apart, and the alpha there.
     """
-    side = torch.arange(2 * round(REACH / CELL), device=ids.device) * CELL + (0.5 * CELL - REACH)
+    side = torch.arange(2 * round(REACH / CELL), dtype=torch.float32, device=ids.device) * CELL + (0.5 * CELL - REACH)
     points = torch.stack(torch.broadcast_tensors(side[None, :], side[:, None]), dim=-1)
     x, y = (v.expand(len(ids), -1, -1) for v in points.unbind(-1))
     level = min(max(round(math.log2(0.5 * EXTENT * pyramid.size * CELL)), 0), pyramid.levels - 1)
