@@ -105,7 +105,7 @@ def test_a_bank_that_is_coarse_for_the_canvas_is_warned_of(objects, contexts, si
     banks = make_objects(size=objects), make_contexts(count=2, size=contexts)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        kind(*banks, size, ranges=ranges)
+        kind(*banks, size if isinstance(size, tuple) else (size, size), ranges=ranges)
     assert [str(w.message).partition(":")[0] for w in caught] == list(named)
     if not hasattr(kind.__init__, "__wrapped__"):  # run-time shape checks stand between
         assert {w.filename for w in caught} <= {__file__}  # the user's own line
