@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from kornia.morphology import dilation, erosion
 from torch import Tensor
 
@@ -313,8 +313,7 @@ def _fit(rgba: UInt8[Tensor, "h w 4"], size: int) -> Float[Tensor, "4 s s"]:
     """Premultiply, cut to what is seen, and fit the longest side into :data:`EXTENT` of a square."""
     seen = rgba[..., 3] >= FAINT
     _check_seen("images", int(rgba[..., 3].max()))
-    rows, columns = seen.any(dim=1).nonzero()[:, 0], seen.any(dim=0).nonzero()[:, 0]
-    cut = rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    cut = rgba[_span(seen.any(dim=1)), _span(seen.any(dim=0))]
     height, width = cut.shape[:2]
     inner = round(size * EXTENT)
     factor = spare(height, width, max(height, width) // inner)
@@ -323,6 +322,11 @@ def _fit(rgba: UInt8[Tensor, "h w 4"], size: int) -> Float[Tensor, "4 s s"]:
     picture = torch.stack([_resized(channel, (h, w)) for channel in _premultiplied(small, factor > 1)]).clamp(0, 1)
     top, left = (size - h) // 2, (size - w) // 2
     return F.pad(picture, (left, size - w - left, top, size - h - top))
+
+
+def _span(seen: Bool[Tensor, " n"]) -> slice:
+    """From the first to the last that is seen."""
+    return slice(int(seen.byte().argmax()), len(seen) - int(seen.flip(0).byte().argmax()))
 
 
 def _premultiplied(rgba: UInt8[Tensor, "h w 4"], already: bool) -> Iterator[Float[Tensor, "h w"]]:
