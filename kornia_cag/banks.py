@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from kornia.morphology import dilation, erosion
 from torch import Tensor
 
@@ -371,8 +371,7 @@ def _fit(rgba: UInt8[Tensor, "h w 4"], size: int) -> Float[Tensor, "4 s s"]:
     seen = rgba[..., 3] >= FAINT
     if not seen.any():
         _fail_unseen("alpha", f"at most {int(rgba[..., 3].max())} of 255")
-    rows, columns = seen.any(dim=1).nonzero()[:, 0], seen.any(dim=0).nonzero()[:, 0]
-    cut = rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    cut = rgba[_span(seen.any(dim=1)), _span(seen.any(dim=0))]
     height, width = cut.shape[:2]
     inner = round(size * EXTENT)
     factor = spare(height, width, max(height, width) // inner)
@@ -383,6 +382,11 @@ def _fit(rgba: UInt8[Tensor, "h w 4"], size: int) -> Float[Tensor, "4 s s"]:
         _fail_unseen("alpha", f"what fades away when it is fitted into {inner} texels")
     top, left = (size - h) // 2, (size - w) // 2
     return F.pad(picture, (left, size - w - left, top, size - h - top))
+
+
+def _span(seen: Bool[Tensor, " n"]) -> slice:
+    """From the first to the last that is seen."""
+    return slice(int(seen.byte().argmax()), len(seen) - int(seen.flip(0).byte().argmax()))
 
 
 def _premultiplied(rgba: UInt8[Tensor, "h w 4"], already: bool) -> Iterator[Float[Tensor, "h w"]]:

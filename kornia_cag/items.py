@@ -15,7 +15,7 @@ from kornia_cag.checks import InputError, check_pixels, describe, fail
 from kornia_cag.files import SUFFIXES
 from kornia_cag.picture import read_bytes, read_rgb, refusing, straight_rgba, warn_of_profile
 
-PIL_MODES = ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "RGBX", "I;16", "I;16L", "I;16B", "I;16N")
+PIL_MODES = ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "RGBX", "I", "I;16", "I;16L", "I;16B", "I;16N")
 DEPTH = 4  # containers within containers
 
 _KINDS = "a PIL image, a tensor (3, h, w), a uint8 array (h, w, 3), bytes or a path, or a tuple, list or dict with one"
@@ -107,7 +107,7 @@ def _from_pil(name: str, image: Image.Image) -> UInt8[Tensor, "3 h w"]:
     if image.mode in ("RGBA", "LA", "PA", "RGBa"):
         fail(name, opaque, got, _FLATTEN)
     if image.mode not in PIL_MODES:
-        fix = "Scale its numbers to 0 to 255: Image.fromarray(numbers.astype('uint8'))." if image.mode in "IF" else ""
+        fix = "Scale its numbers to 0 to 255: Image.fromarray(numbers.astype('uint8'))." if image.mode == "F" else ""
         fail(name, f"a PIL image of mode {' or '.join(PIL_MODES[:5])}", got, fix or "Convert it to RGB.")
     if 0 in image.size:
         fail(name, "at least one pixel", got, "Leave it out.")

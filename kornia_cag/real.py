@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from kornia_cag import files
-from kornia_cag.checks import InputError, fail
+from kornia_cag.checks import InputError, check_pixels, fail
 from kornia_cag.files import list_folder
 from kornia_cag.npz import StoredArray, memory_bytes, open_array
 from kornia_cag.picture import MAX_PIXELS, check_path, kind_of, system_reason
@@ -24,11 +24,18 @@ PART = 2**22  # pixels of an .npz that are resized at once
 
 @dataclass(frozen=True)
 class RealSet:
-    """Labelled real pictures at a model's canvas size, and a word on what they are."""
+    """Labelled real pictures at a model's canvas size, and a word on what they are.
 
-    images: Float[Tensor, "n 3 h w"]
+    Raises:
+        InputError: for no pictures, and for values beyond [0, 1].
+    """
+
+    images: Float[Tensor, "n 3 h w"]  # in [0, 1]
     labels: Int[Tensor, " n"]
     name: str
+
+    def __post_init__(self) -> None:
+        check_pixels("images", self.images)
 
     def some(self, count: int) -> "RealSet":
         """So many of the pictures, evenly over their order; all where there are not so many."""

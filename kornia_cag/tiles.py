@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-TILE = 2**20  # pixels, about
+TILE = 2**18  # pixels, about
 HUGE = 2**24  # pixels: a picture beyond is reduced, as far as a bank can spare them, before it is made float
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, as Pillow has them

@@ -7,6 +7,7 @@ import torch
 
 from kornia_cag import CAGCollate, ContextBank, InputError, ObjectBank
 from kornia_cag.pyramid import build_pyramid
+from kornia_cag.real import RealSet
 from kornia_cag.show import save_rows, save_sheet, sheet
 
 
@@ -25,6 +26,7 @@ ENTRANCES = {
     "contexts": lambda values, tmp: ContextBank.from_tensors([picture(values)], size=16),
     "pyramid": lambda values, tmp: build_pyramid(picture(values)[None], replicate=True),
     "items": lambda values, tmp: collate()([picture(values)]),
+    "real set": lambda values, tmp: RealSet(picture(values)[None], torch.zeros(1, dtype=torch.int64), "one"),
     "sheet": lambda values, tmp: sheet(picture(values)[None]),
     "sheet file": lambda values, tmp: save_sheet(tmp / "a.png", picture(0.5)[None], below=[picture(values)[None, :1]]),
     "rows": lambda values, tmp: save_rows(tmp / "a.png", [("a", picture(values)[None])]),
