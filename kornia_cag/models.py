@@ -180,8 +180,16 @@ def two_layers(classes: int) -> nn.Sequential:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the hardware multiplies it natively, else ``None``."""
+    """bfloat16 where the hardware multiplies it natively, else ``None``.
+
+    On a CPU it is oneDNN that multiplies: ``ONEDNN_MAX_CPU_ISA=AVX2`` in the environment forbids it there.
+    """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return torch.bfloat16 if device.type == "cpu" and native() else None
+    return torch.bfloat16 if device.type == "cpu" and native() and _allowed_bfloat16() else None
+
+
+def _allowed_bfloat16() -> bool:
+    ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return ask is None or bool(ask())

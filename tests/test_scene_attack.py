@@ -48,27 +48,27 @@ def network(device="cpu", seed=0):
     ).to(device)  # fmt: skip
 
 
-def taught(objects, contexts, ranges, steps=60):
-    """A network that knows the shapes a little."""
-    net, device = network(objects.device), objects.device
-    collate = CAGCollate(objects, contexts, SIZE, ranges=ranges)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    pairs = PairSampler(objects.labels.cpu(), len(contexts), 32, seed=3)
-    batches = list(pairs)
-    for step in range(steps):
-        images, labels = collate(batches[step % len(batches)])
-        optimizer.zero_grad()
-        F.cross_entropy(net(images), labels).backward()
-        optimizer.step()
+def templates(objects, contexts, ranges):
+    """A linear model by formula, from the mean picture of each class: how machines round does not change it."""
+    count, device = 60 * len(objects), objects.device
+    index = torch.arange(count)
+    rows = torch.stack([index % len(objects), index % len(contexts), index, 0 * index, 0 * index + 3], dim=1)
+    images, labels = CAGCollate(objects, contexts, SIZE, ranges=ranges)(rows)
+    pictures = images.flatten(1)
+    means = torch.stack([pictures[labels == c].mean(0) for c in range(5)]) - pictures.mean(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(means.shape[1], 5)).to(device)
+    with torch.no_grad():
+        net[1].weight.copy_(0.25 * F.normalize(means))
+        net[1].bias.copy_(-net[1].weight @ pictures.mean(0))
     assert images.device.type == device.type
     return net.eval()
 
 
-def made(net, objects, contexts, scene_attack, ranges=LIVELY, batches=2, b=20, **options):
+def made(net, objects, contexts, scene_attack, ranges=LIVELY, batches=2, b=20, seed=5, **options):
     """All of a few batches, and the mean loss on them."""
     collate = CAGCollate(objects, contexts, SIZE, ranges=ranges, model=net, scene_attack=scene_attack, returns="batch",
                          **options)  # fmt: skip
-    pairs = PairSampler(objects.labels.cpu(), len(contexts), b, seed=5)
+    pairs = PairSampler(objects.labels.cpu(), len(contexts), b, seed=seed)
     found = [collate(rows) for rows, _ in zip(pairs, range(batches), strict=False)]
     whole = Batch(*(torch.cat(parts) for parts in zip(*found, strict=True)))
     with torch.no_grad():
@@ -145,23 +145,27 @@ def test_framed_and_coded_scenes_have_gradients_too():
 @pytest.mark.parametrize("attack", [ScenePGD(steps=2), WorstOf(k=4)], ids=["gradient", "worst"])
 def test_the_loss_of_no_sample_falls_and_the_mean_rises(attack, device):
     objects, contexts = make_objects(device), make_contexts(device)
-    net = taught(objects, contexts, LIVELY)
+    net = templates(objects, contexts, LIVELY)
     _, plain = made(net, objects, contexts, None)
     _, hard = made(net, objects, contexts, attack)
     assert (hard >= plain - 1e-4).all()
-    assert hard.mean() > 1.2 * plain.mean()
+    assert hard.mean() > 1.15 * plain.mean()  # over eight seeds 1.35 and more
 
 
-def test_more_steps_more_loss_and_gradients_beat_drawing():
+@pytest.mark.parametrize("seed", [5, 6, 7])
+def test_more_steps_more_loss_and_gradients_beat_drawing(seed):
+    """Over eight seeds more steps gave 17 to 29 % more each time, and climbing 16 to 33 % more than drawing."""
     objects, contexts = make_objects(), make_contexts()
-    net = taught(objects, contexts, LIVELY)
-    losses = [
-        made(net, objects, contexts, ScenePGD(steps=steps, alpha=0.05, reach=0.3))[1].mean() for steps in (1, 3, 6)
-    ]
-    assert losses == sorted(losses)
-    worst = made(net, objects, contexts, WorstOf(k=10))[1].mean()
-    climbed = made(net, objects, contexts, ScenePGD(steps=3, reach=1.0, alpha=0.2))[1].mean()
-    assert climbed > worst  # ten passes each, and the same ranges
+    net = templates(objects, contexts, LIVELY)
+
+    def loss(attack):
+        return made(net, objects, contexts, attack, seed=seed)[1].mean()
+
+    one, three, six = (loss(ScenePGD(steps=steps, alpha=0.05, reach=0.3)) for steps in (1, 3, 6))
+    assert three > 1.05 * one
+    assert six > 1.05 * three
+    climbed = loss(ScenePGD(steps=3, reach=1.0, alpha=0.3))
+    assert climbed > 1.05 * loss(WorstOf(k=10))  # ten passes each, and the same ranges
 
 
 @settings(max_examples=10, deadline=None)
@@ -245,7 +249,7 @@ def test_nothing_of_a_fraction_of_zero():
 
 def test_the_worst_is_one_of_the_candidates_and_its_row_tells_which():
     objects, contexts = make_objects(), make_contexts()
-    net = taught(objects, contexts, LIVELY)
+    net = templates(objects, contexts, LIVELY)
     batch, losses = made(net, objects, contexts, WorstOf(k=5), batches=1)
     again = CAGCollate(objects, contexts, SIZE, ranges=LIVELY, returns="batch")(batch.rows.cpu())
     assert torch.equal(again.images, batch.images)
@@ -369,7 +373,7 @@ def test_small_gradients_of_half_precision_count():
 
 def test_scene_and_pixels_and_chain_together(device):
     objects, contexts = make_objects(device), make_contexts(device)
-    net = taught(objects, contexts, LIVELY)
+    net = templates(objects, contexts, LIVELY)
     chain = ContextChain(0.2, pairing=HardPairing(5))
     attack = PGD(eps=0.1, eps_object=0.02, steps=2)
     batch, hard = made(net, objects, contexts, ScenePGD(steps=1), chain=chain, attack=attack)
