@@ -71,7 +71,7 @@ KINDS = {
     "model.pt": Kind(load_network, lambda trained: trained.network(torch.rand(2, 3, 16, 16))),
     "checkpoint.pt": Kind(Resumed(), lambda run: (run.run(), run.report(None, None))),
     "config.json": Kind(seen),
-    "report.json": Kind(lambda path: read_json(path, "file", "the report of a run")),
+    "report.json": Kind(lambda path: commands._check_documents(path.parent, "--resume")),
     "ablation.json": Kind(ablated, lambda done: commands.markdown(commands.summary([*done.values()]))),
 }
 

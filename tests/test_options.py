@@ -22,6 +22,7 @@ TINY = replace(DIGITS, size=16, images=16, batch_size=8, width=4, procedural=6, 
 def tiny(monkeypatch, tmp_path):
     monkeypatch.setitem(RECIPES, "digits", TINY)
     monkeypatch.chdir(tmp_path)
+    np.savez("few.npz", images=np.zeros((10, 9, 9), np.uint8), labels=np.arange(10))
     for i in range(2):
         picture = np.zeros((20, 20, 4), np.uint8)
         picture[4:16, 2 : 8 + 9 * i] = 255
@@ -143,18 +144,18 @@ def test_a_folder_in_use_is_refused(refused):
         for command in (("train", "digits"), ("ablate", "digits", "--real", "real", "--objects", "signs")):
             said = refused(*command, "--out", "o")
             assert "--out: expected a folder that no other run writes to, got 'o', in use by process " in said
-    assert files() == ["o/.lock", *before]
+    assert files() == sorted(["o/.lock", *before])
 
 
 def test_a_model_of_a_function_is_told_it_on_the_command_line(refused, capsys):
     Path("commandnets.py").write_text(
         "from torch import nn\ndef net(classes, size): return nn.Sequential(nn.Flatten(), nn.Linear(768, classes))\n"
     )
-    train = ("train", "digits", "--images", "8", "--model", "commandnets:net", "--out", "o")
+    train = ("train", "digits", "--images", "8", "--model", "commandnets:net", "--real", "few.npz", "--out", "o")
     assert cli.main([*train]) == 0
     capsys.readouterr()
     preview = ("preview", "digits", "--eps", "0.1", "--model-from", "o")
-    for command in (("evaluate", "o"), preview):
+    for command in (("evaluate", "o", "--real", "few.npz"), preview):
         assert refused(*command).endswith(
             "names 'commandnets:net'. Pass --model 'commandnets:net', if that is yours.\n"
         )
@@ -171,16 +172,18 @@ def test_a_model_that_names_what_it_likes_kills_nobody(refused, monkeypatch):
     assert "names 'os:kill'" in refused("preview", "digits", "--eps", "0.1", "--model-from", "model.pt")
 
 
-def test_a_run_with_a_damaged_description_does_not_go_on(refused):
-    assert cli.main(["train", "digits", "--images", "8", "--out", "o"]) == 0
-    resume = ("train", "digits", "--images", "8", "--out", "o", "--resume")
-    data = Path("o/config.json").read_bytes()
-    Path("o/config.json").write_bytes(data.replace(b"digits", b"digitz", 1))
-    assert "--resume: expected a config.json as train writes it, got 'o/config.json', which is damaged" in refused(
-        *resume
-    )
-    Path("o/config.json").unlink()
+@pytest.mark.parametrize("name", ["config.json", "report.json"])
+def test_a_run_with_a_damaged_description_is_not_used(refused, name):
+    assert cli.main(["train", "digits", "--images", "8", "--real", "few.npz", "--out", "o"]) == 0
+    resume = ("train", "digits", "--images", "8", "--real", "few.npz", "--out", "o", "--resume")
+    file = Path("o") / name
+    file.write_bytes(file.read_bytes().replace(b"digits", b"digitz", 1))
+    damaged = f"expected a {name} as train writes it, got 'o/{name}', which is damaged"
+    assert f"--resume: {damaged}" in refused(*resume)
+    assert f"model: {damaged}" in refused("evaluate", "o")
+    file.unlink()
     assert cli.main([*resume]) == 0
+    assert cli.main(["evaluate", "o", "--real", "few.npz"]) == 0
 
 
 def test_nobody_is_told_to_load_without_care(refused):
