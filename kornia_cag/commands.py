@@ -179,7 +179,7 @@ def measure(options: argparse.Namespace) -> None:
         _check_picture("--errors", Path(options.errors), options)
     views = None if options.views is None else check_int("--views", options.views)
     trained = load_network(options.model_from, device, function=options.model, views=views)
-    if Path(options.model_from).is_dir():
+    if options.attack != "context" and Path(options.model_from).is_dir():  # which reads the configuration
         _check_documents(Path(options.model_from), "model")
     _check_attack_options(options)
     if options.attack is not None:
