@@ -137,8 +137,7 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
     if options.resume:
         if not (out / CHECKPOINT).is_file():
             fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
-        if (out / CONFIG).is_file():
-            read_json(out / CONFIG, "--resume", f"a {CONFIG} as train writes it", "Take it away: only you read it.")
+        _check_documents(out, "--resume")
         training.load(out / CHECKPOINT)
         return
     _set_aside(out, WRITTEN)
@@ -155,6 +154,13 @@ def _check_out(options: argparse.Namespace, out: Path) -> None:
     if out.exists() and not out.is_dir():
         fail("--out", "a folder", f"{str(out)!r}, which is a file")
     check_apart("--out", out, options)
+
+
+def _check_documents(folder: Path, argument: str) -> None:
+    """Configuration and report of a run are whole, if they are there; nothing is computed from them."""
+    for name in (CONFIG, REPORT):
+        if (folder / name).is_file():
+            read_json(folder / name, argument, f"a {name} as train writes it", "Take it out of the folder to go on.")
 
 
 def _set_aside(out: Path, written: tuple[str, ...]) -> None:
@@ -220,6 +226,8 @@ def measure(options: argparse.Namespace) -> None:
         _check_picture("--errors", Path(options.errors), options)
     views = None if options.views is None else check_int("--views", options.views)
     trained = load_network(options.model_from, device, function=options.model, views=views)
+    if options.attack != "context" and Path(options.model_from).is_dir():  # which reads the configuration
+        _check_documents(Path(options.model_from), "model")
     _check_attack_options(options)
     if options.attack is not None:
         _attack(options, trained, device)

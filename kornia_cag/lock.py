@@ -1,7 +1,9 @@
 """One process at a time writes into a folder."""
 
+import errno
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +14,7 @@ from kornia_cag.checks import fail
 from kornia_cag.storage import remove_partial, write_text
 
 LOCK, HOLDER = ".lock", ".holder"
+UNKNOWN = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of file systems without locks, as some in a network are
 
 
 @contextmanager
@@ -33,6 +36,10 @@ def held(folder: Path) -> Iterator[None]:
             who = "another process"
         fail("--out", "a folder that no other run writes to", f"{str(folder)!r}, in use by {who}",
              "Wait for its end, or give another --out.")  # fmt: skip
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in UNKNOWN:
+            raise
+        warnings.warn(f"{str(folder)!r} lies where nothing can be locked: keep other runs out of it", stacklevel=3)
     try:
         remove_partial(folder)
         with suppress(OSError):  # a courtesy to the next: a full disk is told when there is something to lose

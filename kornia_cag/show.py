@@ -111,6 +111,9 @@ def save_rows(
     _save(Image.fromarray(np.concatenate(strips)), path)
 
 
+_JPEGS = ("JPEG", "MPO")  # whose codec has a line of its own to say of what is too large
+
+
 def check_picture_name(argument: str, path: str | Path) -> str:
     """Pillow's name of the format that a file's suffix stands for.
 
@@ -136,10 +139,13 @@ def check_picture_name(argument: str, path: str | Path) -> str:
 def _save(picture: Image.Image, path: str | Path) -> None:
     file = io.BytesIO()
     format = check_picture_name("path", path)
+    reason = "too large" if format in _JPEGS and max(picture.size) > 65_500 else ""
     try:
-        picture.save(file, format)
-    except (OSError, ValueError) as error:  # some formats have a largest side
+        if not reason:
+            picture.save(file, format)
+    except (OSError, ValueError) as error:  # other formats have a largest side, too
         reason = " ".join(str(error).split()) or type(error).__name__
+    if reason:
         fail("path", f"a format that holds {picture.width} x {picture.height} pixels", f"{format} ({reason})",
              "Write a .png.")  # fmt: skip
     write_bytes(path, file.getbuffer())

@@ -327,8 +327,10 @@ class Training:
             fail("--resume", "the options of the saved run", f"{', '.join(other[:3])}{more}",
                  "Repeat the options of the first start." + _threads(other))  # fmt: skip
         with refused(path, "--resume", "a run saved by this version", afresh):
-            mine = self._state(self._loader(copy.deepcopy(self.pairs)))
-            check_saved(state, mine, self.model, self.collate.size, len(self.objects.classes))
+            trial = self._loader(copy.deepcopy(self.pairs))
+            check_saved(state, self._state(trial), self.model, self.collate.size, len(self.objects.classes))
+            trial.load_state_dict(state["loader"])
+            iter(trial)  # only then does a loader look at its state
             self._take(state)
         self._kept = path, self.steps
 

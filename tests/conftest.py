@@ -14,6 +14,10 @@ from kornia_cag.banks import ContextBank, ObjectBank
 torch.set_num_threads(1)  # small tensors: threads cost more than they give
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--damage", type=int, default=60, help="damaged files of each kind that test_damage.py tries")
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> torch.device:
     if request.param == "cuda" and not torch.cuda.is_available():

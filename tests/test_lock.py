@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import kornia_cag
-from kornia_cag import InputError
+from kornia_cag import InputError, lock
 from kornia_cag.lock import held
 
 HOLD = """
@@ -61,3 +62,16 @@ def test_a_holder_that_said_nothing_is_another_process(tmp_path):
         (tmp_path / ".holder").unlink()
         with pytest.raises(InputError, match="in use by another process"), held(tmp_path):
             pass
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no flock"), OSError(errno.ENOLCK, "No locks available")])
+def test_where_nothing_can_be_locked_it_is_said(tmp_path, monkeypatch, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(lock.FileLock, "acquire", refuse)
+    with pytest.warns(UserWarning, match="lies where nothing can be locked: keep other runs out of it"), held(tmp_path):
+        pass
+    error = PermissionError(errno.EACCES, "Permission denied")
+    with pytest.raises(PermissionError), held(tmp_path):
+        pytest.fail("written to all the same")
