@@ -103,3 +103,14 @@ def test_the_scene_adversary(names):
     names["loss"].backward()
     assert names["loss"] > 0
     assert all(parameter.grad is not None for parameter in names["model"].parameters())
+
+
+def test_every_promise_names_a_test_that_exists():
+    page = (README.parent / "docs/guarantees.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`(tests/\w+\.py)::(\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (README.parent / file).read_text(), f"{file}::{test}"
