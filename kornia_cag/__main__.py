@@ -11,6 +11,9 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # a shell ignores Ctrl-C for what it starts in the background
             signal.signal(number, _leave)
+    # Threads that wait for each other sleep: where they spin, which is the default, a training beside other processes
+    # takes several times as long. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from kornia_cag.cli import main as command
 
     status = command()

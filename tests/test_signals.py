@@ -121,7 +121,8 @@ def start(folder, *arguments, **environment):
     path = os.pathsep.join(filter(None, [environment.pop("first", None), root, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-m", "kornia_cag", *map(str, arguments)],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path},
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **environment, "PYTHONPATH": path},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
@@ -137,6 +138,14 @@ def test_a_signal_while_torch_is_loaded_ends_in_one_line(number, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert err == f"kornia-cag: {'interrupted' if number == signal.SIGINT else 'terminated'}\n"
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_threads_that_wait_sleep_unless_told_otherwise(given, tmp_path):
+    """Seen by what stands in for torch, which reads it when it is loaded."""
+    (tmp_path / "torch.py").write_text("import os\nprint(os.environ['OMP_WAIT_POLICY'], flush=True)\nos._exit(0)\n")
+    process = start(tmp_path, "--version", first=str(tmp_path), **({} if given is None else {"OMP_WAIT_POLICY": given}))
+    assert process.communicate(timeout=60)[0] == f"{given or 'PASSIVE'}\n"
 
 
 def finished(folder, *arguments):
