@@ -140,12 +140,16 @@ def test_a_signal_while_torch_is_loaded_ends_in_one_line(number, tmp_path):
     assert err == f"kornia-cag: {'interrupted' if number == signal.SIGINT else 'terminated'}\n"
 
 
-@pytest.mark.parametrize("given", [None, "ACTIVE"])
-def test_threads_that_wait_sleep_unless_told_otherwise(given, tmp_path):
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [({}, "10000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"), ({"GOMP_SPINCOUNT": "7"}, "7")],
+    ids=["default", "policy", "count"],
+)
+def test_threads_that_wait_soon_sleep_unless_told_otherwise(given, count, tmp_path):
     """Seen by what stands in for torch, which reads it when it is loaded."""
-    (tmp_path / "torch.py").write_text("import os\nprint(os.environ['OMP_WAIT_POLICY'], flush=True)\nos._exit(0)\n")
-    process = start(tmp_path, "--version", first=str(tmp_path), **({} if given is None else {"OMP_WAIT_POLICY": given}))
-    assert process.communicate(timeout=60)[0] == f"{given or 'PASSIVE'}\n"
+    (tmp_path / "torch.py").write_text("import os\nprint(os.environ.get('GOMP_SPINCOUNT'), flush=True)\nos._exit(0)\n")
+    process = start(tmp_path, "--version", first=str(tmp_path), **given)
+    assert process.communicate(timeout=60)[0] == f"{count}\n"
 
 
 def finished(folder, *arguments):
