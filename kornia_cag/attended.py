@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from kornia_cag.checks import Diverged
 from kornia_cag.progress import duration, progress, say
 from kornia_cag.signals import finishing
 from kornia_cag.train import Training
@@ -18,12 +19,16 @@ def attended(training: Training, name: str, *, save: Path | None = None, more: i
         more: trainings that come after this one.
 
     Raises:
+        Diverged: as :meth:`Training.run` does, with the name before it.
         Interrupted: after Ctrl-C or SIGTERM, when the step is done and the run is saved.
     """
     if training.share < 1:
         _announce(training, name, more)
-    with finishing() as stop, progress(name, training.share) as log:
-        training.run(save=save, save_every=20.0, log=log, stop=stop)
+    try:
+        with finishing() as stop, progress(name, training.share) as log:
+            training.run(save=save, save_every=20.0, log=log, stop=stop)
+    except Diverged as error:
+        raise Diverged(f"{name}: {error}") from error
 
 
 def _announce(training: Training, name: str, more: int) -> None:

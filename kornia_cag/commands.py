@@ -25,6 +25,9 @@ from kornia_cag.measure import Accuracy, evaluate
 from kornia_cag.network import CHECKPOINT, MODEL, Trained, blamed, build_network, load_network, save_network
 from kornia_cag.options import (
     COMPOSED,
+    MOST_SEED,
+    MOST_STEPS,
+    MOST_VIEWS,
     check_apart,
     check_memory,
     check_training_memory,
@@ -33,6 +36,7 @@ from kornia_cag.options import (
     given_folder,
     given_photos,
     load_banks,
+    number,
 )
 from kornia_cag.pairing import PairSampler
 from kornia_cag.pgd import Norm
@@ -57,8 +61,8 @@ def _budget(options: argparse.Namespace, recipe: Recipe) -> int | None:
     if options.steps is not None and options.images is not None:
         fail("--steps", "either --steps or --images", "both")
     if options.steps is not None:
-        return check_int("--steps", options.steps) * recipe.batch_size
-    return None if options.images is None else check_int("--images", options.images)
+        return number("--steps", options.steps, 1, 2**40) * recipe.batch_size
+    return None if options.images is None else number("--images", options.images, 1, 2**50)
 
 
 def _real(path: str | None, recipe: Recipe, classes: tuple[str, ...]) -> RealSet | None:
@@ -224,7 +228,7 @@ def measure(options: argparse.Namespace) -> None:
     device = chosen_device(options.device)
     if options.errors is not None:
         _check_picture("--errors", Path(options.errors), options)
-    views = None if options.views is None else check_int("--views", options.views)
+    views = None if options.views is None else number("--views", options.views, 1, MOST_VIEWS)
     trained = load_network(options.model_from, device, function=options.model, views=views)
     if options.attack != "context" and Path(options.model_from).is_dir():  # which reads the configuration
         _check_documents(Path(options.model_from), "model")
@@ -303,15 +307,16 @@ def _check_attack_options(options: argparse.Namespace) -> None:
 
 def _attack(options: argparse.Namespace, trained: Trained, device: torch.device) -> None:
     """Accuracy against budget."""
-    steps = 20 if options.attack_steps is None else check_int("--attack-steps", options.attack_steps)
-    count = 1000 if options.count is None else check_int("--count", options.count)
-    seed = 0 if options.seed is None else check_int("--seed", options.seed, 0)
+    steps = 20 if options.attack_steps is None else number("--attack-steps", options.attack_steps, 1, MOST_STEPS)
+    count = 1000 if options.count is None else number("--count", options.count, 1, 2**31 - 1)
+    seed = 0 if options.seed is None else number("--seed", options.seed, 0, MOST_SEED)
     norm: Norm = options.norm or "linf"
-    restarts = 1 if options.restarts is None else check_int("--restarts", options.restarts)
+    restarts = 1 if options.restarts is None else number("--restarts", options.restarts, 1, 10_000)
     usual = AUTO_BUDGETS if options.attack == "auto" else BUDGETS if norm == "linf" else L2_BUDGETS
     largest = 1 if norm == "linf" else 1e4
     budgets = usual if options.eps is None else [check_number("--eps", eps, 0, largest) for eps in options.eps]
     if options.attack == "context":
+        check_memory(options, trained.recipe, count, 12, "Try a smaller --count.")
         name, pictures = _unseen_scenes(options, trained, device, count, seed)
     else:
         name, pictures = _real_pictures(options, trained, device, count)
@@ -384,8 +389,8 @@ def ablate(options: argparse.Namespace) -> None:
     """Train the rows of an ablation on one budget, measure each, and keep the results of those that are done."""
     out = _folder(options)
     _take_threads(options, out)
-    base, seeds = chosen_recipe(options), check_int("--seeds", options.seeds)
-    first = check_int("--seed", options.seed, 0)
+    base, seeds = chosen_recipe(options), number("--seeds", options.seeds, 1, 10_000)
+    first = number("--seed", options.seed, 0, MOST_SEED)
     budget, device = _budget(options, base), str(chosen_device(options.device))
     _check_out(options, out)
     check_training_memory(options, base)

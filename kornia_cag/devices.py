@@ -1,5 +1,6 @@
 """Which device a name means on this machine, found out before anything is made there."""
 
+import textwrap
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def chosen_device(device: Any, argument: str = "device") -> torch.device:
     try:
         made = torch.empty(1, device=device).device
     except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
+        reason = textwrap.shorten(str(error).partition("\n")[0].rstrip("."), 120, placeholder="...")
         found = f"this machine has {torch.cuda.device_count() or 'no'} CUDA device(s) that torch can use"
         fail(argument, expected, f"'{device}' ({reason}; {found})", "Leave it at auto, or take cpu.")
     if made.type == "meta":

@@ -10,7 +10,7 @@ import torch
 from kornia_cag import devices
 from kornia_cag.attack import FGSM, PGD
 from kornia_cag.banks import ContextBank, ObjectBank
-from kornia_cag.checks import check_int, check_number, fail
+from kornia_cag.checks import check_int, check_number, describe, fail
 from kornia_cag.memory import machine_memory
 from kornia_cag.recipes import RECIPES, SCENE_GRADIENT, Recipe
 from kornia_cag.scene_attack import ScenePGD, WorstOf
@@ -21,6 +21,7 @@ SCENE_ATTACKS: dict[str, ScenePGD | WorstOf | None] = {
     "none": None,
 }
 
+MOST_SEED, MOST_STEPS, MOST_VIEWS = 2**61, 100_000, 1000  # beyond, a slip of the finger is likelier than a wish
 COMPOSED = 48  # bytes a pixel of a composed image takes at the least, with what it was composed of
 TRAINED = 400  # and in a training step of a recipe's network; measured were 800 to 1100
 
@@ -34,11 +35,11 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
     """The recipe with the changes that the options ask for."""
     recipe: Recipe = RECIPES[options.recipe or "signs"]
     if options.size is not None:
-        recipe = replace(recipe, size=check_int("--size", options.size, 16))
+        recipe = replace(recipe, size=number("--size", options.size, 16, 2**15))
     if getattr(options, "batch_size", None) is not None:
-        recipe = replace(recipe, batch_size=check_int("--batch-size", options.batch_size))
+        recipe = replace(recipe, batch_size=number("--batch-size", options.batch_size, 1, 2**31 - 1))
     if getattr(options, "views", None) is not None:
-        recipe = replace(recipe, views=check_int("--views", options.views))
+        recipe = replace(recipe, views=number("--views", options.views, 1, MOST_VIEWS))
     if getattr(options, "no_chain", False):
         if options.hard_pairing:
             fail("--hard-pairing", "to come without --no-chain, whose slots it orders", "both")
@@ -67,7 +68,7 @@ def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
         if named:
             fail(named[0], "to come with --eps", "no --eps")
         return recipe
-    steps = 1 if options.attack_steps is None else check_int("--attack-steps", options.attack_steps)
+    steps = 1 if options.attack_steps is None else number("--attack-steps", options.attack_steps, 1, MOST_STEPS)
     if steps == 1:
         return replace(recipe, attack=FGSM(eps=options.eps, eps_object=options.eps_object, random_start=True))
     return replace(recipe, attack=PGD(eps=options.eps, eps_object=options.eps_object, steps=steps))
@@ -79,7 +80,8 @@ def _changed(attack: PGD, options: argparse.Namespace) -> PGD:
     if attack.eps_min is not None and eps < attack.eps_min:
         fail("--eps", f"at least {attack.eps_min:.3g}, the least budget that the recipe's attack draws", f"{eps:g}")
     inner = attack.eps_object if options.eps_object is None else options.eps_object
-    steps = attack.steps if options.attack_steps is None else check_int("--attack-steps", options.attack_steps)
+    asked = options.attack_steps
+    steps = attack.steps if asked is None else number("--attack-steps", asked, 1, MOST_STEPS)
     changed = replace(attack, eps=eps, eps_object=inner, steps=steps)
     if attack.alpha is None:
         return changed
@@ -116,6 +118,13 @@ def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:
         if any(os.path.exists(place) and os.path.samefile(place, given) for place in (here, *here.parents)):
             fail(name, f"a place outside of --{other} {given!r}, which is only read", repr(str(folder)),
                  f"Give another {name}.")  # fmt: skip
+
+
+def number(option: str, value: int, low: int, high: int) -> int:
+    """The value of an option, an integer from ``low`` to ``high``, which is far beyond what anybody wants."""
+    if check_int(option, value, low) > high:
+        fail(option, f"an integer of at most {high:,}", describe(value))
+    return value
 
 
 def check_memory(options: argparse.Namespace, recipe: Recipe, images: int, per_pixel: int, fix: str) -> None:
@@ -157,7 +166,7 @@ def given_photos(options: argparse.Namespace) -> str | None:
 
 def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank, ContextBank]:
     """Both banks, as every subcommand that composes needs them."""
-    device, seed = str(chosen_device(options.device)), check_int("--seed", options.seed, 0)
+    device, seed = str(chosen_device(options.device)), number("--seed", options.seed, 0, MOST_SEED)
     photos = given_photos(options)
     hold_back = check_number("--hold-back", getattr(options, "hold_back", 0.0), 0, 1)
     if hold_back == 1:

@@ -352,6 +352,20 @@ def test_progress_is_told_without_a_terminal(run):
     assert re.search(r"paper: baseline, seed 0: a budget.*; 1 more trainings, [\d.]+ s if each", run.progress[0])
 
 
+def test_a_resumed_run_takes_up_the_threads_of_its_start(run):
+    assert run("train", "digits", "--steps", 2, "--threads", 2)[0] == 0
+    assert json.loads(Path("runs/digits/config.json").read_text())["threads"] == 2
+    assert "2 threads" in json.loads(Path("runs/digits/report.json").read_text())["hardware"]
+    assert torch.get_num_threads() == 1  # as before the command
+    assert run("train", "digits", "--steps", 2, "--resume")[0] == 0
+    assert run.progress[0] == "going on with 2 threads, as the run began, in place of this machine's 1\n"
+    status, _, err = run("train", "digits", "--steps", 2, "--resume", "--threads", 3)
+    assert status == 2
+    assert "threads 3 (saved: 2)" in err
+    assert "--threads 2." in err
+    assert run("train", "digits", "--steps", 2, "--resume", "--threads", 2)[0] == 0
+
+
 def test_a_bar_is_drawn_on_a_terminal(run, monkeypatch):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
     _, out, _ = run("train", "digits", "--steps", 2)
@@ -784,8 +798,8 @@ def test_a_loss_that_is_not_a_number_is_told(run):
     status, _, err = run("train", "digits", "--images", 16, "--model", "ownnan:net")
     assert status == 1
     assert re.fullmatch(
-        r"kornia-cag: training: expected finite numbers, got a loss that is not, at step 1\. Try a recipe with a "
-        r"learning_rate below 0\.002(, or --float32)?, and look for log\(0\), 0 / 0 and overflow in 'ownnan:net'\.\n",
+        r"kornia-cag: digits: training: expected finite numbers, got a loss that is not, at step 1\. Try a recipe with "
+        r"a learning_rate below 0\.002(, or --float32)?, and look for log\(0\), 0 / 0 and overflow in 'ownnan:net'\.\n",
         err,
     )
     assert sorted(path.name for path in Path("runs/digits").iterdir()) == ["config.json", "preview.png"]

@@ -1,12 +1,13 @@
 import json
 import re
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from kornia_cag import PGD, InputError, Ramp, ScenePGD
+from kornia_cag import PGD, Diverged, InputError, Ramp, ScenePGD
 from kornia_cag.config import differences, hardware, plain
 from kornia_cag.measure import Accuracy, evaluate
 from kornia_cag.real import RealSet
@@ -220,6 +221,147 @@ def test_a_truncated_checkpoint_and_another_file_of_torch_are_refused(tmp_path):
     write_torch(path, {"model": 1})
     with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train.*another file"):
         training().load(path)
+
+
+# --- what is not finite
+
+
+def breaks_at(run, step):
+    """Let the logits of a step be NaN."""
+    run.model.register_forward_hook(lambda model, images, logits: logits * (float("nan") if run.steps == step else 1.0))
+
+
+@pytest.mark.parametrize("where", ["logits", "weights", "average"])
+def test_divergence_ends_a_run_and_keeps_what_was_saved(where, tmp_path, device):
+    run = training(replace(TINY, attack=None), device=device)
+    path = tmp_path / "x.pt"
+    if where == "logits":
+        breaks_at(run, 3)
+    else:
+        network = run.model if where == "weights" else run.average
+        step = run._average
+
+        def spoiled():
+            step()
+            if run.steps == 3:
+                next(network.parameters()).data[0] = float("inf")
+
+        run._average = spoiled
+    what = {"logits": "a loss", "weights": "weights", "average": "averaged weights"}[where]
+    message = rf"training: expected finite numbers, got {what} that (is|are) not, at step 4\. Try a recipe with a "
+    message += rf"learning_rate below 0\.01(, or float32=True)?\. '{path}' still holds step 3: Training\.load reads it"
+    with pytest.raises(Diverged, match=message):
+        run.run(save=path, save_every=0.0)
+    again = training(replace(TINY, attack=None), device=device)
+    again.load(path)
+    assert again.steps == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_a_run_that_saves_nothing_diverges_too():
+    run = training(replace(TINY, attack=None))
+    breaks_at(run, 0)
+    with pytest.raises(Diverged, match=r"a loss that is not, at step 1\. Try a recipe .* below 0.01[^']*\.$"):
+        run.run()
+
+
+def test_where_looking_waits_a_run_looks_at_the_end_and_says_the_first_step(monkeypatch, tmp_path):
+    """As on a GPU: no step looks at a number."""
+    run = training(replace(TINY, attack=None))
+    breaks_at(run, 2)
+    monkeypatch.setattr(run, "look", lambda look=run.look: look() if run.seen >= run.budget else None)
+    with pytest.raises(Diverged, match="at step 3"):
+        run.run(save=tmp_path / "x.pt")
+    assert run.seen >= run.budget
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mask_of_minus_infinity_is_averaged_as_it_is():
+    run = training(replace(TINY, attack=None), images=24)
+    for network in (run.model, run.average):
+        network.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    run.watch = type(run.watch)(run.model, run.objects.device)
+    run.run()
+    assert run.average.mask.tolist() == [0.0, -torch.inf]
+
+
+# --- an estimate, a stop, threads
+
+
+@pytest.mark.parametrize("first", [0, 1, 4])
+def test_an_estimate_leaves_no_trace(first):
+    """Of dropout, chain, hard pairing, adversaries, sampler, optimizer and random state."""
+    recipe = replace(TINY, hard_pairing=True, scene_attack=ScenePGD(steps=1, fraction=0.5))
+    straight = training(recipe)
+    straight.run()
+    want = everything(straight)
+    run = training(recipe)
+    if first:
+        run.run(stop=lambda: run.steps == first)
+    assert run.seconds_left() > 0
+    assert (run.steps, run.seen) == (first, 30 * (first // 4) + 8 * (first % 4))
+    run.run()
+    got = everything(run)
+    assert [name for name in want if not torch.equal(want[name], got[name])] == []
+    assert straight.seen == run.seen
+    assert run.seconds_left() == 0
+
+
+def test_an_estimate_of_a_network_that_fails_is_none_and_raises_nothing():
+    run = training(replace(TINY, attack=None))
+    breaks_at(run, 0)
+    assert run.seconds_left() is None
+    assert run.steps == 0
+
+
+@pytest.mark.parametrize("stop", [1, 4, 6])
+def test_a_run_that_is_stopped_is_saved_and_goes_on(stop, tmp_path):
+    straight = training()
+    straight.run()
+    want = everything(straight)
+    run = training()
+    run.run(save=tmp_path / "x.pt", stop=lambda: run.steps == stop)
+    assert run.steps == stop
+    again = training()
+    again.load(tmp_path / "x.pt")
+    rng = torch.get_rng_state()
+    again.run()
+    got = everything(again)
+    torch.set_rng_state(rng)
+    run.run()  # in the same process, too
+    for other in (got, everything(run)):
+        assert [name for name in want if not torch.equal(want[name], other[name])] == []
+
+
+def test_another_number_of_threads_is_another_plan(tmp_path):
+    run = training()
+    assert run.plan()["threads"] == torch.get_num_threads() == 1
+    run.save(tmp_path / "x.pt")
+    torch.set_num_threads(2)
+    try:
+        message = r"threads 2 \(saved: 1\)\. Repeat .* Call torch\.set_num_threads\(1\), or pass --threads 1\."
+        with pytest.raises(InputError, match=message):
+            training().load(tmp_path / "x.pt")
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_compiling_is_no_part_of_a_runs_time(monkeypatch):
+    run = training(images=16)
+    run._compiled = False  # as with compile=True
+    twin, late = run._twin, [0.0]
+
+    def slow():
+        late[0] += 1000.0
+        return twin()
+
+    monkeypatch.setattr(run, "_twin", slow)
+    clock = time.perf_counter
+    monkeypatch.setattr("kornia_cag.train.time.perf_counter", lambda: clock() + late[0])
+    run.run()
+    assert run.steps == 2
+    assert late == [1000.0]  # once
+    assert run.seconds < 1000
 
 
 # --- measure and report
