@@ -108,8 +108,7 @@ def _measured(
 def _folder(options: argparse.Namespace) -> Path:
     """Where a training or an ablation writes to."""
     name = options.recipe if options.run is train else f"ablation-{options.recipe}"
-    folder: Path = options.out or Path("runs") / name
-    return folder
+    return Path(options.out or f"runs/{name}")
 
 
 def _take_threads(options: argparse.Namespace, out: Path) -> None:

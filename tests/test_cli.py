@@ -802,7 +802,7 @@ def test_a_loss_that_is_not_a_number_is_told(run):
         r"a learning_rate below 0\.002(, or --float32)?, and look for log\(0\), 0 / 0 and overflow in 'ownnan:net'\.\n",
         err,
     )
-    assert sorted(path.name for path in Path("runs/digits").iterdir()) == ["config.json", "preview.png"]
+    assert names("runs/digits") == ["config.json", "preview.png"]
 
 
 def test_a_resume_names_another_kind_of_attack(run):

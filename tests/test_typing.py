@@ -23,7 +23,6 @@ import torch
 from kornia_cag import *
 from kornia_cag.collate import Pair
 model: nn.Module
-criterion: nn.Module
 images: Tensor
 objects: ObjectBank
 contexts: ContextBank
@@ -41,8 +40,7 @@ def test_readme_and_users_pass_a_strict_type_checker(tmp_path):
     assert len(blocks) >= 5
     written = GIVEN
     for number, block in enumerate(blocks):
-        lines = block.replace("model = model.to(", "moved = model.to(")
-        written += f"def block_{number}() -> None:\n" + re.sub(r"^(?=.)", "    ", lines, flags=re.MULTILINE)
+        written += f"def block_{number}() -> None:\n" + re.sub(r"^(?=.)", "    ", block, flags=re.MULTILINE)
     (tmp_path / "readme.py").write_text(written)
     cache = Path(tempfile.gettempdir()) / f"kornia_cag-mypy-{os.getuid() if hasattr(os, 'getuid') else 0}"
     found = subprocess.run(
