@@ -69,7 +69,8 @@ def photo_bank(items: Sequence[Any], canvas: tuple[int, int], device: torch.devi
     """
     first = items[0] if items else None
     if isinstance(first, int) or (isinstance(first, Tensor) and first.dtype == torch.int64 and first.ndim == 2):
-        fail("rows", f"those of a PairSampler, (b, {len(COLUMNS)}), or photos", f"a list of {describe(first)}", _FIX)
+        got = f"a list that begins with {describe(first)}"
+        fail("rows", f"those of a PairSampler, (b, {len(COLUMNS)}), or photos", got, _FIX)
     texels = min(max(1 << (2 * max(canvas) - 1).bit_length(), 8), 4096)
     images = [item_pixels(f"items[{i}]", item, texels) for i, item in enumerate(items)]
     return ContextBank.from_tensors(images, size=texels, device=device)
