@@ -23,6 +23,7 @@ SPELLINGS = {  # of the library's advice: how the command says it
     ', or pass on_error="skip"': "",
     "Pass function=": "Pass --model ",
     "float32=True": "--float32",
+    "write 8 / 255 for eight grey levels": "write 0.0314, which is 8 / 255, for eight grey levels",
 }
 
 

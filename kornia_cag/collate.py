@@ -216,10 +216,10 @@ class CAGCollate(Generic[Output]):
     (:class:`kornia_cag.Prefetcher`).
 
     Or it takes the items of a data set of your own, ``DataLoader(photos, batch_size=..., collate_fn=collate)``: each
-    item's image becomes the context of one object, whose label is that of the object: the photo's own is not used (see
-    :func:`kornia_cag.intake.photo_bank` for what an item may be;
-    with a :class:`WorstOf` that may choose contexts, of those that it prefers), also where the collate has a bank of
-    contexts. The classes of a batch are balanced. Such items carry no index, so the collate counts samples, from 0 or
+    item's image becomes the context of one object, also where the collate has a bank of contexts (a :class:`WorstOf`
+    that may choose contexts chooses among the photos of the batch). The label of a composite is that of the object; the
+    photo's own is not used. :func:`kornia_cag.intake.photo_bank` says what an item may be. The classes of a batch are
+    balanced. Such items carry no index, so the collate counts samples, from 0 or
     from the last :meth:`set_epoch`; replay then depends on the order in which the data set is read and on the batch
     size. Runs in the main process only.
 

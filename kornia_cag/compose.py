@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kornia_cag.banks import ContextBank, ObjectBank
 from kornia_cag.blend import MODES, BlendMode, blend
-from kornia_cag.checks import check_choice, check_number, check_range, check_size, check_tensor, fail
+from kornia_cag.checks import check_choice, check_instance, check_number, check_range, check_size, check_tensor, fail
 from kornia_cag.formats import DTYPES, to_float, to_format
 from kornia_cag.fusion import kept, once
 from kornia_cag.photometric import CameraRange, ColorRange, light, photograph, recolor
@@ -91,6 +91,12 @@ class SceneRange:
     opacity: float = 2 / 3
 
     def __post_init__(self) -> None:
+        name: str
+        kind: type
+        for name, kind in (("pose", PoseRange), ("color", ColorRange), ("camera", CameraRange)):
+            check_instance(name, getattr(self, name), kind, f"Pass {name}={kind.__name__}(...).")
+        for name, kind in (("object_color", ColorRange), ("context_color", ColorRange), ("framing", Framing)):
+            check_instance(name, getattr(self, name), (kind, type(None)), f"Pass {name}={kind.__name__}(...).")
         check_range("crop", self.crop, 0.01, 1)
         check_choice("blend", self.blend, MODES)
         check_number("opacity", self.opacity, 0, 1)

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from kornia_cag.banks import ContextBank
-from kornia_cag.checks import check_tensor, fail
+from kornia_cag.checks import check_tensor, describe, fail
 from kornia_cag.items import item_pixels
 from kornia_cag.pairing import COLUMNS
 from kornia_cag.randomness import sample_keys, uniform
@@ -67,6 +67,10 @@ def photo_bank(items: Sequence[Any], canvas: tuple[int, int], device: torch.devi
     Raises:
         InputError: naming the item that has no usable image.
     """
+    first = items[0] if items else None
+    if isinstance(first, int) or (isinstance(first, Tensor) and first.dtype == torch.int64 and first.ndim == 2):
+        got = f"a list that begins with {describe(first)}"
+        fail("rows", f"those of a PairSampler, (b, {len(COLUMNS)}), or photos", got, _FIX)
     texels = min(max(1 << (2 * max(canvas) - 1).bit_length(), 8), 4096)
     images = [item_pixels(f"items[{i}]", item, texels) for i, item in enumerate(items)]
     return ContextBank.from_tensors(images, size=texels, device=device)

@@ -389,3 +389,19 @@ def test_a_thin_bar_is_framed() -> None:
     longest = (scene.boxes[:, 2:] - scene.boxes[:, :2]).amax(1)
     assert scene.visible.all()
     assert ((longest - 20).abs() <= 3).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("pose", ColorRange(), "PoseRange"),
+        ("color", {"hue": (0, 1)}, "ColorRange"),
+        ("camera", None, "CameraRange"),
+        ("framing", PoseRange(), "Framing or None"),
+        ("object_color", CameraRange(), "ColorRange or None"),
+        ("context_color", (0, 1), "ColorRange or None"),
+    ],
+)
+def test_ranges_in_each_others_places_are_refused(name: str, value: Any, kind: str):
+    with pytest.raises(InputError, match=rf"^{name}: expected {kind}, got .* Pass {name}="):
+        SceneRange(**{name: value})

@@ -2,14 +2,16 @@ import io
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pngs import GREY, png
+from torch.utils.data import DataLoader
 
-from kornia_cag import CAGCollate, InputError, ObjectBank
+from kornia_cag import CAGCollate, InputError, ObjectBank, PairSampler
 from kornia_cag.intake import are_items, check_rows, photo_bank, photo_rows
 
 ROW = torch.arange(5)
@@ -248,3 +250,14 @@ def test_a_slot_sees_changing_classes_on_items():
     slots = torch.stack([photo_rows(labels, 10, seed=0, epoch=0, start=10 * i)[:, 0] for i in range(40)])
     changed = (slots[1:] != slots[:-1]).float().mean()
     assert 0.7 < changed < 0.9
+
+
+@pytest.mark.parametrize("how", ["batch_size", "sampler"])
+def test_a_pair_sampler_given_otherwise_than_as_batch_sampler_is_said(how):
+    square = torch.nn.functional.pad(torch.ones(4, 4, 4), (2, 2, 2, 2))
+    objects = ObjectBank.from_tensors([square, square], size=8)
+    pairs = PairSampler(objects.labels, 4, batch_size=2)
+    options: dict[str, Any] = {"batch_size": 2} if how == "batch_size" else {"sampler": pairs}
+    loader: Any = DataLoader(pairs.dataset, collate_fn=CAGCollate(objects, None, 16), **options)
+    with pytest.raises(InputError, match=r"^rows: expected .* batch_sampler=pairs"):
+        next(iter(loader))

@@ -215,3 +215,8 @@ def test_another_error_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(commands.Training, "run", lambda *_, **__: broken(None))
     with pytest.raises(KeyError):
         cli.main(["train", "digits"])
+
+
+def test_a_budget_in_grey_levels_is_told_a_number_that_the_command_takes(capsys):
+    assert cli.main(["train", "signs", "--objects", ".", "--eps=8"]) == 2
+    assert "write 0.0314, which is 8 / 255, for eight grey levels" in capsys.readouterr().err
