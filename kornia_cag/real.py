@@ -16,7 +16,8 @@ from torch import Tensor
 from kornia_cag import files
 from kornia_cag.checks import InputError, check_pixels, fail
 from kornia_cag.files import list_folder
-from kornia_cag.npz import StoredArray, memory_bytes, open_array
+from kornia_cag.memory import fits
+from kornia_cag.npz import StoredArray, open_array
 from kornia_cag.picture import MAX_PIXELS, check_path, kind_of, system_reason
 
 PART = 2**22  # pixels of an .npz that are resized at once
@@ -127,7 +128,7 @@ def _resized(stored: StoredArray | None, size: int) -> Float[Tensor, "n 3 s s"]:
 
 def _room(count: int, size: int) -> Float[Tensor, "n 3 s s"]:
     need = 12 * count * size * size
-    if need > memory_bytes():
+    if not fits(need):
         fail("real images", "pictures that fit into memory", f"{count:,} of {size} x {size}, {need / 2**30:,.0f} GiB",
              "Take fewer of them.")  # fmt: skip
     return torch.empty(count, 3, size, size, dtype=torch.float32)
