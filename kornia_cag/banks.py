@@ -17,7 +17,7 @@ from kornia.morphology import dilation, erosion
 from torch import Tensor
 
 from kornia_cag import files, procedural
-from kornia_cag.checks import check_int, check_number, check_pixels, check_tensor, fail
+from kornia_cag.checks import check_int, check_number, check_pixels, check_tensor, describe, fail
 from kornia_cag.devices import Device, chosen_device
 from kornia_cag.pyramid import Pyramid, build_pyramid
 from kornia_cag.texels import GLYPHS, MADE, Size, chosen_texels, file_sides, for_contexts, for_objects
@@ -116,7 +116,7 @@ class ObjectBank:
             check_tensor(f"images[{i}]", image, (4, "h", "w"), (torch.uint8, torch.float32),
                          fix="Give straight RGBA; from_folder(key='white') makes alpha.")  # fmt: skip
             check_pixels(f"images[{i}]", image)
-        targets = torch.arange(len(images)) if labels is None else torch.as_tensor(labels)
+        targets = torch.arange(len(images)) if labels is None else _class_ids(labels)
         check_tensor("labels", targets, (len(images),), (torch.int64, torch.int32))
         count = len(set(targets.tolist()))
         if sorted(set(targets.tolist())) != list(range(count)):
@@ -332,6 +332,13 @@ def upload(tensor: Tensor, device: Device) -> Tensor:
     if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def _class_ids(labels: Any) -> Tensor:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):  # of names, of lists of different lengths
+        fail("labels", "class ids 0 to C - 1, one per image", describe(labels), "Pass names as classes.")
 
 
 def _to_uint8(image: Tensor) -> UInt8[Tensor, "c h w"]:

@@ -5,6 +5,7 @@ a tensor, so that none of them waits for the device. Only :func:`check_pixels` d
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -130,9 +131,14 @@ def check_number(
 ) -> float:
     """Require a finite real number in ``[low, high]`` and return it as ``float``."""
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not real or not low <= value <= high or not math.isfinite(value):  # in this order: integers may be endless
+    if not real or not low <= value <= high or not _finite(value):
         fail(argument, f"a number in [{low:g}, {high:g}]", describe(value), fix)
     return float(value)
+
+
+def _finite(value: float | int) -> bool:
+    """Whether it is a number that a float can hold: integers may be larger, and ``math.isfinite`` fails on those."""
+    return bool(abs(value) <= sys.float_info.max)
 
 
 def check_range(
@@ -140,7 +146,7 @@ def check_range(
 ) -> None:
     """Require a pair ``(low, high)`` of finite numbers in order, inside the given limits."""
     pair = isinstance(value, tuple | list) and len(value) == 2
-    real = pair and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value)
+    real = pair and all(isinstance(v, int | float) and not isinstance(v, bool) and _finite(v) for v in value)
     if not real or not low <= value[0] <= value[1] <= high:
         fail(argument, f"a pair (low, high) with {low:g} <= low <= high <= {high:g}", describe(value), fix)
 

@@ -249,7 +249,7 @@ def measure(options: argparse.Namespace) -> None:
 def _check_picture(name: str, path: Path, options: argparse.Namespace) -> None:
     """A file that cannot be written is better found before the work."""
     check_picture_name(name, path)
-    if not path.absolute().parent.is_dir() or path.is_dir():
+    if not path.absolute().parent.is_dir() or (path.exists() and not path.is_file()):
         fail(name, "a file in a folder that exists", repr(str(path)))
     check_apart(name, path.absolute().parent, options)
 

@@ -35,7 +35,9 @@ class Watch:
     @torch.no_grad()
     def step(self, number: int, loss: Tensor, model: nn.Module) -> None:
         """Look at the loss of a step, and at the weights that it gave; waits for nothing."""
-        norms = torch._foreach_norm([tensor for _, tensor in self._watched(model)], 2, torch.float32)
+        watched = [tensor for _, tensor in self._watched(model)]
+        double = any(tensor.dtype == torch.float64 for tensor in watched)  # a norm is never narrower than its tensor
+        norms = torch._foreach_norm(watched, 2, torch.float64 if double else torch.float32)
         wrong = ~torch.stack([loss.isfinite(), torch.stack(norms).isfinite().all()])
         self._first = torch.where(wrong & (self._first < 0), number, self._first)
 

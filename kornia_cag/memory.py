@@ -77,3 +77,9 @@ def machine_memory() -> int | None:
         with contextlib.suppress(OSError, ValueError):  # absent, or "max"
             found.append(int(Path(limit).read_text()))
     return min((bytes for bytes in found if bytes > 0), default=None)
+
+
+def fits(count: int) -> bool:
+    """Whether this process may use so many bytes at all; yes where nobody knows."""
+    most = machine_memory()
+    return most is None or count <= most

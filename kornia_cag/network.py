@@ -66,6 +66,14 @@ def build_network(recipe: Recipe, classes: int, function: Maker | None = None) -
     Raises:
         InputError: for a function that cannot be found or called, or whose network does not map pictures to logits.
     """
+    network = _made(recipe, classes, function)
+    if function is not None:
+        _check_output(network, classes, recipe.size, _name(function))
+    return network.train()
+
+
+def _made(recipe: Recipe, classes: int, function: Maker | None) -> nn.Module:
+    """A network that was not tried yet."""
     if function is None:
         return recipe.model(classes)
     make, name = _imported(function) if isinstance(function, str) else function, _name(function)
@@ -78,8 +86,7 @@ def build_network(recipe: Recipe, classes: int, function: Maker | None = None) -
              f"{name!r}, which raised {_reason(error)}")  # fmt: skip
     if not isinstance(network, nn.Module):
         fail("--model", "a function that returns a torch.nn.Module", f"{name!r}, which returned {describe(network)}")
-    _check_output(network, classes, recipe.size, name)
-    return network.train()
+    return network
 
 
 def averaged(network: nn.Module, views: int) -> nn.Module:
@@ -265,7 +272,7 @@ def _with_weights(file: Path, recipe: Recipe, classes: int, function: Maker | No
     if function is None:
         with refused(file, "model", fitting, _ANEW), torch.device("meta"):
             _check_state(recipe.model(classes), state)
-    network = build_network(recipe, classes, function)
+    network = _made(recipe, classes, function)  # not tried: pictures would be as large as the file says
     with refused(file, "model", fitting, _ANEW):
         _check_state(network, state)
         network.load_state_dict(state)

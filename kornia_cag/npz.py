@@ -1,7 +1,6 @@
 """Arrays of an ``.npz`` archive, a part at a time and never by pickle; their headers are read before anything else."""
 
 import math
-import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import IO
 import numpy as np
 
 from kornia_cag.checks import fail
+from kornia_cag.memory import fits
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class StoredArray:
         Raises:
             InputError: for more than memory holds, and where the file ends early.
         """
-        if self.nbytes > memory_bytes():
+        if not fits(self.nbytes):
             fail(f"real {self.name}", "an array that fits into memory", str(self), "Take a smaller one.")
         if not self.by_columns:
             return self._next(self.shape[0])
@@ -85,11 +85,3 @@ def open_array(archive: zipfile.ZipFile, member: str) -> Iterator[StoredArray | 
         shape, by_columns, dtype = read(file)
         yield StoredArray(name, tuple(map(int, shape)), dtype, bool(by_columns) and len(shape) > 1, file,
                           str(archive.filename))  # fmt: skip
-
-
-def memory_bytes() -> int:
-    """Of the machine; where the system does not say, no bound."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 2**63

@@ -5,7 +5,6 @@ import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -16,7 +15,8 @@ from torch import Tensor
 from kornia_cag import files
 from kornia_cag.checks import InputError, check_pixels, fail
 from kornia_cag.files import list_folder
-from kornia_cag.npz import StoredArray, memory_bytes, open_array
+from kornia_cag.memory import fits
+from kornia_cag.npz import StoredArray, open_array
 from kornia_cag.picture import MAX_PIXELS, check_path, kind_of, system_reason
 
 PART = 2**22  # pixels of an .npz that are resized at once
@@ -80,8 +80,8 @@ def _from_npz(path: Path, classes: tuple[str, ...], size: int) -> tuple[Float[Te
             if not {"images", "labels"} <= names.keys():
                 fail("real", "arrays 'images' and 'labels'", f"{sorted(names)[:20]} in {str(path)!r}")
             with open_array(archive, names["images"]) as images, open_array(archive, names["labels"]) as labels:
-                _check_arrays(images, labels)
-                return _resized(images, size), _labels(labels, len(classes))
+                pictures, ids = _checked(images, labels)
+                return _resized(pictures, size), _labels(ids, len(classes))
     except InputError:
         raise
     except Exception as error:  # a damaged archive can raise anything: BadZipFile, zlib.error, EOFError, TypeError …
@@ -92,8 +92,8 @@ def _from_npz(path: Path, classes: tuple[str, ...], size: int) -> tuple[Float[Te
              "Write one by numpy.savez(path, images=..., labels=...), or give a folder per class.")  # fmt: skip
 
 
-def _check_arrays(images: StoredArray | None, labels: StoredArray | None) -> None:
-    """By their headers, before anything is read."""
+def _checked(images: StoredArray | None, labels: StoredArray | None) -> tuple[StoredArray, StoredArray]:
+    """Both, by their headers, before anything is read."""
     if images is None:
         fail("real images", "uint8 (n, h, w) or (n, h, w, 3)", "no array")
     shaped = len(images.shape) == 3 or (len(images.shape) == 4 and images.shape[3] == 3)
@@ -105,18 +105,18 @@ def _check_arrays(images: StoredArray | None, labels: StoredArray | None) -> Non
     count = images.shape[0]
     if labels is None or labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         fail("real labels", f"integers ({count},)", "no array" if labels is None else str(labels))
+    return images, labels
 
 
-def _labels(stored: StoredArray | None, count: int) -> Int[Tensor, " n"]:
-    labels = cast(StoredArray, stored).read()  # there is one
+def _labels(stored: StoredArray, count: int) -> Int[Tensor, " n"]:
+    labels = stored.read()
     if labels.min() < 0 or labels.max() >= count:
         fail("real labels", f"class ids 0 to {count - 1}", f"{labels.min()} to {labels.max()}",
              "Objects and real pictures must have the same classes.")  # fmt: skip
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def _resized(stored: StoredArray | None, size: int) -> Float[Tensor, "n 3 s s"]:
-    images = cast(StoredArray, stored)  # there is one
+def _resized(images: StoredArray, size: int) -> Float[Tensor, "n 3 s s"]:
     whole = _room(images.shape[0], size)
     done = 0
     for part in images.parts(PART):
@@ -127,7 +127,7 @@ def _resized(stored: StoredArray | None, size: int) -> Float[Tensor, "n 3 s s"]:
 
 def _room(count: int, size: int) -> Float[Tensor, "n 3 s s"]:
     need = 12 * count * size * size
-    if need > memory_bytes():
+    if not fits(need):
         fail("real images", "pictures that fit into memory", f"{count:,} of {size} x {size}, {need / 2**30:,.0f} GiB",
              "Take fewer of them.")  # fmt: skip
     return torch.empty(count, 3, size, size, dtype=torch.float32)

@@ -36,10 +36,13 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
     Raises:
         OSError: which names the file, for a full disk, a folder that cannot be written to and the like. Then the file
             is as it was, and nothing lies beside it.
-        InputError: for a name that no file can have.
+        InputError: for a name that no file can have, and for what is there and no file: a folder, a device, a pipe.
     """
-    if "\0" in str(path) or os.path.isdir(path):
-        fail("path", "the name of a file", f"{str(path)!r}, {'a folder' if os.path.isdir(path) else 'which holds NUL'}")
+    if "\0" in str(path):
+        fail("path", "the name of a file", f"{str(path)!r}, which holds NUL")
+    if os.path.exists(path) and not os.path.isfile(path):  # a rename would put a file in the place of a device
+        kind = "a folder" if os.path.isdir(path) else "a pipe, a device or the like"
+        fail("path", "the name of a file", f"{str(path)!r}, which is {kind}")
     place = Path(os.path.realpath(path))  # a link stays one
     partial = place.with_name(f".{secrets.token_hex(8)}{PARTIAL}")
     try:

@@ -139,7 +139,7 @@ class Training:
             InputError: if the network of a ``function`` fails at a batch.
         """
         self.compile_graph()
-        with blamed(self.function, lambda: f"in step {self.steps + 1}.{self._remains()}"):
+        with blamed(self.function, lambda: f"in step {self.steps + 1}.{self._remains()}".rstrip(".")):
             self._run(save, save_every, log, log_every, stop or (lambda: False))
 
     def _run(
@@ -198,7 +198,7 @@ class Training:
         device = self.objects.device
         times: list[float] = []
         rngs = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=rngs), contextlib.suppress(Diverged, RuntimeError):
+        with torch.random.fork_rng(devices=rngs), contextlib.suppress(Exception):  # which the run itself will word
             twin, end = self._twin(), time.perf_counter() + most
             for rows in itertools.islice(twin.pairs, 10):
                 if len(rows) < 2 or (times and (len(rows) < self.recipe.batch_size or time.perf_counter() > end)):

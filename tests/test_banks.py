@@ -189,6 +189,8 @@ GOOD = [tensor(rgba())] * 2
         (lambda: ObjectBank.from_tensors([torch.ones(4, 9, 9)]), r"images\[0\]: .*transparency, got none\. Give it an"),
         (lambda: ObjectBank.from_tensors([torch.ones(4, 0, 9)]), r"images\[0\]: expected at least one pixel"),
         (lambda: ObjectBank.from_tensors(GOOD, [0]), r"labels: expected .*\(2\)"),
+        (lambda: ObjectBank.from_tensors(GOOD, ["a", "b"]), r"labels: expected class ids .*Pass names as classes"),
+        (lambda: ObjectBank.from_tensors(GOOD, [[0], [1, 2]]), r"labels: expected class ids 0 to C - 1, one per image"),
         (lambda: ObjectBank.from_tensors(GOOD, [0.0, 1.0]), "labels: expected int64 or int32"),
         (lambda: ObjectBank.from_tensors(GOOD, [0, 2]), r"labels: expected class ids 0 to C - 1.*\[0, 2\]"),
         (lambda: ObjectBank.from_tensors(GOOD, [-1, 0]), "labels: expected class ids 0 to C - 1"),

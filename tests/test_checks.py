@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kornia_cag import CAGCollate, ContextBank, InputError, ObjectBank
+from kornia_cag.checks import check_number, check_range
 from kornia_cag.pyramid import build_pyramid
 from kornia_cag.real import RealSet
 from kornia_cag.show import save_rows, save_sheet, sheet
@@ -72,3 +73,12 @@ def test_no_pixel_is_no_picture(shape, dtype):
     ):
         with pytest.raises(InputError, match=r"s\[0\]: expected at least one pixel, got \w+ \([34], [08], [08]\)"):
             make()
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), math.inf, -math.inf, math.nan])
+def test_numbers_that_no_float_holds_are_refused(value):
+    with pytest.raises(InputError, match=r"^x: expected a number in \[-inf, inf\], got "):
+        check_number("x", value)
+    for pair in ((0, value), (value, 0)):
+        with pytest.raises(InputError, match=r"^x: expected a pair \(low, high\)"):
+            check_range("x", pair)

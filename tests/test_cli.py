@@ -409,6 +409,10 @@ def occupied():
     Path("occupied").write_text("a file")
 
 
+def pipe():
+    os.mkfifo("pipe.png")
+
+
 def damaged_checkpoint():
     Path("runs/digits").mkdir(parents=True)
     Path("runs/digits/checkpoint.pt").write_bytes(b"damaged\ntwo lines")
@@ -534,6 +538,7 @@ MISTAKES = [
     ("preview digits --seed -1", None, "--seed: expected an integer of at least 0"),
     ("preview digits --device tpu", None, "--device: expected auto, or a device of this machine"),
     ("preview digits --out missing/x.png", None, "missing/x.png"),
+    ("preview digits --out pipe.png", pipe, "--out: expected a file in a folder that exists, got 'pipe.png'"),
     (
         "preview digits --out sheet.text",
         None,

@@ -56,6 +56,19 @@ def test_large_half_precision_weights_are_finite():
     assert watch.found() is None
 
 
+def test_floats_of_several_widths_are_watched_together():
+    model = nn.Linear(3, 2)
+    model.register_buffer("mean", torch.full((3,), 1e100, dtype=torch.float64))  # beyond what float32 holds
+    model.register_buffer("narrow", torch.ones(3, dtype=torch.bfloat16))
+    model.register_buffer("empty", torch.ones(0))
+    watch = Watch(model, torch.device("cpu"))
+    watch.step(1, torch.ones(()), model)
+    assert watch.found() is None
+    model.mean[1] = NAN
+    watch.step(2, torch.ones(()), model)
+    assert watch.found() == Found("weights that are not", 2)
+
+
 def test_a_copy_sees_nothing_of_what_the_other_sees():
     watch = watch_steps(torch.device("cpu"), [1.0], [0.0])
     other = watch.copy()

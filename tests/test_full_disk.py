@@ -110,7 +110,7 @@ def check(command, capsys):
     known = contents("disk")
     capsys.readouterr()
     assert cli.main([*COMMANDS[command]]) == 2
-    said = capsys.readouterr().err.splitlines()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kornia-cag: ")]  # not progress
     assert "No space left on device: " in said[-1]
     assert len(said) == (2 if command == "train another" else 1)  # where the earlier run is now
     left = contents("disk")
@@ -149,7 +149,7 @@ def test_a_disk_that_fills_in_an_ablation_keeps_every_row_of_before(fill, capsys
     rows = (*FEW, "holes", "elastic", "thickness")
     assert cli.main([*rows]) == 2
     out, err = capsys.readouterr()
-    assert err.count("\n") == 1
+    assert err.count("kornia-cag: ") == 1
     assert "without thickness, seed 0: " in out  # told, though not kept
     kept = read_json("disk/o/ablation.json", "file", "an ablation")["runs"]
     assert [run["row"] for run in kept] == ["without elastic", "without holes"]

@@ -93,12 +93,20 @@ def test_another_function_does_not_fit(own):
 
 @pytest.mark.parametrize("fields", [{"width": 65536}, {"views": 10**9}, {"network": "dcgan", "width": 65536}])
 def test_a_file_cannot_ask_for_more_memory_than_it_brings(plain, monkeypatch, fields):
-    monkeypatch.setattr(kornia_cag.network, "build_network", lambda *_: pytest.fail("built"))  # but for its sizes
+    monkeypatch.setattr(kornia_cag.network, "_made", lambda *_: pytest.fail("built"))  # but for its sizes
     saved = read_torch(plain, "file", "a model")
     with pytest.raises(InputError, match=r"^model: expected "):
         load_network(changed(plain, model={**saved["model"], **fields}))
     with pytest.raises(InputError, match=r"^model: expected "):
         load_network(changed(plain, model=saved["model"], size=60_000))
+
+
+def test_a_network_of_a_function_is_not_tried_on_pictures_of_the_size_that_a_file_says(own, monkeypatch):
+    path, network = own
+    monkeypatch.setattr(Net, "forward", lambda *_: pytest.fail("tried"))
+    trained = load_network(changed(path, size=60_000), function=lambda classes, size: Net(classes, 16))
+    assert torch.equal(trained.network.linear.weight, network.linear.weight)
+    assert not trained.network.training
 
 
 def test_a_tensor_may_be_large_only_on_paper(plain):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kornia_cag import InputError
+from kornia_cag import InputError, memory
 from kornia_cag import real as real_module
 from kornia_cag.real import handwriting, load_real
 
@@ -180,7 +180,7 @@ def test_headers_are_believed_before_nothing(tmp_path, shape, descr, message):
 
 def test_more_than_memory_holds_is_refused_before_reading(tmp_path, monkeypatch):
     path = npz(tmp_path / "x.npz", images=pictures(), labels=np.arange(3))
-    monkeypatch.setattr(real_module, "memory_bytes", lambda: 1000)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 1000)
     with pytest.raises(InputError, match="real images: expected pictures that fit into memory, got 3 of 8 x 8"):
         load_real(path, CLASSES, 8)
 

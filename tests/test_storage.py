@@ -46,6 +46,17 @@ def test_a_name_may_be_as_long_as_the_system_has_it(tmp_path):
     assert files(tmp_path) == ["a" * 255]
 
 
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # such as a device, which the superuser may replace
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "folder").mkdir()
+    for name, kind in (("pipe", "a pipe, a device"), ("link", "a pipe, a device"), ("folder", "a folder")):
+        with pytest.raises(InputError, match=f"path: expected the name of a file, got '.*{name}', which is {kind}"):
+            write_bytes(tmp_path / name, b"x")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert files(tmp_path) == ["folder", "link", "pipe"]
+
+
 def test_a_link_stays_one(tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "a").write_bytes(b"one")

@@ -307,9 +307,13 @@ def test_an_estimate_leaves_no_trace(first):
     assert run.seconds_left() == 0
 
 
-def test_an_estimate_of_a_network_that_fails_is_none_and_raises_nothing():
+@pytest.mark.parametrize("error", [None, ValueError, RuntimeError, KeyError])
+def test_an_estimate_of_a_network_that_fails_is_none_and_raises_nothing(error):
     run = training(replace(TINY, attack=None))
-    breaks_at(run, 0)
+    if error is None:
+        breaks_at(run, 0)
+    else:
+        run.model.register_forward_pre_hook(lambda model, given: (_ for _ in ()).throw(error("an odd batch")))
     assert run.seconds_left() is None
     assert run.steps == 0
 
