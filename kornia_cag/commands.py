@@ -115,10 +115,13 @@ def _take_threads(options: argparse.Namespace, out: Path) -> None:
     """The threads that are asked for; else, for a run that goes on, those of its start, since sums round by them."""
     if options.threads is not None:
         torch.set_num_threads(check_int("--threads", options.threads, 1, 4096))
-    elif options.resume and options.run is train:
+    elif options.resume:
         try:
-            saved = read_json(out / CONFIG, "--resume", f"a {CONFIG} as train writes it")["threads"]
-        except (OSError, InputError, KeyError):  # the checkpoint knows them too, and is held against them
+            if options.run is train:
+                saved = read_json(out / CONFIG, "--resume", f"a {CONFIG} as train writes it")["threads"]
+            else:
+                saved = read_json(out / ABLATION[0], "--resume", "results that ablate wrote")["plan"]["threads"]
+        except (OSError, InputError, KeyError, TypeError):  # what is resumed is held against its plan anyway
             return
         if isinstance(saved, int) and 1 <= saved <= 4096 and saved != (own := torch.get_num_threads()):
             say(f"going on with {saved} threads, as the run began, in place of this machine's {own}")
@@ -446,6 +449,7 @@ def _ablation_plan(
     photos = None if folder is None else ContextBank.from_folder(folder, size=64, device="cpu").pyramid
     plan: dict[str, Any] = plain({
         "recipe": recipe, "images": recipe.images if budget is None else budget, "compile": options.compile,
+        "threads": torch.get_num_threads() if objects.device.type == "cpu" else None,
         "real": {"name": real.name, "pictures": len(real.labels)},
         "objects": {"count": len(objects), "crc": objects.pyramid.checksum()},
         "photographs": None if photos is None else {"count": len(photos.atlas), "crc": photos.checksum()},

@@ -49,8 +49,9 @@ def photo_bank(items: Sequence[Any], canvas: tuple[int, int], device: torch.devi
     """The images of a data set's items as contexts 0 to b - 1, twice as fine as the canvas.
 
     Args:
-        items: each an image, or a tuple, list or dict, nested or not, whose first image counts. All else in it is not
-            used, the photo's own label least of all: the label of a composite is that of its object. An image is
+        items: each an image, or a tuple, list or dict, nested or not, whose first image counts, of a dict that
+            under ``image`` or ``img``. All else in it is not used, the photo's own label least of all: the label of a
+            composite is that of its object. An image is
 
             - a PIL image without transparency; its colour profile is heeded;
             - a tensor ``(3, h, w)`` or ``(1, h, w)``, uint8 or float32 in [0, 1];

@@ -17,6 +17,7 @@ from kornia_cag.picture import read_bytes, read_rgb, refusing, straight_rgba, wa
 
 PIL_MODES = ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "RGBX", "I", "I;16", "I;16L", "I;16B", "I;16N")
 DEPTH = 4  # containers within containers
+NAMES = ("image", "img")  # under which a dict keeps its photograph, whatever stands before it
 
 _KINDS = "a PIL image, a tensor (3, h, w), a uint8 array (h, w, 3), bytes or a path, or a tuple, list or dict with one"
 _FLATTEN = ("Flatten it, for example: image = image.convert('RGBA'); "
@@ -58,7 +59,7 @@ def _entries(item: Any, depth: int) -> Iterator[Any]:
             encoded, path = item["bytes"], item.get("path")
             item = [encoded if encoded is not None else Path(path) if isinstance(path, str) else path]
         else:
-            item = list(item.values())
+            item = [item[name] for name in NAMES if name in item] + list(item.values())  # a mask may stand before it
     if isinstance(item, list | tuple) and depth:
         for entry in item:
             yield from _entries(entry, depth - 1)

@@ -367,6 +367,13 @@ def test_a_resumed_run_takes_up_the_threads_of_its_start(run):
     assert "threads 3 (saved: 2)" in err
     assert "--threads 2." in err
     assert run("train", "digits", "--steps", 2, "--resume", "--threads", 2)[0] == 0
+    rows = ("ablate", "digits", "--images", 16, "--only", "baseline", "--seeds")
+    assert run(*rows, 1, "--threads", 2)[0] == 0
+    assert run(*rows, 2, "--resume")[0] == 0
+    assert run.progress[0] == "going on with 2 threads, as the run began, in place of this machine's 1\n"
+    status, _, err = run(*rows, 3, "--resume", "--threads", 1)
+    assert status == 2
+    assert "got threads 1 (saved: 2)" in err
 
 
 def test_a_bar_is_drawn_on_a_terminal(run, monkeypatch):

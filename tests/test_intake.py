@@ -129,6 +129,13 @@ def test_the_first_image_wins():
         shown((np.zeros((16, 16, 4), np.uint8), np.zeros((16, 16), np.uint8)))
 
 
+def test_a_mask_before_the_photograph_is_not_taken_for_it():
+    mask = np.zeros((16, 16), np.uint8)
+    for name in ("image", "img"):
+        assert torch.equal(shown({"mask": mask, name: RGB}), PLANES)
+        assert torch.equal(shown((3, {"mask": mask, name: RGB})), PLANES)
+
+
 def test_the_label_of_a_photo_is_not_used():
     collate = CAGCollate(ObjectBank.from_glyphs("ab", size=16), None, size=16)
     images, labels = collate([(RGB, 7), (RGB, 9)])
