@@ -83,8 +83,8 @@ def warn_if_soft(kind: str, size: int, seen: float, texels: float, stacklevel: i
     while better * texels / size < seen and better < 4096:
         better *= 2
     warnings.warn(
-        f"{kind}: {size} texels a side, of which {texels:.0f} are enlarged to up to {seen:.0f} pixels of this canvas: "
-        f"the pictures will look soft. Load the bank with size={better}, from pictures of about as many pixels.",
+        f"{kind}: the bank holds {size} x {size} pixels a picture, {texels:.0f} of which this canvas enlarges to up to "
+        f"{seen:.0f}: they will look soft. Build it with size={better}; from files, with pictures of about that size.",
         stacklevel=stacklevel,
     )
 

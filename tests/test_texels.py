@@ -109,11 +109,16 @@ def test_a_bank_that_is_coarse_for_the_canvas_is_warned_of(objects, contexts, si
     assert [str(w.message).partition(":")[0] for w in caught] == list(named)
     if not hasattr(kind.__init__, "__wrapped__"):  # run-time shape checks stand between
         assert {w.filename for w in caught} <= {__file__}  # the user's own line
-    assert all("Load the bank with size=256, from pictures of about as many pixels" in str(w.message) for w in caught)
+    assert all(
+        "they will look soft. Build it with size=256; from files, with pictures of about that size." in str(w.message)
+        for w in caught
+    )
 
 
 def test_photos_are_as_fine_as_the_canvas_and_objects_are_warned_of_once():
-    with pytest.warns(UserWarning, match=r"^objects: 32 texels a side, of which 28 .* up to 91 pixels") as caught:
+    with pytest.warns(
+        UserWarning, match=r"^objects: the bank holds 32 x 32 pixels a picture, 28 .* up to 91:"
+    ) as caught:
         collate = CAGCollate(make_objects(), None, 96)
     assert len(caught) == 1
     for _ in range(2):
