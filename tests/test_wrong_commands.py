@@ -66,6 +66,26 @@ def test_a_wrong_value_is_said_in_one_line(command, capsys):
     assert not list(Path().rglob("checkpoint.pt"))  # nothing was begun
 
 
+@pytest.mark.parametrize("arguments", [
+    ["train", "digits", "--objects", "no\nfolder"], ["train", "digits", "--objects", "no\rfolder\udcff"],
+    ["train", "digits", "--out", "file/a\nb"], ["train", "digits", "--out", "d/" * 3000], ["train", "di\ngits"],
+    ["train", "digits", "--device", "cpu\n"], ["evaluate", "no\x1b[31m\nmodel"], ["evaluate", "d/" * 3000],
+    ["preview", "digits", "--out", "no\nfolder/a.png"],
+], ids=ascii)  # fmt: skip
+def test_names_of_many_lines_or_without_end_are_said_in_one_line(arguments, capsys):
+    Path("file").touch()
+    try:
+        status = cli.main(arguments)
+    except SystemExit as stopped:  # argparse's way
+        status = stopped.code
+    assert status == 2
+    err = capsys.readouterr().err
+    assert err.startswith("kornia-cag: ")
+    assert err.count("\n") == 1
+    assert err[:-1].isprintable()
+    assert len(err) < 2500
+
+
 @pytest.mark.parametrize("option", [f"--views={HUGE}", "--views=0", f"--attack=pgd --attack-steps={HUGE}",
                                     f"--attack=pgd --restarts={HUGE}", f"--attack=pgd --count={HUGE}",
                                     "--attack=pgd --eps nan", "--attack=l3"])  # fmt: skip
