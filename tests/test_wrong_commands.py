@@ -126,6 +126,7 @@ def measured(logits):
 
 NETWORKS = {
     "forward": (lambda: Net(broken), "'own:net', which raised KeyError: 'no such layer' (test_wrong_commands.py:"),
+    "leaves": (lambda: Net(leaves), "'own:net', which raised SystemExit: no licence (test_wrong_commands.py:"),
     "backward": (lambda: Net(breaks), "'own:net', which raised KeyError: 'no such layer' (test_wrong_commands.py:"),
     "no gradient": (lambda: Net(torch.Tensor.detach), "'own:net', which raised RuntimeError: element 0 of tensors"),
     "fewer logits": (lambda: Net(lambda x: x[:, :7]), "logits (b, 10), also in train mode, got float32 (8, 7) for 8"),
@@ -140,8 +141,28 @@ EARLY = {
         "expected a network whose parameters take part in its logits, got that of 'own:net', to none of which",
     ),
     "backward": (lambda: Net(breaks, at=0), "expected a network that gradients can be followed through, got that of"),
+    "leaves": (lambda: Net(leaves, at=0), "'own:net', which raised SystemExit: no licence"),
+    "leaves when made": (lambda: leaves(None), "'own:net', which raised SystemExit: no licence"),
+    "an error without text": (lambda: Net(speechless, at=0), "'own:net', which raised Speechless: no text"),
+    "no repr": (lambda: Speechless(), "'own:net', which returned one Speechless"),
+    "meta": (lambda: Net(broken, at=9).to("meta"), "a network with weights, got that of 'own:net', some of which are"),
     "weights": (lambda: nn.utils.skip_init(Nothing), "expected a network of finite weights, got that of 'own:net'"),
 }
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise AttributeError("no text")
+
+    __repr__ = __str__
+
+
+def speechless(logits):
+    raise Speechless
+
+
+def leaves(logits):
+    raise SystemExit("no licence")
 
 
 class Nothing(Net):
@@ -179,7 +200,7 @@ def test_a_network_that_fails_late_is_named_and_the_checkpoint_stays(name, own, 
     monkeypatch.setattr(commands.Training, "seconds_left", lambda self: None)
     if name == "measured":  # is right while a gradient is asked for
         monkeypatch.setattr("kornia_cag.network._check_output", lambda *_: None)
-        monkeypatch.setattr(commands, "_prepare", lambda training, options, out: out.mkdir(parents=True))
+        monkeypatch.setattr(commands, "_prepare", lambda *_: None)
     status, (line,) = outcome("train digits --model own:net --float32 --real real.npz", capsys)
     assert status == 2
     assert message in line
