@@ -48,10 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warn
             _parser().parse_args(arguments, options)
             options.run(options)
-    except InputError as error:
+    except (InputError, OSError) as error:
         return _said(str(error), 2)
-    except OSError as error:
-        return _said(f"{error.filename}: {error.strerror}" if error.strerror and error.filename else str(error), 2)
     except Diverged as error:
         return _said(str(error), 1)
     except KeyboardInterrupt as error:

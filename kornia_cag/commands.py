@@ -418,9 +418,11 @@ def ablate(options: argparse.Namespace) -> None:
                 attended(training, f"{row.name}, seed {seed}", more=len(todo) - i - 1)
                 accuracy = _measured(training.result, real, objects.classes, training.objects.device, options)
                 done[row.name, seed] = {"row": row.name, **training.report(accuracy, real)}
-            print(f"{row.name}, seed {seed}: {done[row.name, seed]['accuracy']:.2%}", flush=True)
             runs = [*done.values()]
-            write_json(out / ABLATION[0], {"plan": plan, "summary": summary(runs), "runs": runs})
+            try:  # kept where nobody reads what is told, and told where it cannot be kept
+                write_json(out / ABLATION[0], {"plan": plan, "summary": summary(runs), "runs": runs})
+            finally:
+                print(f"{row.name}, seed {seed}: {done[row.name, seed]['accuracy']:.2%}", flush=True)
         _tabulate(summary([*done.values()]), out, f"recipe {base.name}")
 
 
