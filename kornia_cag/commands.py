@@ -78,6 +78,8 @@ def train(options: argparse.Namespace) -> None:
     recipe = chosen_recipe(options)
     budget = _budget(options, recipe)
     _check_out(options, out)
+    if options.resume and not (out / CHECKPOINT).is_file():
+        fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
     check_training_memory(options, recipe)
     objects, contexts = load_banks(options, recipe)
     if len(objects.classes) < 2:
@@ -138,8 +140,6 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
     with tempfile.TemporaryFile(dir=out):  # a folder that cannot be written to is better found before the training
         pass
     if options.resume:
-        if not (out / CHECKPOINT).is_file():
-            fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
         _check_documents(out, "--resume")
         training.load(out / CHECKPOINT)
         return

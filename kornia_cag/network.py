@@ -147,7 +147,14 @@ def _check_output(network: nn.Module, classes: int, size: int, function: str) ->
     if any(tensor.is_meta for _, tensor in tensors(network)):
         fail("--model", "a network with weights", f"that of {function!r}, some of which are on the meta device",
              "Give them values: network.to_empty(device='cpu') and its reset_parameters().")  # fmt: skip
-    if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+    if any(nn.parameter.is_lazy(parameter) for parameter in parameters):
+        fail("--model", "a network with weights", f"that of {function!r}, some of which have no shape yet",
+             "Let the function call it once, on torch.zeros(1, 3, size, size).")  # fmt: skip
+    try:
+        finite = all(bool(parameter.isfinite().all()) for parameter in parameters)
+    except Exception as error:  # sparse ones
+        fail("--model", "a network of plain weights", f"that of {function!r}, which raised {_reason(error)}")
+    if not finite:
         fail("--model", "a network of finite weights", f"that of {function!r}, some of which are not")
     for mode in (False, True):  # some give more than logits while they are trained
         try:

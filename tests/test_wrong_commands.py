@@ -95,6 +95,11 @@ def test_a_wrong_measurement_is_said_in_one_line(option, capsys):
     assert (status, len(lines)) == (2, 1)
 
 
+def test_a_run_that_is_not_there_is_not_begun(capsys):
+    assert outcome("train digits --resume --out o", capsys)[0] == 2
+    assert not Path("o").exists()
+
+
 # --- networks that fail
 
 
@@ -146,6 +151,7 @@ EARLY = {
     "an error without text": (lambda: Net(speechless, at=0), "'own:net', which raised Speechless: no text"),
     "no repr": (lambda: Speechless(), "'own:net', which returned one Speechless"),
     "meta": (lambda: Net(broken, at=9).to("meta"), "a network with weights, got that of 'own:net', some of which are"),
+    "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "some of which have no shape yet. Let the funct"),
     "weights": (lambda: nn.utils.skip_init(Nothing), "expected a network of finite weights, got that of 'own:net'"),
 }
 
