@@ -59,7 +59,7 @@ def seen(path: Path) -> Any:
         patch.setattr(commands, "given_folder", lambda *_: "photos")
         patch.setattr(commands.ContextBank, "from_folder", lambda *_, **__: TINY.contexts(None, seed=9))
         options = cli._parser().parse_args(["evaluate", str(path.parent)])
-        return commands._unseen(options, torch.device("cpu"))
+        return commands._unseen(options, torch.device("cpu"), 64)
 
 
 def ablated(path: Path) -> Any:
