@@ -11,6 +11,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # a shell ignores Ctrl-C for what it starts in the background
             signal.signal(number, _leave)
+    _open_streams()
     # Threads that wait for each other spin for a moment only, then sleep. By default they spin thirty times as long,
     # and a training beside other processes takes a multiple of its time; without spinning, it is a fifth slower where
     # it is alone. Read when torch is loaded.
@@ -21,6 +22,13 @@ def main() -> int:
     status = command()
     sys.stdout.flush()
     return status
+
+
+def _open_streams() -> None:
+    """Let what is written to a closed stream go nowhere; a file that is opened later would take its number."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, for good
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -88,7 +88,7 @@ class ObjectBank:
             path, key=key, on_error=on_error, apply=lambda rgba: _fit(torch.from_numpy(rgba), texels).numpy()
         )
         stack = torch.stack([torch.from_numpy(picture) for _, picture in pictures])
-        return cls._build(stack, torch.tensor([label for label, _ in pictures]), tuple(classes), device)
+        return cls._build(stack, torch.tensor([label for label, _ in pictures], device="cpu"), tuple(classes), device)
 
     @classmethod
     def from_tensors(
@@ -110,17 +110,17 @@ class ObjectBank:
             device: where the bank lives; ``"auto"`` is a GPU where there is one.
         """
         device, texels = chosen_device(device), None if size == "auto" else chosen_texels(size, 0, 1)
-        if not len(images):
-            fail("images", "at least one RGBA image", "none")
-        for i, image in enumerate(images):
+        for i, image in enumerate(_some_images(images, "RGBA")):
             check_tensor(f"images[{i}]", image, (4, "h", "w"), (torch.uint8, torch.float32),
                          fix="Give straight RGBA; from_folder(key='white') makes alpha.")  # fmt: skip
             check_pixels(f"images[{i}]", image)
-        targets = torch.arange(len(images)) if labels is None else _class_ids(labels)
+        targets = torch.arange(len(images), device="cpu") if labels is None else _as_ids(labels)
         check_tensor("labels", targets, (len(images),), (torch.int64, torch.int32))
         count = len(set(targets.tolist()))
         if sorted(set(targets.tolist())) != list(range(count)):
             fail("labels", "class ids 0 to C - 1, each with an object", f"ids {sorted(set(targets.tolist()))}")
+        if classes is not None and (isinstance(classes, str) or not isinstance(classes, Sequence)):
+            fail("classes", f"a list of {count} names", describe(classes))
         names = tuple(classes) if classes is not None else tuple(map(str, range(count)))
         if len(names) != count:
             fail("classes", f"{count} names", f"{len(names)}")
@@ -138,7 +138,7 @@ class ObjectBank:
         if not characters or len(set(characters)) != len(characters):
             fail("characters", "at least one character, none twice", repr(characters))
         stack = torch.stack([_fit(torch.from_numpy(files.glyph(c, 2 * texels)), texels) for c in characters])
-        return cls._build(stack, torch.arange(len(characters)), tuple(characters), device)
+        return cls._build(stack, torch.arange(len(characters), device="cpu"), tuple(characters), device)
 
     @classmethod
     def _build(
@@ -257,9 +257,7 @@ class ContextBank:
     ) -> "ContextBank":
         """Take RGB, uint8 or float in [0, 1], of equal or of different sizes; the central square is kept."""
         device, texels = chosen_device(device), None if size == "auto" else chosen_texels(size, 0, 1)
-        if not len(images):
-            fail("images", "at least one RGB image", "none")
-        for i, image in enumerate(images):
+        for i, image in enumerate(_some_images(images, "RGB")):
             check_tensor(f"images[{i}]", image, (3, "h", "w"), (torch.uint8, torch.float32))
             check_pixels(f"images[{i}]", image)
         texels = texels or chosen_texels("auto", for_contexts([tuple(i.shape[1:]) for i in images]), len(images))
@@ -334,11 +332,23 @@ def upload(tensor: Tensor, device: Device) -> Tensor:
     return tensor.to(device)
 
 
-def _class_ids(labels: Any) -> Tensor:
+def _some_images(images: Any, kind: str) -> Sequence[Tensor] | Tensor:
+    """Require a batch, or a sequence of its images."""
+    batch = isinstance(images, Tensor) and not images.is_nested and images.layout == torch.strided and images.ndim
+    if not batch and not isinstance(images, list | tuple):
+        fail("images", f"a batch of {kind} images, or a list of them", describe(images))
+    if not len(images):
+        fail("images", f"at least one {kind} image", "none")
+    some: Sequence[Tensor] | Tensor = images
+    return some
+
+
+def _as_ids(labels: Any) -> Tensor:
+    """What is given as labels, on the CPU."""
     try:
-        return torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError):  # of names, of lists of different lengths
-        fail("labels", "class ids 0 to C - 1, one per image", describe(labels), "Pass names as classes.")
+        return torch.as_tensor(labels, device="cpu")
+    except (TypeError, ValueError, RuntimeError):  # names; numbers that no integer of 64 bits holds
+        return fail("labels", "class ids 0 to C - 1, one per image", describe(labels), "Pass names as classes.")
 
 
 def _to_uint8(image: Tensor) -> UInt8[Tensor, "c h w"]:

@@ -46,7 +46,11 @@ def _check_optimizer(state: Any, mine: dict[str, Any], parameters: list[nn.Param
     check_type("optimizer.state", state["state"], dict)
     for key, moments in state["state"].items():
         parameter = parameters[check_int("a key of optimizer.state", key, 0, len(parameters) - 1)]
-        like = {"step": torch.zeros((), dtype=torch.float32), "exp_avg": parameter, "exp_avg_sq": parameter}
+        like = {
+            "step": torch.zeros((), dtype=torch.float32, device="cpu"),
+            "exp_avg": parameter,
+            "exp_avg_sq": parameter,
+        }
         check_alike(f"optimizer.state.{key}", moments, like)
 
 
@@ -57,6 +61,6 @@ def _check_chain(state: Any, size: tuple[int, int], classes: int) -> None:
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor) or images.ndim == 0:
         return  # none yet; the chain refuses what is half of something
     check_like("collate.chain.images", images, torch.empty(len(images), 3, *size, device="meta"))
-    check_like("collate.chain.labels", labels, torch.empty(len(images), dtype=torch.int64))
+    check_like("collate.chain.labels", labels, torch.empty(len(images), dtype=torch.int64, device="cpu"))
     if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < classes:
         fail("collate.chain.labels", f"classes below {classes}", "others")

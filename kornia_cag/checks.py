@@ -37,14 +37,23 @@ def describe(value: Any) -> str:
         return f"{value.dtype} array {value.shape}"
     try:
         text = " ".join(repr(value).split())
-    except (RecursionError, ValueError):  # nested too deeply; an integer of too many digits
+    except Exception:  # nested too deeply; an integer of too many digits; whatever a user's class raises
         text = f"one {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def one_line(text: str, most: int = 2000) -> str:
+    """The text without line breaks and other characters that no terminal shows, and without the middle of a long one.
+
+    Names of files hold any character, and are as long as a user makes them.
+    """
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return shown if len(shown) <= most else f"{shown[: most // 2]} ... {shown[-most // 4 :]}"
+
+
 def fail(argument: str, expected: str, got: str, fix: str = "") -> NoReturn:
     """Raise :class:`InputError` in the one wording."""
-    raise InputError(f"{argument}: expected {expected}, got {got}." + (f" {fix}" if fix else ""))
+    raise InputError(one_line(f"{argument}: expected {expected}, got {got}." + (f" {fix}" if fix else "")))
 
 
 def check_tensor(
@@ -76,6 +85,8 @@ def check_pixels(argument: str, value: Tensor) -> None:
     Raises:
         InputError: that tells 0 to 255, normalised values and NaN apart.
     """
+    if value.layout != torch.strided or value.is_meta or value.is_quantized:
+        fail(argument, "a plain tensor with values", f"{describe(value)} ({str(value.layout).removeprefix('torch.')})")
     if not value.numel():
         fail(argument, "at least one pixel", describe(value), "Leave it out.")
     if not value.is_floating_point():

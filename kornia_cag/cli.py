@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from kornia_cag import __version__, commands
-from kornia_cag.checks import Diverged, InputError, Interrupted
+from kornia_cag.checks import Diverged, InputError, Interrupted, one_line
 from kornia_cag.memory import no_memory
 from kornia_cag.options import SCENE_ATTACKS, path
 from kornia_cag.recipes import RECIPES
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
-        self.exit(2, f"kornia-cag: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"kornia-cag: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,12 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _said(text: str, status: int) -> int:
     for python, here in SPELLINGS.items():
         text = text.replace(python, here)
-    print(f"kornia-cag: {text}", file=sys.stderr)
+    print(f"kornia-cag: {one_line(text)}", file=sys.stderr)
     return status
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"kornia-cag: warning: {message}", file=sys.stderr)
+    print(f"kornia-cag: warning: {one_line(str(message))}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -78,6 +78,8 @@ def train(options: argparse.Namespace) -> None:
     recipe = chosen_recipe(options)
     budget = _budget(options, recipe)
     _check_out(options, out)
+    if options.resume and not (out / CHECKPOINT).is_file():
+        fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
     check_training_memory(options, recipe)
     objects, contexts = load_banks(options, recipe)
     if len(objects.classes) < 2:
@@ -141,8 +143,6 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
     with tempfile.TemporaryFile(dir=out):  # a folder that cannot be written to is better found before the training
         pass
     if options.resume:
-        if not (out / CHECKPOINT).is_file():
-            fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
         _check_documents(out, "--resume")
         training.load(out / CHECKPOINT)
         return
@@ -421,9 +421,11 @@ def ablate(options: argparse.Namespace) -> None:
                 attended(training, f"{row.name}, seed {seed}", more=len(todo) - i - 1)
                 accuracy = _measured(training.result, real, objects.classes, training.objects.device, options)
                 done[row.name, seed] = {"row": row.name, **training.report(accuracy, real)}
-            print(f"{row.name}, seed {seed}: {done[row.name, seed]['accuracy']:.2%}", flush=True)
             runs = [*done.values()]
-            write_json(out / ABLATION[0], {"plan": plan, "summary": summary(runs), "runs": runs})
+            try:  # kept where nobody reads what is told, and told where it cannot be kept
+                write_json(out / ABLATION[0], {"plan": plan, "summary": summary(runs), "runs": runs})
+            finally:
+                print(f"{row.name}, seed {seed}: {done[row.name, seed]['accuracy']:.2%}", flush=True)
         _tabulate(summary([*done.values()]), out, f"recipe {base.name}")
 
 

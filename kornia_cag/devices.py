@@ -31,6 +31,8 @@ def chosen_device(device: Any, argument: str = "device") -> torch.device:
         reason = textwrap.shorten(str(error).partition("\n")[0].rstrip("."), 120, placeholder="...")
         found = f"this machine has {torch.cuda.device_count() or 'no'} CUDA device(s) that torch can use"
         fail(argument, expected, f"'{device}' ({reason}; {found})", "Leave it at auto, or take cpu.")
+    if made.type == "cpu" and torch.device(device).index:  # which torch takes, and ignores
+        fail(argument, expected, f"'{device}', of which there is one", "Take cpu.")
     if made.type == "meta":
         fail(argument, expected, f"'{device}', which computes nothing")
     return made

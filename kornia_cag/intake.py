@@ -91,15 +91,15 @@ def photo_rows(labels: Int[Tensor, " n"], count: int, *, seed: int, epoch: int, 
         epoch: of the samples.
         start: first sample index.
     """
-    index = start + torch.arange(count)
+    index = start + torch.arange(count, device="cpu")
     index = index[uniform(_keys(seed, epoch, index), "photos.slot").argsort(stable=True)]
     sizes = labels.bincount()
-    turns = uniform(_keys(seed, epoch, torch.arange(len(sizes))), "photos.class").argsort(stable=True)
+    turns = uniform(_keys(seed, epoch, torch.arange(len(sizes), device="cpu")), "photos.class").argsort(stable=True)
     classes = turns[index % len(sizes)]
     place = uniform(_keys(seed, epoch, index), "photos.object").double() * sizes[classes]
     objects = labels.argsort(stable=True)[(sizes.cumsum(0) - sizes)[classes] + place.long()]
     constants = (torch.full_like(index, value) for value in (epoch, seed))
-    return torch.stack([objects, torch.arange(count), index, *constants], dim=1)
+    return torch.stack([objects, torch.arange(count, device="cpu"), index, *constants], dim=1)
 
 
 def _keys(seed: int, epoch: int, index: Int[Tensor, " b"]) -> Int[Tensor, " b"]:

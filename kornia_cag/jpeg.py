@@ -33,10 +33,14 @@ def jpeg(picture: Float[Tensor, "b 3 h w"], quality: Float[Tensor, " b"]) -> Flo
     """
     scale = torch.where(quality < 50, 5000 / quality.clamp(min=1), 200 - 2 * quality).floor()
     luma, chroma = (
-        ((torch.tensor(table).to(picture.device, non_blocking=True) * scale[:, None, None] + 50) / 100).clamp(1, 255)
+        (
+            (torch.tensor(table, device="cpu").to(picture.device, non_blocking=True) * scale[:, None, None] + 50) / 100
+        ).clamp(1, 255)
         for table in (_LUMA, _CHROMA)
     )
     # Matrix products of a batch of one round differently, so it is done beside itself.
     batch = [torch.cat([x, x]) if len(x) == 1 else x for x in (picture, luma.floor(), chroma.floor())]
-    coded = jpeg_codec_differentiable(batch[0], torch.full((1,), 50.0, dtype=torch.float32), batch[1], batch[2])
+    coded = jpeg_codec_differentiable(
+        batch[0], torch.full((1,), 50.0, dtype=torch.float32, device="cpu"), batch[1], batch[2]
+    )
     return torch.where(quality[:, None, None, None] < 100, coded[: len(picture)].clamp(0, 1), picture)

@@ -38,7 +38,7 @@ def evaluate(
         if log is not None:
             log(min(1.0, 512 * len(found) / len(real.images)), "")
     predicted = torch.cat(found)
-    table = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    table = torch.zeros(len(classes), len(classes), dtype=torch.int64, device="cpu")
     table.index_put_((real.labels, predicted), torch.ones_like(predicted), accumulate=True)
     right = table.diagonal()
     recalls = (right / table.sum(dim=1)).tolist()

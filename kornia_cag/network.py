@@ -28,6 +28,7 @@ from kornia_cag.checks import (
 )
 from kornia_cag.config import plain
 from kornia_cag.devices import Device, chosen_device
+from kornia_cag.divergence import tensors
 from kornia_cag.losses import FLOATS
 from kornia_cag.memory import no_memory
 from kornia_cag.recipes import RECIPES, SIDES, Recipe
@@ -81,7 +82,7 @@ def _made(recipe: Recipe, classes: int, function: Maker | None) -> nn.Module:
         fail("--model", "a function", f"{name!r}, which is {describe(make)}")
     try:
         network = make(classes, recipe.size)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         fail("--model", f"a function of (classes, size), called with ({classes}, {recipe.size})",
              f"{name!r}, which raised {_reason(error)}")  # fmt: skip
     if not isinstance(network, nn.Module):
@@ -117,14 +118,14 @@ def blamed(function: str | None, when: Callable[[], str]) -> Iterator[None]:
         yield
     except (InputError, Diverged, OSError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if function is None or no_memory(error):
             raise
         fail("--model", "a network that takes every batch", f"that of {function!r}, which raised {_reason(error)} "
              f"({_place(error)}) {when()}")  # fmt: skip
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """Where an error was raised: the last line that is neither torch's nor this package's."""
     ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
@@ -150,14 +151,24 @@ def _check_output(network: nn.Module, classes: int, size: int, function: str) ->
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
         fail("--model", "a network with parameters to train", f"that of {function!r}, which has none")
-    if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+    if any(tensor.is_meta for _, tensor in tensors(network)):
+        fail("--model", "a network with weights", f"that of {function!r}, some of which are on the meta device",
+             "Give them values: network.to_empty(device='cpu') and its reset_parameters().")  # fmt: skip
+    if any(nn.parameter.is_lazy(parameter) for parameter in parameters):
+        fail("--model", "a network with weights", f"that of {function!r}, some of which have no shape yet",
+             "Let the function call it once, on torch.zeros(1, 3, size, size).")  # fmt: skip
+    try:
+        finite = all(bool(parameter.isfinite().all()) for parameter in parameters)
+    except Exception as error:  # sparse ones
+        fail("--model", "a network of plain weights", f"that of {function!r}, which raised {_reason(error)}")
+    if not finite:
         fail("--model", "a network of finite weights", f"that of {function!r}, some of which are not")
     for mode in (False, True):  # some give more than logits while they are trained
         try:
             with torch.random.fork_rng(devices=[]), torch.enable_grad():
                 trial = copy.deepcopy(network).train(mode)
                 logits = trial(torch.zeros(2, 3, size, size))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             fail("--model", f"a network that takes pictures (b, 3, {size}, {size})",
                  f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
         check_output(logits, 2, classes, function)
@@ -183,7 +194,7 @@ def _check_gradient(trial: nn.Module, logits: Tensor, function: str) -> None:
              "Leave no_grad() and detach() out of its forward, and argmax to the measuring.")  # fmt: skip
     try:
         logits.float().logsumexp(dim=1).sum().backward()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         fail("--model", "a network that gradients can be followed through",
              f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
     if all(parameter.grad is None for parameter in trial.parameters()):
@@ -192,7 +203,10 @@ def _check_gradient(trial: nn.Module, logits: Tensor, function: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # of a class of the user's
+        text = "no text"
     return f"{type(error).__name__}: {text if len(text) <= 160 else text[:157] + '...'}"
 
 

@@ -23,6 +23,7 @@ SCENE_ATTACKS: dict[str, ScenePGD | WorstOf | None] = {
 
 MOST_SEED, MOST_STEPS, MOST_VIEWS = 2**61, 100_000, 1000  # beyond, a slip of the finger is likelier than a wish
 COMPOSED = 48  # bytes a pixel of a composed image takes at the least, with what it was composed of
+BANK = 32  # and a texel of a picture of a bank while that is made, as floats
 TRAINED = 400  # and in a training step of a recipe's network; measured were 800 to 1100
 
 
@@ -173,5 +174,9 @@ def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank,
         fail("--hold-back", "a share of at least 0 and below 1", "1")
     if hold_back and photos is None:
         fail("--hold-back", "to come with --contexts DIR", "no photographs")
-    objects = recipe.objects(given_folder(options, "objects"), key=options.key, device=device)
+    folder = given_folder(options, "objects")
+    pictures = (recipe.procedural if folder else len(recipe.classes) * (1 + len(recipe.thickness))) or 1
+    bank = replace(recipe, size=recipe.texels)
+    check_memory(options, bank, pictures, BANK, "Its banks are as fine as its canvas: try a smaller --size.")
+    objects = recipe.objects(folder, key=options.key, device=device)
     return objects, recipe.contexts(photos, device=device, seed=seed, hold_back=hold_back)

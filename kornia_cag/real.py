@@ -40,7 +40,7 @@ class RealSet:
     def some(self, count: int) -> "RealSet":
         """So many of the pictures, evenly over their order; all where there are not so many."""
         count = min(count, len(self.labels))
-        chosen = torch.arange(count) * len(self.labels) // count
+        chosen = torch.arange(count, device="cpu") * len(self.labels) // count
         return RealSet(self.images[chosen], self.labels[chosen], self.name)
 
 
@@ -130,7 +130,7 @@ def _room(count: int, size: int) -> Float[Tensor, "n 3 s s"]:
     if not fits(need):
         fail("real images", "pictures that fit into memory", f"{count:,} of {size} x {size}, {need / 2**30:,.0f} GiB",
              "Take fewer of them.")  # fmt: skip
-    return torch.empty(count, 3, size, size, dtype=torch.float32)
+    return torch.empty(count, 3, size, size, dtype=torch.float32, device="cpu")
 
 
 def _from_folder(path: Path, classes: tuple[str, ...], size: int) -> RealSet:
@@ -143,7 +143,7 @@ def _from_folder(path: Path, classes: tuple[str, ...], size: int) -> RealSet:
             labels.append(classes.index(folder.name))
     if not images:
         fail("real", "sub-folders with pictures", f"none in {str(path)!r}")
-    return RealSet(torch.cat(images), torch.tensor(labels), path.name)
+    return RealSet(torch.cat(images), torch.tensor(labels, device="cpu"), path.name)
 
 
 def _resize(images: UInt8[np.ndarray, "n h w *c"], size: int) -> Float[Tensor, "n 3 s s"]:
@@ -182,8 +182,8 @@ def _frame(digit: Float[Tensor, "1 h w"], inner: int, size: int) -> Float[Tensor
     scale = inner / max(cut.shape[1:])
     h, w = (max(1, round(scale * side)) for side in cut.shape[1:])
     ink = F.interpolate(cut[None], (h, w), mode="bicubic", antialias=True)[0].clamp(0, 1)
-    y = float((ink.sum(dim=(0, 2)) * (torch.arange(h, dtype=torch.float32) + 0.5)).sum() / ink.sum())
-    x = float((ink.sum(dim=(0, 1)) * (torch.arange(w, dtype=torch.float32) + 0.5)).sum() / ink.sum())
+    y = float((ink.sum(dim=(0, 2)) * (torch.arange(h, dtype=torch.float32, device="cpu") + 0.5)).sum() / ink.sum())
+    x = float((ink.sum(dim=(0, 1)) * (torch.arange(w, dtype=torch.float32, device="cpu") + 0.5)).sum() / ink.sum())
     top = min(max(round(size / 2 - y), 0), size - h)
     left = min(max(round(size / 2 - x), 0), size - w)
     return F.pad(ink, (left, size - w - left, top, size - h - top))

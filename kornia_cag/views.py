@@ -35,7 +35,9 @@ class Averaged(nn.Module):
             check_number(name, value, 0, 45)
         self.network = network
         limits = torch.tensor(
-            [math.radians(angle), math.radians(shear), stretch, stretch, 2 * shift, 2 * shift], dtype=torch.float32
+            [math.radians(angle), math.radians(shear), stretch, stretch, 2 * shift, 2 * shift],
+            dtype=torch.float32,
+            device="cpu",
         )
         unit = (
             torch.quasirandom.SobolEngine(6).draw(views, dtype=torch.float32)[1:] * 2 - 1

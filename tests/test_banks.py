@@ -403,3 +403,40 @@ def test_an_object_that_could_never_be_seen_is_refused_truly(tmp_path, untyped):
         ObjectBank.from_tensors([dots], size=16)
     faint[3] *= 3  # seen, if hardly
     assert 0 < ObjectBank.from_tensors([faint], size=16).opacity.item() < 0.1
+
+
+WRONG_IMAGES = {
+    "a number": 5,
+    "a name": "cat.png",
+    "an iterator": iter([GOOD[0]]),
+    "an array": GOOD[0].numpy(),
+    "no dimension": torch.tensor(1.0),
+    "sparse": GOOD[0][None].to_sparse(),
+    "sparse in a list": [GOOD[0].to_sparse()],
+    "without values": [GOOD[0].to("meta")],
+}
+
+
+@pytest.mark.parametrize("bank", [ObjectBank, ContextBank])
+@pytest.mark.parametrize("images", WRONG_IMAGES.values(), ids=WRONG_IMAGES)
+def test_what_is_no_batch_of_images_is_refused(bank, images, untyped):
+    if isinstance(images, list) and bank is ContextBank:
+        images = [torch.index_select(image, 0, torch.arange(3, device=image.device)) for image in images]
+    with pytest.raises(InputError, match=r"^images"):
+        bank.from_tensors(images, size=8)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["a", "b"], "ab", [None, 0], [0, 2**70], {0, 1}, np.array(["a", "b"]), torch.zeros(2, device="meta").long()],
+    ids=lambda labels: f"{type(labels).__name__} {len(labels)}",
+)  # fmt: skip
+def test_labels_that_are_no_integers_are_refused(labels, untyped):
+    with pytest.raises(InputError, match=r"^labels: expected class ids 0 to C - 1, one per image, got .* as classes"):
+        ObjectBank.from_tensors([GOOD[0], GOOD[0]], labels, size=8)
+
+
+@pytest.mark.parametrize("classes", ["ab", 5, {"a", "b"}])
+def test_class_names_are_a_list(classes, untyped):
+    with pytest.raises(InputError, match=r"^classes: expected a list of 2 names"):
+        ObjectBank.from_tensors([GOOD[0], GOOD[0]], classes=classes, size=8)

@@ -66,3 +66,31 @@ def test_what_looks_at_batches(default):
         return attack(network, images, labels, keys=keys), pictures, Averaged(network, 3)(images).detach()
 
     compare(default, make)
+
+
+@pytest.fixture
+def elsewhere():
+    """Another default device, on which nothing can be computed."""
+    yield lambda: torch.set_default_device("meta")
+    torch.set_default_device(None)
+
+
+def test_the_default_device_has_no_part_in_what_is_on_another(elsewhere, tmp_path):
+    def make():
+        objects, contexts = ObjectBank.from_glyphs("0123", size=32, device="cpu"), procedural()
+        given = ObjectBank.from_tensors(images, [1, 0], device="cpu"), ObjectBank.from_tensors(images, device="cpu")
+        rows = next(iter(PairSampler(objects.labels, len(contexts), 8)))
+        batch = CAGCollate(objects, contexts, 24, ranges=SIGNS.ranges, returns="batch")(rows)
+        pictures = handwriting(28).images[:9]
+        return batch.images, batch.boxes, *(bank.labels for bank in given), pictures
+
+    def procedural():
+        return ContextBank.procedural(count=8, size=32, device="cpu")
+
+    images = torch.zeros(2, 4, 20, 20)
+    images[:, 3, 4:-4, 4:-4] = 1
+    expected = make()
+    elsewhere()
+    for one, other in zip(make(), expected, strict=True):
+        assert str(one.device) == "cpu"
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)

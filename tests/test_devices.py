@@ -51,7 +51,7 @@ MAKERS = {
 
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-@pytest.mark.parametrize("name", ["cuda:77", "tpu", "meta", 3])
+@pytest.mark.parametrize("name", ["cuda:77", "tpu", "meta", "cpu:1", 3])
 def test_a_device_that_is_not_there_is_our_own_error(make, name):
     with pytest.raises(InputError, match=r"^device: expected auto, or a device of this machine, .*, got "):
         make(name)

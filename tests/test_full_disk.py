@@ -160,6 +160,17 @@ def test_a_disk_that_fills_in_an_ablation_keeps_every_row_of_before(fill, capsys
     assert (len(runs), len(trained)) == (3, 4)
 
 
+def test_an_ablation_whose_output_nobody_reads_keeps_the_row_that_is_done(fill, monkeypatch):
+    def gone(*texts, file=None, **_):
+        if file is None and "seed 0" in texts[0]:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("builtins.print", gone)
+    assert cli.main([*FEW, "holes"]) == 2
+    kept = read_json("disk/o/ablation.json", "file", "an ablation")["runs"]
+    assert [run["row"] for run in kept] == ["without holes"]
+
+
 def test_a_run_goes_on_when_there_is_room_again(fill, made, monkeypatch):
     """The disk fills between two saves: the checkpoint of before is taken up, bit for bit."""
     true, saves = commands.Training.save, []

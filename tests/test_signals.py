@@ -186,3 +186,26 @@ def test_a_training_that_is_interrupted_twice_equals_one_that_is_not(tmp_path):
     assert finished(tmp_path, *TRAIN, "--out", "o", "--resume") == 0
     one, other = (torch.load(tmp_path / out / "model.pt", weights_only=True)["state"] for out in ("straight", "o"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+CLOSED = "import os, sys\nfor number in sys.argv[1]:\n    os.close(int(number))\nos.execv(sys.executable, sys.argv[2:])"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems close streams otherwise")
+@pytest.mark.parametrize("numbers", ["0", "1", "2", "012"])
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("--version",), 0, ""),
+        (("inspect", "--objects", "x"), 2, "kornia-cag: --objects: expected a folder, got 'x', which is not there.\n"),
+    ],
+    ids=["right", "wrong"],
+)
+def test_closed_streams_change_no_status(numbers, arguments, status, said, tmp_path):
+    root = str(Path(kornia_cag.__file__).parent.parent)
+    command = [sys.executable, "-c", CLOSED, numbers, sys.executable, "-m", "kornia_cag", *arguments]
+    found = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, timeout=120, env={**os.environ, "PYTHONPATH": root}
+    )
+    assert (found.returncode, found.stderr) == (status, "" if "2" in numbers else said)
+    assert found.stdout in ("", f"kornia-cag {kornia_cag.__version__}\n")

@@ -21,7 +21,7 @@ VALUES = [
         "--size=20000", f"--size={HUGE}", "--size=0x20", "--seed=-1", f"--seed={HUGE}", "--threads=0", "--threads=-2",
         f"--threads={HUGE}", "--threads=two", "--eps=inf", "--eps=-0.1", "--eps=1e400", "--eps-object=nan --eps=0.1",
         f"--eps=0.1 --attack-steps={HUGE}", "--hold-back=nan", "--hold-back=1", "--hold-back=-1", "--hold-back=0.5",
-        "--device=", "--device=gpu", "--device=meta", "--device=cuda:99", "--device=cpu:", "--key=black",
+        "--device=", "--device=gpu", "--device=meta", "--device=cuda:99", "--device=cpu:", "--device=cpu:1", "--key=black",
         "--scene-attack=best", "--model=", "--model=a:", "--model=:b", "--model=a:b:c", "--model=..:x",
         "--model=os:kill", "--model=torch.nn:Identity", "--model=torch.nn:Linear", "--unknown", "--steps 2 --images 3",
     )),
@@ -66,6 +66,26 @@ def test_a_wrong_value_is_said_in_one_line(command, capsys):
     assert not list(Path().rglob("checkpoint.pt"))  # nothing was begun
 
 
+@pytest.mark.parametrize("arguments", [
+    ["train", "digits", "--objects", "no\nfolder"], ["train", "digits", "--objects", "no\rfolder\udcff"],
+    ["train", "digits", "--out", "file/a\nb"], ["train", "digits", "--out", "d/" * 3000], ["train", "di\ngits"],
+    ["train", "digits", "--device", "cpu\n"], ["evaluate", "no\x1b[31m\nmodel"], ["evaluate", "d/" * 3000],
+    ["preview", "digits", "--out", "no\nfolder/a.png"],
+], ids=ascii)  # fmt: skip
+def test_names_of_many_lines_or_without_end_are_said_in_one_line(arguments, capsys):
+    Path("file").touch()
+    try:
+        status = cli.main(arguments)
+    except SystemExit as stopped:  # argparse's way
+        status = stopped.code
+    assert status == 2
+    err = capsys.readouterr().err
+    assert err.startswith("kornia-cag: ")
+    assert err.count("\n") == 1
+    assert err[:-1].isprintable()
+    assert len(err) < 2500
+
+
 @pytest.mark.parametrize("option", [f"--views={HUGE}", "--views=0", f"--attack=pgd --attack-steps={HUGE}",
                                     f"--attack=pgd --restarts={HUGE}", f"--attack=pgd --count={HUGE}",
                                     "--attack=pgd --eps nan", "--attack=l3"])  # fmt: skip
@@ -73,6 +93,11 @@ def test_a_wrong_measurement_is_said_in_one_line(option, capsys):
     assert outcome("train digits --steps=1", capsys)[0] == 0
     status, lines = outcome(f"evaluate runs/digits --real real.npz {option}", capsys)
     assert (status, len(lines)) == (2, 1)
+
+
+def test_a_run_that_is_not_there_is_not_begun(capsys):
+    assert outcome("train digits --resume --out o", capsys)[0] == 2
+    assert not Path("o").exists()
 
 
 # --- networks that fail
@@ -106,6 +131,7 @@ def measured(logits):
 
 NETWORKS = {
     "forward": (lambda: Net(broken), "'own:net', which raised KeyError: 'no such layer' (test_wrong_commands.py:"),
+    "leaves": (lambda: Net(leaves), "'own:net', which raised SystemExit: no licence (test_wrong_commands.py:"),
     "backward": (lambda: Net(breaks), "'own:net', which raised KeyError: 'no such layer' (test_wrong_commands.py:"),
     "no gradient": (lambda: Net(torch.Tensor.detach), "'own:net', which raised RuntimeError: element 0 of tensors"),
     "fewer logits": (lambda: Net(lambda x: x[:, :7]), "logits (b, 10), also in train mode, got float32 (8, 7) for 8"),
@@ -120,8 +146,29 @@ EARLY = {
         "expected a network whose parameters take part in its logits, got that of 'own:net', to none of which",
     ),
     "backward": (lambda: Net(breaks, at=0), "expected a network that gradients can be followed through, got that of"),
+    "leaves": (lambda: Net(leaves, at=0), "'own:net', which raised SystemExit: no licence"),
+    "leaves when made": (lambda: leaves(None), "'own:net', which raised SystemExit: no licence"),
+    "an error without text": (lambda: Net(speechless, at=0), "'own:net', which raised Speechless: no text"),
+    "no repr": (lambda: Speechless(), "'own:net', which returned one Speechless"),
+    "meta": (lambda: Net(broken, at=9).to("meta"), "a network with weights, got that of 'own:net', some of which are"),
+    "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "some of which have no shape yet. Let the funct"),
     "weights": (lambda: nn.utils.skip_init(Nothing), "expected a network of finite weights, got that of 'own:net'"),
 }
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise AttributeError("no text")
+
+    __repr__ = __str__
+
+
+def speechless(logits):
+    raise Speechless
+
+
+def leaves(logits):
+    raise SystemExit("no licence")
 
 
 class Nothing(Net):
@@ -159,7 +206,7 @@ def test_a_network_that_fails_late_is_named_and_the_checkpoint_stays(name, own, 
     monkeypatch.setattr(commands.Training, "seconds_left", lambda self: None)
     if name == "measured":  # is right while a gradient is asked for
         monkeypatch.setattr("kornia_cag.network._check_output", lambda *_: None)
-        monkeypatch.setattr(commands, "_prepare", lambda training, options, out: None)
+        monkeypatch.setattr(commands, "_prepare", lambda *_: None)
     status, (line,) = outcome("train digits --model own:net --float32 --real real.npz", capsys)
     assert status == 2
     assert message in line
