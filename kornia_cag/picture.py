@@ -278,8 +278,8 @@ def glyph(character: str, size: int) -> UInt8[np.ndarray, "size size 4"]:
     if 0 in reference.shape or (reference.shape == missing.shape and (reference == missing).all()):
         fail("character", "one that the font can draw", describe(character), "Leave it out, or draw it as a picture.")
     scale = min(inner / max(_ink("H", 256.0).shape[0], reference.shape[0]), inner / reference.shape[1])
-    # Four times too large and then averaged: centred to an eighth of a pixel, and no hinting to the pixel grid. Pixels of
-    # very large glyphs are fine as they are, and Pillow refuses still larger ones.
+    # Four times too large and then averaged: centred to an eighth of a pixel, and no hinting to the pixel grid. Very
+    # large glyphs need less of it, and Pillow refuses still larger pictures.
     times = max(1, min(4, 8192 // size))
     ink = Image.fromarray(_ink(character, times * 256.0 * scale))
     canvas = Image.new("L", (times * size, times * size))
