@@ -49,10 +49,10 @@ train() { # NAME ARGUMENTS...
   report "$name" "$runs/$name/report.json"
 }
 
-demo() { # NAME ARGUMENTS...: as the README has it, not compiled
-  local name=$1
+demo() { # NAME ARGUMENTS...: as the README has it, not compiled; perhaps with the arithmetic of another processor
+  local name=$1 as=${ONEDNN_MAX_CPU_ISA:+ONEDNN_MAX_CPU_ISA=$ONEDNN_MAX_CPU_ISA ATEN_CPU_CAPABILITY=$ATEN_CPU_CAPABILITY }
   shift
-  same "$name" kornia-cag train "$@"
+  same "$name" "${as}kornia-cag" train "$@"
   [ -f "$runs/$name/report.json" ] || kornia-cag train "$@" --out "$runs/$name"
   report "$name" "$runs/$name/report.json"
 }
@@ -76,6 +76,7 @@ ablate() { # NAME ARGUMENTS...: a table and a plot lie beside the report
 
 # What the table of results says
 for seed in 0 1 2; do demo "demo-$seed" digits --images 60000 --seed "$seed"; done
+ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 demo demo-avx2 digits --images 60000 --seed 0
 for seed in 0 1 2; do train "digits-$seed" "${digits[@]}" --seed "$seed"; done
 for seed in 0 1 2; do train "signs-short-$seed" "${signs[@]}" --images 100000 --seed "$seed"; done
 train signs "${signs[@]}"
