@@ -45,7 +45,7 @@ def progress(name: str, start: float = 0.0, *, patience: float = 0.0) -> Iterato
         yield draw
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
+class _Bar(tqdm):
     monitor_interval = 0  # no thread of its own: whoever calls draws
 
 
