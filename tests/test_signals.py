@@ -192,14 +192,19 @@ CLOSED = "import os, sys\nfor number in sys.argv[1]:\n    os.close(int(number))\
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems close streams otherwise")
-@pytest.mark.parametrize("numbers", ["0", "1", "2", "012"])
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("numbers", "arguments", "status", "said"),
     [
-        (("--version",), 0, ""),
-        (("inspect", "--objects", "x"), 2, "kornia-cag: --objects: expected a folder, got 'x', which is not there.\n"),
+        ("1", ("--version",), 0, ""),
+        ("012", ("--version",), 0, ""),
+        (
+            "01",
+            ("inspect", "--objects", "x"),
+            2,
+            "kornia-cag: --objects: expected a folder, got 'x', which is not there.\n",
+        ),
+        ("2", ("inspect", "--objects", "x"), 2, ""),
     ],
-    ids=["right", "wrong"],
 )
 def test_closed_streams_change_no_status(numbers, arguments, status, said, tmp_path):
     root = str(Path(kornia_cag.__file__).parent.parent)
@@ -207,5 +212,5 @@ def test_closed_streams_change_no_status(numbers, arguments, status, said, tmp_p
     found = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, timeout=120, env={**os.environ, "PYTHONPATH": root}
     )
-    assert (found.returncode, found.stderr) == (status, "" if "2" in numbers else said)
+    assert (found.returncode, found.stderr) == (status, said)
     assert found.stdout in ("", f"kornia-cag {kornia_cag.__version__}\n")
