@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class StoredArray:
     shape: tuple[int, ...]
     dtype: np.dtype
     by_columns: bool  # Fortran order
-    data: IO[bytes]  # from its first byte on
+    data: Any  # binary file, from its first byte on
     source: str  # the file
 
     @property

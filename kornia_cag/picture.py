@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -191,7 +191,7 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _decode_open(name: str, file: IO[bytes], draft: int | None) -> tuple[UInt8[np.ndarray, "h w 4"], str]:
+def _decode_open(name: str, file: Any, draft: int | None) -> tuple[UInt8[np.ndarray, "h w 4"], str]:
     if not file.read(1):
         fail(name, "a picture file", "an empty one")
     Image.init()

@@ -7,7 +7,7 @@ makes of the chunk. So the chunk is read here, and compared with samples that ar
 
 import struct
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -53,7 +53,7 @@ class Transparency:
         return np.where(clear, 0, 255).astype(np.uint8)
 
 
-def transparency(file: IO[bytes]) -> Transparency | None:
+def transparency(file: Any) -> Transparency | None:
     """What the ``tRNS`` chunk of a PNG file says; None without a valid one before the image data.
 
     The file is left at its beginning.
@@ -65,7 +65,7 @@ def transparency(file: IO[bytes]) -> Transparency | None:
         file.seek(0)
 
 
-def _search(file: IO[bytes]) -> Transparency | None:
+def _search(file: Any) -> Transparency | None:
     depth = colour = -1
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
@@ -88,7 +88,7 @@ def _search(file: IO[bytes]) -> Transparency | None:
     return None
 
 
-def low_bytes(file: IO[bytes]) -> Image.Image:
+def low_bytes(file: Any) -> Image.Image:
     """Decode a PNG file of 16-bit colours once more, for the low bytes that Pillow drops."""
     file.seek(0)
     image: Any = Image.open(file, formats=["PNG"])

@@ -139,7 +139,7 @@ def test_a_photograph_for_an_npz(tmp_path, suffix):
     assert "pickle" not in str(caught.value)
 
 
-def test_paths_that_cannot_be_reached(tmp_path):
+def test_paths_that_cannot_be_reached(tmp_path, untyped):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for path, message in (
         ("a\0b", "real: expected a path, .*NUL"),
