@@ -402,6 +402,6 @@ def test_a_thin_bar_is_framed() -> None:
         ("context_color", (0, 1), "ColorRange or None"),
     ],
 )
-def test_ranges_in_each_others_places_are_refused(name: str, value: Any, kind: str):
+def test_ranges_in_each_others_places_are_refused(name: str, value: Any, kind: str, untyped: None):
     with pytest.raises(InputError, match=rf"^{name}: expected {kind}, got .* Pass {name}="):
         SceneRange(**{name: value})

@@ -260,7 +260,7 @@ def test_a_slot_sees_changing_classes_on_items():
 
 
 @pytest.mark.parametrize("how", ["batch_size", "sampler"])
-def test_a_pair_sampler_given_otherwise_than_as_batch_sampler_is_said(how):
+def test_a_pair_sampler_given_otherwise_than_as_batch_sampler_is_said(how, untyped):
     square = torch.nn.functional.pad(torch.ones(4, 4, 4), (2, 2, 2, 2))
     objects = ObjectBank.from_tensors([square, square], size=8)
     pairs = PairSampler(objects.labels, 4, batch_size=2)

@@ -80,7 +80,7 @@ def test_the_function_that_the_caller_names_makes_the_network(own, tmp_path, mon
         assert trained.classes == CLASSES
 
 
-def test_another_function_does_not_fit(own):
+def test_another_function_does_not_fit(own, untyped):
     path, _ = own
     with pytest.raises(
         InputError, match=r"model: expected weights that fit the network of .*a field '1\.bias', got none"
@@ -131,7 +131,7 @@ def test_weights_are_finite(plain, own):
 
 
 @pytest.mark.parametrize("path", [None, 3, "missing", "", "a\0b"])
-def test_what_is_no_file(path, tmp_path, monkeypatch):
+def test_what_is_no_file(path, tmp_path, monkeypatch, untyped):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError):
         load_network(path)
