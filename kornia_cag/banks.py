@@ -365,8 +365,8 @@ def _quietly(scan: Callable[..., list[Any]], folder: str | Path, on_error: str) 
 def _longest(rgba: UInt8[Tensor, "h w 4"]) -> int:
     """Longest side of what is seen, pixels."""
     seen = rgba[..., 3] >= FAINT
-    places = [seen.any(dim=axis).nonzero() for axis in (0, 1)]
-    return max(int(place[-1] - place[0]) + 1 for place in places)
+    longest: int = max(span.stop - span.start for span in (_span(seen.any(dim=axis)) for axis in (0, 1)))
+    return longest
 
 
 def _check_alpha(name: str, rgba: UInt8[Tensor, "h w 4"]) -> None:
