@@ -115,7 +115,7 @@ python3 - <<'END'
 import json
 from pathlib import Path
 
-from kornia_cag.plots import draw_curves
+from kornia_cag.command.plots import draw_curves
 
 names = {"hardened-signs": "hardened", "plain-signs": "without chain and attack"}
 curves = {what: json.loads(Path(f"benchmarks/results/accuracy_{name}-context.json").read_text())

@@ -28,18 +28,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_cag import PGD, CAGCollate, ContextBank, ObjectBank, PairSampler, Recapture, ScenePGD, WorstOf
-from kornia_cag.config import hardware, versions
-from kornia_cag.measure import evaluate
-from kornia_cag.network import load_network, save_network
-from kornia_cag.options import SCENE_ATTACKS
-from kornia_cag.plots import draw_search
-from kornia_cag.randomness import sample_keys
-from kornia_cag.real import load_real
-from kornia_cag.recipes import RECIPES, Recipe
-from kornia_cag.robustness import Pictures, composites, curve, named_rightly
-from kornia_cag.show import save_sheet
-from kornia_cag.storage import write_text
-from kornia_cag.train import Training
+from kornia_cag.command.options import SCENE_ATTACKS
+from kornia_cag.command.plots import draw_search
+from kornia_cag.command.sheets import save_sheet
+from kornia_cag.core.randomness import sample_keys
+from kornia_cag.core.storage import write_text
+from kornia_cag.evaluation.accuracy import evaluate
+from kornia_cag.evaluation.real import load_real
+from kornia_cag.evaluation.robustness import Pictures, composites, curve, named_rightly
+from kornia_cag.training.network import load_network, save_network
+from kornia_cag.training.provenance import hardware, versions
+from kornia_cag.training.recipes import RECIPES, Recipe
+from kornia_cag.training.run import Training
 
 DATA = Path(os.environ["KORNIA_CAG_DATA"])
 REAL = {"signs": "gtsrb_dev.npz", "digits": "mnist_dev.npz"}

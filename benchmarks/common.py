@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler
-from kornia_cag.commands import GLYPHS
-from kornia_cag.pairing import PairRows
-from kornia_cag.recipes import RIGID_SIGNS
+from kornia_cag.command.commands import GLYPHS
+from kornia_cag.sampling.pairs import PairRows
+from kornia_cag.training.recipes import RIGID_SIGNS
 
 BATCH = 128
 CUDA = torch.cuda.is_available()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kornia_cag import files
-from kornia_cag.banks import held_back
+from kornia_cag.banks import folders
+from kornia_cag.banks.contexts import held_back
 
 SEED = 0
 
@@ -35,7 +35,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     with np.load(options.digits) as data:
         images, labels = data["images"], data["labels"]
-    photos = files.read_contexts(options.photos)
+    photos = folders.read_contexts(options.photos)
     held = [photo for photo, kept in zip(photos, held_back(len(photos), 0.2), strict=True) if kept]
     np.savez(options.out, images=compose(images, held), labels=labels)
     print(f"{len(images):,} digits on {len(held)} photographs: {options.out}")

@@ -11,7 +11,7 @@ the same autocast. What is above 1 for FGSM and above 4 for PGD is borrowing the
 the network already in eval mode and without parameter gradients. Their results are held against ours: images, budget
 and step are whole 256ths, so that all sums are exact and no gradient's sign depends on the order of an addition; in L2
 in float32, and most images within a hundredth of the budget, since the last bit may decide which units are on
-(`tests/test_attack.py` has them within 1e-5 on a smooth network in float64). On a CPU at side 32 only.
+(`tests/adversary/test_pixels.py` has them within 1e-5 on a smooth network in float64). On a CPU at side 32 only.
 
 ``scene``: a batch from ``CAGCollate`` whose scenes are chosen against the network, beside one as drawn; both eager.
 
@@ -37,9 +37,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from kornia_cag import PGD, ContextChain, ScenePGD, WorstOf
-from kornia_cag.models import autocast_dtype
-from kornia_cag.randomness import sample_keys
-from kornia_cag.recipes import SIGNS
+from kornia_cag.core.precision import autocast_dtype
+from kornia_cag.core.randomness import sample_keys
+from kornia_cag.training.recipes import SIGNS
 
 SIZES = (32, 64)
 EPS = 8 / 256

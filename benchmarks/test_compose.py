@@ -2,9 +2,9 @@
 
 Measured: batches out of a DataLoader, from rows of a PairSampler to float32 images in [0, 1] and labels on the device
 (CUDA where there is one). ``kornia_cag`` is ``CAGCollate`` without chain and attack, eager and compiled; ``opencv`` and
-``pillow`` are the collates of ``kornia_cag/baseline.py``. Same banks, same ranges (those of rigid signs), same
+``pillow`` are the collates of ``kornia_cag/bench/peers.py``. Same banks, same ranges (those of rigid signs), same
 loader. ``CAGCollate`` makes masks and boxes all the same, and draws its rows while the clock runs; the baselines do
-neither. ``tests/test_baseline.py`` holds their pictures against the library's.
+neither. ``tests/bench/test_peers.py`` holds their pictures against the library's.
 
 How: a loader with workers first runs off the clock: workers start, and what they prepared ahead is taken, so that what
 is timed is what they can sustain. Workers have a core each, as far as there are any. ``threads`` are torch's in this
@@ -20,9 +20,9 @@ from common import BATCH, CUDA, SECONDS, elapsed, endless, from_workers, time_ro
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from kornia_cag.baseline import OpenCVCollate, PillowCollate
-from kornia_cag.bench import cores
-from kornia_cag.recipes import RIGID_SIGNS
+from kornia_cag.bench.peers import OpenCVCollate, PillowCollate
+from kornia_cag.bench.timings import cores
+from kornia_cag.training.recipes import RIGID_SIGNS
 
 full = pytest.mark.full
 SIDES = (32, 64, 128, 224)

@@ -19,9 +19,9 @@ from common import BATCH, CUDA, elapsed, time_rounds
 from test_growth import random_rows
 
 from kornia_cag import ContextBank, ObjectBank
-from kornia_cag.recipes import RIGID_SIGNS
-from kornia_cag.shot import Director
-from kornia_cag.warp import EXTENT
+from kornia_cag.banks.texels import EXTENT
+from kornia_cag.bench.draws import Director
+from kornia_cag.training.recipes import RIGID_SIGNS
 
 full = pytest.mark.full
 SIDES = [64, *(pytest.param(side, marks=full) for side in (32, 128, 224))]

@@ -24,7 +24,7 @@ from common import BATCH, CUDA, make_collate, time_rounds, wait
 from torch import Tensor
 
 from kornia_cag import ContextBank, ObjectBank
-from kornia_cag.pyramid import Pyramid
+from kornia_cag.banks.pyramid import Pyramid
 
 full = pytest.mark.full
 USUAL = 512 if CUDA else BATCH

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kornia_cag import PairSampler
-from kornia_cag.banks import upload
-from kornia_cag.intake import check_rows
+from kornia_cag.core.devices import upload
+from kornia_cag.sampling.rows import check_rows
 
 ROUNDS = 40
 TAKE = 4

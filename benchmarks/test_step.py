@@ -28,11 +28,11 @@ from resnet import resnet18
 from torch import Tensor, nn
 
 from kornia_cag import CAGCollate
-from kornia_cag.baseline import OpenCVCollate
-from kornia_cag.bench import cores
-from kornia_cag.models import autocast_dtype
-from kornia_cag.prefetch import Prefetcher
-from kornia_cag.recipes import RIGID_SIGNS, SIGNS
+from kornia_cag.bench.peers import OpenCVCollate
+from kornia_cag.bench.timings import cores
+from kornia_cag.core.precision import autocast_dtype
+from kornia_cag.loading.prefetch import Prefetcher
+from kornia_cag.training.recipes import RIGID_SIGNS, SIGNS
 
 full = pytest.mark.full
 STEPS = 20  # timed with workers, which must be left no work

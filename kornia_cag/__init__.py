@@ -10,23 +10,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kornia_cag.attack import BIM, FGSM, MIFGSM, PGD
-    from kornia_cag.banks import ContextBank, ObjectBank
-    from kornia_cag.chain import ContextChain
-    from kornia_cag.checks import Diverged, InputError
-    from kornia_cag.collate import Batch, CAGCollate, Ramp
-    from kornia_cag.compose import Composer, Scene, SceneRange
-    from kornia_cag.free import Free
-    from kornia_cag.hard_pairing import HardPairing
-    from kornia_cag.lending import frozen
-    from kornia_cag.monitor import OverfittingMonitor
-    from kornia_cag.objectives import attacked_loss, mixed_loss, trades_loss
-    from kornia_cag.pairing import PairSampler
-    from kornia_cag.photometric import CameraRange, ColorRange
-    from kornia_cag.pose import Framing, PoseRange
-    from kornia_cag.prefetch import Prefetcher
-    from kornia_cag.recapture import Recapture
-    from kornia_cag.scene_attack import ScenePGD, WorstOf
+    from kornia_cag.adversary.free import Free
+    from kornia_cag.adversary.frozen import frozen
+    from kornia_cag.adversary.pixels import BIM, FGSM, MIFGSM, PGD
+    from kornia_cag.adversary.recapture import Recapture
+    from kornia_cag.adversary.scenes import ScenePGD, WorstOf
+    from kornia_cag.banks.contexts import ContextBank
+    from kornia_cag.banks.objects import ObjectBank
+    from kornia_cag.core.checks import Diverged, InputError
+    from kornia_cag.evaluation.monitor import OverfittingMonitor
+    from kornia_cag.loading.batch import Batch
+    from kornia_cag.loading.chain import ContextChain
+    from kornia_cag.loading.collate import CAGCollate
+    from kornia_cag.loading.confusion import HardPairing
+    from kornia_cag.loading.prefetch import Prefetcher
+    from kornia_cag.sampling.pairs import PairSampler
+    from kornia_cag.scenes.camera import CameraRange
+    from kornia_cag.scenes.composer import Composer
+    from kornia_cag.scenes.light import ColorRange
+    from kornia_cag.scenes.pose import Framing, PoseRange
+    from kornia_cag.scenes.ranges import SceneRange
+    from kornia_cag.scenes.scene import Scene
+    from kornia_cag.scenes.strength import Ramp
+    from kornia_cag.training.objectives import attacked_loss, mixed_loss, trades_loss
 
 __version__ = "0.1.0"
 
@@ -65,23 +71,47 @@ __all__ = [
 ]
 
 _STAGES = {  # module: what it gives; loaded when first asked for, so that a command can answer before torch is there
-    "attack": ("BIM", "FGSM", "MIFGSM", "PGD"),
-    "banks": ("ContextBank", "ObjectBank"),
-    "chain": ("ContextChain",),
-    "checks": ("Diverged", "InputError"),
-    "collate": ("Batch", "CAGCollate", "Ramp"),
-    "compose": ("Composer", "Scene", "SceneRange"),
-    "free": ("Free",),
-    "hard_pairing": ("HardPairing",),
-    "lending": ("frozen",),
-    "monitor": ("OverfittingMonitor",),
-    "objectives": ("attacked_loss", "mixed_loss", "trades_loss"),
-    "pairing": ("PairSampler",),
-    "photometric": ("CameraRange", "ColorRange"),
-    "pose": ("Framing", "PoseRange"),
-    "prefetch": ("Prefetcher",),
-    "recapture": ("Recapture",),
-    "scene_attack": ("ScenePGD", "WorstOf"),
+    "adversary.free": ("Free",),
+    "adversary.frozen": ("frozen",),
+    "adversary.pixels": (
+        "BIM",
+        "FGSM",
+        "MIFGSM",
+        "PGD",
+    ),
+    "adversary.recapture": ("Recapture",),
+    "adversary.scenes": (
+        "ScenePGD",
+        "WorstOf",
+    ),
+    "banks.contexts": ("ContextBank",),
+    "banks.objects": ("ObjectBank",),
+    "core.checks": (
+        "Diverged",
+        "InputError",
+    ),
+    "evaluation.monitor": ("OverfittingMonitor",),
+    "loading.batch": ("Batch",),
+    "loading.chain": ("ContextChain",),
+    "loading.collate": ("CAGCollate",),
+    "loading.confusion": ("HardPairing",),
+    "loading.prefetch": ("Prefetcher",),
+    "sampling.pairs": ("PairSampler",),
+    "scenes.camera": ("CameraRange",),
+    "scenes.composer": ("Composer",),
+    "scenes.light": ("ColorRange",),
+    "scenes.pose": (
+        "Framing",
+        "PoseRange",
+    ),
+    "scenes.ranges": ("SceneRange",),
+    "scenes.scene": ("Scene",),
+    "scenes.strength": ("Ramp",),
+    "training.objectives": (
+        "attacked_loss",
+        "mixed_loss",
+        "trades_loss",
+    ),
 }
 _HOME = {name: stage for stage, names in _STAGES.items() for name in names}
 

@@ -17,7 +17,7 @@ def main() -> int:
     # it is alone. Read when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    from kornia_cag.cli import main as command
+    from kornia_cag.command.cli import main as command
 
     status = command()
     sys.stdout.flush()

@@ -8,8 +8,9 @@ import jaxtyping
 import pytest
 import torch
 
-from kornia_cag import devices
-from kornia_cag.banks import ContextBank, ObjectBank
+from kornia_cag.banks.contexts import ContextBank
+from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.core import devices
 
 torch.set_num_threads(1)  # small tensors: threads cost more than they give
 

@@ -18,10 +18,10 @@ from conftest import make_contexts, make_objects
 from torch import Tensor, nn
 
 from kornia_cag import PGD, Batch, CAGCollate, ContextChain, PairSampler, Ramp, SceneRange
-from kornia_cag.hard_pairing import HardPairing
-from kornia_cag.randomness import sample_keys, uniforms
-from kornia_cag.recipes import RECIPES
-from kornia_cag.scene_attack import ScenePGD, WorstOf
+from kornia_cag.adversary.scenes import ScenePGD, WorstOf
+from kornia_cag.core.randomness import sample_keys, uniforms
+from kornia_cag.loading.confusion import HardPairing
+from kornia_cag.training.recipes import RECIPES
 
 FILE = Path(__file__).with_name("golden.json")
 BATCHES, SIZE = 3, 5

@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_cag.compose import Composer
-from kornia_cag.photometric import CameraRange, ColorRange
-from kornia_cag.pose import Pose
-from kornia_cag.randomness import noise, uniform
+from kornia_cag.core.randomness import noise, uniform
+from kornia_cag.scenes.camera import CameraRange
+from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.light import ColorRange
+from kornia_cag.scenes.pose import Pose
 
 Array = NDArray[np.float64]
 EXTENT = 7 / 8  # share of a bank picture's side that the object fills

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from kornia_cag import blend as blending
-from kornia_cag import photometric, pyramid
-from kornia_cag import warp as warping
-from kornia_cag.photometric import Color
-from kornia_cag.pyramid import Pyramid
+from kornia_cag.banks import pyramid
+from kornia_cag.banks.pyramid import Pyramid
+from kornia_cag.scenes import blends as blending
+from kornia_cag.scenes import light
+from kornia_cag.scenes import warp as warping
+from kornia_cag.scenes.light import Color
 
 
 def over(fg: Tensor, bg: Tensor) -> Tensor:
@@ -27,12 +28,12 @@ def blend(fg: Tensor, bg: Tensor, mode: blending.BlendMode, opacity: float) -> T
 
 
 def recolor(picture: Tensor, color: Color, alpha: Tensor | None = None) -> Tensor:
-    planes = photometric.recolor(picture.unbind(1), color, None if alpha is None else alpha[:, 0])
+    planes = light.recolor(picture.unbind(1), color, None if alpha is None else alpha[:, 0])
     return torch.stack(planes, dim=1)
 
 
 def illumination(slope: Tensor, size: tuple[int, int]) -> Tensor:
-    return photometric.illumination(slope, size)[:, None]
+    return light.illumination(slope, size)[:, None]
 
 
 def sample_pyramid(bank: Pyramid, ids: Tensor, points: Tensor, level: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The package keeps to its own plan: imports point up the table, everything public says what it is."""
+"""The house keeps to its plan: rooms in their order, short files and functions, and a public surface that explains."""
 
 import ast
 import dataclasses
@@ -18,31 +18,23 @@ import kornia_cag
 
 PACKAGE = Path(kornia_cag.__file__).parent
 ROOT = PACKAGE.parent
-MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if not path.stem.startswith("__")}
+ROOMS = "core banks sampling scenes adversary loading evaluation training bench command".split()
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.glob("*/*.py"))
+    if not path.stem.startswith("__")
+}
 TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
-def table():
-    """Rows of the architecture page: file stems in order, and what they say they import."""
-    for line in (ROOT / "docs" / "architecture.md").read_text().splitlines():
-        files = re.findall(r"`(\w+)\.py`", line.split("|")[1]) if line.startswith("| `") else []
-        if files:
-            yield files, line.split("|")[3].strip()
-
-
-def imports(name):
+def imports(tree):
     """Modules of the package that a module imports."""
-    found = set()
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name}: a relative import"
-            if node.module == "kornia_cag":
-                found |= {alias.name for alias in node.names} & MODULES.keys()
-            elif (node.module or "").startswith("kornia_cag."):
-                found.add(node.module.removeprefix("kornia_cag."))
-        elif isinstance(node, ast.Import):
-            found |= {a.name.removeprefix("kornia_cag.") for a in node.names if a.name.startswith("kornia_cag.")}
-    return found
+            assert node.level == 0, "a relative import"
+            if (node.module or "").startswith("kornia_cag."):
+                name = node.module.removeprefix("kornia_cag.")
+                yield from [name] if "." in name else [f"{name}.{alias.name}" for alias in node.names]
 
 
 def public(owner):
@@ -58,38 +50,42 @@ def public(owner):
             yield f"{getattr(owner, '__qualname__', owner.__name__)}.{name}", value
 
 
-def test_the_table_names_every_module_once():
-    named = [file for files, _ in table() for file in files]
-    assert sorted(named) == sorted(MODULES)
+def test_rooms_import_only_rooms_above_them():
+    assert {path.parent.name for path in PACKAGE.glob("*/*.py")} == set(ROOMS)
+    for name, tree in TREES.items():
+        here = ROOMS.index(name.split(".")[0])
+        assert [other for other in imports(tree) if ROOMS.index(other.split(".")[0]) > here] == [], name
 
 
-def test_imports_point_up_the_table():
-    order = [file for files, _ in table() for file in files]
-    down = [(name, other) for name in MODULES for other in imports(name) if order.index(other) >= order.index(name)]
-    assert down == []
+def test_no_two_modules_need_each_other():
+    order: list[str] = []
+    todo = {name: set(imports(tree)) & MODULES.keys() for name, tree in TREES.items()}
+    while todo:
+        ready = sorted(name for name, needed in todo.items() if needed <= set(order))
+        assert ready, f"a circle among {sorted(todo)}"
+        order += ready
+        todo = {name: needed for name, needed in todo.items() if name not in order}
 
 
-def test_the_table_tells_the_imports_as_they_are():
-    for files, said in table():
-        if "above" in said:
-            continue
-        want = set() if said == "–" else set(said.split(", "))
-        for name in files:
-            assert imports(name) == want, name
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_what_it_is_for_and_what_it_imports(room):
+    told = importlib.import_module(f"kornia_cag.{room}").__doc__.strip().splitlines()
+    assert len(told) == 3
+    assert told[2].startswith("Imports ")
 
 
-@pytest.mark.parametrize("low", ["pairing", "attack", "randomness", "graph", "lending", "checks"])
+@pytest.mark.parametrize("low", ["sampling.pairs", "adversary.pixels", "core.randomness", "adversary.frozen"])
 def test_what_needs_no_picture_imports_none(low):
     seen, todo = set(), {low}
     while todo:
         seen |= todo
-        todo = {other for name in todo for other in imports(name)} - seen
-    assert not seen & {"banks", "compose", "collate", "files", "picture", "pyramid", "warp"}
+        todo = {other for name in todo for other in imports(TREES[name])} - seen
+    assert not {name for name in seen if name.startswith(("banks.", "scenes.", "loading."))}
 
 
 def test_few_files_know_the_data_loader():
     users = {name for name, path in MODULES.items() if re.search(r"utils\.data|torchdata", path.read_text())}
-    assert users == {"bench", "collate", "pairing", "prefetch", "train"}
+    assert users == {"bench.timings", "loading.collate", "sampling.pairs", "loading.prefetch", "training.run"}
 
 
 def test_public_names_are_loaded_when_asked_for_and_seen_by_type_checkers():
@@ -98,7 +94,7 @@ def test_public_names_are_loaded_when_asked_for_and_seen_by_type_checkers():
     typed = {node.module.removeprefix("kornia_cag."): tuple(a.name for a in node.names) for node in shown.body}
     assert typed == kornia_cag._STAGES
     assert sorted(name for names in typed.values() for name in names) == sorted(kornia_cag.__all__)
-    assert not set(kornia_cag.__all__) & MODULES.keys()  # loading a module puts it under its name into the package
+    assert not set(kornia_cag.__all__) & set(ROOMS)  # loading a room puts it under its name into the package
     assert set(kornia_cag.__all__) <= set(dir(kornia_cag))
     code = "import sys, kornia_cag, kornia_cag.__main__; print(sorted({'torch', 'numpy', 'PIL'} & sys.modules.keys()))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -107,7 +103,7 @@ def test_public_names_are_loaded_when_asked_for_and_seen_by_type_checkers():
 
 def test_names_of_the_package_are_found_in_any_way():
     assert pickle.loads(pickle.dumps(kornia_cag.PoseRange(scale=(0.5, 0.6)))) == kornia_cag.PoseRange(scale=(0.5, 0.6))
-    assert kornia_cag.losses is importlib.import_module("kornia_cag.losses")
+    assert kornia_cag.adversary is importlib.import_module("kornia_cag.adversary")
     assert not hasattr(kornia_cag, "nothing_of_the_kind")
     text = pydoc.render_doc(kornia_cag, renderer=pydoc.plaintext)
     assert all(name in text for name in ("class PairSampler", "FGSM(", "trades_loss("))
@@ -150,7 +146,8 @@ def test_everything_is_annotated(name):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_functions_stay_short(name):
+def test_files_and_functions_stay_short(name):
+    assert len(MODULES[name].read_text().splitlines()) <= 300
     long = []
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.FunctionDef):
@@ -163,11 +160,18 @@ def test_functions_stay_short(name):
 @pytest.mark.parametrize("name", MODULES)
 def test_a_user_s_mistake_never_meets_an_assert_or_a_bare_error(name):
     """What ends a run is one of the kinds in ``checks.py``; NotImplementedError and the like have no place here."""
-    kinds = {node.name for node in TREES["checks"].body if isinstance(node, ast.ClassDef)}
+    kinds = {node.name for node in TREES["core.checks"].body if isinstance(node, ast.ClassDef)}
     for node in ast.walk(TREES[name]):
         assert not isinstance(node, ast.Assert), f"{name}:{node.lineno}"
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             assert node.exc.func.id in kinds, f"{name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("command.")])
+def test_only_the_command_knows_that_there_are_options(name):
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert not re.search(r"(?<![\w-])--[a-z]", node.value), f"{name}:{node.lineno}: {node.value!r}"
 
 
 def texts():
@@ -175,7 +179,7 @@ def texts():
     yield from (path for pattern in ("*.md", "docs/*.md", "pyproject.toml") for path in sorted(ROOT.glob(pattern)))
 
 
-@pytest.mark.parametrize("path", list(texts()), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", list(texts()), ids=lambda path: str(path.relative_to(ROOT)))
 def test_text_is_finished_and_names_no_machine(path):
     text = path.read_text()
     assert not re.search(r"\b(TODO|FIXME|XXX|HACK)\b", text)

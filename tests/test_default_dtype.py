@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from kornia_cag import PGD, CAGCollate, ContextBank, ObjectBank, PairSampler, Recapture
-from kornia_cag.real import handwriting
-from kornia_cag.recipes import RECIPES, SIGNS
-from kornia_cag.views import Averaged
+from kornia_cag.evaluation.averaged import Averaged
+from kornia_cag.evaluation.real import handwriting
+from kornia_cag.training.recipes import RECIPES, SIGNS
 
 JPEG = replace(SIGNS, name="jpeg", ranges=replace(SIGNS.ranges, camera=replace(SIGNS.ranges.camera, jpeg=(30.0, 90.0))))
 

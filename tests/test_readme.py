@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from kornia_cag import PGD, CAGCollate, ContextChain, PairSampler
-from kornia_cag.models import convnet
-from kornia_cag.recipes import SIGNS
+from kornia_cag.training.architectures import convnet
+from kornia_cag.training.recipes import SIGNS
 
 pytestmark = pytest.mark.filterwarnings("error")
 

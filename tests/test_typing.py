@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import kornia_cag
-from kornia_cag import collate, compose, photometric, pose
+from kornia_cag.loading import batch
+from kornia_cag.scenes import camera, light, pose, scene
 
 ROOT = Path(__file__).parents[1]
 GIVEN = """
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 import torch
 from kornia_cag import *
-from kornia_cag.collate import Pair
+from kornia_cag.loading.batch import Pair
 model: nn.Module
 images: Tensor
 objects: ObjectBank
@@ -56,7 +57,7 @@ def test_readme_and_users_pass_a_strict_type_checker(tmp_path):
 RECORDS = [
     *(value for value in vars(kornia_cag).values()
       if inspect.isclass(value) and (dataclasses.is_dataclass(value) or hasattr(value, "_fields"))),
-    collate.Pair, compose.Earlier, pose.Pose, photometric.Color, photometric.Camera,
+    batch.Pair, scene.Earlier, pose.Pose, light.Color, camera.Camera,
 ]  # fmt: skip
 UNITS = re.compile(
     r"\(\w+(, ?\w+)*,?\)|\(height, width\)|pixel|texel|degrees|factor|share|probability|number|deviation|epochs|stops"
@@ -78,7 +79,7 @@ def test_help_names_every_field_with_its_unit_or_shape(record):
     assert [name for name in numbers if not UNITS.search(told[name])] == []
 
 
-@pytest.mark.parametrize("record", [kornia_cag.Batch, collate.Pair])
+@pytest.mark.parametrize("record", [kornia_cag.Batch, batch.Pair])
 def test_help_of_a_tuple_s_fields(record):
     for name in record._fields:
         assert re.match(r"\(b,.*\)", getattr(record, name).__doc__), name

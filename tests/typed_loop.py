@@ -20,7 +20,7 @@ from kornia_cag import (
     Prefetcher,
     SceneRange,
 )
-from kornia_cag.collate import Pair
+from kornia_cag.loading.batch import Pair
 
 
 def plain(model: nn.Module) -> Tensor:

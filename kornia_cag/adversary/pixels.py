@@ -1,0 +1,286 @@
+"""Adversarial examples against the model being trained, within a budget that may differ from pixel to pixel.
+
+:class:`PGD` holds the numbers and attacks a model by the kernel of :mod:`.pgd`, raising a loss of :mod:`.losses`;
+:mod:`.frozen` sees to it that the attack leaves no trace on that model. Normalisation belongs inside the model: images
+and budgets are in units of [0, 1].
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+
+from kornia_cag.adversary.ascent import EPS_FIX, MASKS, Norm, Schedule, check_schedule, pgd
+from kornia_cag.adversary.frozen import frozen
+from kornia_cag.adversary.losses import Loss, check_logits, cross_entropy, kl
+from kornia_cag.core.checks import check_choice, check_int, check_number, check_tensor, describe, fail
+from kornia_cag.core.precision import FLOATS, PRECISIONS, autocasting
+from kornia_cag.core.randomness import chance, fold_in, uniform
+
+Target = Literal["given", "random", "least likely"]
+
+Transform = Callable[[Tensor, Tensor], Tensor]  # images and keys to images of the same shape, differentiable
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """The attack of projected gradients in L-infinity or L2, with budgets for object, context and sample.
+
+    Called with a model and a batch, it returns the attacked images. The whole batch is computed whatever ``fraction``
+    says: reading which samples are meant would wait for the device.
+
+    In L2 the budget bounds the length of an image's whole change; apart for object and context, it bounds the length of
+    the change over the budget map, as :func:`pgd` says.
+
+    With a ``transform`` the model sees transformed images, drawn anew at each step, and the gradient is the mean over
+    ``eot_samples`` draws, which are seen in one forward pass: expectation over transformation (Athalye et al. 2018).
+    What is returned is not transformed.
+
+    Source: Madry et al. 2018; one step from a random start: Wong et al. 2020.
+
+    Attributes:
+        eps: budget, in units of [0, 1]: of each value, or in L2 of an image's whole change.
+        eps_object: budget where the object's mask is 1; None: eps.
+        eps_min: each sample draws its budget from here to eps, evenly in the logarithm; None: eps.
+        alpha: step where the larger budget holds, in proportion elsewhere; None: 2.5 budgets / steps.
+        steps: number of gradient steps.
+        norm: ``"linf"``, each value for itself, or ``"l2"``, an image's whole change.
+        random_start: whether to start at a random point of the budget, else at the image itself.
+        target: a wrong class whose loss to lower, instead of raising that of the label.
+        momentum: share of the earlier direction that is kept.
+        schedule: of the steps: ``"sign"``, or ``"paper"``, see pgd, which sets the step, so that alpha stays None.
+        early_stop: leave a sample alone once the model is fooled; saves no time, but keeps changes small.
+        transform: attack what survives it: a function of images (b, c, h, w) and keys (b,), for example
+            kornia_cag.Recapture(); None: the images themselves.
+        eot_samples: number of draws of the transform at each step, over which the gradient is averaged.
+        fraction: share of the samples attacked, chosen by key; the others keep their bits.
+        loss: (model output, classes) to one loss per sample, (b,): see losses.py.
+        autocast: of the attack's forward passes, float32 turns it off; None: as around it.
+        compile: whether to compile the random start and the box; for faster steps, hand in a compiled model.
+    """
+
+    eps: float
+    eps_object: float | None = None
+    eps_min: float | None = None
+    alpha: float | None = None
+    steps: int = 10
+    norm: Norm = "linf"
+    random_start: bool = True
+    target: Target | None = None
+    momentum: float = 0.0
+    schedule: Schedule = "sign"
+    early_stop: bool = False
+    transform: Transform | None = None
+    eot_samples: int = 1
+    fraction: float = 1.0
+    loss: Loss = cross_entropy
+    autocast: torch.dtype | None = None
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("norm", self.norm, get_args(Norm))
+        largest, fix = (1, EPS_FIX) if self.norm == "linf" else (1e4, "")
+        check_number("eps", self.eps, 0, largest, fix)
+        if self.eps_object is not None:
+            check_number("eps_object", self.eps_object, 0, largest, fix)
+        if self.eps_min is not None:
+            check_number("eps_min", self.eps_min, 0, self.eps, "It is the lower end of the budgets up to eps.")
+            if self.eps_min == 0:
+                fail("eps_min", "a number above 0, whose logarithm is taken", "0", "fraction= leaves samples alone.")
+        if self.alpha is not None:
+            check_number("alpha", self.alpha, 0, fix=fix)
+            if self.schedule == "paper":
+                fail("alpha", "None with schedule='paper', which sets the step", describe(self.alpha))
+        check_int("steps", self.steps)
+        check_choice("target", self.target, (None, *get_args(Target)))
+        check_number("momentum", self.momentum, 0, 10)
+        check_schedule(self.schedule, self.norm, self.momentum)
+        if self.loss is kl and not self.random_start:
+            fail("random_start", "True with loss=kl", "False", "At the clean image itself its gradient is 0.")
+        if self.loss is kl and self.target is not None:
+            fail("target", "None with loss=kl, which knows no classes", describe(self.target))
+        if not callable(self.loss):
+            fail("loss", "a function of the model's output and classes, such as cross_entropy", describe(self.loss))
+        if self.transform is not None and (not callable(self.transform) or isinstance(self.transform, type)):
+            fail("transform", "a function of images and keys, or None", describe(self.transform))
+        if check_int("eot_samples", self.eot_samples, 1) > 1 and self.transform is None:
+            fail("eot_samples", "1 without a transform", str(self.eot_samples), "Pass transform=Recapture().")
+        check_number("fraction", self.fraction, 0, 1)
+        check_choice("autocast", self.autocast, PRECISIONS)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "b c h w"],
+        labels: Int[Tensor, " b"],
+        *,
+        keys: Int[Tensor, " b"],
+        mask: Shaped[Tensor, "b 1 h w"] | None = None,
+        targets: Int[Tensor, " b"] | None = None,
+        scale: Float[Tensor, " b"] | None = None,
+        start: Float[Tensor, "b c h w"] | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        """Attack ``model``, which is left as it was (see :func:`frozen`); guarantees as in :func:`pgd`.
+
+        Args:
+            model: maps images to logits ``(b, classes)``, or to whatever ``loss`` takes; plain, compiled or DDP.
+            images: in [0, 1].
+            labels: true classes.
+            keys: of the samples; they choose the random start and the attacked fraction.
+            mask: 1 on the object, 0 on the context, anything between mixes the budgets; bool or float.
+            targets: the classes to be mistaken for, with ``target="given"``. ``"random"`` draws a wrong class by key;
+                ``"least likely"`` asks the model, by one more forward pass (Kurakin et al. 2017).
+            scale: factor per sample on its budget.
+            start: images to start from, as near as the budget allows; where one is the image itself, ``random_start``
+                decides.
+
+        Raises:
+            InputError: as :func:`pgd`, and for labels, mask, targets or scale that do not fit.
+        """
+        self._check(model, images, labels, keys, mask, targets, scale)
+        if self.largest == 0 or self.fraction == 0:
+            return images.detach().clone()
+        eps = self.budget(images, keys, mask=mask, scale=scale)
+        rate = None if self.alpha is None else self.alpha / self.largest
+        with frozen(model) as net:
+            with autocasting(self.autocast, images.device):
+                aims = self._aims(net, images, labels, targets)
+            drawn = uniform(keys, "attack.target") if self.target == "random" else None
+            seen = count()  # forward passes: each draws other transforms
+
+            def loss(x: Tensor) -> Tensor:
+                if self.transform is None:
+                    return judge(x, labels, aims, drawn)
+                n, first = self.eot_samples, next(seen) * self.eot_samples
+                many = torch.cat([fold_in(keys, first + draw) for draw in range(n)])
+                x = self.transform(x if n == 1 else x.repeat(n, 1, 1, 1), many)
+                check_tensor("transform", x, (len(many), *images.shape[1:]), images.dtype, images.device,
+                             "It must keep shape, dtype and device.")  # fmt: skip
+                losses = judge(x, *(None if v is None else torch.cat([v] * n) for v in (labels, aims, drawn)))
+                check_tensor("loss", losses, (len(many),), FLOATS, fix="Return one loss per image: reduction='none'.")
+                return losses.view(n, -1).mean(dim=0)
+
+            def judge(x: Tensor, labels: Any, aims: Any, drawn: Any) -> Tensor:
+                with autocasting(self.autocast, images.device):
+                    output = net(x)  # only it says how many classes there are
+                    classes = aims if drawn is None else _wrong(output, labels, drawn)
+                    losses = self.loss(output, classes)
+                    return losses if not self.early_stop else losses * ~self._fooled(output, labels, classes)
+
+            return pgd(loss, images, eps, keys, steps=self.steps, norm=self.norm, relative_alpha=rate,
+                       momentum=self.momentum, schedule=self.schedule, start=start, compile=self.compile,
+                       random_start=self.random_start, targeted=self.target is not None)  # fmt: skip
+
+    @property
+    def largest(self) -> float:
+        """The larger of the budgets for object and context."""
+        return max(self.eps, self.eps_object or 0.0)
+
+    def budget(
+        self,
+        images: Float[Tensor, "b c h w"],
+        keys: Int[Tensor, " b"],
+        *,
+        mask: Shaped[Tensor, "b 1 h w"] | None = None,
+        scale: Float[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b 1 #h #w"]:
+        """The budget map: ``eps`` off the mask, ``eps_object`` on it, times ``scale``, zero for samples left out.
+
+        With ``eps_min`` both shrink by the factor that the sample draws.
+
+        Its height and width are 1 where the budget is the same all over the image.
+        """
+        dtype = torch.promote_types(images.dtype, torch.float32)
+        if mask is None or self.eps_object is None:
+            eps = torch.full((len(images), 1, 1, 1), self.eps, dtype=dtype, device=images.device)
+        else:
+            eps = self.eps * (1 - mask.to(dtype)) + self.eps_object * mask.to(dtype)
+        if scale is not None:
+            eps = eps * scale.to(dtype)[:, None, None, None]
+        if self.eps_min is not None:
+            least = math.log(self.eps_min / self.eps)
+            eps = eps * torch.exp(uniform(keys, "attack.budget", least, 0.0))[:, None, None, None]
+        return eps if self.fraction == 1 else eps * self.attacked(keys)[:, None, None, None]
+
+    def attacked(self, keys: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Which samples belong to the attacked ``fraction``."""
+        return chance(keys, "attack.fraction", self.fraction)
+
+    def _aims(
+        self, net: nn.Module, images: Tensor, labels: Int[Tensor, " b"], targets: Int[Tensor, " b"] | None
+    ) -> Tensor:
+        """What the loss compares with: classes, or the clean logits. Random classes are drawn in the loss itself."""
+        aims = labels if targets is None else targets
+        if self.target == "least likely" or self.loss is kl:
+            with torch.no_grad():
+                logits = net(images.clone())
+            aims = logits if self.loss is kl else _wrong(logits, labels, None)
+        return aims.clone() if aims.is_inference() else aims  # cross-entropy saves them for its backward pass
+
+    def _fooled(self, output: Any, labels: Int[Tensor, " b"], classes: Tensor) -> Bool[Tensor, " b"]:
+        """Which samples the model names as the attack wants it."""
+        named = check_logits(output, len(labels), fix="early_stop needs logits: leave it out.").argmax(dim=1)
+        fooled: Tensor = named != labels if self.target is None else named == classes
+        return fooled
+
+    def _check(self, model: Any, images: Any, labels: Any, keys: Any, mask: Any, targets: Any, scale: Any) -> None:
+        if not isinstance(model, nn.Module):
+            fail("model", "a torch.nn.Module", describe(model), "Attack another function with pgd.")
+        check_tensor("images", images, ("b", "c", "h", "w"), FLOATS, fix="Images are float BCHW in [0, 1].")
+        b, _, h, w = images.shape
+        check_tensor("labels", labels, (b,), torch.int64, images.device)
+        check_tensor("keys", keys, (b,), torch.int64, images.device, fix="One key per image: see sample_keys.")
+        if mask is not None:
+            check_tensor("mask", mask, (b, 1, h, w), MASKS, images.device)
+        elif self.eps_object is not None:
+            fail("mask", f"the object's mask ({b}, 1, {h}, {w}), since eps_object is set", "None",
+                 "Pass mask=..., or leave eps_object out.")  # fmt: skip
+        if scale is not None:
+            check_tensor("scale", scale, (b,), FLOATS, images.device)
+        if self.target == "given":
+            check_tensor("targets", targets, (b,), torch.int64, images.device, "target='given' needs targets=...")
+        elif targets is not None:
+            fail("targets", f"None with target={self.target!r}", describe(targets), "Set target='given'.")
+
+
+def _wrong(logits: Any, labels: Int[Tensor, " b"], drawn: Float[Tensor, " b"] | None) -> Int[Tensor, " b"]:
+    """For each sample a class other than its label: by a number in [0, 1), or the one of the lowest logit."""
+    fix = "Of another kind of output no wrong class can be drawn: give targets."
+    classes = check_logits(logits, len(labels), fix=fix).shape[1]
+    if drawn is None:
+        wrong: Tensor = logits.scatter(1, labels[:, None], torch.inf).argmin(dim=1)
+    else:
+        wrong = (labels + 1 + (drawn * (classes - 1)).long().clamp(max=classes - 2)) % classes
+    return wrong
+
+
+def FGSM(*, eps: float, random_start: bool = False, **options: Any) -> PGD:
+    """PGD of one step: the whole budget (Goodfellow et al. 2015), or 1.25 budgets after a random start.
+
+    ``options`` are further fields of :class:`PGD`. Source of the factor: Wong et al. 2020.
+    """
+    attack = PGD(**{"eps": eps, "steps": 1, "random_start": random_start, **options})
+    return _with_alpha(attack, 1.25 if random_start else 1.0)
+
+
+def BIM(*, eps: float, steps: int = 10, **options: Any) -> PGD:
+    """PGD from the image itself (Kurakin et al. 2017). ``options`` are further fields of :class:`PGD`."""
+    return PGD(**{"eps": eps, "steps": steps, "random_start": False, **options})
+
+
+def MIFGSM(*, eps: float, steps: int = 10, momentum: float = 1.0, **options: Any) -> PGD:
+    """:func:`BIM` with momentum, by steps of ``eps / steps`` (Dong et al. 2018), whose images fool other models, too.
+
+    ``options`` are further fields of :class:`PGD`.
+    """
+    return _with_alpha(BIM(**{"eps": eps, "steps": steps, "momentum": momentum, **options}), 1 / steps)
+
+
+def _with_alpha(attack: PGD, share: float) -> PGD:
+    """The attack by steps of this share of its larger budget, unless its step was given."""
+    return attack if attack.alpha is not None else replace(attack, alpha=share * attack.largest)

@@ -1,0 +1,235 @@
+"""The adversary of scenes: not pixels, but pose, light, camera and context are chosen to confuse the model.
+
+Both attacks here choose among scenes that the ranges allow, so what they give is a composite like any other:
+:class:`WorstOf` draws several and keeps the worst, :class:`ScenePGD` climbs the loss along the numbers that a scene is
+drawn from.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, cast, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from kornia_cag.adversary.ascent import LOSS_SCALE
+from kornia_cag.adversary.frozen import frozen
+from kornia_cag.adversary.losses import Loss, cross_entropy, kl
+from kornia_cag.core.checks import check_choice, check_int, check_number, check_tensor, describe, fail
+from kornia_cag.core.precision import FLOATS, PRECISIONS, autocasting
+from kornia_cag.core.randomness import fold_in, redrawn
+from kornia_cag.scenes.chunks import Slots
+from kornia_cag.scenes.scene import Scene
+
+Varied = Literal["pose", "color", "context", "camera"]
+_HIGHEST = 1 - 2.0**-24  # the largest number that is drawn
+
+
+def _check_loss(loss: Any) -> None:
+    """Require a loss that a scene can be judged by.
+
+    Raises:
+        InputError: for what cannot be called, and for :func:`kl`, which compares with a clean picture.
+    """
+    if not callable(loss) or loss is kl:
+        fail("loss", "a function of logits and classes, such as cross_entropy", describe(loss))
+
+
+def attacked(fraction: float, b: int) -> int:
+    """How many samples of a batch are attacked: the share, rounded, but for a share above 0 at least one."""
+    return max(round(fraction * b), min(1, b) if fraction else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstOf:
+    """Keep the worst of ``k`` scenes: of each sample's own, and of ``k - 1`` others of the same object.
+
+    All are composed as one batch and seen by the model in one forward pass; nothing is differentiated. Of a batch
+    smaller than ``k`` some samples are rivals twice.
+
+    It prefers what can hardly be seen: where ranges reach from deep shade to glare, as those of ``signs`` do, many more
+    of the worst than of plain draws are nearly black. A narrower ``exposure`` or a ``fraction`` keeps that down.
+
+    Source: worst-of-k, Engstrom et al. 2019.
+
+    Attributes:
+        k: number of scenes, each sample's own included.
+        scenes: the others draw pose, light, camera and crop anew.
+        contexts: the others lie over contexts, or earlier composites, of other samples of the batch.
+        fraction: share of a batch that is attacked, and paid for: its first samples, in a random order.
+        loss: (model output, classes) to one loss per sample, (b,).
+        autocast: of the model's forward pass, float32 turns it off; None: as around it.
+    """
+
+    k: int = 4
+    scenes: bool = True
+    contexts: bool = True
+    fraction: float = 1.0
+    loss: Loss = cross_entropy
+    autocast: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        check_int("k", self.k, 2, 1024)
+        check_number("fraction", self.fraction, 0, 1)
+        _check_loss(self.loss)
+        check_choice("autocast", self.autocast, PRECISIONS)
+        if not (self.scenes or self.contexts):
+            fail("scenes, contexts", "at least one that varies", "False for both")
+
+    def candidates(self, rows: Int[Tensor, "b 5"], slots: Slots) -> tuple[Int[Tensor, "n 5"], Slots]:
+        """The rows of all candidates and what their slots hold: first the batch itself, then others of the attacked.
+
+        There are ``n = b + (k - 1) * m`` of them, ``m`` being the number of samples attacked. A row that was chosen
+        says all of its scene, but for the slot of an earlier composite.
+        """
+        b, m = len(rows), attacked(self.fraction, len(rows))
+        shifts = [max(1, number * b // self.k) if self.contexts else 0 for number in range(1, self.k)]
+        tables = [rows]
+        for number, shift in enumerate(shifts, 1):
+            other = rows[:m].clone()
+            other[:, 1] = rows[:, 1].roll(-shift)[:m]
+            if self.scenes:
+                other[:, 4] = fold_in(rows[:m, 4], number)
+            tables.append(other)
+        if slots is not None:
+            images, last = (torch.cat([held, *(held.roll(-shift, 0)[:m] for shift in shifts)]) for held in slots)
+            slots = images, last
+        return torch.cat(tables), slots
+
+    def choose(
+        self, model: nn.Module, images: Float[Tensor, "n 3 h w"], labels: Int[Tensor, " n"], b: int
+    ) -> Int[Tensor, " b"]:
+        """The places, among the candidates of ``b`` samples, of those that ``model``, left as it was, finds worst."""
+        m, place = attacked(self.fraction, b), torch.arange(b, device=labels.device)
+        if m == 0:
+            return place
+        images, labels = (torch.cat([all[:m], all[b:]]) for all in (images, labels))
+        with torch.no_grad(), frozen(model) as net:
+            losses = _losses(net, self.loss, self.autocast, images, labels).view(self.k, m)
+        worst = losses.argmax(dim=0)
+        other = b + (worst - 1) * m + place[:m]
+        return torch.cat([torch.where(worst > 0, other, place[:m]), place[m:]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenePGD:
+    """Projected gradient ascent over a scene's parameters, through the composer and the model.
+
+    A scene is a function of numbers in [0, 1), which its ranges turn into angles, exposures, blurs and so on. Every
+    step moves each number along the sign of its gradient, at most ``reach`` away from where it was drawn. Ranges
+    therefore hold by construction. What is chosen and not measured has no gradient and stays as drawn: mirror,
+    negative, thickness, whether and how to blur, low resolution, JPEG quality. So do the noise field and the sizes of
+    single elastic waves; the pyramid level follows pose and crop. Of the scenes on the way the worst is kept: the loss
+    is never lower than that of the scene as drawn. A batch's rows do not replay such scenes, which depend on the model.
+
+    A step takes a forward and a backward pass through composer and model, in eager mode.
+
+    Attributes:
+        steps: number of gradient steps.
+        reach: how far a number may move, as a share of its range.
+        alpha: step, as a share of the range; None: 2.5 reaches / steps, at most the reach.
+        vary: what may move, some of ``"pose"``, ``"color"`` (light and colours), ``"context"`` (its crop) and
+            ``"camera"``.
+        fraction: share of a batch that is attacked, and paid for: its first samples, in a random order.
+        loss: (model output, classes) to one loss per sample, (b,).
+        autocast: of the model's forward passes, float32 turns it off; None: as around it.
+    """
+
+    steps: int = 3
+    reach: float = 0.15
+    alpha: float | None = None
+    vary: tuple[Varied, ...] = ("pose", "color", "context", "camera")
+    fraction: float = 1.0
+    loss: Loss = cross_entropy
+    autocast: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        check_int("steps", self.steps)
+        check_number("reach", self.reach, 0, 1)
+        if self.alpha is not None:
+            check_number("alpha", self.alpha, 0)
+        if not self.vary or not isinstance(self.vary, tuple | list):
+            fail("vary", f"a tuple of some of {', '.join(get_args(Varied))}", describe(self.vary))
+        for name in self.vary:
+            check_choice("vary", name, get_args(Varied))
+        check_number("fraction", self.fraction, 0, 1)
+        _check_loss(self.loss)
+        check_choice("autocast", self.autocast, PRECISIONS)
+
+    def __call__(self, model: nn.Module, compose: Callable[[], Scene]) -> Scene:
+        """The worst scenes found, detached; ``model`` is left as it was (see :func:`frozen`).
+
+        Args:
+            model: maps images to logits ``(b, classes)``, or to whatever ``loss`` takes.
+            compose: makes the scenes of all that is attacked, always the same ones, in eager mode.
+        """
+        if torch.is_inference_mode_enabled():
+            fail("scene_attack", "a place where gradients can be taken", "torch.inference_mode()",
+                 "Compose under torch.no_grad() instead.")  # fmt: skip
+        alpha = min(2.5 * self.reach / self.steps, self.reach) if self.alpha is None else self.alpha
+        numbers = _Numbers(self.vary, self.reach)
+        worst, most = None, None
+        with frozen(model) as net:
+            for step in range(self.steps + 1):
+                last = step == self.steps
+                with torch.set_grad_enabled(not last):
+                    with redrawn(numbers):  # what the model itself may draw is its own
+                        scene = compose()
+                    losses = _losses(net, self.loss, self.autocast, scene.images, scene.labels)
+                if worst is None or most is None:
+                    worst, most = scene.map(Tensor.detach), losses.detach()
+                else:
+                    worse = losses.detach() > most
+                    worst, most = scene.map(partial(_where, worse), worst), torch.where(worse, losses.detach(), most)
+                if not last:
+                    numbers.climb(losses, alpha)
+        return cast(Scene, worst)
+
+
+class _Numbers:
+    """What the varied parts of a scene are drawn from: first as the hash gives them, then where the loss has led."""
+
+    def __init__(self, vary: tuple[Varied, ...], reach: float) -> None:
+        self._vary, self._reach = vary, reach
+        self._drawn: dict[str, Tensor] = {}
+        self._now: dict[str, Tensor] = {}
+
+    def __call__(self, slot: str, numbers: Tensor) -> Tensor:
+        """See :func:`redrawn`."""
+        part = slot.partition(".")[0].rpartition("_")[2]  # object_color and context_color are colours
+        if part not in self._vary:
+            return numbers
+        if slot not in self._now:
+            self._drawn[slot], self._now[slot] = numbers, numbers.detach().requires_grad_()
+        return self._now[slot]
+
+    def climb(self, losses: Float[Tensor, " b"], alpha: float) -> None:
+        """One step along the sign of the gradient, within the reach and [0, 1)."""
+        slots = [*self._now]
+        if not (slots and losses.requires_grad):
+            fail("scene_attack", "a scene and a loss that depend on what is varied", "neither",
+                 f"Let the ranges vary one of {', '.join(self._vary)}, and the loss be differentiable.")  # fmt: skip
+        gradients = torch.autograd.grad(
+            losses, [self._now[slot] for slot in slots], torch.full_like(losses, LOSS_SCALE), allow_unused=True
+        )
+        for slot, gradient in zip(slots, gradients, strict=True):
+            if gradient is not None:
+                drawn, now = self._drawn[slot], self._now[slot].detach()
+                low, high = (drawn - self._reach).clamp(min=0), (drawn + self._reach).clamp(max=_HIGHEST)
+                self._now[slot] = torch.clamp(now + alpha * gradient.sign(), low, high).requires_grad_()
+
+
+def _losses(
+    net: nn.Module, loss: Loss, autocast: torch.dtype | None, images: Tensor, labels: Int[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    with autocasting(autocast, images.device):
+        losses = loss(net(images.clone()), labels)  # a model may begin with an in-place operation
+    check_tensor("loss", losses, (len(labels),), FLOATS, fix="Return one loss per image: reduction='none'.")
+    return torch.nan_to_num(losses.float(), nan=-torch.inf)  # a scene that the model cannot judge is not the worst
+
+
+def _where(choice: Bool[Tensor, " b"], one: Tensor, other: Tensor) -> Tensor:
+    """Per sample ``one`` where ``choice`` is true, else the other; detached."""
+    return torch.where(choice.view(-1, *[1] * (one.ndim - 1)), one.detach(), other)

@@ -1,0 +1,168 @@
+"""The image of a data set's item, whatever the data set calls an image."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from jaxtyping import Shaped, UInt8
+from PIL import Image
+from torch import Tensor
+
+from kornia_cag.banks.folders import SUFFIXES
+from kornia_cag.banks.pictures import read_bytes, read_rgb, refusing, straight_rgba, warn_of_profile
+from kornia_cag.core.checks import InputError, check_pixels, describe, fail
+
+PIL_MODES = ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "RGBX", "I", "I;16", "I;16L", "I;16B", "I;16N")
+DEPTH = 4  # containers within containers
+NAMES = ("image", "img")  # under which a dict keeps its photograph, whatever stands before it
+
+_KINDS = "a PIL image, a tensor (3, h, w), a uint8 array (h, w, 3), bytes or a path, or a tuple, list or dict with one"
+_FLATTEN = ("Flatten it, for example: image = image.convert('RGBA'); "
+            "Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB').")  # fmt: skip
+
+
+def item_pixels(name: str, item: Any, side: int) -> Shaped[Tensor, "3 h w"]:
+    """The first image of an item, uint8 or float32; :func:`kornia_cag.sampling.photos.photo_bank` says what counts as one.
+
+    Args:
+        name: of the item, for errors.
+        item: an image, or a container.
+        side: pixels that are needed of the shorter side.
+
+    Raises:
+        InputError: saying what to change.
+    """
+    image = next((entry for entry in _entries(item, DEPTH) if _is_image(entry)), None)
+    if image is None:
+        _no_image(name, item)
+    if isinstance(image, Image.Image):
+        return _from_pil(name, image)
+    if isinstance(image, Tensor):
+        return _from_tensor(name, image)
+    if isinstance(image, np.ndarray):
+        return _from_array(name, image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _planes(read_bytes(name, bytes(image), side))
+    try:
+        return _planes(read_rgb(image, side=side))
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _entries(item: Any, depth: int) -> Iterator[Any]:
+    """What an item holds, depth first; an image that is not decoded yet is its bytes or its path."""
+    if isinstance(item, Mapping):
+        if "bytes" in item and item.keys() <= {"bytes", "path"}:
+            encoded, path = item["bytes"], item.get("path")
+            item = [encoded if encoded is not None else Path(path) if isinstance(path, str) else path]
+        else:
+            item = [item[name] for name in NAMES if name in item] + list(item.values())  # a mask may stand before it
+    if isinstance(item, list | tuple) and depth:
+        for entry in item:
+            yield from _entries(entry, depth - 1)
+    else:
+        yield item
+
+
+def _is_image(entry: Any) -> bool:
+    if isinstance(entry, np.ndarray):  # a plane of other numbers is a mask, a depth or a list of boxes
+        return entry.ndim == 3 or (entry.ndim == 2 and entry.dtype == np.uint8)
+    if isinstance(entry, Tensor):
+        return entry.ndim == 3
+    if isinstance(entry, str):  # else a label
+        return _names_picture(entry) and os.path.isfile(entry)
+    return isinstance(entry, Image.Image | bytes | bytearray | memoryview | os.PathLike)
+
+
+def _names_picture(text: str) -> bool:
+    return os.path.splitext(text)[1].lower() in SUFFIXES
+
+
+def _no_image(name: str, item: Any) -> NoReturn:
+    """Refuse an item by what comes nearest to an image."""
+    for entry in _entries(item, DEPTH):
+        if isinstance(entry, Tensor | np.ndarray) and entry.ndim in (2, 4):
+            one = "Give each item one image: unpack the batch." if entry.ndim == 4 else "Add a channel: image[None]."
+            if isinstance(entry, np.ndarray) and entry.ndim == 2:
+                one = _as_bytes(entry)
+            fail(name, _KINDS, describe(entry), one)
+        if isinstance(entry, str) and _names_picture(entry):
+            fail(name, _KINDS, f"{entry!r}, where there is no such file", "Give the path as seen from here.")
+    fail(name, _KINDS, describe(item), "Let the data set return the photo.")
+
+
+def _planes(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
+    return torch.from_numpy(rgb).permute(2, 0, 1)
+
+
+def _from_pil(name: str, image: Image.Image) -> UInt8[Tensor, "3 h w"]:
+    got = f"{image.mode}, {image.width} x {image.height}"
+    opaque, levels = "a PIL image without transparency", image.mode.startswith("I")
+    if "transparency" in image.info and levels:
+        fail(name, opaque, f"{got}, with a transparent level", "To keep all of it: del image.info['transparency'].")
+    if "transparency" in image.info:
+        fail(name, opaque, f"{got}, with a transparent colour", _FLATTEN)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa"):
+        fail(name, opaque, got, _FLATTEN)
+    if image.mode not in PIL_MODES:
+        fix = "Scale its numbers to 0 to 255: Image.fromarray(numbers.astype('uint8'))." if image.mode == "F" else ""
+        fail(name, f"a PIL image of mode {' or '.join(PIL_MODES[:5])}", got, fix or "Convert it to RGB.")
+    if 0 in image.size:
+        fail(name, "at least one pixel", got, "Leave it out.")
+    with refusing(name):
+        rgba, note = straight_rgba(name, image)
+    if note:
+        warn_of_profile(name, note)
+    return _planes(np.ascontiguousarray(rgba[..., :3]))
+
+
+def _from_tensor(name: str, image: Tensor) -> Shaped[Tensor, "3 h w"]:
+    wanted = "uint8 or float32 (3, h, w) or (1, h, w)"
+    if image.shape[0] not in (1, 3):
+        channels_last = image.shape[2] in (1, 3)
+        fix = "Put channels first: image.permute(2, 0, 1)." if channels_last else "Give one or three channels."
+        if image.shape[0] == 4:
+            fix = "Flatten alpha onto a background, or leave it out: image[:3]."
+        elif image.shape[2] == 4:
+            fix = "Put channels first, without alpha: image[..., :3].permute(2, 0, 1)."
+        fail(name, wanted, describe(image), fix)
+    if image.dtype not in (torch.uint8, torch.float32):
+        floats = image.is_floating_point()
+        fix = "Convert it: image.float()." if floats else "If it counts from 0 to 255: image.to(torch.uint8)."
+        if image.dtype == torch.bool:
+            fix = "Convert it: image.float()."
+        fail(name, wanted, describe(image), fix)
+    check_pixels(name, image)
+    return image.expand(3, -1, -1)
+
+
+def _from_array(name: str, image: np.ndarray) -> UInt8[Tensor, "3 h w"]:
+    wanted = "uint8 (h, w, 3), (h, w, 1) or (h, w)"
+    if image.ndim == 3 and image.shape[2] not in (1, 3):
+        fix = "Give one or three channels."
+        if image.shape[0] in (1, 3):
+            fix = "Put channels last: image.transpose(1, 2, 0)."
+        elif image.shape[2] == 4:
+            fix = "Flatten alpha onto a background, or leave it out: image[..., :3]."
+        elif image.shape[0] == 4:
+            fix = "Put channels last, without alpha: image[:3].transpose(1, 2, 0)."
+        fail(name, wanted, describe(image), fix)
+    if image.dtype != np.uint8:
+        fail(name, wanted, describe(image), _as_bytes(image))
+    if not image.size:
+        fail(name, "at least one pixel", describe(image), "Leave it out.")
+    rgb = np.repeat(image.reshape(*image.shape[:2], -1), 3 if image.ndim == 2 or image.shape[2] == 1 else 1, axis=2)
+    return _planes(rgb)
+
+
+def _as_bytes(image: np.ndarray) -> str:
+    if image.dtype.kind == "f":
+        return "If it lies in [0, 1]: (255 * image).round().astype('uint8')."
+    if image.dtype.kind == "b":
+        return "Convert it: 255 * image.astype('uint8')."
+    if image.dtype == np.uint16:
+        return "If it counts to 65535: (image // 257).astype('uint8')."
+    return "If it counts from 0 to 255: image.astype('uint8')."

@@ -1,0 +1,208 @@
+"""Objects and contexts, loaded once and kept on one device.
+
+``ObjectBank`` holds premultiplied RGBA, so that resampling never mixes in the colour of transparent pixels;
+``ContextBank`` holds RGB. Both hold mip pyramids in uint8. Nothing is read from disk after construction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from kornia.morphology import dilation, erosion
+from torch import Tensor
+
+from kornia_cag.banks import folders
+from kornia_cag.banks.fitting import _as_ids, _check_alpha, _fit, _longest, _quietly, _some_images, _to_uint8
+from kornia_cag.banks.pyramid import Pyramid, build_pyramid
+from kornia_cag.banks.texels import EXTENT, GLYPHS, Size, chosen_texels, file_sides, for_objects
+from kornia_cag.core.checks import check_int, check_pixels, check_tensor, describe, fail
+from kornia_cag.core.devices import Device, chosen_device
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ObjectBank:
+    """Cut-out objects with their classes.
+
+    Object ``i`` has class ``labels[i]`` and is kept in ``variants`` stroke thicknesses; variant ``v`` is picture
+    ``i * variants + v`` of the pyramid, sorted from the thickness as drawn to the farthest from it.
+
+    ``size`` is how many texels a side the finest level has, 7/8 of which the longest side of an object takes. With
+    ``"auto"`` pixels stay as they are given: it is the smallest power of two that holds the largest picture (of a
+    folder as its files say, of tensors what is seen of it), but from 64 to 512, and less where the bank would take
+    more than 1 GiB. Glyphs, which have no pixels, get 256. A canvas that enlarges a bank's pictures by more than a
+    quarter is warned of; a bank much finer than its canvas costs memory, and nothing else.
+
+    Attributes:
+        pyramid: premultiplied RGBA of ``m = n * variants`` pictures with all mip levels, uint8 texels.
+        labels: (n,); class of each object, 0 to C - 1.
+        classes: C names.
+        variants: number of stroke thicknesses of each object.
+        opacity: (m,); highest alpha of each picture, in (0, 1].
+    """
+
+    pyramid: Pyramid
+    labels: Int[Tensor, " n"]
+    classes: tuple[str, ...]
+    variants: int = 1
+    opacity: Float[Tensor, " m"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        highest = self.pyramid.level(0)[:, -1].flatten(1).amax(dim=1)
+        object.__setattr__(self, "opacity", highest.float() / 255)
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | Path,
+        *,
+        size: Size = "auto",
+        key: str | None = None,
+        on_error: str = "raise",
+        device: Device = "auto",
+    ) -> "ObjectBank":
+        """Read one RGBA file per class, or one folder per class with several; sorted names are the class names.
+
+        Args:
+            path: the folder.
+            size: texels a side of the finest level, a power of two from 8 to 4096, or ``"auto"``, see above.
+            key: ``"white"`` makes the white that touches a picture's border transparent, for files without alpha.
+            on_error: ``"skip"`` leaves out bad files with one warning; a class without a good file is an error still.
+            device: where the bank lives; ``"auto"`` is a GPU where there is one.
+
+        Raises:
+            InputError: naming the file that cannot be used and how to mend it.
+        """
+        device, paths = chosen_device(device), []
+        if size == "auto":
+            paths = [path for _, of_class in _quietly(folders.list_objects, path, on_error) for path in of_class]
+        texels = chosen_texels(size, for_objects([max(pair) for pair in file_sides(paths)]), len(paths))
+        classes, pictures = folders.read_objects(
+            path, key=key, on_error=on_error, apply=lambda rgba: _fit(torch.from_numpy(rgba), texels).numpy()
+        )
+        stack = torch.stack([torch.from_numpy(picture) for _, picture in pictures])
+        return cls._build(stack, torch.tensor([label for label, _ in pictures], device="cpu"), tuple(classes), device)
+
+    @classmethod
+    def from_tensors(
+        cls,
+        images: UInt8[Tensor, "n 4 h w"] | Float[Tensor, "n 4 h w"] | Sequence[Tensor],
+        labels: Int[Tensor, " n"] | Sequence[int] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        size: Size = "auto",
+        device: Device = "auto",
+    ) -> "ObjectBank":
+        """Take straight (not premultiplied) RGBA, uint8 or float in [0, 1], of equal or of different sizes.
+
+        Args:
+            images: a batch, or a sequence of ``(4, h, w)``.
+            labels: class per image, 0 to C - 1, each class at least once. Default: one class per image.
+            classes: class names. Default: the numbers.
+            size: texels a side of the finest level, a power of two from 8 to 4096, or ``"auto"``, see above.
+            device: where the bank lives; ``"auto"`` is a GPU where there is one.
+        """
+        device, texels = chosen_device(device), None if size == "auto" else chosen_texels(size, 0, 1)
+        for i, image in enumerate(_some_images(images, "RGBA")):
+            check_tensor(f"images[{i}]", image, (4, "h", "w"), (torch.uint8, torch.float32),
+                         fix="Give straight RGBA; from_folder(key='white') makes alpha.")  # fmt: skip
+            check_pixels(f"images[{i}]", image)
+        targets = torch.arange(len(images), device="cpu") if labels is None else _as_ids(labels)
+        check_tensor("labels", targets, (len(images),), (torch.int64, torch.int32))
+        count = len(set(targets.tolist()))
+        if sorted(set(targets.tolist())) != list(range(count)):
+            fail("labels", "class ids 0 to C - 1, each with an object", f"ids {sorted(set(targets.tolist()))}")
+        if classes is not None and (isinstance(classes, str) or not isinstance(classes, Sequence)):
+            fail("classes", f"a list of {count} names", describe(classes))
+        names = tuple(classes) if classes is not None else tuple(map(str, range(count)))
+        if len(names) != count:
+            fail("classes", f"{count} names", f"{len(names)}")
+        pictures = [_to_uint8(image).permute(1, 2, 0).cpu() for image in images]
+        for i, picture in enumerate(pictures):
+            _check_alpha(f"images[{i}]", picture)
+        texels = texels or chosen_texels("auto", for_objects([_longest(p) for p in pictures]), len(pictures))
+        stack = torch.stack([_fit(picture, texels) for picture in pictures])
+        return cls._build(stack, targets.long(), names, device)
+
+    @classmethod
+    def from_glyphs(cls, characters: str, *, size: Size = "auto", device: Device = "auto") -> "ObjectBank":
+        """Render one object per character, black, with the font that Pillow carries."""
+        texels, device = chosen_texels(size, GLYPHS, len(characters)), chosen_device(device)
+        if not characters or len(set(characters)) != len(characters):
+            fail("characters", "at least one character, none twice", repr(characters))
+        stack = torch.stack([_fit(torch.from_numpy(folders.glyph(c, 2 * texels)), texels) for c in characters])
+        return cls._build(stack, torch.arange(len(characters), device="cpu"), tuple(characters), device)
+
+    @classmethod
+    def _build(
+        cls, stack: Float[Tensor, "n 4 s s"], labels: Int[Tensor, " n"], classes: tuple[str, ...], device: torch.device
+    ) -> "ObjectBank":
+        return cls(build_pyramid(stack.to(device), replicate=False), labels.to(device), classes)
+
+    def with_ink(self, rgb: tuple[int, int, int]) -> "ObjectBank":
+        """The same shapes in one colour, each channel 0 to 255: glyphs and line art are shapes of ink."""
+        if len(rgb) != 3:
+            fail("rgb", "three integers from 0 to 255", repr(rgb))
+        ink = (
+            torch.tensor([check_int("rgb", c, 0, 255) for c in rgb], dtype=torch.float32, device=self.device)[
+                :, None, None
+            ]
+            / 255
+        )
+        alpha = self.pyramid.level(0)[:, 3:].float() / 255
+        return replace(self, pyramid=build_pyramid(torch.cat([alpha * ink, alpha], dim=1), replicate=False))
+
+    def with_thickness(self, radii: Sequence[int]) -> "ObjectBank":
+        """Add stroke thicknesses: each object dilated (radius above 0) or eroded (below 0) by a disc.
+
+        Args:
+            radii: texels of the finest level; 0 is the object as drawn and is always kept. The object fills 7/8 of
+                the bank's side, so a radius above ``size / 16`` is refused: it would be cut off at the border.
+
+        Source: grey-scale morphology, Sternberg, 1986; kornia's implementation.
+        """
+        if self.variants != 1:
+            fail("thickness", "a bank without thickness variants", f"{self.variants} variants")
+        room = int(self.size * (1 - EXTENT) / 2)
+        ordered = sorted({0, *(check_int("radii", r, -room, room) for r in radii)}, key=lambda r: (abs(r), r))
+        base = self.pyramid.level(0).float() / 255
+        stack = torch.stack([_thicken(base, r) for r in ordered], dim=1)
+        highest = stack[:, :, 3].flatten(2).amax(dim=2)
+        gone = highest <= 0.5 * highest[:, :1]
+        if gone.any():
+            worst = self.classes[int(self.labels[int(gone.any(dim=1).int().argmax())])]
+            fail("radii", "erosions that leave every object something to see", f"{list(radii)}",
+                 f"Class {worst!r} vanishes; use a smaller erosion or a larger size.")  # fmt: skip
+        return replace(self, pyramid=build_pyramid(stack.flatten(0, 1), replicate=False), variants=len(ordered))
+
+    @property
+    def size(self) -> int:
+        """Texels a side of the finest level."""
+        return self.pyramid.size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the bank lives."""
+        return self.pyramid.atlas.device
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: Device) -> "ObjectBank":
+        """The same bank on another device."""
+        device = chosen_device(device)
+        return replace(self, pyramid=self.pyramid.to(device), labels=self.labels.to(device))
+
+    def __repr__(self) -> str:
+        thick = f", variants={self.variants}" if self.variants > 1 else ""
+        return (f"ObjectBank(objects={len(self)}, classes={len(self.classes)}{thick}, size={self.size}, "
+                f"device='{self.device}', bytes={self.pyramid.atlas.numel():_})")  # fmt: skip
+
+
+def _thicken(picture: Float[Tensor, "n 4 s s"], radius: int) -> Float[Tensor, "n 4 s s"]:
+    if radius == 0:
+        return picture
+    place = torch.arange(-abs(radius), abs(radius) + 1, device=picture.device)
+    disc = (place[None, :] ** 2 + place[:, None] ** 2 <= radius**2 + 0.5).float()
+    return (dilation if radius > 0 else erosion)(picture, disc).clamp(0, 1)

@@ -1,0 +1,299 @@
+"""One picture: read from a file as 8-bit RGBA or RGB, keyed out of its white, or drawn from a font.
+
+Only NumPy and Pillow here. A file is either read as a viewer would show it (first frame, EXIF orientation applied, any
+colour mode brought to 8-bit RGB) or refused with an :class:`~kornia_cag.core.checks.InputError` that names it.
+"""
+
+import errno
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
+
+from kornia_cag.banks.colour import base_mode, to_srgb
+from kornia_cag.banks.keying import key_white
+from kornia_cag.banks.png import Transparency, low_bytes, transparency
+from kornia_cag.banks.tiles import spare, tiles
+from kornia_cag.core.checks import InputError, check_choice, check_int, describe, fail
+
+MAX_PIXELS = 2**26  # per picture, 256 MiB as RGBA: larger ones are taken for decompression bombs
+KEYS = ("white",)
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+
+PathLike = str | os.PathLike[str]
+
+
+def check_path(argument: str, value: Any) -> Path:
+    """Require a path that the system can take, and return it as such."""
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(text, str):
+        fail(argument, "a path", describe(value))
+    if "\0" in text:
+        fail(argument, "a path", f"{describe(text)}, which has a NUL character", "Check how it was put together.")
+    return Path(text)
+
+
+def kind_of(path: Path) -> str:
+    """``"file"``, ``"folder"``, ``"other"`` (a pipe, a device), or ``"nothing"``.
+
+    Raises:
+        InputError: naming the path, where the system does not say: below a folder that may not be entered, in a circle
+            of links.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "nothing"
+    except OSError as error:
+        fail(str(path), "a file or folder that can be reached", system_reason(error), way_in(error))
+    except ValueError:  # of a name that no system takes
+        return "nothing"
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+
+
+def way_in(error: OSError) -> str:
+    """What to do about a path that the system does not let one reach."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "Give yourself the right to read it, and to enter the folders above it."
+    return "Mend the link." if error.errno == errno.ELOOP else ""
+
+
+def check_key(key: str | None) -> None:
+    """Require no key or a known one."""
+    check_choice("key", key, (None, *KEYS))
+
+
+def read_rgba(path: PathLike, *, key: str | None = None, notes: list[str] | None = None) -> UInt8[np.ndarray, "h w 4"]:
+    """Read a cut-out with straight alpha, in sRGB.
+
+    With ``key="white"`` a picture without transparency gets it: white that is connected to the border becomes
+    transparent, white inside the object stays. A picture that already has transparency keeps its own.
+
+    Args:
+        path: the file.
+        key: ``"white"`` or None.
+        notes: takes what is amiss with the colour profile, which is warned of otherwise.
+
+    Raises:
+        InputError: naming the file, when it cannot be read, has no transparent pixel or has nothing but those.
+    """
+    check_key(key)
+    rgba = _noted(path, *_decode(check_path("path", path)), notes)
+    if key == "white" and rgba[..., 3].min() == 255:
+        rgba = key_white(rgba)
+        if rgba[..., 3].max() == 0:
+            fail(str(path), 'an object on white for key="white"', "white all over")
+        if rgba[..., 3].min() == 255:
+            fail(str(path), 'a white border for key="white"', "no white pixel on the border",
+                 "Give the picture an alpha channel.")  # fmt: skip
+    if rgba[..., 3].min() == 255:
+        fail(str(path), "a picture with transparency", "none",
+             'Give it an alpha channel, or pass key="white" if it stands on white.')  # fmt: skip
+    if rgba[..., 3].max() == 0:
+        fail(str(path), "a visible object", "zero alpha everywhere")
+    return rgba
+
+
+def read_rgb(path: PathLike, *, side: int | None = None, notes: list[str] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """Read an opaque picture, in sRGB.
+
+    Args:
+        path: the file.
+        side: pixels that are needed of the shorter side: a huge JPEG is decoded at a half, quarter or eighth that has
+            them. Default: as large as it is.
+        notes: takes what is amiss with the colour profile, which is warned of otherwise.
+
+    Raises:
+        InputError: naming the file, when it cannot be read or is transparent anywhere.
+    """
+    return _opaque(str(path), _noted(path, *_decode(check_path("path", path), side), notes))
+
+
+def read_bytes(name: str, data: bytes, side: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """What :func:`read_rgb` makes of the bytes of a file; ``name`` is what errors say."""
+    with refusing(name):
+        rgba, note = _decode_open(name, io.BytesIO(data), side)
+    return _opaque(name, _noted(name, rgba, note, None))
+
+
+def _opaque(name: str, rgba: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
+    if rgba[..., 3].min() < 255:
+        fail(name, "an opaque picture", "transparent pixels", "Flatten it onto a background.")
+    return rgba[..., :3].copy()
+
+
+def _noted(name: PathLike, rgba: UInt8[np.ndarray, "h w 4"], note: str, notes: list[str] | None) -> np.ndarray:
+    if note and notes is None:
+        warn_of_profile(str(name), note)
+    elif note and notes is not None:
+        notes.append(note)
+    return rgba
+
+
+def warn_of_profile(name: str, reason: str) -> None:
+    """Warn that a colour profile is not used."""
+    warnings.warn(f"{name}: read as sRGB, for its colour profile cannot be used ({reason})", stacklevel=4)
+
+
+def system_reason(error: OSError) -> str:
+    """What the operating system says, such as "permission denied"."""
+    return (error.strerror or type(error).__name__).lower()
+
+
+def _decode(path: Path, draft: int | None = None) -> tuple[UInt8[np.ndarray, "h w 4"], str]:
+    """Read any file as straight RGBA in sRGB, opaque where the file has no transparency, and a note on its profile.
+
+    Raises:
+        InputError: naming the file.
+    """
+    name = str(path)
+    with refusing(name):
+        # A pipe or a device would keep the reader waiting for ever.
+        if (kind := kind_of(path)) in ("folder", "other"):
+            fail(name, "a picture file", "a folder" if kind == "folder" else "no regular file")
+        with path.open("rb") as file:
+            return _decode_open(name, file, draft)
+
+
+@contextmanager
+def refusing(name: str) -> Iterator[None]:
+    """Say whatever a decoder raises, in one line that names the picture."""
+    try:
+        with warnings.catch_warnings():
+            # What Pillow warns of is either decided here (the size) or does not change the pixels (odd metadata).
+            warnings.simplefilter("ignore")
+            yield
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        fail(name, f"a picture ({', '.join(FORMATS)})", "no image, or one with a damaged header")
+    except Image.DecompressionBombError:
+        fail(name, f"a picture of at most {MAX_PIXELS:,} pixels", "a larger one", "Shrink it.")
+    except MemoryError:
+        fail(name, "a picture that fits into memory", "a larger one", "Shrink it.")
+    except OSError as error:
+        if error.strerror is not None:  # from the system; Pillow's own carry none
+            fail(name, "a picture file that can be opened", system_reason(error), way_in(error))
+        fail(name, "a whole picture", f"a truncated or corrupt one ({_line(error)})")
+    except Exception as error:  # damaged files make decoders raise nearly anything
+        fail(name, "a whole picture", f"a corrupt one ({type(error).__name__}: {_line(error)})")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _decode_open(name: str, file: Any, draft: int | None) -> tuple[UInt8[np.ndarray, "h w 4"], str]:
+    if not file.read(1):
+        fail(name, "a picture file", "an empty one")
+    Image.init()
+    formats = [known for known in FORMATS if known in Image.OPEN]
+    clear = transparency(file)
+    with Image.open(file, formats=formats) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            fail(name, f"a picture of at most {MAX_PIXELS:,} pixels", f"{width} x {height}", "Shrink it.")
+        if draft is not None and (factor := spare(height, width, min(height, width) // draft)) > 1:
+            image.draft(None, (width // factor, height // factor))  # JPEG's own way, by 2, 4 or 8
+        image.load()
+        if image.format == "PNG":
+            image.info.pop("transparency", None)  # read by ourselves
+        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+        low = low_bytes(file) if clear is not None and clear.deep else None
+        rgba, note = straight_rgba(name, image, clear, low)
+    return _turned(rgba, turn), note
+
+
+def straight_rgba(
+    name: str, image: Image.Image, clear: Transparency | None = None, low: Image.Image | None = None
+) -> tuple[UInt8[np.ndarray, "h w 4"], str]:
+    """The pixels of a Pillow image as straight RGBA in sRGB, and why its colour profile could not be used, if so.
+
+    Args:
+        name: of the image, for errors.
+        image: of 8 or 16 bits a channel, any mode.
+        clear: transparency of a PNG file.
+        low: low bytes of one with 16-bit colours.
+
+    Raises:
+        InputError: for other numbers.
+    """
+    if image.mode == "F":
+        fail(name, "a picture of integers", "one of floating point numbers", "Save it with 8 or 16 bits.")
+    base = base_mode(image.mode)
+    convert, note = to_srgb(image.info, base)
+    rgba = np.empty((image.height, image.width, 4), np.uint8)
+    for box in tiles(image.height, image.width):
+        left, top, right, bottom = box
+        tile, place = image.crop(box), rgba[top:bottom, left:right]
+        shown = _from_16_bit(name, tile) if image.mode.startswith("I") else tile
+        place[...] = np.asarray(shown.convert("RGBA"))
+        if convert is not None:
+            place[..., :3] = np.asarray(convert(shown.convert(base)))
+        if clear is not None:
+            place[..., 3] = clear.alpha(tile, None if low is None else low.crop(box))
+    return rgba, note
+
+
+def _from_16_bit(name: str, tile: Image.Image) -> Image.Image:
+    """Scale 0..65535 to 0..255 with rounding. Pillow itself would clip at 255."""
+    grey = np.asarray(tile).astype(np.int64)
+    if grey.min() < 0 or grey.max() > 65535:
+        fail(name, "8 or 16 bits per channel", "32 bits", "Save it with 8 or 16 bits.")
+    return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+
+
+def _turned(rgba: UInt8[np.ndarray, "h w 4"], orientation: Any) -> UInt8[np.ndarray, "H W 4"]:
+    """Apply an EXIF orientation, 1 to 8."""
+    if orientation not in range(2, 9):
+        return rgba
+    upright = rgba.swapaxes(0, 1) if orientation >= 5 else rgba
+    down, across = (-1 if orientation in turned else 1 for turned in ((3, 4, 7, 8), (2, 3, 6, 7)))
+    return np.ascontiguousarray(upright[::down, ::across])
+
+
+def glyph(character: str, size: int) -> UInt8[np.ndarray, "size size 4"]:
+    """Render one character with the font that Pillow carries: black, its ink in straight alpha.
+
+    A capital letter is 80 % of ``size`` high, others are in proportion and shrunk where they would not fit; the
+    bounding box of the ink is centred.
+
+    Raises:
+        InputError: for anything but one character, and for one that the font lacks or that has no ink.
+    """
+    check_int("size", size, low=4)
+    if len(character) != 1:
+        fail("character", "one character", describe(character))
+    inner = 0.8 * size
+    reference = _ink(character, 256.0)
+    missing = _ink("\U0010ffff", 256.0)  # a noncharacter: no font has it, so this is the box drawn for missing ones
+    if 0 in reference.shape or (reference.shape == missing.shape and (reference == missing).all()):
+        fail("character", "one that the font can draw", describe(character), "Leave it out, or draw it as a picture.")
+    scale = min(inner / max(_ink("H", 256.0).shape[0], reference.shape[0]), inner / reference.shape[1])
+    # Four times too large and then averaged: centred to an eighth of a pixel, and no hinting to the pixel grid. Very
+    # large glyphs need less of it, and Pillow refuses still larger pictures.
+    times = max(1, min(4, 8192 // size))
+    ink = Image.fromarray(_ink(character, times * 256.0 * scale))
+    canvas = Image.new("L", (times * size, times * size))
+    canvas.paste(ink, ((canvas.width - ink.width) // 2, (canvas.height - ink.height) // 2))
+    rgba = np.zeros((size, size, 4), np.uint8)
+    rgba[..., 3] = np.asarray(canvas.reduce(times))
+    return rgba
+
+
+def _ink(character: str, points: float) -> UInt8[np.ndarray, "h w"]:
+    """The coverage of a character, cropped to its bounding box: no row or no column if there is no ink."""
+    font = ImageFont.load_default(size=points)
+    left, top, right, bottom = (int(v) for v in font.getbbox(character))
+    canvas = Image.new("L", (max(right - left, 0) + 8, max(bottom - top, 0) + 8))
+    ImageDraw.Draw(canvas).text((4 - left, 4 - top), character, fill=255, font=font)
+    box = canvas.getbbox()
+    return np.asarray(canvas.crop(box)) if box else np.zeros((0, 0), np.uint8)

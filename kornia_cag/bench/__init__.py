@@ -1,0 +1,4 @@
+"""How fast it is: timings, and the loaders on a CPU that it is held against.
+
+Imports core to training.
+"""

@@ -1,0 +1,46 @@
+"""A training as the command runs it: it says what it will take and how far it is, and ends after a step when asked."""
+
+import time
+from pathlib import Path
+
+from kornia_cag.command.signals import finishing
+from kornia_cag.core.checks import Diverged
+from kornia_cag.core.progress import duration, progress, say
+from kornia_cag.training.run import Training
+
+
+def attended(training: Training, name: str, *, save: Path | None = None, more: int = 0) -> None:
+    """Run a training to its end, with a word on standard error before its first step and while it goes on.
+
+    Args:
+        training: fresh, or read from what was saved.
+        name: to say before every line.
+        save: as for :meth:`Training.run`.
+        more: trainings that come after this one.
+
+    Raises:
+        Diverged: as :meth:`Training.run` does, with the name before it.
+        Interrupted: after Ctrl-C or SIGTERM, when the step is done and the run is saved.
+    """
+    if training.share < 1:
+        _announce(training, name, more)
+    try:
+        with finishing() as stop, progress(name, training.share) as log:
+            training.run(save=save, save_every=20.0, log=log, stop=stop)
+    except Diverged as error:
+        raise Diverged(f"{name}: {error}") from error
+
+
+def _announce(training: Training, name: str, more: int) -> None:
+    if training.compile:
+        say(f"{name}: compiling, which takes about a minute, less where an earlier run left its kernels")
+        start = time.perf_counter()
+        training.compile_graph()
+        say(f"{name}: compiled in {duration(time.perf_counter() - start)}, which no speed or time below counts")
+    seconds = training.seconds_left()
+    budget, size = training.budget, training.recipe.batch_size
+    begun = f", of which {training.seen:,} are done" if training.seen else ""
+    time_ = "unknown time" if seconds is None else f"about {duration(seconds)}"
+    after = f"; {more} more trainings, {duration(seconds * more)} if each takes as long" if seconds and more else ""
+    say(f"{name}: a budget of {budget:,} images{begun}, in batches of {size:,}; {time_} on this machine, by its first "
+        f"steps{after}")  # fmt: skip

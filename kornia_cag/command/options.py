@@ -1,0 +1,183 @@
+"""From the options of a command line to a device, a recipe and its banks: what all subcommands share."""
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from kornia_cag.adversary.pixels import FGSM, PGD
+from kornia_cag.adversary.scenes import ScenePGD, WorstOf
+from kornia_cag.banks.contexts import ContextBank
+from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.core import devices
+from kornia_cag.core.checks import check_int, check_number, describe, fail
+from kornia_cag.core.memory import machine_memory
+from kornia_cag.training.recipes import RECIPES, SCENE_GRADIENT, Recipe
+
+SCENE_ATTACKS: dict[str, ScenePGD | WorstOf | None] = {
+    "gradient": SCENE_GRADIENT,
+    "worst": WorstOf(k=4, fraction=0.5),
+    "none": None,
+}
+
+MOST_SEED, MOST_STEPS, MOST_VIEWS = 2**61, 100_000, 1000  # beyond, a slip of the finger is likelier than a wish
+COMPOSED = 48  # bytes a pixel of a composed image takes at the least, with what it was composed of
+BANK = 32  # and a texel of a picture of a bank while that is made, as floats
+TRAINED = 400  # and in a training step of a recipe's network; measured were 800 to 1100
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device that ``--device`` names; ``auto`` is a GPU where there is one."""
+    return devices.chosen_device(name, "--device")
+
+
+def chosen_recipe(options: argparse.Namespace) -> Recipe:
+    """The recipe with the changes that the options ask for."""
+    recipe: Recipe = RECIPES[options.recipe or "signs"]
+    if options.size is not None:
+        recipe = replace(recipe, size=number("--size", options.size, 16, 2**15))
+    if getattr(options, "batch_size", None) is not None:
+        recipe = replace(recipe, batch_size=number("--batch-size", options.batch_size, 1, 2**31 - 1))
+    if getattr(options, "views", None) is not None:
+        recipe = replace(recipe, views=number("--views", options.views, 1, MOST_VIEWS))
+    if getattr(options, "no_chain", False):
+        if options.hard_pairing:
+            fail("--hard-pairing", "to come without --no-chain, whose slots it orders", "both")
+        recipe = replace(recipe, reset=None, hard_pairing=False)
+    if getattr(options, "hard_pairing", False):
+        if recipe.reset is None:
+            fail("--hard-pairing", "a recipe with a chain, whose slots it orders", recipe.name)
+        recipe = replace(recipe, hard_pairing=True)
+    if getattr(options, "scene_attack", None) is not None:
+        recipe = replace(recipe, scene_attack=SCENE_ATTACKS[options.scene_attack])
+    return _hardened(recipe, options) if "eps" in options else recipe
+
+
+def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    given = {"--eps": options.eps, "--eps-object": options.eps_object, "--attack-steps": options.attack_steps}
+    named = [name for name, value in given.items() if value is not None]
+    if options.no_attack:
+        if named:
+            fail(named[0], "to come without --no-attack", "both")
+        if options.scene_attack not in (None, "none"):
+            fail("--scene-attack", "to come without --no-attack", "both")
+        return replace(recipe, attack=None, scene_attack=None)
+    if recipe.attack is not None and named:
+        return replace(recipe, attack=_changed(recipe.attack, options))
+    if options.eps is None:
+        if named:
+            fail(named[0], "to come with --eps", "no --eps")
+        return recipe
+    steps = 1 if options.attack_steps is None else number("--attack-steps", options.attack_steps, 1, MOST_STEPS)
+    if steps == 1:
+        return replace(recipe, attack=FGSM(eps=options.eps, eps_object=options.eps_object, random_start=True))
+    return replace(recipe, attack=PGD(eps=options.eps, eps_object=options.eps_object, steps=steps))
+
+
+def _changed(attack: PGD, options: argparse.Namespace) -> PGD:
+    """A recipe's own attack with other numbers; a step stays the same share of the budget."""
+    eps = attack.eps if options.eps is None else options.eps
+    if attack.eps_min is not None and eps < attack.eps_min:
+        fail("--eps", f"at least {attack.eps_min:.3g}, the least budget that the recipe's attack draws", f"{eps:g}")
+    inner = attack.eps_object if options.eps_object is None else options.eps_object
+    asked = options.attack_steps
+    steps = attack.steps if asked is None else number("--attack-steps", asked, 1, MOST_STEPS)
+    changed = replace(attack, eps=eps, eps_object=inner, steps=steps)
+    if attack.alpha is None:
+        return changed
+    return replace(changed, alpha=attack.alpha * changed.largest / attack.largest)
+
+
+def path(text: str) -> str:
+    """What an option that names a file or folder takes; argparse says that another is an "invalid path".
+
+    Raises:
+        InputError: for nothing, which would stand for the current folder, and for NUL, which no name holds.
+    """
+    if not text or "\0" in text:
+        fail("path", "the name of a file or folder", repr(text))
+    return text
+
+
+def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:
+    """Refuse to write among the pictures that are read: what is written there would be one of them next time.
+
+    Args:
+        name: of the option that says where to write.
+        folder: where files will be written.
+        options: with the folders that are read.
+
+    Raises:
+        InputError: for a folder that is read, and for one inside it.
+    """
+    here = Path(os.path.realpath(folder))
+    for other in ("objects", "contexts", "real"):
+        given = getattr(options, other, None)
+        if given is None or (other, given) == ("contexts", "procedural") or not os.path.isdir(given):
+            continue
+        if any(os.path.exists(place) and os.path.samefile(place, given) for place in (here, *here.parents)):
+            fail(name, f"a place outside of --{other} {given!r}, which is only read", repr(str(folder)),
+                 f"Give another {name}.")  # fmt: skip
+
+
+def number(option: str, value: int, low: int, high: int) -> int:
+    """The value of an option, an integer from ``low`` to ``high``, which is far beyond what anybody wants."""
+    if check_int(option, value, low) > high:
+        fail(option, f"an integer of at most {high:,}", describe(value))
+    return value
+
+
+def check_memory(options: argparse.Namespace, recipe: Recipe, images: int, per_pixel: int, fix: str) -> None:
+    """Refuse a batch that can never fit a CPU's memory: the system would rather end the process than say so.
+
+    Args:
+        options: with ``device``.
+        recipe: with the size of an image.
+        images: in the batch.
+        per_pixel: bytes that are needed for each pixel of each image, at least.
+        fix: what to try.
+    """
+    have, need = machine_memory(), images * recipe.size**2 * per_pixel
+    if have is not None and need > have and chosen_device(options.device).type == "cpu":
+        fail("--size", f"a batch that fits this machine's {have / 1e9:.0f} GB of memory",
+             f"{images:,} images of {recipe.size} x {recipe.size} pixels, which take {need / 1e9:,.0f} GB or more",
+             fix)  # fmt: skip
+
+
+def check_training_memory(options: argparse.Namespace, recipe: Recipe) -> None:
+    """:func:`check_memory` for training steps; a network of the user's may need less than those of the recipes."""
+    own = getattr(options, "model", None) is not None
+    check_memory(options, recipe, recipe.batch_size, COMPOSED if own else TRAINED,
+                 "Try a smaller --size" + (" or --batch-size." if "batch_size" in options else "."))  # fmt: skip
+
+
+def given_folder(options: argparse.Namespace, name: str) -> str | None:
+    """The folder that an option names, if it is there; ``None`` where the option is not given."""
+    path: str | None = getattr(options, name)
+    if path is not None and not Path(path).is_dir():
+        fail(f"--{name}", "a folder", f"{path!r}, which is {'a file' if Path(path).exists() else 'not there'}")
+    return path
+
+
+def given_photos(options: argparse.Namespace) -> str | None:
+    """The folder of photographs, or ``None`` for procedural contexts alone."""
+    return None if options.contexts == "procedural" else given_folder(options, "contexts")
+
+
+def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank, ContextBank]:
+    """Both banks, as every subcommand that composes needs them."""
+    device, seed = str(chosen_device(options.device)), number("--seed", options.seed, 0, MOST_SEED)
+    photos = given_photos(options)
+    hold_back = check_number("--hold-back", getattr(options, "hold_back", 0.0), 0, 1)
+    if hold_back == 1:
+        fail("--hold-back", "a share of at least 0 and below 1", "1")
+    if hold_back and photos is None:
+        fail("--hold-back", "to come with --contexts DIR", "no photographs")
+    folder = given_folder(options, "objects")
+    pictures = (recipe.procedural if folder else len(recipe.classes) * (1 + len(recipe.thickness))) or 1
+    bank = replace(recipe, size=recipe.texels)
+    check_memory(options, bank, pictures, BANK, "Its banks are as fine as its canvas: try a smaller --size.")
+    objects = recipe.objects(folder, key=options.key, device=device)
+    return objects, recipe.contexts(photos, device=device, seed=seed, hold_back=hold_back)

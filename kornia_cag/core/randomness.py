@@ -1,0 +1,152 @@
+"""Counter-based randomness: every draw is a pure function of ``(seed, epoch, sample index, slot)``.
+
+No generator and no state: the same sample draws the same numbers on any device, in any batch, on any rank, compiled or
+not, and the global random state is never touched. A *key* stands for ``(seed, epoch, sample index)``; a *slot* names
+what is drawn (``"pose.angle"``), so that draws of one sample are independent of each other and adding a new one changes
+none of the others.
+
+The mix is a 32-bit integer finaliser of two multiplications (form: Wellons, "Hash function prospector", 2018; constants
+of bias 0.107), computed on int32 lanes, whose products wrap around.
+"""
+
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kornia_cag.core.compiling import kept
+
+_WEYL = 0x9E3779B9  # 2^32 over the golden ratio: neighbouring counters land far apart
+
+Redraw = Callable[[str, Tensor], Tensor]  # (slot, its numbers in [0, 1)) to the numbers to use instead
+_redraw: ContextVar[Redraw | None] = ContextVar("redraw", default=None)
+
+
+@contextmanager
+def redrawn(redraw: Redraw) -> Iterator[None]:
+    """Within, what :func:`uniform` and :func:`uniforms` draw in eager mode passes through ``redraw(slot, numbers)``.
+
+    The numbers lie in ``[0, 1)``, before a range is laid over them: whatever comes back from there stays in every
+    range. They may carry a gradient, so that a loss can be followed back to what was drawn. :func:`normals` and
+    :func:`noise` have no range to stay in, and are drawn as ever.
+    """
+    token = _redraw.set(redraw)
+    try:
+        yield
+    finally:
+        _redraw.reset(token)
+
+
+def _steered(slot: str, numbers: Float[Tensor, " b *n"]) -> Float[Tensor, " b *n"]:
+    redraw = None if torch.compiler.is_compiling() else _redraw.get()
+    return numbers if redraw is None else redraw(slot, numbers)
+
+
+def mix(x: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+    """Scramble 32-bit integers, one to one: int32, or the lower halves of int64, which come back as [0, 2^32)."""
+    if x.dtype == torch.int64:
+        return _low(mix(x.to(torch.int32)))
+    x = (x ^ _right(x, 16)) * 0x21F0AAAD
+    x = (x ^ _right(x, 15)) * 0x735A2D97
+    return x ^ _right(x, 15)
+
+
+def _right(x: Int[Tensor, "*b"], bits: int) -> Int[Tensor, "*b"]:
+    """Shift int32 to the right as if it had no sign."""
+    return (x >> bits) & (0xFFFFFFFF >> bits)
+
+
+def _low(x: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+    """int32 as int64 in [0, 2^32)."""
+    return x.to(torch.int64) & 0xFFFFFFFF
+
+
+def sample_keys(seed: Int[Tensor, "*b"], epoch: Int[Tensor, "*b"], index: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+    """The keys of samples: 63 bits from ``(seed, epoch, index)``, each of which may use 62 bits.
+
+    Within one seed and epoch, different indices below 2^32 always give different keys.
+    """
+    salt = 0 * index
+    for part in (seed, epoch):
+        salt = _kept(_kept(salt + _WEYL + part) + (part >> 32))
+    low = mix(_kept(index ^ salt) + (index >> 32))
+    high = mix(_kept(index + salt) ^ _kept(salt + _WEYL))
+    return ((high >> 1) << 32) | low
+
+
+def fold_in(keys: Int[Tensor, "*b"], number: int) -> Int[Tensor, "*b"]:
+    """Other keys, or seeds, for a further draw of the same samples: 62 bits, another number for each ``number``."""
+    return sample_keys(keys & (2**62 - 1), torch.full_like(keys, number), keys >> 62) >> 1
+
+
+def _kept(x: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+    """A mix that feeds another: every step doubles what a compiler would write out."""
+    return kept(mix(x))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _slot_number(slot: str) -> int:
+    return zlib.crc32(slot.encode())
+
+
+def _base(keys: Int[Tensor, "*b"], slot: str) -> Int[Tensor, "*b"]:
+    """One 32-bit number per key and slot, of all 63 bits of the key, as int32."""
+    return mix(_kept((keys ^ _slot_number(slot)).to(torch.int32)) + (keys >> 32).to(torch.int32))
+
+
+def _unit(bits: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    return _right(bits, 8).to(torch.float32) * 2.0**-24
+
+
+def uniform(keys: Int[Tensor, " b"], slot: str, low: float = 0.0, high: float = 1.0) -> Float[Tensor, " b"]:
+    """One float32 per key, uniform in ``[low, high)``, on a grid of 2^-24 of the width."""
+    return kept(low + (high - low) * _steered(slot, _unit(_base(keys, slot))))
+
+
+def uniforms(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
+    """``count`` independent float32 per key, uniform in ``[0, 1)``."""
+    return _steered(slot, _uniforms(keys, slot, count))
+
+
+def _uniforms(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
+    counter = torch.arange(1, count + 1, device=keys.device, dtype=torch.int32)
+    # kept: inductor's vector loops over a few columns of a few rows (torch 2.13) mistake one counter for another
+    return kept(_unit(_counted(keys, slot, counter)))
+
+
+def _counted(keys: Int[Tensor, " b"], slot: str, counter: Int[Tensor, "*n"]) -> Int[Tensor, " b *n"]:
+    """One 32-bit number per key and counter, as int32."""
+    base = kept(_base(keys, slot))
+    return mix(base.reshape(-1, *[1] * counter.ndim) ^ (counter * (_WEYL - (1 << 32))))
+
+
+def normals(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
+    """``count`` independent standard normal float32 per key, at most 5.8 in size (Box and Muller, 1958)."""
+    half = (count + 1) // 2
+    u = _uniforms(keys, slot, 2 * half)
+    radius = (-2.0 * torch.log1p(-u[:, :half])).sqrt()
+    angle = 2.0 * math.pi * u[:, half:]
+    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :count]
+
+
+def noise(keys: Int[Tensor, " b"], slot: str, shape: tuple[int, ...]) -> Float[Tensor, " b *n"]:
+    """A field of independent numbers of mean 0 and variance 1 per key, nearly normal, at most 3.5 in size.
+
+    The sum of the four bytes of one hash (Irwin, 1927; Hall, 1927): a tenth of the time of :func:`normals`, which pays
+    where every pixel needs one.
+    """
+    place = torch.arange(math.prod(shape), device=keys.device, dtype=torch.int32).reshape(shape)
+    bits = _counted(keys, slot, place + 1)
+    pairs = (bits & 0x00FF00FF) + ((bits >> 8) & 0x00FF00FF)
+    total = (pairs + (pairs >> 16)) & 0xFFFF
+    return (total - 510).to(torch.float32) * (1 / math.sqrt((2**16 - 1) / 3))
+
+
+def chance(keys: Int[Tensor, " b"], slot: str, p: float) -> Tensor:
+    """One bool per key, true with probability ``p``."""
+    return uniform(keys, slot) < p

@@ -1,0 +1,4 @@
+"""How good a model is: on real pictures, and under attack.
+
+Imports core to loading.
+"""

@@ -1,0 +1,50 @@
+"""How well a model does on real pictures: accuracy, recall per class, the worst confusions."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from kornia_cag.core.progress import Log
+from kornia_cag.evaluation.real import RealSet
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What a model got right on real pictures."""
+
+    share: float  # of all pictures, in [0, 1]
+    per_class: dict[str, float | None]  # recall; None where a class has no picture
+    confusions: tuple[tuple[str, str, int], ...]  # (true, predicted, count), most frequent first
+    predicted: Int[Tensor, " n"] = field(repr=False, compare=False)  # class of every picture
+
+    def report(self) -> dict[str, Any]:
+        """The same, ready for JSON."""
+        recall = {name: None if share is None else round(share, 4) for name, share in self.per_class.items()}
+        return {"accuracy": round(self.share, 5), "per_class": recall, "confusions": [list(r) for r in self.confusions]}
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, real: RealSet, classes: tuple[str, ...], device: torch.device, *, log: Log | None = None
+) -> Accuracy:
+    """Accuracy of a model on real pictures, as it is: no test-time tricks, float32; ``log`` is told how far it is."""
+    model.eval()
+    found: list[Tensor] = []
+    for part in real.images.split(512):
+        found.append(model(part.to(device)).argmax(dim=1).cpu())
+        if log is not None:
+            log(min(1.0, 512 * len(found) / len(real.images)), "")
+    predicted = torch.cat(found)
+    table = torch.zeros(len(classes), len(classes), dtype=torch.int64, device="cpu")
+    table.index_put_((real.labels, predicted), torch.ones_like(predicted), accumulate=True)
+    right = table.diagonal()
+    recalls = (right / table.sum(dim=1)).tolist()
+    per_class = {name: None if recall != recall else recall for name, recall in zip(classes, recalls, strict=True)}
+    wrong = table - torch.diag(right)
+    count, place = wrong.flatten().sort(descending=True, stable=True)
+    rows = [(classes[p // len(classes)], classes[p % len(classes)], c)
+            for c, p in zip(count[:10].tolist(), place[:10].tolist(), strict=True) if c]  # fmt: skip
+    return Accuracy(float(right.sum() / table.sum()), per_class, tuple(rows), predicted)

@@ -1,0 +1,114 @@
+"""Catastrophic overfitting: a model that withstands the attack it trains with, and no other."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kornia_cag.adversary.pixels import PGD
+from kornia_cag.core.checks import check_instance, check_int, check_tensor, describe, fail
+from kornia_cag.core.randomness import sample_keys
+from kornia_cag.evaluation.robustness import named_rightly
+from kornia_cag.loading.batch import Batch, check_attacked
+
+
+class OverfittingMonitor:
+    """Every so many steps attacks some of a batch by PGD, and compares with the attack that the batch came with.
+
+    Training by one step of FGSM can break down within an epoch: the model learns to answer that very step, and its
+    accuracy under PGD falls to nothing (Wong et al. 2020). Call it in every training step, before the weights move,
+    with a batch that was attacked::
+
+        monitor = OverfittingMonitor(attack, classes=43)
+        for batch in loader:  # of CAGCollate(..., attack=attack, returns="batch")
+            monitor(model, batch)
+            ...
+        print(monitor.report())
+
+    Only :meth:`report` reads anything back from the device. Of an attack on a ``fraction`` of the samples, those count
+    that it meant.
+
+    Args:
+        attack: the training's own, whose budgets, norm, loss and transform are taken.
+        classes: number of classes: what the attack leaves has to be more than guessing.
+        every: steps from one look to the next.
+        samples: of the batch that are looked at.
+        steps: of the PGD that is compared, from a random start.
+    """
+
+    def __init__(self, attack: PGD, classes: int, *, every: int = 100, samples: int = 64, steps: int = 10) -> None:
+        check_instance("attack", attack, PGD)
+        self.attack, self.classes = attack, check_int("classes", classes, 2)
+        self.every, self.samples = check_int("every", every, 1), check_int("samples", samples, 1)
+        self.stronger = replace(
+            attack, steps=check_int("steps", steps, 1), alpha=None, schedule="sign", random_start=True, target=None,
+            momentum=0.0, early_stop=False, fraction=1.0,
+        )  # fmt: skip
+        self._step = 0
+        self._looks: list[tuple[int, Tensor]] = []  # at a step: samples that count, and how many of them were right
+
+    def __call__(self, model: nn.Module, batch: Batch) -> None:
+        """Look at a batch, if it is time to; the model is left as it was.
+
+        Raises:
+            InputError: for anything but a :class:`kornia_cag.Batch` that was attacked.
+        """
+        check_attacked(batch)
+        self._step += 1
+        if self._step % self.every:
+            return
+        looked_at = batch.rows, batch.clean, batch.images, batch.labels, batch.masks
+        rows, clean, images, labels, masks = (tensor[: self.samples] for tensor in looked_at)
+        _, _, index, epoch, seed = rows.unbind(1)
+        keys = sample_keys(seed, epoch, index)
+        stronger = self.stronger(model, clean, labels, keys=keys, mask=masks)
+        meant = self.attack.attacked(keys)
+        rights = [named_rightly(model, x, labels) & meant for x in (clean, images, stronger)]
+        self._looks.append((self._step, torch.stack([meant, *rights]).sum(dim=1)))
+
+    def report(self) -> dict[str, Any]:
+        """The looks so far, ready for JSON: attacked samples, and which share of them was right.
+
+        Columns are ``clean``, under the training's ``attack``, and under ``pgd``. ``overfitted`` is of the last look:
+        whether PGD leaves less than half of what the attack leaves, by more than two standard errors. It is None before
+        the first look, and where the attack leaves no more than guessing would, so that nothing can be told.
+        """
+        looks = []
+        overfitted = None
+        for step, counts in self._looks:
+            count, *right = counts.tolist()
+            if count:
+                looks.append([step, count, *(round(number / count, 4) for number in right)])
+                overfitted = self._overfitted(count, *right[1:])
+        return {"columns": ["step", "attacked", "clean", "attack", "pgd"], "looks": looks, "overfitted": overfitted}
+
+    def _overfitted(self, count: int, attack: int, pgd: int) -> bool | None:
+        guess = 1 / self.classes
+        if attack / count - guess <= 2 * math.sqrt(guess * (1 - guess) / count):
+            return None
+        # two of each kind more, or a few samples would look like certainty (Agresti and Coull, 1998)
+        n, a, p = count + 4, (attack + 2) / (count + 4), (pgd + 2) / (count + 4)
+        return 0.5 * a - p > 2 * math.sqrt((0.25 * a * (1 - a) + p * (1 - p)) / n)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The looks, and the count of steps."""
+        return {"step": self._step, "looks": [(step, counts.cpu()) for step, counts in self._looks]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the state of :meth:`state_dict`.
+
+        Raises:
+            InputError: for another state.
+        """
+        if not isinstance(state, dict) or set(state) != {"step", "looks"}:
+            fail("state", "the state_dict of an OverfittingMonitor", describe(state))
+        step = check_int("state['step']", state["step"], 0)
+        check_instance("state['looks']", state["looks"], (list, tuple))
+        for look in state["looks"]:
+            if not isinstance(look, list | tuple) or len(look) != 2:
+                fail("state['looks']", "pairs of a step and its counts", describe(look))
+            check_int("state['looks']", look[0], 0)
+            check_tensor("state['looks']", look[1], (4,), torch.int64)
+        self._step, self._looks = step, [(at, counts) for at, counts in state["looks"]]

@@ -1,0 +1,189 @@
+"""Real pictures, which only ever measure: no training, no selection, no statistics from them."""
+
+import math
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from kornia_cag.banks import folders
+from kornia_cag.banks.folders import list_folder
+from kornia_cag.banks.pictures import MAX_PIXELS, check_path, kind_of, system_reason
+from kornia_cag.core.checks import InputError, check_pixels, fail
+from kornia_cag.core.memory import fits
+from kornia_cag.evaluation.npz import StoredArray, open_array
+
+PART = 2**22  # pixels of an .npz that are resized at once
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """Labelled real pictures at a model's canvas size, and a word on what they are.
+
+    Raises:
+        InputError: for no pictures, and for values beyond [0, 1].
+    """
+
+    images: Float[Tensor, "n 3 h w"]  # in [0, 1]
+    labels: Int[Tensor, " n"]
+    name: str
+
+    def __post_init__(self) -> None:
+        check_pixels("images", self.images)
+
+    def some(self, count: int) -> "RealSet":
+        """So many of the pictures, evenly over their order; all where there are not so many."""
+        count = min(count, len(self.labels))
+        chosen = torch.arange(count, device="cpu") * len(self.labels) // count
+        return RealSet(self.images[chosen], self.labels[chosen], self.name)
+
+
+def load_real(path: str | Path, classes: tuple[str, ...], size: int) -> RealSet:
+    """Read an ``.npz`` with ``images`` and ``labels``, or a folder with one sub-folder of pictures per class.
+
+    Of an ``.npz``, nothing but these two arrays is read, and the images a part at a time: each is resized before the
+    next is read.
+
+    Args:
+        path: ``.npz``: images (n, h, w) or (n, h, w, 3) uint8, labels (n,) integers in the order of ``classes``.
+            Folder: every sub-folder must bear a class's name.
+        classes: class names, in order.
+        size: side to resize to, pixels.
+
+    Raises:
+        InputError: for anything else.
+    """
+    path = check_path("real", path)
+    kind = kind_of(path)
+    if kind == "folder":
+        return _from_folder(path, classes, size)
+    if kind != "file":
+        fail("real", "an .npz file or a folder", f"{str(path)!r}, which is neither", "Check the path.")
+    images, labels = _from_npz(path, classes, size)
+    missing = sorted(set(range(len(classes))) - set(labels.tolist()))
+    if missing:
+        names = ", ".join(classes[i] for i in missing[:5]) + (" …" if len(missing) > 5 else "")
+        warnings.warn(f"{path.name}: no picture of {len(missing)} of {len(classes)} classes: {names}", stacklevel=2)
+    return RealSet(images, labels, path.name)
+
+
+def _from_npz(path: Path, classes: tuple[str, ...], size: int) -> tuple[Float[Tensor, "n 3 s s"], Int[Tensor, " n"]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            if not {"images", "labels"} <= names.keys():
+                fail("real", "arrays 'images' and 'labels'", f"{sorted(names)[:20]} in {str(path)!r}")
+            with open_array(archive, names["images"]) as images, open_array(archive, names["labels"]) as labels:
+                pictures, ids = _checked(images, labels)
+                return _resized(pictures, size), _labels(ids, len(classes))
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive can raise anything: BadZipFile, zlib.error, EOFError, TypeError …
+        reason = str(error).partition("\n")[0]
+        if isinstance(error, OSError) and error.strerror is not None:
+            reason = system_reason(error)
+        fail("real", "an .npz file with arrays 'images' and 'labels'", f"{str(path)!r} ({reason})",
+             "Write one by numpy.savez(path, images=..., labels=...), or give a folder per class.")  # fmt: skip
+
+
+def _checked(images: StoredArray | None, labels: StoredArray | None) -> tuple[StoredArray, StoredArray]:
+    """Both, by their headers, before anything is read."""
+    if images is None:
+        fail("real images", "uint8 (n, h, w) or (n, h, w, 3)", "no array")
+    shaped = len(images.shape) == 3 or (len(images.shape) == 4 and images.shape[3] == 3)
+    if images.dtype != np.uint8 or not shaped or 0 in images.shape:
+        fail("real images", "uint8 (n, h, w) or (n, h, w, 3)", str(images),
+             "Keep grey levels from 0 to 255 as they are: images.astype('uint8').")  # fmt: skip
+    if math.prod(images.shape[1:3]) > MAX_PIXELS:
+        fail("real images", f"pictures of at most {MAX_PIXELS:,} pixels", str(images), "Shrink them.")
+    count = images.shape[0]
+    if labels is None or labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        fail("real labels", f"integers ({count},)", "no array" if labels is None else str(labels))
+    return images, labels
+
+
+def _labels(stored: StoredArray, count: int) -> Int[Tensor, " n"]:
+    labels = stored.read()
+    if labels.min() < 0 or labels.max() >= count:
+        fail("real labels", f"class ids 0 to {count - 1}", f"{labels.min()} to {labels.max()}",
+             "Objects and real pictures must have the same classes.")  # fmt: skip
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def _resized(images: StoredArray, size: int) -> Float[Tensor, "n 3 s s"]:
+    whole = _room(images.shape[0], size)
+    done = 0
+    for part in images.parts(PART):
+        whole[done : done + len(part)] = _resize(part, size)
+        done += len(part)
+    return whole
+
+
+def _room(count: int, size: int) -> Float[Tensor, "n 3 s s"]:
+    need = 12 * count * size * size
+    if not fits(need):
+        fail("real images", "pictures that fit into memory", f"{count:,} of {size} x {size}, {need / 2**30:,.0f} GiB",
+             "Take fewer of them.")  # fmt: skip
+    return torch.empty(count, 3, size, size, dtype=torch.float32, device="cpu")
+
+
+def _from_folder(path: Path, classes: tuple[str, ...], size: int) -> RealSet:
+    images, labels = [], []
+    for folder in list_folder(path):
+        if folder.name not in classes:
+            fail("real", "sub-folders named as the classes " + ", ".join(classes[:5]) + " …", f"{folder.name!r}")
+        for small in folders.read_contexts(folder, apply=lambda rgb: _resize(rgb[None], size).numpy(), side=size):
+            images.append(torch.from_numpy(small))
+            labels.append(classes.index(folder.name))
+    if not images:
+        fail("real", "sub-folders with pictures", f"none in {str(path)!r}")
+    return RealSet(torch.cat(images), torch.tensor(labels, device="cpu"), path.name)
+
+
+def _resize(images: UInt8[np.ndarray, "n h w *c"], size: int) -> Float[Tensor, "n 3 s s"]:
+    x = torch.from_numpy(np.ascontiguousarray(images))
+    x = x[:, None].expand(-1, 3, -1, -1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
+    x = x.float() / 255
+    return x if x.shape[-2:] == (size, size) else F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+
+
+def handwriting(size: int = 28) -> RealSet:
+    """Real handwritten digits that come inside scikit-learn: 1,797 pictures of 8×8 by 13 people, framed as MNIST is.
+
+    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
+
+    Raises:
+        InputError: if scikit-learn is missing.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        fail("real", "a file or folder of real pictures, or scikit-learn for its handwriting", "neither",
+             'Pass --real, or pip install "kornia_cag[demo]".')  # fmt: skip
+    data = load_digits()
+    inner = round(size * 20 / 28)
+    digits = torch.from_numpy(data.images).float()[:, None] / 16
+    framed = torch.stack([_frame(digit, inner, size) for digit in digits])
+    name = "scikit-learn's handwritten digits"
+    return RealSet(framed.expand(-1, 3, -1, -1), torch.from_numpy(data.target).long(), name)
+
+
+def _frame(digit: Float[Tensor, "1 h w"], inner: int, size: int) -> Float[Tensor, "1 s s"]:
+    """Longest side of the ink to ``inner``, centre of mass to the centre of ``size``."""
+    seen = digit[0] > 0.1
+    rows, columns = seen.any(dim=1).nonzero()[:, 0], seen.any(dim=0).nonzero()[:, 0]
+    cut = digit[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = inner / max(cut.shape[1:])
+    h, w = (max(1, round(scale * side)) for side in cut.shape[1:])
+    ink = F.interpolate(cut[None], (h, w), mode="bicubic", antialias=True)[0].clamp(0, 1)
+    y = float((ink.sum(dim=(0, 2)) * (torch.arange(h, dtype=torch.float32, device="cpu") + 0.5)).sum() / ink.sum())
+    x = float((ink.sum(dim=(0, 1)) * (torch.arange(w, dtype=torch.float32, device="cpu") + 0.5)).sum() / ink.sum())
+    top = min(max(round(size / 2 - y), 0), size - h)
+    left = min(max(round(size / 2 - x), 0), size - w)
+    return F.pad(ink, (left, size - w - left, top, size - h - top))

@@ -1,0 +1,4 @@
+"""The collate step of a DataLoader: it ties composing, chain and adversaries together.
+
+Imports core to adversary.
+"""

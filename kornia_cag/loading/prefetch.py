@@ -1,0 +1,173 @@
+"""``Prefetcher``: the next batch is composed on a side stream while the model trains on this one."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import fields, is_dataclass
+from functools import partial
+from operator import length_hint
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kornia_cag.core.checks import check_instance, describe, fail
+from kornia_cag.loading.batch import Composed, Output
+from kornia_cag.loading.collate import CAGCollate
+
+T = TypeVar("T")
+
+
+class SideStream:
+    """A CUDA stream for work ahead of its consumer, which is the stream that is current where a method is called."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._stream = device, torch.cuda.Stream(device)
+
+    def launch(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Start ``work`` behind all that the consumer's stream holds by now, but beside what it is given later.
+
+        Returns:
+            What gives the result, or raises the error of ``work``; from that call on the consumer's stream waits for
+            the result. The host never does.
+        """
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        future: Future[T] = Future()
+        with torch.cuda.stream(self._stream):
+            try:
+                future.set_result(work())
+            except Exception as error:  # belongs to the batch that is asked for next
+                future.set_exception(error)
+        return partial(self._collect, future)
+
+    def _collect(self, future: Future[T]) -> T:
+        consumer = torch.cuda.current_stream(self._device)
+        consumer.wait_stream(self._stream)
+        result = future.result()
+        for tensor in _tensors(result):
+            tensor.record_stream(consumer)  # else later work ahead could overwrite what the consumer still reads
+        return result
+
+
+def _tensors(record: object) -> Iterator[Tensor]:
+    if isinstance(record, Tensor):
+        yield record
+    elif isinstance(record, tuple):
+        for item in record:
+            yield from _tensors(item)
+    elif is_dataclass(record):
+        for field in fields(record):
+            yield from _tensors(getattr(record, field.name))
+
+
+class Prefetcher(Generic[Output]):
+    """Goes through a loader that composes, and hardens its batches, each against the model as it is when handed out.
+
+    ``Prefetcher(DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate.compose), collate)`` gives the
+    batches of ``DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate)``, to the bit. On a GPU it composes
+    one batch ahead, on one stream of its own, so that composing overlaps with the training step. On a CPU it composes
+    a batch when it is asked for; what overlaps there is worker processes, which compose while the attack runs here.
+
+    A loop that is broken off drops the batch made ahead; epochs of the sampler begin and end as without a prefetcher.
+    A state taken after the last batch goes on with the next epoch, also where the loader has workers.
+    Only an ``extra`` stage that draws from the global random state does so one training step earlier.
+
+    Args:
+        loader: with ``collate_fn=collate.compose`` and ``pin_memory=False``.
+        collate: hardens, and keeps the chain.
+
+    Raises:
+        InputError: for a loader that does not compose with this collate, or that pins memory.
+    """
+
+    def __init__(self, loader: DataLoader[Any], collate: CAGCollate[Output]) -> None:
+        check_instance("collate", collate, CAGCollate)
+        check_instance("loader", loader, DataLoader, "Pass DataLoader(..., collate_fn=collate.compose).")
+        if loader.collate_fn != collate.compose:
+            got = "the collate itself" if loader.collate_fn is collate else describe(loader.collate_fn)
+            fail("loader", "one with collate_fn=collate.compose", got, "The loader composes, the Prefetcher attacks.")
+        if loader.pin_memory:
+            fail("pin_memory", "False in a loader that only composes", "True", "Pin the finished batches instead.")
+        self.loader, self.collate = loader, collate
+        self._side = SideStream(collate.device) if collate.device.type == "cuda" else None
+        self._start = self._done = 0  # batches of the epoch: loaded as done, handed out
+        self._saved: dict[str, Any] | None = None  # the state without the batch made ahead, while there is one
+        self._failed = False  # a batch was taken from the loader and not handed out
+        self._ended = False  # the state that was loaded is one behind the last batch
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Output]:
+        """The batches of one epoch."""
+        compose: Callable[[], Composed | None] = partial(next, iter(self.loader), None)
+        self._done, self._start, self._failed = self._start, 0, False
+        ended, self._ended = self._ended, False
+        pending = self._ahead(compose)
+        composed = pending()
+        if composed is None and ended:  # with workers a StatefulDataLoader first gives the end of the epoch it was in
+            pending = self._ahead(compose := partial(next, iter(self.loader), None))
+            composed = pending()
+        while composed is not None:
+            self._failed = True
+            batch = self.collate.harden(composed)
+            self._done, self._failed = self._done + 1, False
+            del composed  # the training step needs the memory
+            pending = self._ahead(compose)  # after the attack, whose result the chain offers; before the training step
+            yield batch
+            composed = pending()
+        self._done, self._saved = 0, None
+
+    def _ahead(self, compose: Callable[[], Composed | None]) -> Callable[[], Composed | None]:
+        # What the side stream reads is freed only when the consumer's has waited for it, or the batch is dropped.
+        if self._side is None or self._done == length_hint(self.loader, -1):  # asking on would end the sampler's epoch
+            self._saved = None
+            return compose
+        self._saved = self._state(self.loader) if hasattr(self.loader, "state_dict") else None
+        return self._side.launch(compose)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to ``epoch``, as the sampler and the collate say of their own ``set_epoch``."""
+        parts: tuple[Any, ...] = (self.loader.batch_sampler, self.loader.sampler, self.collate)
+        for part in parts:
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+        self._done, self._saved, self._ended = self._start, None, False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where to go on: behind the last batch handed out. The sampler's own state counts the batch made ahead too.
+
+        Raises:
+            InputError: if the loader has no state; a ``StatefulDataLoader`` has. And where the last batch failed.
+        """
+        loader = self._resumable()
+        if self._failed:
+            fail("state", "a state behind a batch that was handed out", "one in the midst of a batch that failed",
+                 "Go on from an earlier state.")  # fmt: skip
+        if self._saved is None:
+            return self._state(loader)
+        # What the batch made ahead has not changed is as it is now: a training step may have told the chain's pairing.
+        photos = self._saved["collate"]["photos"]
+        return {**self._saved, "collate": {**self.collate.state_dict(), "photos": photos}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the state of :meth:`state_dict`; the next iteration goes on there.
+
+        Raises:
+            InputError: for another state, that of a loader or collate built otherwise, or a loader without state.
+        """
+        if not isinstance(state, dict) or set(state) != {"loader", "collate", "batch"}:
+            fail("state", "the state_dict of a Prefetcher", describe(state))
+        self._resumable().load_state_dict(state["loader"])
+        self.collate.load_state_dict(state["collate"])
+        self._ended = state["batch"] == length_hint(self.loader, -1)
+        self._start = self._done = 0 if self._ended else state["batch"]
+        self._saved = None
+
+    def _resumable(self) -> Any:
+        if not hasattr(self.loader, "state_dict"):
+            fail("loader", "a StatefulDataLoader, whose state can be saved", f"a {type(self.loader).__name__}")
+        return self.loader
+
+    def _state(self, loader: Any) -> dict[str, Any]:
+        return {"loader": loader.state_dict(), "collate": self.collate.state_dict(), "batch": self._done}

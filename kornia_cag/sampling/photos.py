@@ -1,0 +1,81 @@
+"""What a collate is given: the rows of a sampler, checked, or the items of a data set, whose images become contexts."""
+
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from kornia_cag.banks.contexts import ContextBank
+from kornia_cag.banks.items import item_pixels
+from kornia_cag.core.checks import describe, fail
+from kornia_cag.core.randomness import sample_keys, uniform
+from kornia_cag.sampling.rows import _FIX, COLUMNS
+
+
+def are_items(batch: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether a batch is a list of a data set's items, and not of rows."""
+    listed = isinstance(batch, list | tuple)
+    return listed and not all(isinstance(row, Tensor) and row.ndim == 1 for row in batch)
+
+
+def photo_bank(items: Sequence[Any], canvas: tuple[int, int], device: torch.device) -> ContextBank:
+    """The images of a data set's items as contexts 0 to b - 1, twice as fine as the canvas.
+
+    Args:
+        items: each an image, or a tuple, list or dict, nested or not, whose first image counts, of a dict that
+            under ``image`` or ``img``. All else in it is not used, the photo's own label least of all: the label of a
+            composite is that of its object. An image is
+
+            - a PIL image without transparency; its colour profile is heeded;
+            - a tensor ``(3, h, w)`` or ``(1, h, w)``, uint8 or float32 in [0, 1];
+            - a NumPy array ``(h, w, 3)``, ``(h, w, 1)`` or ``(h, w)``, uint8, taken as RGB: OpenCV reads BGR, which
+              cannot be told from it, so turn that around with ``image[..., ::-1]``;
+            - the bytes of a picture file, or a dict ``{"bytes": ..., "path": ...}``, as Hugging Face's data sets give
+              where they do not decode;
+            - a path of a picture file. A string counts as one if it has the suffix of a picture and the file exists.
+
+            Sizes may differ; the central square is kept.
+        canvas: ``(height, width)``, pixels.
+        device: where the bank lives.
+
+    Raises:
+        InputError: naming the item that has no usable image.
+    """
+    first = items[0] if items else None
+    if isinstance(first, int) or (isinstance(first, Tensor) and first.dtype == torch.int64 and first.ndim == 2):
+        got = f"a list that begins with {describe(first)}"
+        fail("rows", f"those of a PairSampler, (b, {len(COLUMNS)}), or photos", got, _FIX)
+    texels = min(max(1 << (2 * max(canvas) - 1).bit_length(), 8), 4096)
+    images = [item_pixels(f"items[{i}]", item, texels) for i, item in enumerate(items)]
+    return ContextBank.from_tensors(images, size=texels, device=device)
+
+
+def photo_rows(labels: Int[Tensor, " n"], count: int, *, seed: int, epoch: int, start: int) -> Int[Tensor, "b 5"]:
+    """Rows, as a :class:`PairSampler` yields them, that put an object on each of ``count`` photos.
+
+    Samples ``start`` to ``start + count - 1`` of the epoch, shuffled over the slots. What index ``i`` shows depends on
+    seed, epoch and ``i`` alone. Its class is that of place ``i`` in a random cyclic order of classes, so that the class
+    counts of consecutive indices differ by at most one; its object is uniform within the class.
+
+    Args:
+        labels: class of each object, on the CPU, every class from 0 to the highest.
+        count: how many.
+        seed: of the choice.
+        epoch: of the samples.
+        start: first sample index.
+    """
+    index = start + torch.arange(count, device="cpu")
+    index = index[uniform(_keys(seed, epoch, index), "photos.slot").argsort(stable=True)]
+    sizes = labels.bincount()
+    turns = uniform(_keys(seed, epoch, torch.arange(len(sizes), device="cpu")), "photos.class").argsort(stable=True)
+    classes = turns[index % len(sizes)]
+    place = uniform(_keys(seed, epoch, index), "photos.object").double() * sizes[classes]
+    objects = labels.argsort(stable=True)[(sizes.cumsum(0) - sizes)[classes] + place.long()]
+    constants = (torch.full_like(index, value) for value in (epoch, seed))
+    return torch.stack([objects, torch.arange(count, device="cpu"), index, *constants], dim=1)
+
+
+def _keys(seed: int, epoch: int, index: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    return sample_keys(torch.full_like(index, seed), torch.full_like(index, epoch), index)

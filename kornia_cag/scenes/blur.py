@@ -1,0 +1,142 @@
+"""Point-spread functions of three kinds in one form, and the two passes that blur by them.
+
+Every point-spread function here is a line of taps along one axis, which may lean across, followed by a column of taps:
+a Gaussian or a box is a row and a column, a motion is a leaning line and no column.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from kornia.filters import filter2d
+from torch import Tensor
+
+from kornia_cag.core.compiling import fusing, kept, once
+
+
+@dataclass(frozen=True)
+class PointSpread:
+    """Point-spread functions of ``b`` samples, of ``k`` taps a side, ``k`` odd.
+
+    Convention: tap ``i`` stands for ``i - k // 2`` pixels, to the right or down.
+    """
+
+    line: Float[Tensor, "b k"]  # weights of the first pass; they sum to 1
+    lean: Float[Tensor, " b"]  # how far the line moves across for each step along, pixels, in [-1, 1]
+    steep: Bool[Tensor, " b"]  # whether the line goes down and not to the right
+    column: Float[
+        Tensor, "b k"
+    ]  # weights of the second pass, downwards; all in the middle if the line leans or is steep
+
+    def kernels(self) -> Float[Tensor, "b k k"]:
+        """The same as dense kernels, rows downwards: a step that ends between two pixels is shared by them."""
+        step = steps(self.line.shape[1], self.line.device)
+        across = step[:, None, None] - step - (self.lean[:, None] * step)[:, None, :, None]  # row, tap, column's tap
+        shares = (1 - across.abs()).clamp(min=0) * self.column[:, None, None, :]
+        flat = self.line[:, None, :] * shares.sum(dim=-1)
+        return torch.where(self.steep[:, None, None], flat.transpose(1, 2), flat)
+
+
+def steps(taps: int, device: torch.device) -> Float[Tensor, " k"]:
+    """What the taps stand for, pixels: ``-(taps // 2)`` to ``taps // 2``."""
+    return torch.arange(taps, dtype=torch.float32, device=device) - (taps - 1) / 2
+
+
+def gaussian(sigma: Float[Tensor, " b"], taps: int) -> Float[Tensor, "b k"]:
+    """Taps of a Gaussian of standard deviation ``sigma``, pixels."""
+    return _shares(torch.exp(-0.5 * (steps(taps, sigma.device) / sigma[:, None]) ** 2))
+
+
+def box(width: Float[Tensor, " b"], taps: int) -> Float[Tensor, "b k"]:
+    """Taps of a box of ``width`` pixels, at least 1 and not necessarily whole: how much of each pixel it covers."""
+    return _shares((0.5 * width[:, None] + 0.5 - steps(taps, width.device).abs()).clamp(0, 1))
+
+
+def motion(
+    length: Float[Tensor, " b"], angle: Float[Tensor, " b"], taps: int
+) -> tuple[Float[Tensor, "b k"], Float[Tensor, " b"], Bool[Tensor, " b"]]:
+    """Line, lean and direction of a straight path of ``length`` pixels: the mean of the picture on its way along it.
+
+    ``angle`` is in radians, clockwise on screen. On the way, a picture is read linearly along the
+    longer axis; across, each whole step along it is shared by the two pixels that it ends between.
+    """
+    cos, sin = angle.cos(), angle.sin()
+    steep = sin.abs() > cos.abs()
+    major, minor = torch.where(steep, sin, cos), torch.where(steep, cos, sin)
+    half, step = (0.5 * length * major.abs())[:, None], steps(taps, length.device)
+    passed = (_tent_below(step + half) - _tent_below(step - half)) / half.clamp(min=1e-3)
+    return _shares(torch.where(half > 1e-3, passed, (step == 0).to(passed.dtype))), minor / major, steep
+
+
+def _tent_below(x: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Integral of the tent ``max(1 - |x|, 0)``, the weight of a bilinear read, up to ``x``."""
+    inside = x.clamp(-1, 1)
+    return 0.5 + inside - 0.5 * inside * inside.abs()
+
+
+def _shares(weights: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def blur(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
+    """Convolve each picture with its own point-spread function; beyond the border, the border's pixel goes on."""
+    return (_two_passes if fusing() else _filter)(picture, spread)
+
+
+def _filter(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
+    blurred: Tensor = filter2d(picture, spread.kernels().to(picture.dtype), border_type="replicate")
+    return blurred
+
+
+def _two_passes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
+    """The same as sums of shifted pictures, 2k - 1 and k of them, which a compiler makes a loop each of."""
+    b, channels, height, width = picture.shape
+    reach = spread.line.shape[1] // 2
+    padded = kept(_pad(picture, reach))
+    pitch = width + 2 * reach
+    plane = (height + 2 * reach) * pitch
+    # Row n starts at number n of the padded pictures: a shift is another row, one and the same for a row of pixels.
+    places = torch.arange(b, device=picture.device)[:, None] * (channels * plane)
+    places = places + torch.arange(height, device=picture.device) * pitch
+    shifts, weights = (once(*values) for values in _taps(spread, pitch))
+    count = (b - 1) * channels * plane + plane - width + 1
+    lines = []
+    for channel in range(channels):  # all in one loop over pixels, so that a tap's shift and weight are read once
+        rows = padded.flatten()[channel * plane :].as_strided((count, width), (1, 1))
+        read = [weight[:, None, None] * F.embedding(places + shift[:, None], rows)
+                for shift, weight in zip(shifts, weights, strict=True)]  # fmt: skip
+        lines.append(_total(read[::2]) + _total(read[1::2]))
+    line, place = kept(torch.stack(lines, dim=1)), torch.arange(height, device=picture.device)
+    return _total([weight[:, None, None, None] * line[:, :, (place + (tap - reach)).clamp(0, height - 1)]
+                   for tap, weight in enumerate(once(*spread.column.unbind(1)))])  # fmt: skip
+
+
+def _total(values: list[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, values)
+
+
+def _taps(spread: PointSpread, pitch: int) -> tuple[list[Int[Tensor, " b"]], list[Float[Tensor, " b"]]]:
+    """Shifts and weights of the pixels that the line reads: two for each step, as it may end between them."""
+    reach = spread.line.shape[1] // 2
+    ahead = torch.where(spread.steep, pitch, 1)  # one step along, and one across, in numbers of the padded picture
+    aside = torch.where(spread.steep, 1, pitch)
+    middle = reach * (pitch + 1)
+    shifts, weights = [], []
+    for tap, weight in enumerate(spread.line.unbind(1)):
+        step = tap - reach
+        across = spread.lean * step
+        whole = across.floor().clamp(max=max(abs(step) - 1, 0))
+        shift, part = middle + step * ahead + whole.long() * aside, across - whole
+        shifts += [shift, shift + aside] if step else [shift]
+        weights += [weight * (1 - part), weight * part] if step else [weight]
+    return shifts, weights
+
+
+def _pad(picture: Float[Tensor, "b c h w"], reach: int) -> Float[Tensor, "b c _ _"]:
+    height = picture.shape[-2]
+    rows = (torch.arange(height + 2 * reach, device=picture.device) - reach).clamp(0, height - 1)
+    picture = picture[:, :, rows]
+    left, right = picture[..., :1], picture[..., -1:]
+    return torch.cat([left.expand(-1, -1, -1, reach), picture, right.expand(-1, -1, -1, reach)], dim=-1)

@@ -1,0 +1,179 @@
+"""The camera: ``CameraRange`` → ``Camera`` → blur, noise, grain and JPEG of the finished composite."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from kornia_cag.core.checks import check_int, check_number, check_range, fail
+from kornia_cag.core.compiling import kept
+from kornia_cag.core.randomness import chance, noise, uniform
+from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion
+from kornia_cag.scenes.jpeg import jpeg
+
+KINDS = ("gaussian", "box", "motion")
+
+
+@dataclass(frozen=True)
+class Grain:
+    """Drawn grain, see :class:`CameraRange`.
+
+    Attributes:
+        deviation: (b,); standard deviation, in units of [0, 1].
+        size: (b,); pixels, at least 1.
+        grey: (b,); share that all channels have in common.
+    """
+
+    deviation: Float[Tensor, " b"]
+    size: Float[Tensor, " b"]
+    grey: Float[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Drawn camera: coarser pyramid levels, point-spread function, noise, grain, JPEG quality.
+
+    Attributes:
+        coarser: (b,); pyramid levels to add.
+        spread: point-spread function, pixels; None: no blur.
+        noise: (b,); standard deviation, in units of [0, 1]; None: no noise.
+        grain: noise of a smaller picture; None: none.
+        quality: (b,); of JPEG, 1 to 100; None: no JPEG.
+    """
+
+    coarser: Float[Tensor, " b"]
+    spread: PointSpread | None
+    noise: Float[Tensor, " b"] | None
+    grain: Grain | None
+    quality: Float[Tensor, " b"] | None
+
+
+@dataclass(frozen=True)
+class CameraRange:
+    """Ranges of what a camera does to a scene. A sample blurs by one of the kinds, or by none.
+
+    Attributes:
+        low_resolution: pyramid levels to add: 1 halves the resolution.
+        blur: probability of any blur.
+        kinds: of blur, equally likely: some of ``"gaussian"``, ``"box"``, ``"motion"``.
+        gaussian: standard deviation, pixels.
+        box: width and height each, pixels.
+        motion: length of the path that each pixel is drawn along, pixels.
+        taps: side of the point-spread function, pixels, odd.
+        noise: standard deviation of sensor noise, nearly normal, in units of [0, 1].
+        grain: standard deviation of a smaller picture's noise, coloured or grey, enlarged with it, in units of [0, 1].
+        grain_size: factor by which it is enlarged.
+        jpeg: quality, 1 to 100; 100 leaves the picture alone; None: no JPEG.
+    """
+
+    low_resolution: tuple[float, float] = (0.0, 0.0)
+    blur: float = 0.0
+    kinds: tuple[str, ...] = ("gaussian", "box", "motion")
+    gaussian: tuple[float, float] = (0.3, 1.2)
+    box: tuple[float, float] = (1.0, 4.0)
+    motion: tuple[float, float] = (1.0, 5.0)
+    taps: int = 7
+    noise: tuple[float, float] = (0.0, 0.0)
+    grain: tuple[float, float] = (0.0, 0.0)
+    grain_size: tuple[float, float] = (1.0, 2.5)
+    jpeg: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("low_resolution", 0, 8), ("gaussian", 0.05, 50), ("box", 1, 50), ("motion", 0, 50), ("noise", 0, 1),
+            ("grain", 0, 1), ("grain_size", 1, 50),
+        ):  # fmt: skip
+            check_range(name, getattr(self, name), low, high)
+        check_number("blur", self.blur, 0, 1)
+        if not self.kinds or not set(self.kinds) <= set(KINDS):
+            fail("kinds", f"some of {', '.join(KINDS)}", repr(self.kinds))
+        check_int("taps", self.taps, 3, 51)
+        if self.taps % 2 == 0:
+            fail("taps", "an odd integer", str(self.taps))
+        reach = {"gaussian": 2 * self.gaussian[1], "box": self.box[1], "motion": 1 + self.motion[1]}
+        if self.blur and max(reach[kind] for kind in self.kinds) > self.taps:
+            fail("taps", f"a side that holds two sigmas of gaussian={self.gaussian}, box={self.box}, and a pixel along "
+                 f"motion={self.motion}", str(self.taps), "Raise taps, or blur less.")  # fmt: skip
+        if self.jpeg is not None:
+            check_range("jpeg", self.jpeg, 1, 100)
+
+    def sample(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Camera:
+        """Draw one camera per key; ``strength`` scales every amount from 0 (a perfect camera)."""
+        coarser = strength * uniform(keys, "camera.low_resolution", *self.low_resolution)
+        noise = strength * uniform(keys, "camera.noise", *self.noise) if self.noise[1] else None
+        quality = None
+        if self.jpeg is not None:
+            quality = 100 + strength * (uniform(keys, "camera.jpeg", *self.jpeg) - 100)
+        spread = self._spread(keys, strength) if self.blur else None
+        return Camera(coarser, spread, noise, self._grain(keys, strength) if self.grain[1] else None, quality)
+
+    def _grain(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Grain:
+        span = uniform(keys, "camera.grain_size", *(math.log(size) for size in self.grain_size))
+        deviation = strength * uniform(keys, "camera.grain", *self.grain)
+        return Grain(deviation, span.exp(), uniform(keys, "camera.grain_grey"))
+
+    def _spread(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> PointSpread:
+        def draw(slot: str, bounds: tuple[float, float]) -> Float[Tensor, " b"]:
+            return strength * uniform(keys, f"camera.{slot}", *bounds)
+
+        bell = gaussian(draw("gaussian", self.gaussian).clamp(min=0.05), self.taps)
+        wide, high = (box(draw(f"box_{axis}", self.box).clamp(min=1), self.taps) for axis in "xy")
+        path, lean, steep = motion(
+            draw("motion", self.motion), math.pi * uniform(keys, "camera.motion_angle"), self.taps
+        )
+        sharp = box(torch.ones_like(lean), self.taps)
+        drawn = uniform(keys, "camera.blur_kind", 0.0, float(len(self.kinds))).floor()
+        blurs = chance(keys, "camera.blur", self.blur)
+        is_bell, is_box, moves = (blurs & self._is(kind, drawn) for kind in KINDS)
+
+        def choose(smooth: Tensor, flat: Tensor, moved: Tensor) -> Float[Tensor, "b k"]:
+            chosen = torch.where(is_box[:, None], flat, torch.where(moves[:, None], moved, sharp))
+            return torch.where(is_bell[:, None], smooth, chosen)
+
+        return PointSpread(
+            choose(bell, wide, path), torch.where(moves, lean, 0.0), steep & moves, choose(bell, high, sharp)
+        )
+
+    def _is(self, kind: str, drawn: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Whether the drawn place among the kinds is one of ``kind``."""
+        found = torch.zeros_like(drawn, dtype=torch.bool)
+        for place, name in enumerate(self.kinds):
+            if name == kind:
+                found = found | (drawn == place)
+        return found
+
+
+def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
+    """Blur, noise, grain, clipping to [0, 1] and JPEG, in this order. Low resolution is a matter of the resample."""
+    if camera.spread is not None:
+        picture = blur(picture, camera.spread)
+    if camera.noise is not None:
+        field = noise(keys, "camera.noise_field", tuple(picture.shape[1:]))
+        picture = picture + camera.noise[:, None, None, None] * field
+    if camera.grain is not None:
+        field = noise(keys, "camera.grain_field", tuple(picture.shape[1:]))
+        picture = picture + _grains(kept(field), camera.grain)
+    picture = picture.clamp(0, 1)
+    return picture if camera.quality is None else jpeg(picture, camera.quality)
+
+
+def _grains(field: Float[Tensor, "b 3 h w"], grain: Grain) -> Float[Tensor, "b 3 h w"]:
+    """Noise of a smaller picture, read linearly where the larger picture's pixels lie in it."""
+    common = grain.grey[:, None, None, None]
+    mixed = (1 - common) * field + common * math.sqrt(3) * field.mean(dim=1, keepdim=True)
+    coarse = _enlarged(_enlarged(kept(mixed), grain.size).mT, grain.size).mT
+    return grain.deviation[:, None, None, None] * coarse
+
+
+def _enlarged(field: Float[Tensor, "b c h w"], factor: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+    """The upper part of a field, stretched downwards."""
+    height = field.shape[2]
+    place = ((torch.arange(height, dtype=torch.float32, device=field.device) + 0.5) / factor[:, None] - 0.5).clamp(
+        0, height - 1
+    )
+    above = place.floor()
+    part = (place - above)[:, None, :, None]
+    first, second = (field.gather(2, row.long()[:, None, :, None].expand(field.shape)) for row in (above, place.ceil()))
+    return first + part * (second - first)

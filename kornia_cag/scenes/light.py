@@ -1,0 +1,148 @@
+"""Light and camera: ``ColorRange`` → ``Color`` for a picture, ``CameraRange`` → ``Camera`` for the finished composite.
+
+All colour operations fold into one affine colour matrix and one illumination plane; all blurs fold into one
+point-spread function per sample. Colours are treated as linear numbers; light may go beyond 1 until the camera, last
+of all, clips it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kornia_cag.core.checks import check_number, check_range
+from kornia_cag.core.compiling import once
+from kornia_cag.core.randomness import chance, uniform
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
+
+
+@dataclass(frozen=True)
+class Color:
+    """Drawn colour changes: ``gain(x, y) * (matrix @ rgb + offset)``.
+
+    Attributes:
+        matrix: (b, 3, 3); factors, from RGB to RGB.
+        offset: (b, 3); added to RGB in [0, 1].
+        slope: (b, 2); illumination plane: relative gain per half canvas, along x and y.
+    """
+
+    matrix: Float[Tensor, "b 3 3"]
+    offset: Float[Tensor, "b 3"]
+    slope: Float[Tensor, "b 2"]
+
+
+@dataclass(frozen=True)
+class ColorRange:
+    """Uniform ranges of colour and light. The defaults change nothing that a cloudy day would not.
+
+    Attributes:
+        brightness: factor on all light.
+        exposure: stops, a factor of 2 to this power.
+        contrast: factor about mid-grey.
+        saturation: factor about the pixel's grey.
+        hue: degrees, about the grey axis.
+        tint: relative change of each channel's gain: coloured light.
+        veil: share of flat light laid over everything: haze, glare, washed-out film.
+        illumination: relative gain from the canvas's centre to its edge.
+        invert: probability of the negative.
+    """
+
+    brightness: tuple[float, float] = (0.8, 1.2)
+    exposure: tuple[float, float] = (0.0, 0.0)
+    contrast: tuple[float, float] = (0.8, 1.2)
+    saturation: tuple[float, float] = (0.8, 1.2)
+    hue: tuple[float, float] = (-9.0, 9.0)
+    tint: tuple[float, float] = (0.0, 0.0)
+    veil: tuple[float, float] = (0.0, 0.0)
+    illumination: tuple[float, float] = (0.0, 0.0)
+    invert: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("brightness", 0, 10), ("exposure", -10, 5), ("contrast", 0, 10), ("saturation", 0, 10),
+            ("hue", -180, 180), ("tint", -1, 1), ("veil", 0, 1), ("illumination", -1, 1),
+        ):  # fmt: skip
+            check_range(name, getattr(self, name), low, high)
+        check_number("invert", self.invert, 0, 1)
+
+    def sample(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"], layer: str) -> Color:
+        """Draw one colour change per key; ``layer`` names the picture layer, so that layers draw independently.
+
+        ``strength`` moves each drawn value from neutral (0) to itself (1); ``invert`` is a choice and does not ramp.
+        """
+
+        def draw(slot: str, bounds: tuple[float, float], neutral: float) -> Float[Tensor, " b"]:
+            return neutral + strength * (uniform(keys, f"{layer}.{slot}", *bounds) - neutral)
+
+        contrast, veil = draw("contrast", self.contrast, 1.0), draw("veil", self.veil, 0.0)
+        gain = draw("brightness", self.brightness, 1.0) * _power_of_two(draw("exposure", self.exposure, 0.0))
+        gains = gain[:, None] * (1 + torch.stack([draw(f"tint{c}", self.tint, 0.0) for c in range(3)], dim=1))
+        sign = 1 - 2 * chance(keys, f"{layer}.invert", self.invert).float()
+        matrix = _saturation_hue(draw("saturation", self.saturation, 1.0), draw("hue", self.hue, 0.0))
+        factor = gains * ((1 - veil) * contrast * sign)[:, None]
+        # negative: 1 - x; contrast about 0.5; then a veil of mid-grey to white light
+        level = 0.5 + 0.5 * uniform(keys, f"{layer}.veil_level")
+        offset = gains * ((1 - veil) * (contrast * (1 - sign) / 2 + 0.5 * (1 - contrast)) + veil * level)[:, None]
+        amount, angle = draw("illumination", self.illumination, 0.0), 2 * math.pi * uniform(keys, f"{layer}.light_from")
+        slope = torch.stack([amount * angle.cos(), amount * angle.sin()], dim=1)
+        return Color(factor[..., None] * matrix, offset, slope)
+
+
+def _power_of_two(stops: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    # Not torch.exp2: on a CPU it rounds differently at the end of a vector, so by the place in a batch.
+    return torch.exp(math.log(2) * stops)
+
+
+def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
+    """Rotate around the grey axis (Rodrigues about (1, 1, 1)), then scale what differs from the new colour's luma."""
+    angle = torch.deg2rad(hue)
+    third, turn = (1 - angle.cos()) / 3, angle.sin() / math.sqrt(3)
+    same, up, down = angle.cos() + third, third + turn, third - turn
+    rotation = torch.stack([same, down, up, up, same, down, down, up, same], dim=1).unflatten(1, (3, 3))
+    r, g, b = LUMA
+    luma = torch.stack(
+        [r * same + g * up + b * down, r * down + g * same + b * up, r * up + g * down + b * same], dim=1
+    )
+    s = saturation[:, None, None]
+    colors: Tensor = s * rotation + (1 - s) * luma[:, None, :]  # the luma is that of the rotated colour
+    return colors
+
+
+def light(
+    planes: Sequence[Float[Tensor, "b h w"]], color: Color, cover: Float[Tensor, "b h w"] | None = None
+) -> tuple[Float[Tensor, "b h w"], ...]:
+    """Apply colour and light to red, green and blue of an opaque picture, or of a premultiplied layer with its alpha.
+
+    Linear and not clamped: what is lit layer by layer and then composited equals the composite, lit.
+    """
+    r, g, b = planes
+    numbers = once(*color.matrix.flatten(1).unbind(1), *color.offset.unbind(1), *color.slope.unbind(1))
+    v = [number[:, None, None] for number in numbers]
+    gain = _plane(v[12], v[13], (r.shape[-2], r.shape[-1]))
+    offsets = v[9:12] if cover is None else [offset * cover for offset in v[9:12]]
+    return tuple(gain * (v[3 * c] * r + v[3 * c + 1] * g + v[3 * c + 2] * b + offsets[c]) for c in range(3))
+
+
+def recolor(
+    planes: Sequence[Float[Tensor, "b h w"]], color: Color, alpha: Float[Tensor, "b h w"] | None = None
+) -> tuple[Float[Tensor, "b h w"], ...]:
+    """Change a picture's, or a premultiplied layer's, own colours: as :func:`light`, in [0, 1], at most ``alpha``."""
+    lit = light(planes, color, alpha)
+    return tuple(c.clamp(0, 1) if alpha is None else torch.minimum(c.clamp(min=0), alpha) for c in lit)
+
+
+def illumination(slope: Float[Tensor, "b 2"], size: tuple[int, int]) -> Float[Tensor, "b h w"]:
+    """A plane of gains: 1 at the canvas's centre, ``1 + slope`` at its edges, never below 0."""
+    return _plane(slope[:, :1, None], slope[:, 1:, None], size)
+
+
+def _plane(
+    slope_x: Float[Tensor, "b 1 1"], slope_y: Float[Tensor, "b 1 1"], size: tuple[int, int]
+) -> Float[Tensor, "b h w"]:
+    y = (torch.arange(size[0], dtype=torch.float32, device=slope_x.device) + 0.5) * (2 / size[0]) - 1
+    x = (torch.arange(size[1], dtype=torch.float32, device=slope_x.device) + 0.5) * (2 / size[1]) - 1
+    return (1 + (slope_x * x + slope_y * y[:, None])).clamp(min=0)

@@ -1,0 +1,232 @@
+"""Where and how an object lies on the canvas: ``PoseRange`` → ``Pose`` → one homography per object.
+
+Convention: object coordinates are ``(x, y)`` in units of half the object's longest side, from its centre, so the
+longest side spans [-1, 1]. Canvas coordinates are pixels, ``(x, y)``, centres at +0.5. Homographies map canvas to
+object, which is the direction a resample reads in.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kornia_cag.core.checks import check_int, check_number, check_range
+from kornia_cag.core.randomness import normals, uniform, uniforms
+
+THIN = 0.625  # of its highest alpha bounds what never reaches its opacity; half of the opacity bounds the rest
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Drawn poses of ``b`` objects; every field a tensor over the batch, in the units of :class:`PoseRange`.
+
+    Attributes:
+        scale: (b,); object's longest side over the canvas's short side.
+        aspect: (b,); stretch, width over height.
+        angle: (b,); degrees, clockwise on screen.
+        shear: (b,); degrees, along x.
+        x: (b,); shift to the right, of the canvas's short side.
+        y: (b,); shift downwards, of the canvas's short side.
+        tilt_x: (b,); change of depth from the centre to an edge, along x.
+        tilt_y: (b,); change of depth from the centre to an edge, along y.
+        waves: (b, k, 5); elastic displacement: frequency x, y; amplitude x, y; phase.
+        holes: (b, m, 3); occluding discs: centre x, y; radius.
+        variant: (b,); which stroke thickness, from 0 (as drawn) to 1 (farthest from it).
+    """
+
+    scale: Float[Tensor, " b"]
+    aspect: Float[Tensor, " b"]
+    angle: Float[Tensor, " b"]
+    shear: Float[Tensor, " b"]
+    x: Float[Tensor, " b"]
+    y: Float[Tensor, " b"]
+    tilt_x: Float[Tensor, " b"]
+    tilt_y: Float[Tensor, " b"]
+    waves: Float[Tensor, "b k 5"]
+    holes: Float[Tensor, "b m 3"]
+    variant: Float[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class PoseRange:
+    """Uniform ranges of a :class:`Pose`; the defaults are mild ones that suit signs, logos and parts.
+
+    Sources: rotation, scale, shear and perspective in the manner of torchvision's ``RandomAffine`` and
+    ``RandomPerspective``, as in Jin and Rinard; elastic displacement after Simard et al., 2003, here a sum of plane
+    waves, which is smooth, differentiable, and can be evaluated at any point.
+
+    Attributes:
+        scale: object's longest side over the canvas's short side.
+        aspect: stretch, width over height.
+        angle: degrees, clockwise on screen.
+        shear: degrees, along x: positive leans the top to the right.
+        translate: share of the canvas's short side, along x and y each.
+        perspective: change of depth from the centre to an edge, along x and y each.
+        elastic: root mean square displacement along each axis, object units (half of the object's longest side).
+        wavelength: of the elastic waves, object units.
+        waves: number of elastic waves.
+        hole: radius of occluding discs, object units.
+        holes: number of occluding discs.
+    """
+
+    scale: tuple[float, float] = (0.6, 0.95)
+    aspect: tuple[float, float] = (0.9, 1.1)
+    angle: tuple[float, float] = (-10.0, 10.0)
+    shear: tuple[float, float] = (-5.0, 5.0)
+    translate: tuple[float, float] = (-0.1, 0.1)
+    perspective: tuple[float, float] = (-0.15, 0.15)
+    elastic: tuple[float, float] = (0.0, 0.0)
+    wavelength: tuple[float, float] = (0.7, 2.5)
+    waves: int = 8
+    hole: tuple[float, float] = (0.0, 0.0)
+    holes: int = 1
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("scale", 1e-3, 10), ("aspect", 0.1, 10), ("angle", -360, 360), ("shear", -80, 80), ("translate", -2, 2),
+            ("perspective", -0.45, 0.45), ("elastic", 0, 1), ("wavelength", 1e-2, 100), ("hole", 0, 2),
+        ):  # fmt: skip
+            check_range(name, getattr(self, name), low, high)
+        check_int("waves", self.waves, 1, 64)
+        check_int("holes", self.holes, 1, 64)
+
+    def sample(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"] | None = None) -> Pose:
+        """Draw one pose per key: the same key always gives the same pose.
+
+        Args:
+            keys: see :func:`kornia_cag.core.randomness.sample_keys`.
+            strength: per sample in [0, 1]; each drawn value moves that far from its neutral one (no rotation, no
+                shift …; the middle of the range for ``scale``) to the one drawn. Default 1.
+        """
+        s = torch.ones(len(keys), dtype=torch.float32, device=keys.device) if strength is None else strength
+
+        def draw(slot: str, bounds: tuple[float, float], neutral: float) -> Float[Tensor, " b"]:
+            rest = min(max(neutral, bounds[0]), bounds[1])
+            return rest + s * (uniform(keys, f"pose.{slot}", *bounds) - rest)
+
+        return Pose(
+            scale=draw("scale", self.scale, sum(self.scale) / 2),
+            aspect=draw("aspect", (math.log(self.aspect[0]), math.log(self.aspect[1])), 0.0).exp(),
+            angle=draw("angle", self.angle, 0.0),
+            shear=draw("shear", self.shear, 0.0),
+            x=draw("x", self.translate, 0.0),
+            y=draw("y", self.translate, 0.0),
+            tilt_x=draw("tilt_x", self.perspective, 0.0),
+            tilt_y=draw("tilt_y", self.perspective, 0.0),
+            waves=self._waves(keys, draw("elastic", self.elastic, 0.0)),
+            holes=self._holes(keys, s),
+            variant=s * uniform(keys, "pose.variant"),
+        )
+
+    def _waves(self, keys: Int[Tensor, " b"], amplitude: Float[Tensor, " b"]) -> Float[Tensor, "b k 5"]:
+        if self.elastic[1] == 0:  # no wave to add
+            return torch.zeros(len(keys), 0, 5, dtype=torch.float32, device=keys.device)
+        u = uniforms(keys, "pose.waves", 3 * self.waves).unflatten(1, (3, self.waves))
+        span = math.log(self.wavelength[1] / self.wavelength[0])
+        wavelength = self.wavelength[0] * torch.exp(span * u[:, 0])
+        direction = 2 * math.pi * u[:, 1]
+        # Of k waves of independent amplitudes, each of variance 2 / k, the sum has variance 1.
+        size = (amplitude * math.sqrt(2 / self.waves))[:, None, None]
+        size = size * normals(keys, "pose.wave_size", 2 * self.waves).unflatten(1, (2, self.waves))
+        columns = [direction.cos() / wavelength, direction.sin() / wavelength, *size.unbind(1), 2 * math.pi * u[:, 2]]
+        return torch.stack(columns, dim=-1)
+
+    def _holes(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Float[Tensor, "b m 3"]:
+        if self.hole[1] == 0:
+            return torch.zeros(len(keys), 0, 3, dtype=torch.float32, device=keys.device)
+        u = uniforms(keys, "pose.holes", 3 * self.holes).unflatten(1, (self.holes, 3))
+        radius = self.hole[0] + (self.hole[1] - self.hole[0]) * u[..., 2]
+        return torch.cat([2 * u[..., :2] - 1, (strength[:, None] * radius)[..., None]], dim=-1)
+
+
+def homographies(pose: Pose, size: tuple[int, int]) -> Float[Tensor, "b 3 3"]:
+    """Canvas-to-object homographies of a canvas of ``(height, width)`` pixels.
+
+    Perspective along the object's own axes first, then stretch, shear, rotation, shift: the depth at ``(x, y)`` on the
+    object is ``1 + tilt_x * x + tilt_y * y``. The third row is scaled so that the object's centre has depth 1.
+    """
+    height, width = size
+    short = min(size)
+    half = 0.5 * short * pose.scale
+    wide, high = half * pose.aspect.sqrt(), half / pose.aspect.sqrt()
+    angle, slant = torch.deg2rad(pose.angle), -torch.deg2rad(pose.shear).tan()
+    cos, sin = angle.cos(), angle.sin()
+    # The inverse of rotation · shear · stretch, in closed form: no linear solver, no waiting for the device.
+    a, b = (cos + slant * sin) / wide, (sin - slant * cos) / wide
+    c, d = -sin / high, cos / high
+    x, y = 0.5 * width + short * pose.x, 0.5 * height + short * pose.y
+    g, h = -(pose.tilt_x * a + pose.tilt_y * c), -(pose.tilt_x * b + pose.tilt_y * d)
+    rows = [a, b, -(a * x + b * y), c, d, -(c * x + d * y), g, h, 1 - (g * x + h * y)]
+    homography: Tensor = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    return homography
+
+
+def to_canvas(
+    pose: Pose, points: Float[Tensor, "n 2"], size: tuple[int, int]
+) -> tuple[Float[Tensor, "b n 2"], Float[Tensor, "b n"]]:
+    """Where points of the object come to lie on the canvas, without elastic displacement, and their depth.
+
+    The inverse of :func:`homographies`. Points at or behind the horizon, depth at most 0.05, land anywhere.
+    """
+    half = 0.5 * min(size) * pose.scale
+    depth = 1 + pose.tilt_x[:, None] * points[:, 0] + pose.tilt_y[:, None] * points[:, 1]
+    near = 1 / depth.clamp(min=0.05)
+    x, y = (half * pose.aspect.sqrt())[:, None] * points[:, 0], (half / pose.aspect.sqrt())[:, None] * points[:, 1]
+    x = x - torch.deg2rad(pose.shear).tan()[:, None] * y
+    angle = torch.deg2rad(pose.angle)[:, None]
+    turned = [x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()]
+    shift = [0.5 * size[1] + min(size) * pose.x, 0.5 * size[0] + min(size) * pose.y]
+    return torch.stack([v * near + s[:, None] for v, s in zip(turned, shift, strict=True)], dim=-1), depth
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Canonical framing: the object's longest side to a given size, its centre of mass to the canvas's centre.
+
+    MNIST was made so: digits fitted into 20×20, centred by mass in 28×28 (LeCun et al., 1998), hence ``side=20 / 28``.
+
+    Attributes:
+        side: the object's longest side, as a share of the canvas's short side.
+    """
+
+    side: float = 20 / 28
+
+    def __post_init__(self) -> None:
+        check_number("side", self.side, 1e-3, 10)
+
+    def apply(
+        self,
+        homography: Float[Tensor, "b 3 3"],
+        points: Float[Tensor, "b n 2"],
+        weights: Float[Tensor, "b n"],
+        size: tuple[int, int],
+        cell: float | Float[Tensor, " b"] = 1.0,
+        area: Float[Tensor, "b n"] | None = None,
+    ) -> Float[Tensor, "b 3 3"]:
+        """Append the similarity that frames the object.
+
+        Args:
+            homography: canvas to object.
+            points: canvas points that cover the object, which may reach beyond the canvas.
+            weights: the object's alpha at these points, relative to its opacity. Those above 0.5 bound it, or above
+                five eighths of the highest where that is less; all of them weigh.
+            size: canvas ``(height, width)``.
+            cell: distance of neighbouring points, pixels.
+            area: canvas area that a point stands for, in any unit. Default: the same for all.
+        """
+        bound = (THIN * weights.amax(dim=1, keepdim=True)).clamp(max=0.5)
+        inside = (weights > bound)[..., None]
+        low = torch.where(inside, points, torch.inf).amin(dim=1)
+        high = torch.where(inside, points, -torch.inf).amax(dim=1)
+        longest = (high - low).amax(dim=1) + cell  # centres of cells span one cell less than the cells
+        visible = torch.isfinite(longest)
+        zoom = torch.where(visible, self.side * min(size) / longest, 1.0)
+        heavy = weights if area is None else weights * area
+        mass = (heavy[..., None] * points).sum(dim=1) / heavy.sum(dim=1).clamp(min=1e-6)[:, None]
+        x, y = (torch.where(visible, m, 0.5 * side) - 0.5 * side / zoom
+                for m, side in zip(mass.unbind(1), (size[1], size[0]), strict=True))  # fmt: skip
+        left = homography[..., :2] / zoom[:, None, None]
+        right = homography[..., 2] + homography[..., 0] * x[:, None] + homography[..., 1] * y[:, None]
+        return torch.cat([left, right[..., None]], dim=-1)

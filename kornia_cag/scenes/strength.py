@@ -1,0 +1,32 @@
+"""Strength over training."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kornia_cag.core.checks import check_number, fail
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Strength over training: 0 up to epoch ``start``, rising evenly to 1 at ``stop`` (the paper's curriculum).
+
+    The epoch is that of a sample's row; for a data set's items, that of the last :meth:`CAGCollate.set_epoch`.
+
+    Attributes:
+        start: epochs: strength 0 up to here.
+        stop: epochs: strength 1 from here on.
+    """
+
+    start: float = 0.0
+    stop: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_number("start", self.start, 0)
+        if check_number("stop", self.stop, 0) <= self.start:
+            fail("stop", f"an epoch after start={self.start:g}", f"{self.stop:g}")
+
+    def __call__(self, epoch: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Strength in [0, 1] at each sample's epoch."""
+        return ((epoch.float() - self.start) / (self.stop - self.start)).clamp(0, 1)

@@ -1,0 +1,4 @@
+"""The recipes, their networks and the loop that trains them.
+
+Imports core to evaluation.
+"""

@@ -1,0 +1,179 @@
+"""Small image classifiers for the recipes. Normalisation is part of the model, so attacks see raw [0, 1] pictures."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from kornia.enhance import equalize
+from torch import Tensor, nn
+
+
+class Standardize(nn.Module):
+    """Subtract each picture's own mean and divide by its own standard deviation, over all channels and pixels.
+
+    Takes away exposure and haze, so that dark pictures look like bright ones to what follows.
+
+    Args:
+        grey: average the channels first and return one channel.
+        floor: added to the variance, so that a flat picture stays flat.
+    """
+
+    def __init__(self, grey: bool = False, floor: float = 4e-4) -> None:
+        super().__init__()
+        self.grey, self.floor = grey, floor
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """Standardise a batch; ``d`` is 1 for ``grey``, else ``c``."""
+        images = images.float()
+        if self.grey:
+            images = images.mean(dim=1, keepdim=True)
+        mean = images.mean(dim=(1, 2, 3), keepdim=True)
+        variance = ((images - mean) ** 2).mean(dim=(1, 2, 3), keepdim=True)
+        return (images - mean) / (variance + self.floor).sqrt()
+
+
+class LocalContrast(nn.Module):
+    """Brightness less its mean around each pixel, over its deviation there: detail that neither shade nor glare hides.
+
+    Source: local contrast normalisation, Jarrett et al., 2009, here with a box for a window.
+
+    Args:
+        side: of the window, pixels, odd.
+        floor: share of the picture's mean local variance that is added to the local one, so that flat parts stay flat.
+    """
+
+    def __init__(self, side: int = 11, floor: float = 0.1) -> None:
+        super().__init__()
+        self.side, self.floor = side, floor
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
+        """Normalise a batch."""
+        brightness = images.float().mean(dim=1, keepdim=True)
+        mean = self._around(brightness)
+        variance = (self._around(brightness**2) - mean**2).clamp(min=0)
+        usual = variance.mean(dim=(1, 2, 3), keepdim=True)
+        normal: Tensor = (brightness - mean) / (variance + self.floor * usual + 1e-5).sqrt()
+        return normal
+
+    def _around(self, values: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+        reach = self.side // 2
+        return F.avg_pool2d(F.pad(values, (reach, reach, reach, reach), mode="reflect"), self.side, 1)
+
+
+class Inputs(nn.Module):
+    """What several modules say of the same pictures, side by side as channels."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self.views = nn.ModuleList(modules)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """Concatenate along the channels."""
+        return torch.cat([module(images) for module in self.views], dim=1)
+
+
+def convnet(
+    classes: int,
+    size: int,
+    *,
+    width: int = 32,
+    grey: bool = False,
+    dropout: float = 0.3,
+    map_dropout: float = 0.0,
+    local: int = 0,
+) -> nn.Sequential:
+    """A plain convolutional classifier: stride 2 three times, width doubling, standardised input.
+
+    Args:
+        classes: number of classes.
+        size: canvas side, pixels; at least 16.
+        width: channels of the first layer.
+        grey: look at brightness alone.
+        dropout: before the last layer.
+        map_dropout: of whole feature maps after every convolution, so that no detector is relied on alone (Tompson et
+            al., 2015).
+        local: window of a further input of :class:`LocalContrast`, pixels; 0 for none.
+    """
+
+    def layer(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
+        convolution = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
+        dropped = [nn.Dropout2d(map_dropout)] if map_dropout else []
+        return [convolution, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True), *dropped]
+
+    w, side, channels = width, -(-size // 8), 1 if grey else 3
+    inputs = Inputs(Standardize(grey), LocalContrast(local)) if local else Standardize(grey)
+    return nn.Sequential(
+        inputs,
+        *layer(channels + bool(local), w, 1),
+        *layer(w, 2 * w, 2),
+        *layer(2 * w, 2 * w, 1),
+        *layer(2 * w, 4 * w, 2),
+        *layer(4 * w, 4 * w, 1),
+        *layer(4 * w, 8 * w, 2),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(8 * w * side * side, classes),
+    )
+
+
+class Equalize(nn.Module):
+    """Each channel's contrast stretched, but for a percent of its values at both ends, and its histogram evened out.
+
+    Gradients pass as if nothing had been done.
+    """
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Equalise a batch in [0, 1]."""
+        with torch.no_grad():
+            values = images.float().flatten(2)
+            low, high = torch.quantile(
+                values, torch.tensor([0.01, 0.99], dtype=values.dtype, device=values.device), dim=2, keepdim=True
+            )
+            stretched = ((values - low) / (high - low).clamp(min=1 / 255)).clamp(0, 1)
+            even: Tensor = equalize(stretched.view(images.shape)) - images
+        return images + even
+
+
+def dcgan_encoder(classes: int, width: int = 128) -> nn.Sequential:
+    """The discriminator of DCGAN (Radford et al., 2016) for 64×64 as an encoder, and a linear layer without bias.
+
+    The network of Jin and Rinard's signs, their histogram equalisation included.
+    """
+
+    def layer(c_in: int, c_out: int) -> list[nn.Module]:
+        return [nn.Conv2d(c_in, c_out, 4, 2, 1, bias=False), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2, inplace=True)]
+
+    w = width
+    return nn.Sequential(
+        Equalize(),
+        nn.Conv2d(3, w, 4, 2, 1, bias=False),
+        nn.LeakyReLU(0.2, inplace=True),
+        *layer(w, 2 * w),
+        *layer(2 * w, 4 * w),
+        *layer(4 * w, 8 * w),
+        nn.Conv2d(8 * w, 100, 4, bias=False),
+        nn.Flatten(),
+        nn.Linear(100, classes, bias=False),
+    )
+
+
+class _Scaled(nn.Module):
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
+        return (images.mean(dim=1, keepdim=True) - 0.1307) / 0.3801
+
+
+def two_layers(classes: int) -> nn.Sequential:
+    """Two convolutions and two linear layers for 28×28: the network of Jin and Rinard's digits."""
+    return nn.Sequential(
+        _Scaled(),
+        nn.Conv2d(1, 32, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 128, 3, padding=1, bias=False),
+        nn.BatchNorm2d(128),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128 * 14 * 14, 256, bias=False),
+        nn.BatchNorm1d(256),
+        nn.ReLU(inplace=True),
+        nn.Linear(256, classes),
+    )

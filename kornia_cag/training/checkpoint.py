@@ -1,0 +1,66 @@
+"""What a training that was saved is checked for before it goes on: types, sizes and values of all that was kept."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kornia_cag.core.checks import check_int, check_number, fail
+from kornia_cag.core.saved import LARGEST, check_alike, check_fields, check_like, check_type, check_weights
+
+
+def check_saved(state: Any, mine: dict[str, Any], model: nn.Module, size: tuple[int, int], classes: int) -> None:
+    """Require the state of a run of the same plan; collate, sampler and monitor check more of their own.
+
+    Args:
+        state: as read.
+        mine: that of a run of the plan, before its first batch.
+        model: of the run, whose parameters the optimizer has moments for.
+        size: of the canvas, ``(height, width)``.
+        classes: number of classes.
+
+    Raises:
+        InputError: which names the field.
+    """
+    check_fields("its content", state, mine)
+    check_int("seen", state["seen"], 0, LARGEST)
+    check_int("steps", state["steps"], 0, state["seen"])
+    check_number("seconds", state["seconds"], 0, LARGEST)
+    finite = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    for name in ("model", "average"):
+        check_weights(name, state[name], mine[name], finite)
+    for name in ("loss", "loader", "rng", "cuda_rng"):
+        check_alike(name, state[name], mine[name])
+    _check_optimizer(state["optimizer"], mine["optimizer"], list(model.parameters()))
+    _check_chain(state["collate"], size, classes)
+    check_type("monitor", state["monitor"], type(mine["monitor"]))
+
+
+def _check_optimizer(state: Any, mine: dict[str, Any], parameters: list[nn.Parameter]) -> None:
+    check_fields("optimizer", state, mine)
+    saved, wanted = state["param_groups"], mine["param_groups"]
+    check_alike("optimizer.param_groups", saved, wanted)
+    for group, own in zip(saved, wanted, strict=True):
+        if group != {**own, "lr": group["lr"]}:  # which every step sets
+            fail("optimizer.param_groups", "the settings of the recipe", "others")
+    check_type("optimizer.state", state["state"], dict)
+    for key, moments in state["state"].items():
+        parameter = parameters[check_int("a key of optimizer.state", key, 0, len(parameters) - 1)]
+        like = {
+            "step": torch.zeros((), dtype=torch.float32, device="cpu"),
+            "exp_avg": parameter,
+            "exp_avg_sq": parameter,
+        }
+        check_alike(f"optimizer.state.{key}", moments, like)
+
+
+def _check_chain(state: Any, size: tuple[int, int], classes: int) -> None:
+    """Composites that were kept are pictures of the canvas and of known classes."""
+    chain = check_fields("collate", state, ("chain", "photos"))["chain"]
+    images, labels = (chain.get(name) if isinstance(chain, dict) else None for name in ("images", "labels"))
+    if not isinstance(images, Tensor) or not isinstance(labels, Tensor) or images.ndim == 0:
+        return  # none yet; the chain refuses what is half of something
+    check_like("collate.chain.images", images, torch.empty(len(images), 3, *size, device="meta"))
+    check_like("collate.chain.labels", labels, torch.empty(len(images), dtype=torch.int64, device="cpu"))
+    if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < classes:
+        fail("collate.chain.labels", f"classes below {classes}", "others")

@@ -1,0 +1,151 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from oracle import mips, read
+from stacked import sample_pyramid
+from torch import Tensor
+
+from kornia_cag.banks.pyramid import build_pyramid, check_texels, level_count
+from kornia_cag.core.checks import InputError
+
+
+def pictures(n: int = 3, c: int = 4, size: int = 32) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, c, size, size), generator=generator, dtype=torch.uint8)
+
+
+def texel_centres(side: int) -> Tensor:
+    place = (torch.arange(side) + 0.5) / side
+    return torch.stack(torch.meshgrid(place, place, indexing="xy"), dim=-1)
+
+
+@pytest.mark.parametrize(("size", "levels"), [(8, 2), (16, 3), (32, 4), (64, 5), (4096, 11)])
+def test_level_count(size: int, levels: int) -> None:
+    assert level_count(size) == levels
+    assert size >> (levels - 1) == 4
+
+
+@pytest.mark.parametrize("replicate", [False, True])
+@pytest.mark.parametrize("size", [8, 16, 32, 64])
+def test_levels_are_box_means(device: torch.device, size: int, replicate: bool) -> None:
+    source = pictures(size=size)
+    pyramid = build_pyramid(source.to(device), replicate)
+    assert pyramid.levels == level_count(size)
+    assert len(pyramid) == 3
+    for i in range(3):
+        expected = mips(source[i].permute(1, 2, 0).numpy())
+        assert len(expected) == pyramid.levels
+        for level, picture in enumerate(expected):
+            got = pyramid.level(level)[i].permute(1, 2, 0).cpu().numpy()
+            assert (got == np.rint(picture * 255)).all()
+
+
+def test_levels_do_not_overlap() -> None:
+    """Marked one at a time in the atlas, with gutters, the levels never touch."""
+    for size in (8, 16, 64):
+        pyramid = build_pyramid(torch.zeros(1, 4, size, size, dtype=torch.uint8), replicate=False)
+        for level in range(pyramid.levels):
+            pyramid.level(level)[...] += 1
+        atlas = pyramid.atlas[..., :1]
+        assert atlas.max() == 1
+        assert (atlas == 1).sum() == sum((size >> level) ** 2 for level in range(pyramid.levels))
+        area = torch.nn.functional.max_pool2d(atlas.permute(0, 3, 1, 2).float(), 3, 1, 1)
+        rings = sum(((size >> level) + 2) ** 2 for level in range(pyramid.levels))
+        assert area[0, 0].sum() == rings  # each level's ring of gutter is its own
+
+
+def test_float_pictures() -> None:
+    source = pictures()
+    assert torch.equal(build_pyramid(source / 255, True).atlas, build_pyramid(source, True).atlas)
+
+
+def test_many_pictures_are_built_as_few() -> None:
+    source = pictures(n=300, c=1, size=8)
+    whole = build_pyramid(source, False)
+    assert torch.equal(whole.atlas[290:], build_pyramid(source[290:], False).atlas)
+
+
+@pytest.mark.parametrize("replicate", [False, True])
+def test_reads_texels_exactly_at_their_centres(device: torch.device, replicate: bool) -> None:
+    pyramid = build_pyramid(pictures().to(device), replicate)
+    ids = torch.tensor([2, 0], device=device)
+    for level in range(pyramid.levels):
+        points = texel_centres(32 >> level).to(device).expand(2, -1, -1, -1)
+        got = sample_pyramid(pyramid, ids, points, torch.full((2,), level, device=device))
+        torch.testing.assert_close(got, pyramid.level(level)[ids] / 255.0, rtol=0, atol=2e-5)
+
+
+def test_convention_points() -> None:
+    """``(x, y)``, from the left upper corner (0, 0) to the right lower corner (1, 1)."""
+    source = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    source[0, 0, 2, 5] = 255  # row 2, column 5
+    pyramid = build_pyramid(source, replicate=False)
+    points = torch.tensor([[5.5, 2.5], [2.5, 5.5], [6.0, 2.5], [5.5, 2.25], [6.5, 2.5]])[None, None] / 8
+    got = sample_pyramid(pyramid, torch.tensor([0]), points, torch.tensor([0]))[0, 0, 0]
+    torch.testing.assert_close(got, torch.tensor([1.0, 0.0, 0.5, 0.75, 0.0]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("replicate", [False, True])
+def test_random_points_equal_four_texel_reads(device: torch.device, replicate: bool) -> None:
+    """Also far outside: empty, or the border's value."""
+    source = pictures()
+    pyramid = build_pyramid(source.to(device), replicate)
+    points = torch.rand(8, 9, 11, 2, generator=torch.Generator().manual_seed(1)) * 2 - 0.5
+    ids = torch.tensor([0, 1, 2, 1, 0, 2, 1, 2], device=device)
+    level = torch.tensor([0, 1, 2, 3, 1, 0, 3, 2], device=device)
+    got = sample_pyramid(pyramid, ids, points.to(device), level).cpu()
+    for row, (i, k) in enumerate(zip(ids.tolist(), level.tolist(), strict=True)):
+        picture = mips(source[i].permute(1, 2, 0).numpy())[k]
+        place = points[row].double().numpy() * picture.shape[0]
+        expected = read(picture, place[..., 0], place[..., 1], "border" if replicate else "empty")
+        np.testing.assert_allclose(got[row].permute(1, 2, 0), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("far", [-1e30, -50.0, 51.0, 1e30])
+def test_far_outside(far: float) -> None:
+    source = torch.full((1, 2, 16, 16), 200, dtype=torch.uint8)
+    for replicate, value in ((False, 0.0), (True, 200 / 255)):
+        pyramid = build_pyramid(source, replicate)
+        for level, axis in itertools.product(range(3), range(2)):
+            points = torch.full((1, 1, 1, 2), 0.5)
+            points[..., axis] = far
+            got = sample_pyramid(pyramid, torch.tensor([0]), points, torch.tensor([level]))
+            assert (got - value).abs().max() < 1e-5
+
+
+def test_gradcheck() -> None:
+    pyramid = build_pyramid(pictures(), replicate=True)
+    points = torch.rand(2, 2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 0.8 + 0.1
+    args = torch.tensor([0, 2]), points.requires_grad_(), torch.tensor([0, 1])
+    assert torch.autograd.gradcheck(lambda p: sample_pyramid(pyramid, args[0], p, args[2]), args[1])
+
+
+@pytest.mark.parametrize("bad", [0, 4, 7, 12, 33, 8192, 16.0, True, "16", None])
+@pytest.mark.usefixtures("untyped")
+def test_bad_size(bad: object) -> None:
+    with pytest.raises(InputError, match=r"^size: expected a power of two from 8 to 4096, got"):
+        check_texels("size", bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 16, 32), (4, 16, 16), (1, 4, 12, 12)])
+@pytest.mark.usefixtures("untyped")
+def test_bad_pictures(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"^pictures"):
+        build_pyramid(torch.zeros(shape), replicate=False)
+
+
+def test_to_device(device: torch.device) -> None:
+    pyramid = build_pyramid(pictures(), replicate=False).to(device)
+    assert pyramid.atlas.device.type == device.type
+    assert pyramid.size == 32
+
+
+def test_equal_pictures_have_equal_checksums():
+    pictures = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pictures[3] = pictures[1]
+    one = build_pyramid(pictures, replicate=True).checksums()
+    assert one[3] == one[1]
+    assert len(set(one)) == 3
+    assert build_pyramid(pictures[1:2], replicate=True).checksums() == one[1:2]  # wherever it lies

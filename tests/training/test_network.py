@@ -1,0 +1,146 @@
+"""A model file is data: loading it imports and calls nothing that it names, and believes nothing that does not fit."""
+
+import importlib
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import kornia_cag
+from kornia_cag import InputError
+from kornia_cag.core.storage import read_torch, write_torch
+from kornia_cag.training.network import load_network, save_network
+from kornia_cag.training.recipes import DIGITS
+
+TINY = replace(DIGITS, size=16, width=4, views=1)
+CLASSES = ("a", "b", "c")
+
+
+class Net(nn.Module):
+    """With a buffer that holds infinity, as masks of attention do."""
+
+    def __init__(self, classes, size):
+        super().__init__()
+        self.linear = nn.Linear(3 * size * size, classes)
+        self.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+
+    def forward(self, images):
+        return self.linear(images.flatten(1))
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A model of a function, and the file that it lies in."""
+    path, network = tmp_path / "own.pt", Net(3, 16)
+    save_network(path, network, TINY, CLASSES, "ownnets:net")
+    return path, network
+
+
+@pytest.fixture
+def plain(tmp_path):
+    path = tmp_path / "plain.pt"
+    save_network(path, TINY.model(3), TINY, CLASSES, None)
+    return path
+
+
+def changed(path, **fields):
+    write_torch(path, {**read_torch(path, "file", "a model"), **fields})
+    return path
+
+
+@pytest.mark.parametrize(
+    "function", ["os:kill", "helper:net", "builtins:exec", "kornia_cag.training.architectures:convnet"]
+)
+def test_nothing_that_a_file_names_is_imported_or_called(own, tmp_path, monkeypatch, function):
+    monkeypatch.chdir(tmp_path)
+    Path("helper.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("called"))
+    monkeypatch.setattr(importlib, "import_module", lambda name: pytest.fail(f"imported {name}"))
+    path, _ = own
+    state = read_torch(path, "file", "a model")
+    changed(path, model={**state["model"], "function": function})
+    with pytest.raises(InputError) as caught:
+        load_network(path)
+    assert str(caught.value) == (
+        "model: expected to be told what makes its network, since nothing that a file names is called, got no function"
+        f"; {str(path)!r} names {function!r}. Pass function={function!r}, if that is yours."
+    )
+
+
+def test_the_function_that_the_caller_names_makes_the_network(own, tmp_path, monkeypatch):
+    path, network = own
+    images = torch.rand(2, 3, 16, 16)
+    monkeypatch.chdir(tmp_path)
+    Path("othernets.py").write_text(f"from {__name__} import Net\ndef net(classes, size): return Net(classes, size)\n")
+    for function in (Net, lambda classes, size: Net(classes, size), "othernets:net"):
+        trained = load_network(path, function=function)
+        assert torch.equal(trained.network(images), network.eval()(images))
+        assert trained.classes == CLASSES
+
+
+def test_another_function_does_not_fit(own, untyped):
+    path, _ = own
+    with pytest.raises(
+        InputError, match=r"model: expected weights that fit the network of .*a field '1\.bias', got none"
+    ):
+        load_network(path, function=lambda classes, size: nn.Sequential(nn.Flatten(), nn.Linear(768, classes)))
+    for function in (3, lambda classes: None, "nowhere:net"):
+        with pytest.raises(InputError, match=r"^--model: expected a function"):
+            load_network(path, function=function)
+
+
+@pytest.mark.parametrize("fields", [{"width": 65536}, {"views": 10**9}, {"network": "dcgan", "width": 65536}])
+def test_a_file_cannot_ask_for_more_memory_than_it_brings(plain, monkeypatch, fields):
+    monkeypatch.setattr(kornia_cag.training.network, "_made", lambda *_: pytest.fail("built"))  # but for its sizes
+    saved = read_torch(plain, "file", "a model")
+    with pytest.raises(InputError, match=r"^model: expected "):
+        load_network(changed(plain, model={**saved["model"], **fields}))
+    with pytest.raises(InputError, match=r"^model: expected "):
+        load_network(changed(plain, model=saved["model"], size=60_000))
+
+
+def test_a_network_of_a_function_is_not_tried_on_pictures_of_the_size_that_a_file_says(own, monkeypatch):
+    path, network = own
+    monkeypatch.setattr(Net, "forward", lambda *_: pytest.fail("tried"))
+    trained = load_network(changed(path, size=60_000), function=lambda classes, size: Net(classes, 16))
+    assert torch.equal(trained.network.linear.weight, network.linear.weight)
+    assert not trained.network.training
+
+
+def test_a_tensor_may_be_large_only_on_paper(plain):
+    """A view with a stride of 0 has any number of values in a few bytes."""
+    saved = read_torch(plain, "file", "a model")
+    huge = torch.zeros(1).expand(10**12)
+    for name in saved["state"]:
+        with pytest.raises(InputError, match=rf"\(state\.{re.escape(name)}: expected .*, got float32 \(10+,\)"):
+            load_network(changed(plain, state={**saved["state"], name: huge}))
+
+
+def test_weights_are_finite(plain, own):
+    state = read_torch(plain, "file", "a model")["state"]
+    name = next(iter(state))
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match=rf"state\.{re.escape(name)}: expected finite numbers"):
+            load_network(changed(plain, state={**state, name: torch.full_like(state[name], value)}))
+    path, _ = own
+    changed(path, state={**read_torch(path, "file", "a model")["state"], "mask": torch.full((2,), float("nan"))})
+    with pytest.raises(InputError, match=r"state\.mask: expected finite numbers"):
+        load_network(path, function=Net)
+
+
+@pytest.mark.parametrize("path", [None, 3, "missing", "", "a\0b"])
+def test_what_is_no_file(path, tmp_path, monkeypatch, untyped):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError):
+        load_network(path)
+
+
+def test_views_are_those_of_the_file_or_of_the_caller(plain):
+    one, other = load_network(plain), load_network(plain, views=3)
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(one.network(images), load_network(plain).network(images))
+    assert (one.recipe.views, other.recipe.views) == (1, 3)
