@@ -1,9 +1,10 @@
 """Records of tensors, nested or not: dataclasses, named tuples, tuples, and None for what was not made."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 Record = TypeVar("Record")
@@ -36,3 +37,13 @@ def mapped(change: Callable[..., Tensor], record: Record, *others: Record) -> Re
         changed = {name: mapped(change, *(getattr(r, name) for r in (record, *others))) for name in names}
         return replace(record, **changed)
     return record
+
+
+def cut(record: Record, ends: Sequence[int]) -> list[Record]:
+    """A record of tensors over a batch, cut at these places."""
+    return [mapped(lambda t, a=a, b=b: t[a:b], record) for a, b in zip([0, *ends], [*ends, None], strict=True)]
+
+
+def joined(parts: Sequence[Record]) -> Record:
+    """Records of tensors one behind the other."""
+    return parts[0] if len(parts) == 1 else mapped(lambda *tensors: torch.cat(tensors), *parts)

@@ -1,4 +1,9 @@
-"""Composites on photos: the images of a data set's items become contexts, and rows are dealt to them."""
+"""Composites on photos: the images of a data set's items become contexts, and rows are dealt to them.
+
+Each item's image becomes the context of one object, whose class is the composite's label; the photo's own label is not
+used. Classes are balanced. The items carry no index, so samples are counted, from 0 or from the last ``set_epoch``:
+replay depends on the order in which the data set is read, and on the batch size.
+"""
 
 from collections.abc import Sequence
 from typing import Any

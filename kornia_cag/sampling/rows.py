@@ -22,8 +22,8 @@ FIX = "Rows come by DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=..
 class Rows:
     """Rows of ``b`` samples, packed into one tensor, so that they go to a device in one copy.
 
-    A :class:`PairSampler` yields them; :meth:`of` makes them from columns. They can be pickled, pinned and concatenated,
-    and are indexed like a tensor: ``rows[:8]``, ``rows[mask]``. Slices share memory.
+    A :class:`PairSampler` yields them; :meth:`of` makes them from columns. They can be pickled, pinned and joined, and
+    are indexed like a tensor: ``rows[:8]``, ``rows[mask]``. Slices share memory.
 
     Attributes:
         table: (b, 4 + K); object, context, index, epoch, seed, and the objects above the first, of K layers.
@@ -53,20 +53,17 @@ class Rows:
         Raises:
             InputError: for columns of unequal lengths or types.
         """
-        for name, column in (("objects", objects), ("contexts", contexts), ("index", index)):
-            shape: Sequence[int | str] = ("b",) if column is objects else (len(objects),)
-            if column is objects and isinstance(objects, Tensor) and objects.ndim == 2:
-                shape = ("b", "K")
-            check_tensor(name, column, shape, torch.int64, objects.device)
+        check_tensor("objects", objects, ("b",) if isinstance(objects, Tensor) and objects.ndim == 1 else ("b", "K"),
+                     torch.int64)  # fmt: skip
         layers = objects[:, None] if objects.ndim == 1 else objects
         if not layers.shape[1]:
             fail("objects", "at least one object per sample", describe(objects))
-        columns = [layers[:, 0], contexts, index]
-        for name, column in (("epoch", epoch), ("seed", seed)):
-            if isinstance(column, Tensor):
-                check_tensor(name, column, (len(index),), torch.int64, objects.device)
-            columns.append(column if isinstance(column, Tensor) else torch.full_like(index, column))
-        return cls(torch.stack([*columns, *layers[:, 1:].unbind(1)], dim=1))
+        columns = {"contexts": contexts, "index": index, "epoch": epoch, "seed": seed}
+        for name, value in columns.items():
+            if name in ("epoch", "seed") and not isinstance(value, Tensor):
+                columns[name] = torch.full_like(index, value)
+            check_tensor(name, columns[name], (len(objects),), torch.int64, objects.device)
+        return cls(torch.stack([layers[:, 0], *columns.values(), *layers[:, 1:].unbind(1)], dim=1))
 
     @property
     def objects(self) -> Int[Tensor, " b"]:
@@ -137,10 +134,6 @@ class Rows:
     def cat(rows: Sequence["Rows"]) -> "Rows":
         """Rows one behind the other."""
         return Rows(torch.cat([part.table for part in rows]))
-
-    def split(self, ends: Sequence[int]) -> list["Rows"]:
-        """Parts that end at the given places, and the rest, as ``torch.tensor_split`` does."""
-        return [Rows(part) for part in self.table.tensor_split(list(ends))]
 
     def __len__(self) -> int:
         return len(self.table)

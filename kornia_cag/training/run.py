@@ -18,7 +18,6 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from kornia_cag.adversary.pixels import PGD
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import Diverged, fail
@@ -86,6 +85,8 @@ class Training:
         self.watch = Watch(self.model, objects.device)
         self._kept: tuple[Path, int] | None = None  # what was saved last, and the step it holds
         self._compiled = not compile
+        hardening = replace(recipe, scene_attack=_at_precision(recipe.scene_attack, self.dtype),
+                            attack=_at_precision(recipe.attack, self.dtype))  # fmt: skip
         self.collate = CAGCollate(
             objects,
             contexts,
@@ -93,16 +94,15 @@ class Training:
             ranges=recipe.ranges,
             chain=recipe.chain(len(objects.classes)),
             model=self.model,
-            scene_attack=_at_precision(recipe.scene_attack, self.dtype),
-            attack=_at_precision(recipe.attack, self.dtype),
+            adversaries=hardening.adversaries,
             strength=recipe.strength,
             returns="pair" if recipe.attack is None else "batch",
             compile=compile,
         )
         self.monitor = None
-        if isinstance(self.collate.attack, PGD):
+        if hardening.attack is not None:
             every = min(100, max(1, self.budget // recipe.batch_size // 10))  # ten looks at a short run, too
-            self.monitor = OverfittingMonitor(self.collate.attack, len(objects.classes), every=every)
+            self.monitor = OverfittingMonitor(hardening.attack, len(objects.classes), every=every)
         self._crc = objects.pyramid.checksum(), contexts.pyramid.checksum()
         self.loader = self._loader(self.pairs)
 
