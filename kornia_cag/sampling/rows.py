@@ -58,12 +58,12 @@ class Rows:
         layers = objects[:, None] if objects.ndim == 1 else objects
         if not layers.shape[1]:
             fail("objects", "at least one object per sample", describe(objects))
-        columns = {"contexts": contexts, "index": index, "epoch": epoch, "seed": seed}
-        for name, value in columns.items():
-            if name in ("epoch", "seed") and not isinstance(value, Tensor):
-                columns[name] = torch.full_like(index, value)
-            check_tensor(name, columns[name], (len(objects),), torch.int64, objects.device)
-        return cls(torch.stack([layers[:, 0], *columns.values(), *layers[:, 1:].unbind(1)], dim=1))
+        columns = [layers[:, 0]]
+        for name, given in (("contexts", contexts), ("index", index), ("epoch", epoch), ("seed", seed)):
+            column = given if isinstance(given, Tensor) else torch.full_like(columns[0], given)
+            check_tensor(name, column, (len(objects),), torch.int64, objects.device)
+            columns.append(column)
+        return cls(torch.stack([*columns, *layers[:, 1:].unbind(1)], dim=1))
 
     @property
     def objects(self) -> Int[Tensor, " b"]:
