@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_instance, check_range, describe, fail
@@ -74,7 +74,7 @@ class SceneRange:
         s = full_strength(draws.keys) if strength is None else strength
         camera, light = self.camera.sample(draws.group("camera"), s), self.color.sample(draws.group("color"), s)
         layers = tuple(
-            self._layer(objects, draws.layer(number), s) for number, objects in enumerate(rows.layers.unbind(1))
+            self.layer(objects, draws.layer(number), s) for number, objects in enumerate(rows.layers.unbind(1))
         )
         context_color = None
         if self.context_color is not None:
@@ -82,7 +82,8 @@ class SceneRange:
         crop = self._crop(draws.group("context"))
         return Scene(draws.keys, layers, rows.contexts, crop, light, context_color, camera)
 
-    def _layer(self, objects: Tensor, draws: Draws, strength: Float[Tensor, " b"]) -> Layer:
+    def layer(self, objects: Int[Tensor, " b"], draws: Draws, strength: Float[Tensor, " b"]) -> Layer:
+        """Draw one object of each sample: part of :meth:`sample`."""
         color = None
         if self.object_color is not None:
             color = self.object_color.sample(draws.group("color"), strength, layer="object_color")
