@@ -15,7 +15,7 @@ from kornia_cag.core.checks import check_choice, check_instance, check_size, fai
 from kornia_cag.core.compiling import kept, once
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
-from kornia_cag.scenes.camera import photograph
+from kornia_cag.scenes.camera import Camera, photograph
 from kornia_cag.scenes.finishes import finished
 from kornia_cag.scenes.light import Tone, light, recolor
 from kornia_cag.scenes.pose import homographies, to_canvas
@@ -101,27 +101,23 @@ class Composer:
     def shoot(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
         """Render up to the camera, without the stages of ``ranges.finish``: what can be compiled."""
         with torch.autocast(scene.keys.device.type, enabled=False):  # a sample depends on no precision around it
-            labels, used = self.labels(scene, earlier)
+            labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
+            used = chained(earlier, labels, scene.keys)
             tone = scene.light.tone()
-            picture, seen = self.backdrop(scene, tone, earlier, used), []
+            picture, seen = self.backdrop(scene, tone, None if earlier is None else earlier.images, used), []
             for layer in scene.layers:
                 picture, part = self.paste(layer, picture, tone, scene.camera.coarser, targets=targets)
                 seen.append(part)
             known = targets_of(labels, cast(list[Pasted], seen)) if targets else None
-            return Composites(self.expose(picture, scene), labels, scene.keys, used, known, scene)
-
-    def labels(self, scene: Scene, earlier: Earlier | None) -> tuple[Int[Tensor, "b k"], Bool[Tensor, " b"]]:
-        """Classes of the objects, from back to front, and which samples take an earlier composite as their context."""
-        labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
-        if earlier is None:
-            return labels, torch.zeros_like(scene.keys, dtype=torch.bool)
-        return labels, earlier.used(labels, scene.keys)
+            return Composites(self.expose(picture, scene.camera, scene.keys), labels, scene.keys, used, known, scene)
 
     def finish(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
         """The stages after the camera."""
         return finished(images, keys, self.ranges.finish)
 
-    def backdrop(self, scene: Scene, tone: Tone, earlier: Earlier | None, used: Bool[Tensor, " b"]) -> Planes:
+    def backdrop(
+        self, scene: Scene, tone: Tone, earlier: Shaped[Tensor, "b 3 h w"] | None, used: Bool[Tensor, " b"]
+    ) -> Planes:
         """The lit context, or an earlier composite, which was lit when it was made."""
         behind = self._crop(scene)
         if scene.context_color is not None:
@@ -130,9 +126,7 @@ class Composer:
         if earlier is None:
             return behind
         use = used[:, None, None]
-        return tuple(
-            torch.where(use, to_float(old), new) for old, new in zip(earlier.images.unbind(1), behind, strict=True)
-        )
+        return tuple(torch.where(use, to_float(old), new) for old, new in zip(earlier.unbind(1), behind, strict=True))
 
     def paste(
         self, layer: Layer, behind: Planes, tone: Tone, coarser: Float[Tensor, " b"], *, targets: bool
@@ -155,10 +149,10 @@ class Composer:
             alpha = (alpha > seen.threshold[:, None, None]).to(alpha.dtype)
         return picture, (alpha.clamp(0, 1), seen)  # interpolation weights add up to 1 but for rounding
 
-    def expose(self, picture: Planes, scene: Scene) -> Shaped[Tensor, "b 3 h w"]:
+    def expose(self, picture: Planes, camera: Camera, keys: Int[Tensor, " b"]) -> Shaped[Tensor, "b 3 h w"]:
         """Photograph what was put together, into images of the composer's format."""
         exposed = torch.stack(picture, dim=1).clamp(min=0)  # no light is less than none; the camera clips too much
-        return to_format(photograph(exposed, scene.camera, scene.keys), self.dtype, self.channels_last)
+        return to_format(photograph(exposed, camera, keys), self.dtype, self.channels_last)
 
     def _place(self, layer: Layer, coarser: Float[Tensor, " b"]) -> tuple[Planes, Float[Tensor, " b"]]:
         """Draw each object in its pose on an empty canvas: premultiplied RGB and alpha; and its opacity."""
@@ -192,6 +186,11 @@ class Composer:
         return sample_pyramid(
             pyramid, scene.contexts, x + across * (column - 0.5 * width), y + down * (row - 0.5 * height), level
         )
+
+
+def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], keys: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+    """Which samples take an earlier composite as their context."""
+    return torch.zeros_like(keys, dtype=torch.bool) if earlier is None else earlier.used(labels, keys)
 
 
 def targets_of(labels: Int[Tensor, "b k"], seen: list[Pasted]) -> Targets:

@@ -8,10 +8,10 @@ memory that it is given, by the names that :func:`outputs` lists.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from kornia_cag.core.compiling import any_batch, kept, program
@@ -19,7 +19,7 @@ from kornia_cag.core.draws import Draws
 from kornia_cag.core.randomness import fold_in, sample_keys
 from kornia_cag.core.records import tensors
 from kornia_cag.sampling.rows import Rows
-from kornia_cag.scenes.composer import Composer, targets_of
+from kornia_cag.scenes.composer import Composer, chained, targets_of
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.strength import Ramp
 from kornia_cag.scenes.targets import Composites
@@ -58,17 +58,21 @@ class Programs:
         if "canvas" not in into:
             made: Composites = self._program(composed)(composer, strength, rows.table, earlier, into, targets, scene)
             return made
-        keys, drawn, labels, used = self._program(_opened)(composer, strength, rows.table, earlier, into["canvas"])
-        layers: list[Layer] = []
-        seen: list[Any] = []
+        # What the stages are given is of the same shape for any number of objects, or they would be compiled anew.
+        keys, labels = rows.keys, composer.objects.labels[rows.layers]
+        used, layers, seen = chained(earlier, labels, keys), [], []
+        given = keys, given_strength(strength, rows.epoch)
+        any_batch(*given, used, rows.contexts)
+        images = None if earlier is None else earlier.images
+        drawn = self._program(_opened)(composer, *given, rows.contexts, images, used, into["canvas"])
         for number, objects in enumerate(rows.layers.unbind(1)):
-            own = fold_in(keys, number) if number else keys
-            alpha = into["full"][:, number] if targets else None
-            any_batch(keys, own, objects, alpha)
-            layer, edge = self._program(_laid)(composer, strength, rows.table, objects, own, into["canvas"], alpha)
+            own, alpha = fold_in(keys, number) if number else keys, into["full"][:, number] if targets else None
+            objects = objects.contiguous()
+            any_batch(own, objects, alpha)
+            layer, edge = self._program(_laid)(composer, *given, objects, own, into["canvas"], alpha)
             layers.append(layer)
-            seen.append((alpha, edge))
-        self._program(_exposed)(composer, strength, rows.table, into["canvas"], into["images"])
+            seen.append((cast(Tensor, alpha), edge))
+        self._program(_exposed)(composer, *given, into["canvas"], into["images"])
         known = targets_of(labels, seen) if targets else None
         if known is not None:
             into["masks"].copy_(known.masks)
@@ -104,7 +108,9 @@ def composed(
         targets: make masks and boxes as well.
         scene: give what was drawn as well.
     """
-    drawn = _drawn(composer, strength, Rows(table))
+    rows = Rows(table)
+    keys = kept(sample_keys(rows.seed, rows.epoch, rows.index))
+    drawn = composer.ranges.sample(rows, given_strength(strength, rows.epoch), draws=Draws(keys))
     made = composer.shoot(drawn, earlier, targets=targets)
     if into is not None:
         into["images"].copy_(made.images)
@@ -124,34 +130,28 @@ def placed(made: Composites, into: Written) -> Composites:
     return replace(made, images=into["images"], targets=targets)
 
 
-def _drawn(composer: Composer, strength: float | Ramp, rows: Rows) -> Scene:
-    keys = kept(sample_keys(rows.seed, rows.epoch, rows.index))
-    return composer.ranges.sample(rows, given_strength(strength, rows.epoch), draws=Draws(keys))
-
-
 def _opened(
-    composer: Composer, strength: float | Ramp, table: Int[Tensor, "b n"], earlier: Earlier | None,
-    canvas: Float[Tensor, "b 3 h w"],
-) -> tuple[Tensor, Scene, Tensor, Tensor]:  # fmt: skip
-    """The backdrop, onto the canvas; gives keys, the scene, classes, and which contexts are earlier composites."""
-    scene = _drawn(composer, strength, Rows(table))
+    composer: Composer, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"], contexts: Int[Tensor, " b"],
+    images: Shaped[Tensor, "b 3 h w"] | None, used: Bool[Tensor, " b"], canvas: Float[Tensor, "b 3 h w"],
+) -> Scene:  # fmt: skip
+    """The backdrop, onto the canvas; gives the scene, still without objects."""
+    scene = composer.ranges.surroundings(contexts, Draws(keys), strength)
     with torch.autocast(canvas.device.type, enabled=False):
-        labels, used = composer.labels(scene, earlier)
-        canvas.copy_(torch.stack(composer.backdrop(scene, scene.light.tone(), earlier, used), dim=1))
-    return scene.keys, scene, labels, used
+        canvas.copy_(torch.stack(composer.backdrop(scene, scene.light.tone(), images, used), dim=1))
+    return scene
 
 
 def _laid(
-    composer: Composer, strength: float | Ramp, table: Int[Tensor, "b n"], objects: Int[Tensor, " b"],
+    composer: Composer, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"], objects: Int[Tensor, " b"],
     own: Int[Tensor, " b"], canvas: Float[Tensor, "b 3 h w"], full: Float[Tensor, "b h w"] | None,
 ) -> tuple[Layer, Outline | None]:  # fmt: skip
     """One object, drawn by keys of its own, over what is on the canvas; its alpha goes into ``full``."""
-    rows = Rows(table[:, :5])
-    scene = _drawn(composer, strength, rows)
-    layer = composer.ranges.layer(objects, Draws(own), given_strength(strength, rows.epoch))
+    ranges = composer.ranges
+    light, camera = (part.sample(Draws(keys), strength) for part in (ranges.color, ranges.camera))
+    layer = ranges.layer(objects, Draws(own), strength)
     with torch.autocast(canvas.device.type, enabled=False):
-        tone, coarser = scene.light.tone(), scene.camera.coarser
-        picture, seen = composer.paste(layer, canvas.unbind(1), tone, coarser, targets=full is not None)
+        behind = canvas.unbind(1)
+        picture, seen = composer.paste(layer, behind, light.tone(), camera.coarser, targets=full is not None)
         canvas.copy_(torch.stack(picture, dim=1))
     if full is None or seen is None:
         return layer, None
@@ -160,10 +160,10 @@ def _laid(
 
 
 def _exposed(
-    composer: Composer, strength: float | Ramp, table: Int[Tensor, "b n"], canvas: Float[Tensor, "b 3 h w"],
-    images: Tensor,
+    composer: Composer, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"], canvas: Float[Tensor, "b 3 h w"],
+    images: Shaped[Tensor, "b 3 h w"],
 ) -> None:  # fmt: skip
     """Photograph the canvas."""
-    scene = _drawn(composer, strength, Rows(table[:, :5]))
+    camera = composer.ranges.camera.sample(Draws(keys), strength)
     with torch.autocast(canvas.device.type, enabled=False):
-        images.copy_(composer.expose(canvas.unbind(1), scene))
+        images.copy_(composer.expose(canvas.unbind(1), camera, keys))
