@@ -146,12 +146,12 @@ def _laid(
     own: Int[Tensor, " b"], canvas: Float[Tensor, "b 3 h w"], full: Float[Tensor, "b h w"] | None,
 ) -> tuple[Layer, Outline | None]:  # fmt: skip
     """One object, drawn by keys of its own, over what is on the canvas; its alpha goes into ``full``."""
-    ranges = composer.ranges
-    light, camera = (part.sample(Draws(keys), strength) for part in (ranges.color, ranges.camera))
+    ranges, draws = composer.ranges, Draws(keys)
+    tone, camera = ranges.color.sample(draws, strength).tone(), ranges.camera.sample(draws, strength)
     layer = ranges.layer(objects, Draws(own), strength)
     with torch.autocast(canvas.device.type, enabled=False):
         behind = canvas.unbind(1)
-        picture, seen = composer.paste(layer, behind, light.tone(), camera.coarser, targets=full is not None)
+        picture, seen = composer.paste(layer, behind, tone, camera.coarser, targets=full is not None)
         canvas.copy_(torch.stack(picture, dim=1))
     if full is None or seen is None:
         return layer, None
