@@ -23,7 +23,7 @@ from kornia_cag.core.randomness import sample_keys
 from kornia_cag.loading.batch import Batch
 from kornia_cag.loading.collate import CAGCollate
 from kornia_cag.sampling.pairs import PairRows, PairSampler
-from kornia_cag.training.recipes import Recipe
+from kornia_cag.training.recipe import Recipe
 
 EPS = 8 / 255  # of the attack that is timed where the recipe has none; its size costs nothing
 SCENES = ("ScenePGD", "WorstOf")  # lines of a recipe that chooses scenes

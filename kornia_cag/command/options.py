@@ -14,7 +14,8 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core import devices
 from kornia_cag.core.checks import check_int, check_number, describe, fail
 from kornia_cag.core.memory import machine_memory
-from kornia_cag.training.recipes import RECIPES, SCENE_GRADIENT, Recipe
+from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.recipes import RECIPES, SCENE_GRADIENT
 
 SCENE_ATTACKS: dict[str, ScenePGD | WorstOf | None] = {
     "gradient": SCENE_GRADIENT,

@@ -14,7 +14,8 @@ from kornia_cag.evaluation.accuracy import Accuracy, evaluate
 from kornia_cag.evaluation.real import RealSet
 from kornia_cag.training.provenance import hardware
 from kornia_cag.training.recipes import DIGITS
-from kornia_cag.training.run import Training, schedule
+from kornia_cag.training.run import Training
+from kornia_cag.training.schedule import average, schedule
 
 # Ten glyphs and six contexts make epochs of 30 samples: three batches of 8 and one of 6.
 TINY = replace(DIGITS, size=16, images=72, batch_size=8, learning_rate=1e-2, ema=0.9, width=4, procedural=6,
@@ -29,13 +30,13 @@ def training(recipe=TINY, images=None, seed=3, device="cpu", balanced=True):
 def everything(run):
     """All tensors that a run has made, by name."""
     state = {f"model.{name}": value for name, value in run.model.state_dict().items()}
-    state |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
-    for index, moments in run.optimizer.state_dict()["state"].items():
+    state |= {f"average.{name}": value for name, value in run.learner.average.state_dict().items()}
+    for index, moments in run.learner.optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
     chain = run.collate.state_dict()["chain"]
     state |= {f"chain.{name}": value for name, value in chain.items() if isinstance(value, torch.Tensor)}
     state |= {f"pairing.{name}": value for name, value in (chain["pairing"] or {}).items()}
-    return state | {"loss": run.loss, "rng": torch.get_rng_state()}
+    return state | {"loss": run.learner.loss, "rng": torch.get_rng_state()}
 
 
 class Stop(Exception):
@@ -192,7 +193,7 @@ def test_progress_tells_share_loss_and_speed():
 def test_another_plan_is_refused(other, difference, tmp_path):
     run = training()
     run.save(tmp_path / "x.pt")
-    message = rf"--resume: expected the options of the saved run, got {difference}\. Repeat the options of the first"
+    message = rf"^path: expected the arguments of the saved run, got {difference}\. Repeat the arguments of the first"
     with pytest.raises(InputError, match=message):
         other().load(tmp_path / "x.pt")
     training().load(tmp_path / "x.pt")
@@ -205,7 +206,7 @@ def test_another_plan_is_refused(other, difference, tmp_path):
 )
 def test_a_damaged_checkpoint_is_refused_in_one_line(content, tmp_path):
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train, got .*x\.pt") as caught:
+    with pytest.raises(InputError, match=r"^path: expected a run saved by kornia-cag train, got .*x\.pt") as caught:
         training().load(tmp_path / "x.pt")
     assert "\n" not in str(caught.value)
 
@@ -214,13 +215,13 @@ def test_a_truncated_checkpoint_and_another_file_of_torch_are_refused(tmp_path):
     path = tmp_path / "x.pt"
     training().save(path)
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train"):
+    with pytest.raises(InputError, match=r"^path: expected a run saved by kornia-cag train"):
         training().load(path)
     write_torch(path, [1, 2])
-    with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train.*another file"):
+    with pytest.raises(InputError, match=r"^path: expected a run saved by kornia-cag train.*another file"):
         training().load(path)
     write_torch(path, {"model": 1})
-    with pytest.raises(InputError, match=r"--resume: expected a run saved by kornia-cag train.*another file"):
+    with pytest.raises(InputError, match=r"^path: expected a run saved by kornia-cag train.*another file"):
         training().load(path)
 
 
@@ -233,21 +234,20 @@ def breaks_at(run, step):
 
 
 @pytest.mark.parametrize("where", ["logits", "weights", "average"])
-def test_divergence_ends_a_run_and_keeps_what_was_saved(where, tmp_path, device):
+def test_divergence_ends_a_run_and_keeps_what_was_saved(where, tmp_path, device, monkeypatch):
     run = training(replace(TINY, attack=None), device=device)
     path = tmp_path / "x.pt"
     if where == "logits":
         breaks_at(run, 3)
     else:
-        network = run.model if where == "weights" else run.average
-        step = run._average
+        network = run.model if where == "weights" else run.learner.average
 
-        def spoiled():
-            step()
+        def spoiled(*given):
+            average(*given)
             if run.steps == 3:
                 next(network.parameters()).data[0] = float("inf")
 
-        run._average = spoiled
+        monkeypatch.setattr("kornia_cag.training.learner.average", spoiled)
     what = {"logits": "a loss", "weights": "weights", "average": "averaged weights"}[where]
     message = rf"training: expected finite numbers, got {what} that (is|are) not, at step 4\. Try a recipe with a "
     message += rf"learning_rate below 0\.01(, or float32=True)?\. '{path}' still holds step 3: Training\.load reads it"
@@ -270,7 +270,7 @@ def test_where_looking_waits_a_run_looks_at_the_end_and_says_the_first_step(monk
     """As on a GPU: no step looks at a number."""
     run = training(replace(TINY, attack=None))
     breaks_at(run, 2)
-    monkeypatch.setattr(run, "look", lambda look=run.look: look() if run.seen >= run.budget else None)
+    monkeypatch.setattr(run.learner, "look", lambda look=run.learner.look: look() if run.seen >= run.budget else None)
     with pytest.raises(Diverged, match="at step 3"):
         run.run(save=tmp_path / "x.pt")
     assert run.seen >= run.budget
@@ -279,11 +279,11 @@ def test_where_looking_waits_a_run_looks_at_the_end_and_says_the_first_step(monk
 
 def test_a_mask_of_minus_infinity_is_averaged_as_it_is():
     run = training(replace(TINY, attack=None), images=24)
-    for network in (run.model, run.average):
+    for network in (run.model, run.learner.average):
         network.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
-    run.watch = type(run.watch)(run.model, run.objects.device)
+    run.learner.watch = type(run.learner.watch)(run.model, run.objects.device)
     run.run()
-    assert run.average.mask.tolist() == [0.0, -torch.inf]
+    assert run.learner.average.mask.tolist() == [0.0, -torch.inf]
 
 
 # --- an estimate, a stop, threads
@@ -344,7 +344,7 @@ def test_another_number_of_threads_is_another_plan(tmp_path):
     run.save(tmp_path / "x.pt")
     torch.set_num_threads(2)
     try:
-        message = r"threads 2 \(saved: 1\)\. Repeat .* Call torch\.set_num_threads\(1\), or pass --threads 1\."
+        message = r"threads 2 \(saved: 1\)\. Repeat .* Call torch\.set_num_threads\(1\)\.$"
         with pytest.raises(InputError, match=message):
             training().load(tmp_path / "x.pt")
     finally:
@@ -435,7 +435,7 @@ def test_the_plan_is_json_all_through():
 
 
 def test_plain_values_and_their_differences():
-    assert plain({1: (torch.bfloat16, schedule, None)}) == {"1": ["bfloat16", "kornia_cag.training.run:schedule", None]}
+    assert plain({1: (torch.bfloat16, schedule, None)}) == {"1": ["bfloat16", "kornia_cag.training.schedule:schedule", None]}
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "c": 2}) == []
     assert differences({"a": {"b": 1}}, {"a": {"b": 2}, "d": 3}) == ["a.b 1 (saved: 2)", "d nothing (saved: 3)"]
     assert len(differences({"a": "x" * 500}, {"a": "y" * 500})[0]) < 100
@@ -447,27 +447,26 @@ def test_plain_values_and_their_differences():
 def test_averaged_weights_are_the_formula(monkeypatch):
     run = training(replace(TINY, ema=0.5), images=40)
     seen = []
-    step = run._average
 
-    def spy():
-        step()
+    def spy(*given):
+        average(*given)
         seen.append({name: value.clone() for name, value in run.model.state_dict().items()})
 
-    monkeypatch.setattr(run, "_average", spy)
+    monkeypatch.setattr("kornia_cag.training.learner.average", spy)
     run.run()
     assert len(seen) == 5 + 1  # an epoch ends in a batch of 6
     want = {name: value.double() for name, value in seen[0].items()}
     for count, state in enumerate(seen[1:], start=1):
         weight = max(0.5, 9 / (10 + count))
         want = {name: (1 - weight) * want[name] + weight * value.double() for name, value in state.items()}
-    for name, value in run.average.state_dict().items():
+    for name, value in run.learner.average.state_dict().items():
         if value.is_floating_point():
             assert torch.allclose(value.double(), want[name], rtol=1e-4, atol=1e-6), name
         else:
             assert value == len(seen)
-    assert not any(value.requires_grad for value in run.average.parameters())
+    assert not any(value.requires_grad for value in run.learner.average.parameters())
     assert all(
-        a.data_ptr() != m.data_ptr() for a, m in zip(run.average.parameters(), run.model.parameters(), strict=True)
+        a.data_ptr() != m.data_ptr() for a, m in zip(run.learner.average.parameters(), run.model.parameters(), strict=True)
     )
 
 
