@@ -13,13 +13,15 @@ from PIL import Image
 
 import kornia_cag
 from kornia_cag import PGD, InputError
-from kornia_cag.command import cli, commands
+from kornia_cag.command import cli
+from kornia_cag.command import train as train_module
 from kornia_cag.command.options import chosen_recipe
 from kornia_cag.core import progress
 from kornia_cag.core.storage import read_json, write_json, write_torch
 from kornia_cag.training.architectures import convnet
 from kornia_cag.training.network import load_network
 from kornia_cag.training.recipes import DIGITS, RECIPES, SIGNS
+from kornia_cag.training.run import Training
 
 FILES = ["checkpoint.pt", "config.json", "model.pt", "preview.png", "report.json"]
 
@@ -115,9 +117,9 @@ def test_an_interrupted_run_goes_on_bit_for_bit(run, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     assert run("train", "digits", "--out", "straight")[0] == 0
-    train = commands.Training.run
+    train = Training.run
     with monkeypatch.context() as patch:
-        patch.setattr(commands.Training, "run", interrupted)
+        patch.setattr(Training, "run", interrupted)
         status, _, err = run("train", "digits", "--out", "stopped")
     assert (status, err) == (130, "kornia-cag: interrupted; repeat the command with --resume to go on\n")
     assert names("stopped") == FILES[:2] + FILES[3:4]
@@ -134,7 +136,7 @@ def test_a_fresh_start_forgets_the_run_before(run, monkeypatch):
 
     before = {name: (Path("o") / name).read_bytes() for name in FILES}
     with monkeypatch.context() as patch:
-        patch.setattr(commands.Training, "run", interrupted)
+        patch.setattr(Training, "run", interrupted)
         status, _, err = run("train", "digits", "--out", "o", "--seed", 1)
         assert status == 130
         assert err.startswith("kornia-cag: 'o' held a run, which is now in 'o/earlier-1'\n")
@@ -603,8 +605,8 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_the_training(run, mo
     def refuse(dir):
         raise PermissionError(13, "Permission denied", str(dir))
 
-    monkeypatch.setattr(commands.tempfile, "TemporaryFile", refuse)
-    monkeypatch.setattr(commands.Training, "run", lambda *_, **__: pytest.fail("trained in vain"))
+    monkeypatch.setattr(train_module.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(Training, "run", lambda *_, **__: pytest.fail("trained in vain"))
     status, _, err = run("train", "digits", "--out", "locked")
     assert (status, err) == (2, "kornia-cag: [Errno 13] Permission denied: 'locked'\n")
 
@@ -621,7 +623,7 @@ def test_out_of_memory_is_a_hint(run, monkeypatch):
     def exhaust(*_, **__):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(commands.Training, "run", exhaust)
+    monkeypatch.setattr(Training, "run", exhaust)
     status, _, err = run("train", "digits")
     assert (status, err) == (2, "kornia-cag: CUDA out of memory. Try a smaller --batch-size.\n")
 

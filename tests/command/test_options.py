@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from kornia_cag import InputError
-from kornia_cag.command import cli, commands
+from kornia_cag.command import cli
 from kornia_cag.command.sheets import check_picture_name, save_sheet
 from kornia_cag.core.lock import held
 from kornia_cag.core.storage import write_json, write_torch
@@ -113,8 +113,8 @@ READ_ONLY = ["psd", "ico", "icns", "msp", "xbm", "hdf", "wmf", "fits", "mpeg", "
 
 @pytest.mark.parametrize("suffix", READ_ONLY)
 def test_a_format_that_pillow_does_not_write_is_refused_before_the_work(refused, monkeypatch, suffix):
-    monkeypatch.setattr(commands, "load_banks", lambda *_: pytest.fail("worked in vain"))
-    monkeypatch.setattr(commands, "load_network", lambda *_, **__: pytest.fail("worked in vain"))
+    monkeypatch.setattr("kornia_cag.command.preview.load_banks", lambda *_: pytest.fail("worked in vain"))
+    monkeypatch.setattr("kornia_cag.command.evaluate.read_model", lambda *_, **__: pytest.fail("worked in vain"))
     wanted = f"expected a picture file that Pillow can write, such as preview.png, got 'x.{suffix}'"
     assert f"--out: {wanted}" in refused("preview", "digits", "--out", f"x.{suffix}")
     assert f"--errors: {wanted}" in refused("evaluate", "model.pt", "--errors", f"x.{suffix}")

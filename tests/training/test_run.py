@@ -435,7 +435,9 @@ def test_the_plan_is_json_all_through():
 
 
 def test_plain_values_and_their_differences():
-    assert plain({1: (torch.bfloat16, schedule, None)}) == {"1": ["bfloat16", "kornia_cag.training.schedule:schedule", None]}
+    assert plain({1: (torch.bfloat16, schedule, None)}) == {
+        "1": ["bfloat16", "kornia_cag.training.schedule:schedule", None]
+    }
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "c": 2}) == []
     assert differences({"a": {"b": 1}}, {"a": {"b": 2}, "d": 3}) == ["a.b 1 (saved: 2)", "d nothing (saved: 3)"]
     assert len(differences({"a": "x" * 500}, {"a": "y" * 500})[0]) < 100
@@ -466,7 +468,8 @@ def test_averaged_weights_are_the_formula(monkeypatch):
             assert value == len(seen)
     assert not any(value.requires_grad for value in run.learner.average.parameters())
     assert all(
-        a.data_ptr() != m.data_ptr() for a, m in zip(run.learner.average.parameters(), run.model.parameters(), strict=True)
+        a.data_ptr() != m.data_ptr()
+        for a, m in zip(run.learner.average.parameters(), run.model.parameters(), strict=True)
     )
 
 
