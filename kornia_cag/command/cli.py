@@ -12,7 +12,7 @@ import torch
 
 from kornia_cag import __version__
 from kornia_cag.command import ablate, bench, evaluate, inspect, preview, train
-from kornia_cag.command.options import SCENE_ATTACKS, path, share
+from kornia_cag.command.options import SCENE_ATTACKS, fraction, path
 from kornia_cag.command.results import way_on
 from kornia_cag.command.signals import caught
 from kornia_cag.command.wording import spelled
@@ -148,7 +148,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", choices=["white"], help="as in the training")
     parser.add_argument(
         "--eps",
-        type=share,
+        type=fraction,
         nargs="+",
         help="budgets, of a value in [0, 1] or, in l2, of a whole picture "
         "(default: 0, 2/255 ... 128/255, 1; l2: 0, 1/8 ... 4; auto: 0, 8/255)",
@@ -234,9 +234,13 @@ def _add_ingredients(parser: argparse.ArgumentParser) -> None:
         "--scene-attack", choices=[*SCENE_ATTACKS], help=f"{scenes}; pays in long trainings (default: the recipe's)"
     )
     parser.add_argument("--no-attack", action="store_true", help="no hardening, of pixels or of scenes")
-    parser.add_argument("--eps", type=share, help="harden: L-infinity budget on the context, in [0, 1], such as 8/255")
     parser.add_argument(
-        "--eps-object", type=share, help="budget on the object (default: as --eps; a quarter of it spares dark objects)"
+        "--eps", type=fraction, help="harden: L-infinity budget on the context, in [0, 1], such as 8/255"
+    )
+    parser.add_argument(
+        "--eps-object",
+        type=fraction,
+        help="budget on the object (default: as --eps; a quarter of it spares dark objects)",
     )
     parser.add_argument("--attack-steps", type=int, help="gradient steps of the attack (default: 1)")
 

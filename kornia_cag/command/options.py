@@ -106,17 +106,17 @@ def path(text: str) -> str:
     return text
 
 
-def share(text: str) -> float:
-    """What an option that is a share of 1 takes: a number, or a fraction such as ``8/255``.
+def fraction(text: str) -> float:
+    """What an option that is a share of 1 takes; argparse says that anything else is an "invalid fraction".
 
     Raises:
-        ArgumentTypeError: for what is neither.
+        InputError: for what is neither a number nor a fraction such as ``8/255``.
     """
     above, slash, below = text.partition("/")
     try:
         return float(above) / float(below) if slash else float(text)
     except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"invalid float value: {text!r}, which is no fraction either") from None
+        fail("fraction", "a number, or a fraction such as 8/255", repr(text))
 
 
 def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:

@@ -48,7 +48,7 @@ def train(options: argparse.Namespace) -> None:
     real = real_pictures(options.real, recipe, objects.classes)
     if not options.json:
         print(f"{objects!r}\n{contexts!r}", flush=True)
-    with worded(size="--size", batch_size="--batch-size", function="--model"):
+    with worded(size="--size", function="--model", **{"recipe.batch_size": "--batch-size"}):
         training = Training(recipe, objects, contexts, images=images, seed=options.seed, balanced=options.balanced,
                             function=options.model, compile=options.compile, float32=options.float32)  # fmt: skip
     with claimed(out):

@@ -29,8 +29,7 @@ def worded(**options: str) -> Iterator[None]:
     """Let an error inside name the option that an argument was given by.
 
     Args:
-        options: what the user calls an argument, or a field of one: ``batch_size="--batch-size"`` is for an error that
-            is about ``batch_size`` or ``recipe.batch_size``, and ``real="--real"`` also for one about ``real labels``.
+        options: by the name of an argument, what the user calls it: ``folder="--objects"``.
 
     Raises:
         InputError: in the place of one about such an argument; any other passes as it is.
@@ -38,12 +37,10 @@ def worded(**options: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        name = error.argument.partition(" ")[0]
-        option = options.get(name.rpartition(".")[2])
-        if option is None:
+        if error.argument not in options:
             raise
-        rest = len(name)
-        raise InputError(option + str(error)[rest:], option + error.argument[rest:]) from error
+        option = options[error.argument]
+        raise InputError(option + str(error).removeprefix(error.argument), option) from error
 
 
 def spelled(text: str) -> str:

@@ -588,7 +588,7 @@ def test_a_mistake_is_said_in_one_line(run, command, prepare, message):
         ("train digits --key black", "--key: invalid choice: 'black'"),
         ("train digits --fast", "unrecognized arguments: --fast"),
         ("preview digits --rows x", "--rows: invalid int value"),
-        ("train digits --eps little", "--eps: invalid float value"),
+        ("train digits --eps little", "--eps: invalid fraction value: 'little'"),
         ("evaluate", "required: OUT"),
         ("inspect cats", "invalid choice: 'cats'"),
     ],
@@ -837,6 +837,7 @@ def test_a_recipes_step_stays_the_same_share_of_the_larger_budget(monkeypatch):
     parse = cli._parser().parse_args
     assert chosen_recipe(parse(["train", "signs", "--eps-object", "0.2"])).attack.alpha == pytest.approx(0.1)
     assert chosen_recipe(parse(["train", "signs", "--eps", "0.2"])).attack.alpha == pytest.approx(0.1)
+    assert chosen_recipe(parse(["train", "signs", "--eps", "8/255"])).attack.eps == 8 / 255
     assert chosen_recipe(parse(["train", "signs", "--attack-steps", "3"])).attack.alpha == pytest.approx(0.05)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import kornia_cag
 from kornia_cag.command import cli
 from kornia_cag.core import storage
 from kornia_cag.core.storage import read_json
@@ -192,6 +194,21 @@ def test_a_run_goes_on_when_there_is_room_again(fill, made, monkeypatch):
     assert cli.main([*RUN, "--resume"]) == 0
     one, other = (load_network(path).network.state_dict() for path in (made / "run", "disk/o"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("--help",), ("train", "--help"), ("--version",), ("inspect", "digits")])
+def test_what_is_printed_to_a_full_disk_is_missed(arguments, buffered):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(kornia_cag.__file__).parent.parent),
+        "PYTHONUNBUFFERED": buffered,
+    }
+    command = [sys.executable, "-m", "kornia_cag", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (2, "kornia-cag: [Errno 28] No space left on device\n")
 
 
 def test_a_file_may_not_grow_beyond_a_limit():

@@ -10,6 +10,7 @@ from PIL import Image
 
 from kornia_cag import InputError
 from kornia_cag.command import cli
+from kornia_cag.command.options import fraction
 from kornia_cag.command.sheets import check_picture_name, save_sheet
 from kornia_cag.core.lock import held
 from kornia_cag.core.storage import write_json, write_torch
@@ -197,3 +198,14 @@ def test_nobody_is_told_to_load_without_care(refused):
         Path("runs/digits/checkpoint.pt").write_bytes(Path(file).read_bytes())
         for said in (refused("evaluate", file), refused("train", "digits", "--resume")):
             assert not any(word in said for word in ("weights_only", "unsafe", "allow_pickle", "trust"))
+
+
+@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.03", 0.03), ("1e-2/2", 0.005), ("0/3", 0.0)])
+def test_an_eps_is_a_number_or_a_fraction(text, value):
+    assert fraction(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "/", "8/", "/255", "8/0", "1/2/3", "little", "a/b"])
+def test_anything_else_is_no_fraction(text):
+    with pytest.raises(InputError, match=f"expected a number, or a fraction such as 8/255, got '{text}'"):
+        fraction(text)

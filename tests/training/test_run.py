@@ -12,7 +12,6 @@ from kornia_cag.core.plain import differences, plain
 from kornia_cag.core.storage import write_json, write_torch
 from kornia_cag.evaluation.accuracy import Accuracy, evaluate
 from kornia_cag.evaluation.real import RealSet
-from kornia_cag.training.provenance import hardware
 from kornia_cag.training.recipes import DIGITS
 from kornia_cag.training.run import Training
 from kornia_cag.training.schedule import average, schedule
@@ -478,7 +477,3 @@ def test_a_step_reads_nothing_back(monkeypatch):
     run = training(images=16)
     monkeypatch.setattr(torch.Tensor, "__float__", lambda _: pytest.fail("waited for the device"))
     run.run()
-
-
-def test_hardware_has_a_name(device):
-    assert len(hardware(device)) > 3
