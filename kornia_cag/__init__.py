@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kornia_cag.adversary.pixels import BIM, FGSM, MIFGSM, PGD
     from kornia_cag.adversary.recapture import Recapture
     from kornia_cag.adversary.scenes import ScenePGD, WorstOf
+    from kornia_cag.adversary.stage import Adversary, Draft, External
     from kornia_cag.banks.contexts import ContextBank
     from kornia_cag.banks.objects import ObjectBank
     from kornia_cag.core.checks import Diverged, InputError
@@ -25,13 +26,17 @@ if TYPE_CHECKING:
     from kornia_cag.loading.confusion import HardPairing
     from kornia_cag.loading.prefetch import Prefetcher
     from kornia_cag.sampling.pairs import PairSampler
+    from kornia_cag.sampling.rows import Rows
+    from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, Over
     from kornia_cag.scenes.camera import CameraRange
     from kornia_cag.scenes.composer import Composer
+    from kornia_cag.scenes.finishes import Unkeyed
     from kornia_cag.scenes.light import ColorRange
     from kornia_cag.scenes.pose import Framing, PoseRange
     from kornia_cag.scenes.ranges import SceneRange
     from kornia_cag.scenes.scene import Scene
     from kornia_cag.scenes.strength import Ramp
+    from kornia_cag.scenes.targets import Composites, Targets
     from kornia_cag.training.objectives import attacked_loss, mixed_loss, trades_loss
 
 __version__: str  # of the installation, asked for when it is needed
@@ -41,28 +46,40 @@ __all__ = [
     "FGSM",
     "MIFGSM",
     "PGD",
+    "Adversary",
+    "Average",
     "Batch",
+    "Blend",
     "CAGCollate",
     "CameraRange",
     "ColorRange",
     "Composer",
+    "Composites",
     "ContextBank",
     "ContextChain",
+    "Difference",
     "Diverged",
+    "Draft",
+    "External",
     "Framing",
     "Free",
+    "Hard",
     "HardPairing",
     "InputError",
     "ObjectBank",
+    "Over",
     "OverfittingMonitor",
     "PairSampler",
     "PoseRange",
     "Prefetcher",
     "Ramp",
     "Recapture",
+    "Rows",
     "Scene",
     "ScenePGD",
     "SceneRange",
+    "Targets",
+    "Unkeyed",
     "WorstOf",
     "attacked_loss",
     "frozen",
@@ -71,6 +88,36 @@ __all__ = [
 ]
 
 _STAGES = {  # module: what it gives; loaded when first asked for, so that a command can answer before torch is there
+    "core.checks": (
+        "Diverged",
+        "InputError",
+    ),
+    "banks.contexts": ("ContextBank",),
+    "banks.objects": ("ObjectBank",),
+    "sampling.pairs": ("PairSampler",),
+    "sampling.rows": ("Rows",),
+    "scenes.blends": (
+        "Average",
+        "Blend",
+        "Difference",
+        "Hard",
+        "Over",
+    ),
+    "scenes.camera": ("CameraRange",),
+    "scenes.composer": ("Composer",),
+    "scenes.finishes": ("Unkeyed",),
+    "scenes.light": ("ColorRange",),
+    "scenes.pose": (
+        "Framing",
+        "PoseRange",
+    ),
+    "scenes.ranges": ("SceneRange",),
+    "scenes.scene": ("Scene",),
+    "scenes.strength": ("Ramp",),
+    "scenes.targets": (
+        "Composites",
+        "Targets",
+    ),
     "adversary.free": ("Free",),
     "adversary.frozen": ("frozen",),
     "adversary.pixels": (
@@ -84,29 +131,17 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
         "ScenePGD",
         "WorstOf",
     ),
-    "banks.contexts": ("ContextBank",),
-    "banks.objects": ("ObjectBank",),
-    "core.checks": (
-        "Diverged",
-        "InputError",
+    "adversary.stage": (
+        "Adversary",
+        "Draft",
+        "External",
     ),
-    "evaluation.monitor": ("OverfittingMonitor",),
     "loading.batch": ("Batch",),
     "loading.chain": ("ContextChain",),
     "loading.collate": ("CAGCollate",),
     "loading.confusion": ("HardPairing",),
     "loading.prefetch": ("Prefetcher",),
-    "sampling.pairs": ("PairSampler",),
-    "scenes.camera": ("CameraRange",),
-    "scenes.composer": ("Composer",),
-    "scenes.light": ("ColorRange",),
-    "scenes.pose": (
-        "Framing",
-        "PoseRange",
-    ),
-    "scenes.ranges": ("SceneRange",),
-    "scenes.scene": ("Scene",),
-    "scenes.strength": ("Ramp",),
+    "evaluation.monitor": ("OverfittingMonitor",),
     "training.objectives": (
         "attacked_loss",
         "mixed_loss",

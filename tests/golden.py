@@ -87,7 +87,8 @@ def batches(case: Case) -> Iterator[Batch]:
         chain = ContextChain(0.3, pairing=pairing)
     collate = CAGCollate(
         objects, make_contexts(), case.size, ranges=case.ranges, chain=chain, model=Judge(), returns="batch",
-        attack=ATTACKS[case.attack], scene_attack=SCENES[case.scenes], dtype=case.dtype, strength=case.strength,
+        adversaries=tuple(stage for stage in (SCENES[case.scenes], ATTACKS[case.attack]) if stage is not None),
+        dtype=case.dtype, strength=case.strength,
     )  # fmt: skip
     sampler = PairSampler(objects.labels, 7, SIZE, samples_per_class=4, seed=11)
     sampler.set_epoch(1)

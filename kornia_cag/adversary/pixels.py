@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kornia_cag.adversary.ascent import EPS_FIX, MASKS, Norm, Schedule, check_schedule, pgd
 from kornia_cag.adversary.frozen import frozen
 from kornia_cag.adversary.losses import Loss, check_logits, cross_entropy, kl
+from kornia_cag.adversary.stage import Adversary, Draft
 from kornia_cag.core.checks import check_choice, check_int, check_number, check_tensor, describe, fail
 from kornia_cag.core.precision import FLOATS, PRECISIONS, autocasting
 from kornia_cag.core.randomness import chance, fold_in, uniform
@@ -28,7 +29,7 @@ Transform = Callable[[Tensor, Tensor], Tensor]  # images and keys to images of t
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD:
+class PGD(Adversary):
     """The attack of projected gradients in L-infinity or L2, with budgets for object, context and sample.
 
     Called with a model and a batch, it returns the attacked images. The whole batch is computed whatever ``fraction``
@@ -63,6 +64,9 @@ class PGD:
         autocast: of the attack's forward passes, float32 turns it off; None: as around it.
         compile: whether to compile the random start and the box; for faster steps, hand in a compiled model.
     """
+
+    needs_masks: ClassVar[bool] = True
+    starts_warm: ClassVar[bool] = True
 
     eps: float
     eps_object: float | None = None
@@ -175,6 +179,13 @@ class PGD:
             return pgd(loss, images, eps, keys, steps=self.steps, norm=self.norm, relative_alpha=rate,
                        momentum=self.momentum, schedule=self.schedule, start=start, compile=self.compile,
                        random_start=self.random_start, targeted=self.target is not None)  # fmt: skip
+
+    def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
+        """Attack the pixels of a batch in the making."""
+        images, keys = draft.pictures, draft.keys
+        start = None if draft.changes is None else images + draft.changes
+        images = self(cast(nn.Module, model), images, draft.labels, mask=draft.mask, keys=keys, start=start)
+        return draft.with_images(images, self.attacked(keys) if self.fraction < 1 else None)
 
     @property
     def largest(self) -> float:

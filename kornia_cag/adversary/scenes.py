@@ -5,10 +5,9 @@ Both attacks here choose among scenes that the ranges allow, so what they give i
 drawn from.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,11 +16,18 @@ from torch import Tensor, nn
 from kornia_cag.adversary.ascent import LOSS_SCALE
 from kornia_cag.adversary.frozen import frozen
 from kornia_cag.adversary.losses import Loss, cross_entropy, kl
+from kornia_cag.adversary.stage import Adversary, Draft
 from kornia_cag.core.checks import check_choice, check_int, check_number, check_tensor, describe, fail
+from kornia_cag.core.draws import Draws, Slot
 from kornia_cag.core.precision import FLOATS, PRECISIONS, autocasting
-from kornia_cag.core.randomness import fold_in, redrawn
-from kornia_cag.scenes.chunks import Slots
-from kornia_cag.scenes.scene import Scene
+from kornia_cag.core.randomness import fold_in
+from kornia_cag.core.records import cut, joined, mapped
+from kornia_cag.sampling.rows import Rows
+from kornia_cag.scenes.chunks import cuts, given_strength
+from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.ranges import SceneRange
+from kornia_cag.scenes.scene import Earlier
+from kornia_cag.scenes.targets import Composites
 
 Varied = Literal["pose", "color", "context", "camera"]
 _HIGHEST = 1 - 2.0**-24  # the largest number that is drawn
@@ -43,7 +49,7 @@ def attacked(fraction: float, b: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorstOf:
+class WorstOf(Adversary):
     """Keep the worst of ``k`` scenes: of each sample's own, and of ``k - 1`` others of the same object.
 
     All are composed as one batch and seen by the model in one forward pass; nothing is differentiated. Of a batch
@@ -63,6 +69,8 @@ class WorstOf:
         autocast: of the model's forward pass, float32 turns it off; None: as around it.
     """
 
+    chooses_scenes: ClassVar[bool] = True
+
     k: int = 4
     scenes: bool = True
     contexts: bool = True
@@ -78,25 +86,34 @@ class WorstOf:
         if not (self.scenes or self.contexts):
             fail("scenes, contexts", "at least one that varies", "False for both")
 
-    def candidates(self, rows: Int[Tensor, "b 5"], slots: Slots) -> tuple[Int[Tensor, "n 5"], Slots]:
-        """The rows of all candidates and what their slots hold: first the batch itself, then others of the attacked.
+    def plan(self, draft: Draft) -> Draft:
+        """Put the rivals of the attacked samples behind those of the batch."""
+        if len(draft.rows) != draft.size:
+            fail("adversaries", "one WorstOf", "two, whose rivals would be each other's", "Raise its k instead.")
+        rows, earlier = self.candidates(draft.rows, draft.earlier)
+        return replace(draft, rows=rows, earlier=earlier)
+
+    def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
+        """Keep the worst of each sample's rivals."""
+        images, labels = draft.composites.images, draft.labels
+        return draft.chosen(self.choose(cast(nn.Module, model), images, labels, draft.size))
+
+    def candidates(self, rows: Rows, earlier: Earlier | None) -> tuple[Rows, Earlier | None]:
+        """The rows of all candidates and what the chain offers them: first the batch itself, then rivals.
 
         There are ``n = b + (k - 1) * m`` of them, ``m`` being the number of samples attacked. A row that was chosen
         says all of its scene, but for the slot of an earlier composite.
         """
         b, m = len(rows), attacked(self.fraction, len(rows))
         shifts = [max(1, number * b // self.k) if self.contexts else 0 for number in range(1, self.k)]
-        tables = [rows]
+        parts = [rows]
         for number, shift in enumerate(shifts, 1):
-            other = rows[:m].clone()
-            other[:, 1] = rows[:, 1].roll(-shift)[:m]
-            if self.scenes:
-                other[:, 4] = fold_in(rows[:m, 4], number)
-            tables.append(other)
-        if slots is not None:
-            images, last = (torch.cat([held, *(held.roll(-shift, 0)[:m] for shift in shifts)]) for held in slots)
-            slots = images, last
-        return torch.cat(tables), slots
+            contexts = rows.contexts.roll(-shift)[:m]
+            seed = fold_in(rows.seed[:m], number) if self.scenes else None
+            parts.append(rows[:m].replaced(contexts=contexts, seed=seed))
+        if earlier is not None:
+            earlier = mapped(lambda held: torch.cat([held, *(held.roll(-s, 0)[:m] for s in shifts)]), earlier)
+        return Rows.cat(parts), earlier
 
     def choose(
         self, model: nn.Module, images: Float[Tensor, "n 3 h w"], labels: Int[Tensor, " n"], b: int
@@ -114,7 +131,7 @@ class WorstOf:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScenePGD:
+class ScenePGD(Adversary):
     """Projected gradient ascent over a scene's parameters, through the composer and the model.
 
     A scene is a function of numbers in [0, 1), which its ranges turn into angles, exposures, blurs and so on. Every
@@ -137,6 +154,8 @@ class ScenePGD:
         autocast: of the model's forward passes, float32 turns it off; None: as around it.
     """
 
+    chooses_scenes: ClassVar[bool] = True
+
     steps: int = 3
     reach: float = 0.15
     alpha: float | None = None
@@ -158,67 +177,99 @@ class ScenePGD:
         _check_loss(self.loss)
         check_choice("autocast", self.autocast, PRECISIONS)
 
-    def __call__(self, model: nn.Module, compose: Callable[[], Scene]) -> Scene:
-        """The worst scenes found, detached; ``model`` is left as it was (see :func:`frozen`).
+    def plan(self, draft: Draft) -> Draft:
+        """Leave the attacked samples to :meth:`harden`, which composes them anyway."""
+        if draft.waiting or len(draft.rows) != draft.size:
+            return draft  # somebody before needs their composites
+        return replace(draft, waiting=attacked(self.fraction, draft.size))
+
+    def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
+        """Move the scenes of the first samples, in chunks where that pays: a step keeps all of a chunk."""
+        m, composer = attacked(self.fraction, draft.size), cast(Composer, draft.composer)
+        rest = draft.made
+        if rest is not None and not draft.waiting:
+            rest = mapped(lambda tensor: tensor[m:], rest) if m < len(draft.rows) else None
+        if m:
+            ends = cuts(composer, m)
+            earlier = mapped(lambda tensor: tensor[:m], draft.earlier)
+            parts = zip(cut(draft.rows[:m], ends), cut(earlier, ends), strict=True)
+            climbed = [
+                self._climbed(cast(nn.Module, model), composer, rows, earlier, draft, rest) for rows, earlier in parts
+            ]
+            rest = joined(climbed if rest is None else [*climbed, rest])
+        return replace(draft, made=rest, waiting=0)
+
+    def _climbed(
+        self, model: nn.Module, composer: Composer, rows: Rows, earlier: Earlier | None, draft: Draft,
+        like: Composites | None,
+    ) -> Composites:  # fmt: skip
+        strength = given_strength(draft.strength, rows.epoch)
+        made = self(model, composer, rows, strength, earlier, targets=draft.targets)
+        return made if draft.scene else replace(made, scene=None)
+
+    def __call__(
+        self, model: nn.Module, composer: Composer, rows: Rows, strength: Float[Tensor, " b"] | None = None,
+        earlier: Earlier | None = None, *, targets: bool = True,
+    ) -> Composites:  # fmt: skip
+        """The worst composites found, detached; ``model`` is left as it was (see :func:`frozen`).
 
         Args:
             model: maps images to logits ``(b, classes)``, or to whatever ``loss`` takes.
-            compose: makes the scenes of all that is attacked, always the same ones, in eager mode.
+            composer: what composes, in eager mode.
+            rows: of the samples.
+            strength: as :meth:`Composer.__call__` takes it.
+            earlier: likewise.
+            targets: likewise.
         """
         if torch.is_inference_mode_enabled():
-            fail("scene_attack", "a place where gradients can be taken", "torch.inference_mode()",
+            fail("ScenePGD", "a place where gradients can be taken", "torch.inference_mode()",
                  "Compose under torch.no_grad() instead.")  # fmt: skip
         alpha = min(2.5 * self.reach / self.steps, self.reach) if self.alpha is None else self.alpha
-        numbers = _Numbers(self.vary, self.reach)
+        first, now = Draws(rows.keys), None
         worst, most = None, None
         with frozen(model) as net:
             for step in range(self.steps + 1):
                 last = step == self.steps
                 with torch.set_grad_enabled(not last):
-                    with redrawn(numbers):  # what the model itself may draw is its own
-                        scene = compose()
-                    losses = _losses(net, self.loss, self.autocast, scene.images, scene.labels)
+                    if now is None:
+                        now = self._leaves(composer.ranges, rows, first)
+                    scene = composer.ranges.sample(rows, strength, draws=Draws(rows.keys, now))
+                    made = composer.render(scene, earlier, targets=targets)
+                    losses = _losses(net, self.loss, self.autocast, made.images, made.classes)
                 if worst is None or most is None:
-                    worst, most = scene.map(Tensor.detach), losses.detach()
+                    worst, most = mapped(Tensor.detach, made), losses.detach()
                 else:
                     worse = losses.detach() > most
-                    worst, most = scene.map(partial(_where, worse), worst), torch.where(worse, losses.detach(), most)
+                    worst, most = mapped(partial(_where, worse), made, worst), torch.where(worse, losses.detach(), most)
                 if not last:
-                    numbers.climb(losses, alpha)
-        return cast(Scene, worst)
+                    now = self._moved(losses, now, first, alpha)
+        return cast(Composites, worst)
 
+    def _leaves(self, ranges: SceneRange, rows: Rows, draws: Draws) -> dict[Slot, Tensor]:
+        """The numbers that the scenes are drawn from; those that vary are leaves of the graph to come."""
+        with torch.no_grad():
+            ranges.sample(rows, draws=draws)
+        return {slot: numbers.clone().requires_grad_() if slot[1] in self.vary else numbers
+                for slot, numbers in draws.numbers.items()}  # fmt: skip
 
-class _Numbers:
-    """What the varied parts of a scene are drawn from: first as the hash gives them, then where the loss has led."""
-
-    def __init__(self, vary: tuple[Varied, ...], reach: float) -> None:
-        self._vary, self._reach = vary, reach
-        self._drawn: dict[str, Tensor] = {}
-        self._now: dict[str, Tensor] = {}
-
-    def __call__(self, slot: str, numbers: Tensor) -> Tensor:
-        """See :func:`redrawn`."""
-        part = slot.partition(".")[0].rpartition("_")[2]  # object_color and context_color are colours
-        if part not in self._vary:
-            return numbers
-        if slot not in self._now:
-            self._drawn[slot], self._now[slot] = numbers, numbers.detach().requires_grad_()
-        return self._now[slot]
-
-    def climb(self, losses: Float[Tensor, " b"], alpha: float) -> None:
+    def _moved(
+        self, losses: Float[Tensor, " b"], now: dict[Slot, Tensor], drawn: Draws, alpha: float
+    ) -> dict[Slot, Tensor]:
         """One step along the sign of the gradient, within the reach and [0, 1)."""
-        slots = [*self._now]
-        if not (slots and losses.requires_grad):
-            fail("scene_attack", "a scene and a loss that depend on what is varied", "neither",
-                 f"Let the ranges vary one of {', '.join(self._vary)}, and the loss be differentiable.")  # fmt: skip
+        varied = [slot for slot, numbers in now.items() if numbers.requires_grad]
+        if not (varied and losses.requires_grad):
+            fail("ScenePGD", "a scene and a loss that depend on what is varied", "neither",
+                 f"Let the ranges vary one of {', '.join(self.vary)}, and the loss be differentiable.")  # fmt: skip
         gradients = torch.autograd.grad(
-            losses, [self._now[slot] for slot in slots], torch.full_like(losses, LOSS_SCALE), allow_unused=True
+            losses, [now[slot] for slot in varied], torch.full_like(losses, LOSS_SCALE), allow_unused=True
         )
-        for slot, gradient in zip(slots, gradients, strict=True):
+        moved = dict(now)
+        for slot, gradient in zip(varied, gradients, strict=True):
             if gradient is not None:
-                drawn, now = self._drawn[slot], self._now[slot].detach()
-                low, high = (drawn - self._reach).clamp(min=0), (drawn + self._reach).clamp(max=_HIGHEST)
-                self._now[slot] = torch.clamp(now + alpha * gradient.sign(), low, high).requires_grad_()
+                first, here = drawn.numbers[slot], now[slot].detach()
+                low, high = (first - self.reach).clamp(min=0), (first + self.reach).clamp(max=_HIGHEST)
+                moved[slot] = torch.clamp(here + alpha * gradient.sign(), low, high).requires_grad_()
+        return moved
 
 
 def _losses(

@@ -25,7 +25,7 @@ _FLATTEN = ("Flatten it, for example: image = image.convert('RGBA'); "
 
 
 def item_pixels(name: str, item: Any, side: int) -> Shaped[Tensor, "3 h w"]:
-    """The first image of an item, uint8 or float32; :func:`kornia_cag.sampling.photos.photo_bank` says what counts as one.
+    """The first image of an item, uint8 or float32; ``photo_bank`` in ``sampling`` says what counts as one.
 
     Args:
         name: of the item, for errors.

@@ -1,8 +1,7 @@
 """All numbers of one scene, drawn in plain Python: what a loader that makes one scene at a time works from.
 
 The same ranges, slots and formulas as :mod:`kornia_cag.scenes.pose` and :mod:`kornia_cag.scenes.light`, as far as
-``RIGID_SIGNS`` of :mod:`kornia_cag.training.recipes` goes. One scene's worth of numbers is faster in floats than in
-arrays.
+``RIGID_SIGNS`` of :mod:`kornia_cag.training.recipes` goes. Numbers of one scene are faster as floats than as arrays.
 
 Convention: canvas and texel coordinates are ``(x, y)``, pixel centres at +0.5.
 """
@@ -17,6 +16,7 @@ from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.texels import EXTENT
 from kornia_cag.core.checks import check_int, fail
+from kornia_cag.scenes.blends import Over
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.light import LUMA, ColorRange
 from kornia_cag.scenes.ranges import SceneRange
@@ -65,7 +65,7 @@ class Director:
         pose, camera, color = ranges.pose, ranges.camera, ranges.color
         varied = pose.elastic[1] or pose.hole[1] or camera.jpeg or camera.grain[1] or color.invert
         layered = ranges.framing or ranges.object_color or ranges.context_color
-        if varied or layered or ranges.blend != "over" or objects.variants != 1:
+        if varied or layered or ranges.blend != Over() or objects.variants != 1:
             fail("ranges", "what RIGID_SIGNS varies, all that the CPU loaders can make", repr(ranges))
         self.size, self.ranges = size, ranges
         self.texels, self.levels = objects.size, objects.pyramid.levels

@@ -19,10 +19,10 @@ from kornia_cag.bench.peers import OpenCVCollate, PillowCollate
 from kornia_cag.core.checks import InputError
 from kornia_cag.core.precision import autocast_dtype
 from kornia_cag.core.progress import Log
-from kornia_cag.core.randomness import sample_keys
 from kornia_cag.loading.batch import Batch
 from kornia_cag.loading.collate import CAGCollate
 from kornia_cag.sampling.pairs import PairRows, PairSampler
+from kornia_cag.sampling.rows import Rows
 from kornia_cag.training.recipe import Recipe
 
 EPS = 8 / 255  # of the attack that is timed where the recipe has none; its size costs nothing
@@ -122,7 +122,7 @@ def _with_scenes(ms: dict[str, float]) -> list[str]:
             for name in SCENES if name in ms]  # fmt: skip
 
 
-def _rows(objects: ObjectBank, contexts: ContextBank, batch_size: int) -> Iterator[Tensor]:
+def _rows(objects: ObjectBank, contexts: ContextBank, batch_size: int) -> Iterator[Rows]:
     pairs = PairSampler(objects.labels.cpu(), len(contexts), batch_size)
     while True:
         yield from (rows for rows in pairs if len(rows) == min(batch_size, pairs.samples))
@@ -166,12 +166,12 @@ def _loader(
     return Line(name, (time.perf_counter() - start) / (count - ahead))
 
 
-def _training(recipe: Recipe, collate: CAGCollate[Batch], rows: Tensor, seconds: float) -> list[Line]:
+def _training(recipe: Recipe, collate: CAGCollate[Batch], rows: Rows, seconds: float) -> list[Line]:
     device, batch = collate.device, collate(rows)
     model = recipe.model(len(collate.objects.classes)).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     dtype = autocast_dtype(device)
-    keys = sample_keys(*(rows[:, column].to(device) for column in (4, 3, 2)))
+    keys = rows.to(device).keys
     attack = replace(recipe.attack or FGSM(eps=EPS), autocast=dtype)
     name = "FGSM" if attack.steps == 1 else f"PGD, {attack.steps} steps"
 
@@ -191,7 +191,7 @@ def _training(recipe: Recipe, collate: CAGCollate[Batch], rows: Tensor, seconds:
     ]
     if recipe.scene_attack is not None:
         chosen = CAGCollate(collate.objects, collate.composer.contexts, recipe.size, ranges=recipe.ranges, model=model,
-                            scene_attack=replace(recipe.scene_attack, autocast=dtype))  # fmt: skip
+                            adversaries=(replace(recipe.scene_attack, autocast=dtype),))  # fmt: skip
         share = f"of {recipe.scene_attack.fraction:.0%} of the scenes, composition of all included"
         lines.append(Line(type(recipe.scene_attack).__name__, _median(lambda: chosen(rows), device, seconds), share))
     return lines

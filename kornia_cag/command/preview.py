@@ -81,7 +81,7 @@ def compose(
     """The last whole one of the first batches of a sampler, whose state is not touched."""
     chain = recipe.chain(len(objects.classes))
     collate = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, chain=chain, model=model,
-                         scene_attack=recipe.scene_attack, attack=recipe.attack, strength=recipe.strength,
+                         adversaries=recipe.adversaries, strength=recipe.strength,
                          returns="batch")  # fmt: skip
     state = pairs.state_dict()
     made: list[Any] = []

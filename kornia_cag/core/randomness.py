@@ -11,9 +11,6 @@ of bias 0.107), computed on int32 lanes, whose products wrap around.
 
 import math
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from jaxtyping import Float, Int
@@ -22,29 +19,6 @@ from torch import Tensor
 from kornia_cag.core.compiling import kept
 
 _WEYL = 0x9E3779B9  # 2^32 over the golden ratio: neighbouring counters land far apart
-
-Redraw = Callable[[str, Tensor], Tensor]  # (slot, its numbers in [0, 1)) to the numbers to use instead
-_redraw: ContextVar[Redraw | None] = ContextVar("redraw", default=None)
-
-
-@contextmanager
-def redrawn(redraw: Redraw) -> Iterator[None]:
-    """Within, what :func:`uniform` and :func:`uniforms` draw in eager mode passes through ``redraw(slot, numbers)``.
-
-    The numbers lie in ``[0, 1)``, before a range is laid over them: whatever comes back from there stays in every
-    range. They may carry a gradient, so that a loss can be followed back to what was drawn. :func:`normals` and
-    :func:`noise` have no range to stay in, and are drawn as ever.
-    """
-    token = _redraw.set(redraw)
-    try:
-        yield
-    finally:
-        _redraw.reset(token)
-
-
-def _steered(slot: str, numbers: Float[Tensor, " b *n"]) -> Float[Tensor, " b *n"]:
-    redraw = None if torch.compiler.is_compiling() else _redraw.get()
-    return numbers if redraw is None else redraw(slot, numbers)
 
 
 def mix(x: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
@@ -105,15 +79,11 @@ def _unit(bits: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
 
 def uniform(keys: Int[Tensor, " b"], slot: str, low: float = 0.0, high: float = 1.0) -> Float[Tensor, " b"]:
     """One float32 per key, uniform in ``[low, high)``, on a grid of 2^-24 of the width."""
-    return kept(low + (high - low) * _steered(slot, _unit(_base(keys, slot))))
+    return kept(low + (high - low) * _unit(_base(keys, slot)))
 
 
 def uniforms(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
     """``count`` independent float32 per key, uniform in ``[0, 1)``."""
-    return _steered(slot, _uniforms(keys, slot, count))
-
-
-def _uniforms(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
     counter = torch.arange(1, count + 1, device=keys.device, dtype=torch.int32)
     # kept: inductor's vector loops over a few columns of a few rows (torch 2.13) mistake one counter for another
     return kept(_unit(_counted(keys, slot, counter)))
@@ -128,7 +98,7 @@ def _counted(keys: Int[Tensor, " b"], slot: str, counter: Int[Tensor, "*n"]) -> 
 def normals(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
     """``count`` independent standard normal float32 per key, at most 5.8 in size (Box and Muller, 1958)."""
     half = (count + 1) // 2
-    u = _uniforms(keys, slot, 2 * half)
+    u = uniforms(keys, slot, 2 * half)
     radius = (-2.0 * torch.log1p(-u[:, :half])).sqrt()
     angle = 2.0 * math.pi * u[:, half:]
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :count]

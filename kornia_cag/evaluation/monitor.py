@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from kornia_cag.adversary.pixels import PGD
 from kornia_cag.core.checks import check_instance, check_int, check_tensor, describe, fail
-from kornia_cag.core.randomness import sample_keys
 from kornia_cag.evaluation.robustness import named_rightly
 from kornia_cag.loading.batch import Batch, check_attacked
 
@@ -22,7 +21,7 @@ class OverfittingMonitor:
     with a batch that was attacked::
 
         monitor = OverfittingMonitor(attack, classes=43)
-        for batch in loader:  # of CAGCollate(..., attack=attack, returns="batch")
+        for batch in loader:  # of CAGCollate(..., adversaries=(attack,), returns="batch")
             monitor(model, batch)
             ...
         print(monitor.report())
@@ -59,10 +58,8 @@ class OverfittingMonitor:
         self._step += 1
         if self._step % self.every:
             return
-        looked_at = batch.rows, batch.clean, batch.images, batch.labels, batch.masks
-        rows, clean, images, labels, masks = (tensor[: self.samples] for tensor in looked_at)
-        _, _, index, epoch, seed = rows.unbind(1)
-        keys = sample_keys(seed, epoch, index)
+        looked_at = batch.scene.keys, batch.clean, batch.images, batch.labels, batch.masks
+        keys, clean, images, labels, masks = (tensor[: self.samples] for tensor in looked_at)
         stronger = self.stronger(model, clean, labels, keys=keys, mask=masks)
         meant = self.attack.attacked(keys)
         rights = [named_rightly(model, x, labels) & meant for x in (clean, images, stronger)]

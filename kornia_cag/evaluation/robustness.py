@@ -81,9 +81,9 @@ def composites(
     while sum(len(batch.labels) for batch in made) < count:
         pairs.set_epoch(len(made))
         for rows in pairs:
-            made += [collate(part) for part in rows.split(256)]
-    images, labels, masks = (torch.cat([batch[i] for batch in made])[:count] for i in range(3))
-    return Pictures(images, labels, masks)
+            made += [collate(rows[place : place + 256]) for place in range(0, len(rows), 256)]
+    parts = zip(*((batch.images, batch.labels, batch.masks) for batch in made), strict=True)
+    return Pictures(*(torch.cat(part)[:count] for part in parts))
 
 
 def curve(

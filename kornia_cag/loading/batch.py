@@ -1,29 +1,24 @@
-"""What a collate gives: pairs, full batches, and what lies between composing and hardening."""
+"""What a collate gives: images and labels, or all that is known about a batch."""
 
-from dataclasses import dataclass
-from typing import (
-    Any,
-    NamedTuple,
-    TypeVar,
-)
+import re
+from typing import Any, NamedTuple, TypeVar, cast
 
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from kornia_cag.banks.contexts import ContextBank
-from kornia_cag.core.checks import (
-    check_instance,
-    describe,
-    fail,
-)
-from kornia_cag.scenes.chunks import Made, Slots
+from kornia_cag.adversary.stage import Draft
+from kornia_cag.core.checks import check_instance, describe, fail
+from kornia_cag.core.records import mapped
+from kornia_cag.sampling.rows import Rows
+from kornia_cag.scenes.scene import Scene
+from kornia_cag.scenes.targets import Targets
 
 
 class Pair(NamedTuple):
     """The plain output of :class:`CAGCollate`: what a training loop unpacks.
 
     Attributes:
-        images: (b, 3, h, w), in [0, 1], or uint8; after the attack.
+        images: (b, 3, h, w), in [0, 1], or uint8; after all adversaries.
         labels: (b,), classes 0 to C - 1.
     """
 
@@ -32,7 +27,7 @@ class Pair(NamedTuple):
 
     def pin_memory(self) -> "Pair":
         """Called by a DataLoader with ``pin_memory=True``; batches made on a GPU have nothing to pin."""
-        return Pair(*_pinned(self))
+        return cast(Pair, _pinned(self))
 
     def __repr__(self) -> str:
         return _short(self)
@@ -41,18 +36,23 @@ class Pair(NamedTuple):
 class Batch(NamedTuple):
     """The full output of :class:`CAGCollate`, for training on boxes or masks and for looking at what was made.
 
+    Fields of one object per sample are those of the lowest layer, which is the only one unless rows name several.
+
     Attributes:
-        images: (b, 3, h, w), in [0, 1], or uint8; after the attack.
+        images: (b, 3, h, w), in [0, 1], or uint8; after all adversaries.
         labels: (b,), classes 0 to C - 1.
-        masks: (b, 1, h, w); warped alpha, in [0, 1].
+        masks: (b, 1, h, w); how far each pixel shows the object, in [0, 1].
         boxes: (b, 4); half-open xyxy, pixels; NaN where the object is out of sight.
         visible: (b,); whether the object is seen at all: take ``boxes[visible]``.
         objects: (b,); ids in the bank.
         contexts: (b,); ids in the bank, or places among the photos; without effect where chained.
         index: (b,), place of the sample in its epoch; shadows ``tuple.index``.
-        clean: (b, 3, h, w); as composed: after the attack on scenes, before that on pixels.
+        clean: (b, 3, h, w); as composed: after adversaries that choose scenes, before those that change pixels.
         chained: (b,), whether the context is an earlier composite.
-        rows: (b, 5); object, context, index, epoch, seed.
+        rows: (b,) rows, of which each sample is a function, unless a ``ScenePGD`` moved its scene.
+        scene: (b,) scenes: all that was drawn, in physical units; ``collate.composer.render(batch.scene)``.
+        targets: (b, K) objects: classes, boxes and masks of all layers.
+        attacked: (b,), whose pixels were changed; None without an adversary that changes pixels.
     """
 
     images: Shaped[Tensor, "b 3 h w"]
@@ -64,62 +64,57 @@ class Batch(NamedTuple):
     contexts: Int[Tensor, " b"]
     index: Int[Tensor, " b"]  # type: ignore[assignment]
     clean: Shaped[Tensor, "b 3 h w"]
-    chained: Tensor
-    rows: Int[Tensor, "b 5"]
+    chained: Bool[Tensor, " b"]
+    rows: Rows
+    scene: Scene
+    targets: Targets
+    attacked: Bool[Tensor, " b"] | None
 
     def pin_memory(self) -> "Batch":
         """Called by a DataLoader with ``pin_memory=True``; batches made on a GPU have nothing to pin."""
-        return Batch(*_pinned(self))
+        return cast(Batch, _pinned(self))
 
     def __repr__(self) -> str:
         return _short(self)
 
 
+for _record in (Pair, Batch):  # what help() says of each field
+    for _name, _text in re.findall(r"^ +(\w+): (.+)\.$", _record.__doc__ or "", flags=re.MULTILINE):
+        getattr(_record, _name).__doc__ = _text
+
 Output = TypeVar("Output", bound=Pair | Batch, covariant=True)
 
 
-@dataclass(frozen=True)
-class Composed:
-    """A batch between :meth:`CAGCollate.compose` and :meth:`CAGCollate.harden`.
-
-    With :class:`WorstOf` more is made than will come of it: after the samples of the batch their rivals. With
-    :class:`ScenePGD` less is: it makes the scenes of the first rows itself.
-
-    Attributes:
-        rows: (n, 5); object, context, index, epoch, seed.
-        size: number of samples of the batch.
-        made: scenes of the rows from ``waiting`` on; None where there are none.
-        waiting: rows whose scenes are still to be made.
-        slots: images (n, 3, h, w) and labels (n,) that the chain offers to these; None: no chain.
-        photos: bank of contexts that these lie on, where it is not the collate's own.
-    """
-
-    rows: Int[Tensor, "n 5"]
-    size: int
-    made: Made | None
-    waiting: int = 0
-    slots: Slots = None
-    photos: ContextBank | None = None
-
-
-def _short(batch: Pair | Batch) -> str:
-    """Dtypes and shapes, not thousands of numbers."""
-    parts = (f"{name}={describe(tensor)}" for name, tensor in zip(batch._fields, batch, strict=True))
-    return f"{type(batch).__name__}({', '.join(parts)})"
-
-
-def _pinned(batch: Pair | Batch) -> list[Tensor]:
-    if batch.images.device.type == "cuda":
-        fail("pin_memory", "False with batches that are made on the GPU", "True", "Pass pin_memory=False.")
-    return [tensor.pin_memory() for tensor in batch]
+def batch_of(draft: Draft) -> Batch:
+    """All that is known about a hardened draft of composites with targets and scene."""
+    made, rows, images = draft.composites, draft.rows, draft.pictures
+    targets = cast(Targets, made.targets)
+    boxes, visible = targets.boxes[:, 0], targets.visible[:, 0]
+    return Batch(images, made.labels[:, 0], targets.masks[:, :1], boxes, visible, rows.objects, rows.contexts,
+                 rows.index, made.images, made.chained, rows, cast(Scene, made.scene), targets,
+                 draft.attacked)  # fmt: skip
 
 
 def check_attacked(batch: Any) -> None:
-    """Require a batch with images before and after an attack on pixels.
+    """Require a :class:`Batch` whose pixels an adversary changed.
 
     Raises:
         InputError: for anything else.
     """
-    check_instance("batch", batch, Batch, "Pass returns='batch' to the collate.")
-    if batch.images is batch.clean:
-        fail("batch", "one that was attacked", "images as composed", "Pass attack=... to the collate.")
+    check_instance("batch", batch, Batch, 'Pass CAGCollate(..., returns="batch").')
+    if batch.attacked is None:
+        fail("batch", "one that was attacked", "a batch of a collate without an adversary that changes pixels",
+             "Pass CAGCollate(..., adversaries=(PGD(eps=8 / 255),), model=model).")  # fmt: skip
+
+
+def _short(batch: Pair | Batch) -> str:
+    """Dtypes and shapes, not thousands of numbers."""
+    parts = (f"{name}={describe(value) if isinstance(value, Tensor) else type(value).__name__}"
+             for name, value in zip(batch._fields, batch, strict=True))  # fmt: skip
+    return f"{type(batch).__name__}({', '.join(parts)})"
+
+
+def _pinned(batch: Pair | Batch) -> Pair | Batch:
+    if batch.images.device.type == "cuda":
+        fail("pin_memory", "False with batches that are made on the GPU", "True", "Pass pin_memory=False.")
+    return mapped(Tensor.pin_memory, batch)

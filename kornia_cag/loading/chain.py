@@ -8,13 +8,15 @@ from types import NoneType
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from kornia_cag.core.checks import check_instance, check_number, check_tensor, describe, fail
 from kornia_cag.core.formats import DTYPES
-from kornia_cag.core.randomness import chance
 from kornia_cag.loading.confusion import HardPairing
+from kornia_cag.sampling.rows import Rows
+from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.scene import Earlier
 
 
 class ContextChain:
@@ -42,60 +44,76 @@ class ContextChain:
         self._labels: Tensor | None = None
 
     def slots(
-        self, b: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype = torch.float32
-    ) -> tuple[Shaped[Tensor, "b 3 h w"], Int[Tensor, " b"]]:
-        """What the first ``b`` slots hold: composites and their classes, -1 where there is none yet.
+        self,
+        b: int,
+        size: tuple[int, int],
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        *,
+        layers: int = 1,
+    ) -> Earlier:
+        """What the first ``b`` slots hold.
+
+        Args:
+            b: number of slots.
+            size: of the composites, ``(height, width)``, pixels.
+            device: of them.
+            dtype: of them.
+            layers: number of objects that each shows, K.
 
         Raises:
-            InputError: if the kept composites have another size than ``(height, width)``, or another dtype.
+            InputError: if the kept composites have another size, dtype, device or number of objects.
         """
-        kept = 0 if self._images is None else len(self._images)
-        if self._images is None or self._labels is None or kept < b:
-            images = torch.zeros(b - kept, 3, *size, device=device, dtype=dtype)
-            labels = torch.full((b - kept,), -1, dtype=torch.int64, device=device)
         if self._images is None or self._labels is None:
-            return images, labels
+            images = torch.zeros(b, 3, *size, device=device, dtype=dtype)
+            return Earlier(images, torch.full((b, layers), -1, dtype=torch.int64, device=device), self.reset)
         here = tuple(self._images.shape[-2:]), self._images.dtype, self._images.device
         if here != (size, dtype, device):
             fail("chain", f"{dtype} composites of {size} pixels on {device}", "{1} of {0} on {2}".format(*here),
                  "Call chain.clear() first.")  # fmt: skip
-        if kept >= b:
-            return self._images[:b], self._labels[:b]
-        return torch.cat([self._images, images]), torch.cat([self._labels, labels])
+        if self._labels.shape[1] != layers:
+            fail("chain", f"composites of {layers} objects", f"{self._labels.shape[1]}", "Call chain.clear() first.")
+        missing = b - len(self._images)
+        if missing <= 0:
+            return Earlier(self._images[:b], self._labels[:b], self.reset)
+        images = torch.cat([self._images, self._images.new_zeros(missing, 3, *size)])
+        return Earlier(images, torch.cat([self._labels, self._labels.new_full((missing, layers), -1)]), self.reset)
 
-    def ordered(
-        self, slots: tuple[Shaped[Tensor, "b 3 h w"], Int[Tensor, " b"]], labels: Int[Tensor, " b"],
-        keys: Int[Tensor, " b"],
-    ) -> tuple[Shaped[Tensor, "b 3 h w"], Int[Tensor, " b"]]:  # fmt: skip
-        """What :meth:`slots` gave, in the order in which it is offered to samples of classes ``labels``."""
-        if self.pairing is None:
-            return slots
-        order = self.pairing.order(slots[1], labels, keys)
-        return slots[0][order], slots[1][order]
+    def offered(self, composer: Composer, rows: Rows) -> Earlier:
+        """What is offered to each row: its own slot's composite, or, with a ``pairing``, that of the slot it chose.
 
-    def choose(self, last: Int[Tensor, " b"], labels: Int[Tensor, " b"], keys: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
-        """Whether each slot, which holds a composite of class ``last``, offers it to an object of class ``labels``."""
-        return (last >= 0) & (last != labels) & ~chance(keys, "chain.reset", self.reset)
+        Empty slots offer black pictures, which are not used: a compiled graph is the same from the first batch on.
+        """
+        earlier = self.slots(len(rows), composer.size, rows.device, composer.dtype, layers=rows.layers.shape[1])
+        images, labels = earlier.images, earlier.labels
+        if self.pairing is not None:
+            order = self.pairing.order(labels[:, 0], composer.objects.labels[rows.objects], rows.keys)
+            images, labels = images[order], labels[order]
+        layout = torch.channels_last if composer.channels_last else torch.contiguous_format
+        return Earlier(images.contiguous(memory_format=layout), labels, self.reset)
 
-    def start(self, clean: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"] | None:
-        """Where the attack on new composites starts with ``warm_start``; None without, and before the first attack."""
+    def changes(self, b: int) -> Float[Tensor, "b 3 h w"] | None:
+        """What the last attack on each slot ended with, with ``warm_start``; None without, and before the first attack.
+
+        Zero for slots that were not attacked yet.
+        """
         if not self.warm_start or self._changes is None:
             return None
-        missing = max(0, len(clean) - len(self._changes))
-        last = torch.cat([self._changes, self._changes.new_zeros(missing, *clean.shape[1:])])[: len(clean)]
-        return clean + last
+        missing = max(0, b - len(self._changes))
+        held: Tensor = torch.cat([self._changes, self._changes.new_zeros(missing, *self._changes.shape[1:])])[:b]
+        return held
 
     def keep(
         self,
         images: Shaped[Tensor, "b 3 h w"],
-        labels: Int[Tensor, " b"],
+        labels: Int[Tensor, "b k"],
         clean: Shaped[Tensor, "b 3 h w"] | None = None,
     ) -> None:
         """Remember the finished (attacked) composites of a batch. Slots beyond a smaller batch stay as they are.
 
         Args:
             images: attacked.
-            labels: of the objects.
+            labels: classes of the objects that they show.
             clean: the same before the attack; with ``warm_start`` only.
         """
         if self.warm_start:
@@ -125,7 +143,7 @@ class ContextChain:
         """Take the state of :meth:`state_dict`, moved to ``device`` if one is given.
 
         Raises:
-            InputError: for anything but images ``(b, 3, h, w)`` with labels ``(b,)`` int64, or None for both.
+            InputError: for anything but images ``(b, 3, h, w)`` with labels ``(b, K)`` int64, or None for both.
         """
         if not isinstance(state, dict) or set(state) != {"images", "labels", "pairing", "changes"}:
             got = f"{sorted(map(str, state))}" if isinstance(state, dict) else describe(state)
@@ -134,7 +152,7 @@ class ContextChain:
         self._check_alike("pairing", self.pairing is not None, state["pairing"] is not None)
         if images is not None or labels is not None:
             check_tensor("state['images']", images, ("b", 3, "h", "w"), DTYPES)
-            check_tensor("state['labels']", labels, (len(images),), torch.int64, None if device else images.device)
+            check_tensor("state['labels']", labels, (len(images), "K"), torch.int64, None if device else images.device)
             self._check_alike("warm start", self.warm_start, changes is not None)
         if changes is not None:
             check_tensor("state['changes']", changes, tuple(images.shape), images.dtype)

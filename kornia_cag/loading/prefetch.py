@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import fields, is_dataclass
 from functools import partial
 from operator import length_hint
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kornia_cag.adversary.stage import Draft
 from kornia_cag.core.checks import check_instance, describe, fail
-from kornia_cag.loading.batch import Composed, Output
+from kornia_cag.core.records import tensors
+from kornia_cag.loading.batch import Output
 from kornia_cag.loading.collate import CAGCollate
 
 T = TypeVar("T")
@@ -44,20 +44,9 @@ class SideStream:
         consumer = torch.cuda.current_stream(self._device)
         consumer.wait_stream(self._stream)
         result = future.result()
-        for tensor in _tensors(result):
+        for tensor in tensors(result):
             tensor.record_stream(consumer)  # else later work ahead could overwrite what the consumer still reads
         return result
-
-
-def _tensors(record: object) -> Iterator[Tensor]:
-    if isinstance(record, Tensor):
-        yield record
-    elif isinstance(record, tuple):
-        for item in record:
-            yield from _tensors(item)
-    elif is_dataclass(record):
-        for field in fields(record):
-            yield from _tensors(getattr(record, field.name))
 
 
 class Prefetcher(Generic[Output]):
@@ -70,7 +59,7 @@ class Prefetcher(Generic[Output]):
 
     A loop that is broken off drops the batch made ahead; epochs of the sampler begin and end as without a prefetcher.
     A state taken after the last batch goes on with the next epoch, also where the loader has workers.
-    Only an ``extra`` stage that draws from the global random state does so one training step earlier.
+    Only an ``Unkeyed`` finish that draws from the global random state does so one training step earlier.
 
     Args:
         loader: with ``collate_fn=collate.compose`` and ``pin_memory=False``.
@@ -100,7 +89,7 @@ class Prefetcher(Generic[Output]):
 
     def __iter__(self) -> Iterator[Output]:
         """The batches of one epoch."""
-        compose: Callable[[], Composed | None] = partial(next, iter(self.loader), None)
+        compose: Callable[[], Draft | None] = partial(next, iter(self.loader), None)
         self._done, self._start, self._failed = self._start, 0, False
         ended, self._ended = self._ended, False
         pending = self._ahead(compose)
@@ -118,7 +107,7 @@ class Prefetcher(Generic[Output]):
             composed = pending()
         self._done, self._saved = 0, None
 
-    def _ahead(self, compose: Callable[[], Composed | None]) -> Callable[[], Composed | None]:
+    def _ahead(self, compose: Callable[[], Draft | None]) -> Callable[[], Draft | None]:
         # What the side stream reads is freed only when the consumer's has waited for it, or the batch is dropped.
         if self._side is None or self._done == length_hint(self.loader, -1):  # asking on would end the sampler's epoch
             self._saved = None

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 
 from kornia_cag.core.checks import check_int, describe, fail
 from kornia_cag.sampling.biregular import biregular
-from kornia_cag.sampling.rows import COLUMNS
+from kornia_cag.sampling.rows import COLUMNS, Rows
 
 _LOW = 0xFFFFFFFF
 _EPOCH_LENGTH = 100_000  # samples: up to here an epoch is made longer to make all degrees exact
@@ -64,7 +64,7 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     return check_int("rank", rank, 0, world_size - 1), world_size
 
 
-class PairRows(Dataset[Tensor]):
+class PairRows(Dataset[Rows]):
     """The data set of a :class:`PairSampler`: gives back the rows that it is asked for, a whole batch at a time."""
 
     def __init__(self, samples: int) -> None:
@@ -74,16 +74,16 @@ class PairRows(Dataset[Tensor]):
     def __len__(self) -> int:
         return self.samples
 
-    def __getitem__(self, row: Int[Tensor, "5"]) -> Int[Tensor, "5"]:
+    def __getitem__(self, row: Rows) -> Rows:
         return row
 
-    def __getitems__(self, rows: Int[Tensor, "b 5"]) -> Int[Tensor, "b 5"]:
+    def __getitems__(self, rows: Rows) -> Rows:
         """The rows themselves: no Python per sample."""
         self.read = True
         return rows
 
 
-class _Pass(Iterator[Tensor]):
+class _Pass(Iterator[Rows]):
     """One way through an epoch, with a state of its own for torchdata's ``StatefulDataLoader``.
 
     With workers that loader draws ahead for the iterator that it restores, even where it then takes another, because
@@ -94,7 +94,7 @@ class _Pass(Iterator[Tensor]):
     def __init__(self, sampler: "PairSampler") -> None:
         self._sampler, self._batches, self._over = sampler, sampler._batches(), False
 
-    def __next__(self) -> Tensor:
+    def __next__(self) -> Rows:
         if self._over:
             raise StopIteration
         return next(self._batches)
@@ -109,9 +109,8 @@ class _Pass(Iterator[Tensor]):
 class PairSampler(Sampler[Any]):
     """Batches of (object, context) pairs: the edges of one random biregular graph per epoch, in class-balanced order.
 
-    Use it as ``DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...)``. A batch is an int64 tensor ``(b, 5)``
-    on the CPU with the columns :data:`COLUMNS`; a row says all about a sample: whatever is random later is a function
-    of its seed, epoch and index.
+    Use it as ``DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...)``. A batch is :class:`Rows` on the CPU; a
+    row says all about a sample: whatever is random later is a function of its seed, epoch and index.
 
     Within an epoch no pair comes twice. Every class has exactly ``samples_per_class`` samples; its objects share them
     with degrees that differ by at most one. So do the contexts' degrees. All are equal where the counts divide. An
@@ -231,7 +230,7 @@ class PairSampler(Sampler[Any]):
         whole, rest = divmod(self.samples, self.batch_size * self.world_size)
         return whole + (rest > 0 and not self.drop_last)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Rows]:
         self._leave()
         return _Pass(self)
 
@@ -241,7 +240,7 @@ class PairSampler(Sampler[Any]):
         if self._next and not stay:
             self._epoch, self._next = self._epoch + 1, 0
 
-    def _batches(self) -> Iterator[Tensor]:
+    def _batches(self) -> Iterator[Rows]:
         # The place to start from is taken at the first batch: a DataLoader asks for several iterators and uses one.
         self._leave()
         self._turn += 1
@@ -260,7 +259,7 @@ class PairSampler(Sampler[Any]):
     def _drawn_to_the_end_for_workers(self) -> bool:
         return self._next == len(self) and not self._rows_read.read
 
-    def _rows(self, edges: Int64[np.ndarray, " e"], epoch: int, batch: int) -> Int[Tensor, "b 5"]:
+    def _rows(self, edges: Int64[np.ndarray, " e"], epoch: int, batch: int) -> Rows:
         start = batch * self.batch_size * self.world_size
         count = min(self.batch_size, (self.samples - start) // self.world_size)
         start += self.rank * count
@@ -269,7 +268,7 @@ class PairSampler(Sampler[Any]):
         edge = edges[index]
         rows[:, 0], rows[:, 1], rows[:, 2] = edge >> 32, edge & _LOW, index
         rows[:, 3], rows[:, 4] = epoch, self.seed
-        return torch.from_numpy(rows)
+        return Rows(torch.from_numpy(rows))
 
     def pairs(self, epoch: int | None = None) -> Int[Tensor, "e 2"]:
         """Object and context of every sample of an epoch (by default the current), all ranks, by sample index."""

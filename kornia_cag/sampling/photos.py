@@ -1,7 +1,12 @@
-"""What a collate is given: the rows of a sampler, checked, or the items of a data set, whose images become contexts."""
+"""Composites on photos: the images of a data set's items become contexts, and rows are dealt to them.
+
+Each item's image becomes the context of one object, whose class is the composite's label; the photo's own label is not
+used. Classes are balanced. The items carry no index, so samples are counted, from 0 or from the last ``set_epoch``:
+replay depends on the order in which the data set is read, and on the batch size.
+"""
 
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -9,15 +14,50 @@ from torch import Tensor
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.items import item_pixels
-from kornia_cag.core.checks import describe, fail
+from kornia_cag.core.checks import check_int, describe, fail
 from kornia_cag.core.randomness import sample_keys, uniform
-from kornia_cag.sampling.rows import _FIX, COLUMNS
+from kornia_cag.sampling.rows import FIX, Rows
 
 
-def are_items(batch: Any) -> TypeGuard[Sequence[Any]]:
-    """Whether a batch is a list of a data set's items, and not of rows."""
-    listed = isinstance(batch, list | tuple)
-    return listed and not all(isinstance(row, Tensor) and row.ndim == 1 for row in batch)
+class PhotoRows:
+    """Deals objects to the items of a data set, which carry no index: it counts samples.
+
+    Args:
+        labels: (n,); class of each object, on the CPU, every class from 0 to the highest.
+        seed: of the choice, in ``[0, 2^62)``.
+    """
+
+    def __init__(self, labels: Int[Tensor, " n"], *, seed: int) -> None:
+        self._labels, self.seed = labels, check_int("seed", seed, 0, 2**62 - 1)
+        self._epoch = self._index = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of ``epoch``."""
+        self._epoch, self._index = check_int("epoch", epoch, 0, 2**62 - 1), 0
+
+    def __call__(self, count: int) -> Rows:
+        """Rows of the next ``count`` samples; their contexts are the places of their photos in the batch."""
+        rows = photo_rows(self._labels, count, seed=self.seed, epoch=self._epoch, start=self._index)
+        self._index += count
+        return rows
+
+    def state_dict(self) -> dict[str, int]:
+        """The seed, and the place of the next sample."""
+        return {"seed": self.seed, "epoch": self._epoch, "index": self._index}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Take the state of :meth:`state_dict`.
+
+        Raises:
+            InputError: for another state, and for that of another seed.
+        """
+        if not isinstance(state, dict) or set(state) != {"seed", "epoch", "index"}:
+            fail("state['photos']", "seed, epoch and index", describe(state))
+        epoch, index = (check_int(f"state['photos'][{name!r}]", state[name], 0) for name in ("epoch", "index"))
+        if state["seed"] != self.seed:
+            fail("state", f"the state of a collate with seed={self.seed}", f"seed={state['seed']}",
+                 "Build it as the saved one was built.")  # fmt: skip
+        self._epoch, self._index = epoch, index
 
 
 def photo_bank(items: Sequence[Any], canvas: tuple[int, int], device: torch.device) -> ContextBank:
@@ -46,13 +86,13 @@ def photo_bank(items: Sequence[Any], canvas: tuple[int, int], device: torch.devi
     first = items[0] if items else None
     if isinstance(first, int) or (isinstance(first, Tensor) and first.dtype == torch.int64 and first.ndim == 2):
         got = f"a list that begins with {describe(first)}"
-        fail("rows", f"those of a PairSampler, (b, {len(COLUMNS)}), or photos", got, _FIX)
+        fail("rows", "those of a PairSampler, or photos", got, FIX)
     texels = min(max(1 << (2 * max(canvas) - 1).bit_length(), 8), 4096)
     images = [item_pixels(f"items[{i}]", item, texels) for i, item in enumerate(items)]
     return ContextBank.from_tensors(images, size=texels, device=device)
 
 
-def photo_rows(labels: Int[Tensor, " n"], count: int, *, seed: int, epoch: int, start: int) -> Int[Tensor, "b 5"]:
+def photo_rows(labels: Int[Tensor, " n"], count: int, *, seed: int, epoch: int, start: int) -> Rows:
     """Rows, as a :class:`PairSampler` yields them, that put an object on each of ``count`` photos.
 
     Samples ``start`` to ``start + count - 1`` of the epoch, shuffled over the slots. What index ``i`` shows depends on
@@ -73,8 +113,7 @@ def photo_rows(labels: Int[Tensor, " n"], count: int, *, seed: int, epoch: int, 
     classes = turns[index % len(sizes)]
     place = uniform(_keys(seed, epoch, index), "photos.object").double() * sizes[classes]
     objects = labels.argsort(stable=True)[(sizes.cumsum(0) - sizes)[classes] + place.long()]
-    constants = (torch.full_like(index, value) for value in (epoch, seed))
-    return torch.stack([objects, torch.arange(count, device="cpu"), index, *constants], dim=1)
+    return Rows.of(objects, torch.arange(count, device="cpu"), index, epoch=epoch, seed=seed)
 
 
 def _keys(seed: int, epoch: int, index: Int[Tensor, " b"]) -> Int[Tensor, " b"]:

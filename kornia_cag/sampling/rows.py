@@ -1,37 +1,188 @@
-"""The rows of a sampler: what a sample is made from."""
+"""``Rows``: what each sample of a batch is made from. Everything that is random later is a function of its row."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from kornia_cag.core.checks import check_tensor, fail
+from kornia_cag.core.checks import check_tensor, describe, fail
+from kornia_cag.core.devices import upload
+from kornia_cag.core.randomness import sample_keys
 
-_FIX = "Rows come by DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...)."
+COLUMNS = ("object", "context", "index", "epoch", "seed")
+FIX = "Rows come by DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...), or from Rows.of(...)."
 
 
-def check_rows(rows: Any, objects: int, contexts: int) -> Int[Tensor, "b 5"]:
-    """Rows as one tensor: a loader without :meth:`PairRows.__getitems__` gives a list of them.
+@dataclass(frozen=True, eq=False, repr=False)
+class Rows:
+    """Rows of ``b`` samples, packed into one tensor, so that they go to a device in one copy.
+
+    A :class:`PairSampler` yields them; :meth:`of` makes them from columns. They can be pickled, pinned and joined, and
+    are indexed like a tensor: ``rows[:8]``, ``rows[mask]``. Slices share memory.
+
+    Attributes:
+        table: (b, 4 + K); object, context, index, epoch, seed, and the objects above the first, of K layers.
+    """
+
+    table: Int[Tensor, "b n"]
+
+    @classmethod
+    def of(
+        cls,
+        objects: Int[Tensor, " b"] | Int[Tensor, "b k"],
+        contexts: Int[Tensor, " b"],
+        index: Int[Tensor, " b"],
+        *,
+        epoch: int | Int[Tensor, " b"] = 0,
+        seed: int | Int[Tensor, " b"] = 0,
+    ) -> "Rows":
+        """Rows of columns on one device.
+
+        Args:
+            objects: ids in the object bank, from 0; of K layers from back to front, or of one.
+            contexts: ids in the context bank, from 0.
+            index: places of the samples in their epoch, from 0.
+            epoch: of all samples, or of each.
+            seed: of all samples, or of each, in ``[0, 2^62)``.
+
+        Raises:
+            InputError: for columns of unequal lengths or types.
+        """
+        check_tensor("objects", objects, ("b",) if isinstance(objects, Tensor) and objects.ndim == 1 else ("b", "K"),
+                     torch.int64)  # fmt: skip
+        layers = objects[:, None] if objects.ndim == 1 else objects
+        if not layers.shape[1]:
+            fail("objects", "at least one object per sample", describe(objects))
+        columns = [layers[:, 0]]
+        for name, given in (("contexts", contexts), ("index", index), ("epoch", epoch), ("seed", seed)):
+            column = given if isinstance(given, Tensor) else torch.full_like(columns[0], given)
+            check_tensor(name, column, (len(objects),), torch.int64, objects.device)
+            columns.append(column)
+        return cls(torch.stack([*columns, *layers[:, 1:].unbind(1)], dim=1))
+
+    @property
+    def objects(self) -> Int[Tensor, " b"]:
+        """(b,); ids in the object bank; of the lowest layer, where there are several."""
+        return self.table[:, 0]
+
+    @property
+    def layers(self) -> Int[Tensor, "b k"]:
+        """(b, K); ids in the object bank, from back to front."""
+        return self.table[:, :1] if self.table.shape[1] == len(COLUMNS) else self._layers()
+
+    def _layers(self) -> Int[Tensor, "b k"]:
+        return torch.cat([self.table[:, :1], self.table[:, len(COLUMNS) :]], dim=1)
+
+    @property
+    def contexts(self) -> Int[Tensor, " b"]:
+        """(b,); ids in the context bank."""
+        return self.table[:, 1]
+
+    @property
+    def index(self) -> Int[Tensor, " b"]:
+        """(b,); place of each sample in its epoch."""
+        return self.table[:, 2]
+
+    @property
+    def epoch(self) -> Int[Tensor, " b"]:
+        """(b,); epochs from 0."""
+        return self.table[:, 3]
+
+    @property
+    def seed(self) -> Int[Tensor, " b"]:
+        """(b,); in ``[0, 2^62)``."""
+        return self.table[:, 4]
+
+    @cached_property
+    def keys(self) -> Int[Tensor, " b"]:
+        """(b,); what all randomness of a sample comes from: a hash of seed, epoch and index. Computed once."""
+        return sample_keys(self.seed, self.epoch, self.index)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.table.device
+
+    def to(self, device: torch.device | str) -> "Rows":
+        """The same rows on another device, by one copy; from the CPU to a GPU without waiting for it."""
+        return self if self.device == torch.device(device) else Rows(upload(self.table, device))
+
+    def pin_memory(self) -> "Rows":
+        """The same rows in pinned memory; a DataLoader with ``pin_memory=True`` calls it."""
+        return Rows(self.table.pin_memory())
+
+    def replaced(
+        self,
+        *,
+        objects: Int[Tensor, " b"] | None = None,
+        contexts: Int[Tensor, " b"] | None = None,
+        seed: Int[Tensor, " b"] | None = None,
+    ) -> "Rows":
+        """The same rows with other objects (of the lowest layer), contexts or seeds."""
+        table = self.table.clone()
+        for column, values in ((0, objects), (1, contexts), (4, seed)):
+            if values is not None:
+                table[:, column] = values
+        return Rows(table)
+
+    @staticmethod
+    def cat(rows: Sequence["Rows"]) -> "Rows":
+        """Rows one behind the other."""
+        return Rows(torch.cat([part.table for part in rows]))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, place: slice | Int[Tensor, " n"] | Bool[Tensor, " b"]) -> "Rows":
+        return Rows(self.table[place])
+
+    def __iter__(self) -> Iterator["Rows"]:
+        """Rows of one sample each."""
+        return (Rows(self.table[place : place + 1]) for place in range(len(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"table": self.table}  # keys are cheaper to compute than to send
+
+    def __repr__(self) -> str:
+        return f"Rows({len(self)}, device='{self.device}')"
+
+
+def are_rows(batch: Any) -> bool:
+    """Whether a batch is rows, or a list of them, as a loader gives that asks for one sample after the other."""
+    return isinstance(batch, Rows) or (
+        isinstance(batch, list | tuple) and bool(batch) and all(isinstance(row, Rows) for row in batch)
+    )
+
+
+def check_rows(rows: Any, objects: int, contexts: int) -> Rows:
+    """Require rows, or a list of them, and give them as one.
+
+    Args:
+        rows: what a collate was given.
+        objects: how many there are.
+        contexts: how many there are.
 
     Raises:
         InputError: for anything else, and for ids beyond the given counts of objects and contexts.
     """
-    if isinstance(rows, list | tuple) and rows and all(row.shape == (len(COLUMNS),) for row in rows):
-        rows = torch.stack(tuple(rows))
-    check_tensor("rows", rows, ("b", len(COLUMNS)), torch.int64, fix=_FIX)
-    if not len(rows):
-        fail("rows", "at least one", "none", _FIX)
-    table: Tensor = rows
-    if table.device.type == "cpu":  # elsewhere, reading the ids would wait for the device
-        ids = np.asarray(table)
-        for column, count in enumerate((objects, contexts)):
-            of_column = ids[:, column]
-            if of_column.view(np.uint64).max() >= count:  # read as unsigned, a negative id is a very high one
-                fail("rows", f"{COLUMNS[column]} ids from 0 to {count - 1}", f"{of_column.min()} to {of_column.max()}",
+    if not are_rows(rows):
+        fail("rows", "those of a PairSampler", describe(rows), FIX)
+    found = rows if isinstance(rows, Rows) else Rows.cat(rows)
+    check_tensor("rows.table", found.table, ("b", "4 + K"), torch.int64, fix=FIX)
+    if found.table.shape[1] < len(COLUMNS) or not len(found):
+        fail("rows.table", f"at least one row of {len(COLUMNS)} or more columns", describe(found.table), FIX)
+    if found.device.type == "cpu":  # elsewhere, reading the ids would wait for the device
+        table = np.asarray(found.table)
+        places = [(0, objects), (1, contexts), *((k, objects) for k in range(len(COLUMNS), table.shape[1]))]
+        for column, count in places:
+            ids = table[:, column]
+            if ids.view(np.uint64).max() >= count:  # read as unsigned, a negative id is a very high one
+                name = "context" if column == 1 else "object"
+                fail("rows", f"{name} ids from 0 to {count - 1}", f"{ids.min()} to {ids.max()}",
                      "Build the PairSampler with the labels and the number of contexts of these banks.")  # fmt: skip
-    return table
-
-
-COLUMNS = ("object", "context", "index", "epoch", "seed")
+    return found

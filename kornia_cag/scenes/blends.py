@@ -1,73 +1,94 @@
-"""Putting an object over a context: elementwise, for planes or whole pictures that broadcast."""
+"""Putting an object over a context: frozen callables, elementwise, for planes or whole pictures that broadcast."""
 
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kornia_cag.core.checks import check_choice, check_number
+from kornia_cag.core.checks import check_number
 
-BlendMode = Literal["over", "hard", "average", "difference"]
-MODES = get_args(BlendMode)
+Plane = Float[Tensor, "*#b"]  # one channel of a picture, or all of them
 
 
-def over(rgb: Float[Tensor, "*#b"], alpha: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"]) -> Float[Tensor, "*#b"]:
+@runtime_checkable
+class Blend(Protocol):
+    """How a layer is put over what lies behind it. To add one, derive a frozen dataclass that has a ``__call__``.
+
+    Attributes:
+        on_black: whether the layer counts as an opaque picture of the object on black, which is lit all over; else
+            light falls on the object alone.
+        pastes: whether a pixel is wholly the object's, where alpha is above ``edge``, or not at all.
+    """
+
+    on_black: ClassVar[bool] = False
+    pastes: ClassVar[bool] = False
+
+    def __call__(self, rgb: Plane, alpha: Plane, behind: Plane, edge: float | Plane = 0.5) -> Plane:
+        """Composite, channel by channel, in float arithmetic and differentiably.
+
+        Args:
+            rgb: the object's premultiplied colour.
+            alpha: its alpha, in [0, 1].
+            behind: what is there already.
+            edge: alpha above which a pixel is the object's.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Over(Blend):
     """Composite premultiplied colour over an opaque one: ``rgb + (1 - alpha) * behind``.
 
-    Stays in [0, 1] when ``rgb <= alpha``; nothing is clamped. Differentiable in all arguments.
-    Source: Porter and Duff, 1984.
+    Stays in [0, 1] when ``rgb <= alpha``; nothing is clamped. Source: Porter and Duff, 1984.
     """
-    return rgb + (1 - alpha) * behind
+
+    def __call__(self, rgb: Plane, alpha: Plane, behind: Plane, edge: float | Plane = 0.5) -> Plane:
+        """See :class:`Blend`."""
+        return rgb + (1 - alpha) * behind
 
 
-def hard(
-    rgb: Float[Tensor, "*#b"], alpha: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"],
-    threshold: float | Float[Tensor, "*#b"] = 0.5,
-) -> Float[Tensor, "*#b"]:  # fmt: skip
-    """Paste: a pixel is the object's where its alpha is above ``threshold``, else the context's (the paper's signs)."""
-    return torch.where(alpha > threshold, rgb / alpha.clamp(min=threshold), behind)
+@dataclass(frozen=True)
+class Hard(Blend):
+    """Paste: a pixel is the object's where its alpha is above ``edge``, else the context's. The paper's signs."""
+
+    pastes: ClassVar[bool] = True
+
+    def __call__(self, rgb: Plane, alpha: Plane, behind: Plane, edge: float | Plane = 0.5) -> Plane:
+        """See :class:`Blend`."""
+        return torch.where(alpha > edge, rgb / alpha.clamp(min=edge), behind)
 
 
-def average(rgb: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"], opacity: float) -> Float[Tensor, "*#b"]:
-    """Weighted mean of the object over black, and the context: ``opacity * rgb + (1 - opacity) * behind``.
+@dataclass(frozen=True)
+class Average(Blend):
+    """Weighted mean of the object on black, and the context: ``opacity * rgb + (1 - opacity) * behind``.
 
-    The paper's digits use ``opacity=2 / 3``: a bright stroke shines through and over the context.
+    A bright stroke shines through and over the context. The paper's digits use ``opacity=2 / 3``.
+
+    Attributes:
+        opacity: share of the object, in [0, 1].
     """
-    return opacity * rgb + (1 - opacity) * behind
+
+    opacity: float = 2 / 3
+    on_black: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("opacity", self.opacity, 0, 1)
+
+    def __call__(self, rgb: Plane, alpha: Plane, behind: Plane, edge: float | Plane = 0.5) -> Plane:
+        """See :class:`Blend`."""
+        return self.opacity * rgb + (1 - self.opacity) * behind
 
 
-def difference(rgb: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"]) -> Float[Tensor, "*#b"]:
+@dataclass(frozen=True)
+class Difference(Blend):
     """How far premultiplied colour and context are apart: white ink turns what it covers into its negative.
 
     Stays in [0, 1] where both are. Differentiable but where the two are equal. MNIST-M was made so from digits and
     photographs (Ganin et al., 2016).
     """
-    return (behind - rgb).abs()
 
-
-def blend(
-    rgb: Float[Tensor, "*#b"], alpha: Float[Tensor, "*#b"], behind: Float[Tensor, "*#b"], mode: BlendMode,
-    opacity: float, threshold: float | Float[Tensor, "*#b"] = 0.5,
-) -> Float[Tensor, "*#b"]:  # fmt: skip
-    """Composite by the named mode, channel by channel.
-
-    Args:
-        rgb: the object's premultiplied colour.
-        alpha: its alpha.
-        behind: the context.
-        mode: how.
-        opacity: of the object, in ``"average"`` only.
-        threshold: alpha above which a pixel is the object's, in ``"hard"`` only.
-    """
-    check_choice("blend", mode, MODES)
-    check_number("opacity", opacity, 0, 1)
-    match mode:
-        case "over":
-            return over(rgb, alpha, behind)
-        case "hard":
-            return hard(rgb, alpha, behind, threshold)
-        case "average":
-            return average(rgb, behind, opacity)
-        case "difference":
-            return difference(rgb, behind)
+    def __call__(self, rgb: Plane, alpha: Plane, behind: Plane, edge: float | Plane = 0.5) -> Plane:
+        """See :class:`Blend`."""
+        return (behind - rgb).abs()

@@ -4,16 +4,56 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range, fail
 from kornia_cag.core.compiling import kept
-from kornia_cag.core.randomness import chance, noise, uniform
+from kornia_cag.core.draws import Draws, drawn, full_strength
+from kornia_cag.core.randomness import noise
 from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion
 from kornia_cag.scenes.jpeg import jpeg
 
 KINDS = ("gaussian", "box", "motion")
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Drawn blur. What a sample's kind does not use is drawn all the same.
+
+    Attributes:
+        kind: (b,); place in :data:`KINDS`, -1 for none.
+        sigma: (b,); of the Gaussian, pixels.
+        width: (b,); of the box, pixels.
+        height: (b,); of the box, pixels.
+        length: (b,); of the path that each pixel moves along, pixels.
+        direction: (b,); of that path, in turns, clockwise on screen: 0 is to the right, a quarter is downwards.
+        taps: side of the point-spread function, pixels, odd.
+    """
+
+    kind: Int[Tensor, " b"]
+    sigma: Float[Tensor, " b"]
+    width: Float[Tensor, " b"]
+    height: Float[Tensor, " b"]
+    length: Float[Tensor, " b"]
+    direction: Float[Tensor, " b"]
+    taps: int
+
+    def spread(self) -> PointSpread:
+        """The point-spread function of each sample's kind."""
+        bell = gaussian(self.sigma, self.taps)
+        wide, high = box(self.width, self.taps), box(self.height, self.taps)
+        path, lean, steep = motion(self.length, 2 * math.pi * self.direction, self.taps)
+        sharp = box(torch.ones_like(lean), self.taps)
+        is_bell, is_box, moves = (self.kind == place for place in range(len(KINDS)))
+
+        def choose(smooth: Tensor, flat: Tensor, moved: Tensor) -> Float[Tensor, "b k"]:
+            chosen = torch.where(is_box[:, None], flat, torch.where(moves[:, None], moved, sharp))
+            return torch.where(is_bell[:, None], smooth, chosen)
+
+        return PointSpread(
+            choose(bell, wide, path), torch.where(moves, lean, 0.0), steep & moves, choose(bell, high, sharp)
+        )
 
 
 @dataclass(frozen=True)
@@ -33,18 +73,18 @@ class Grain:
 
 @dataclass(frozen=True)
 class Camera:
-    """Drawn camera: coarser pyramid levels, point-spread function, noise, grain, JPEG quality.
+    """Drawn camera: low resolution, blur, noise, grain, JPEG quality.
 
     Attributes:
         coarser: (b,); pyramid levels to add.
-        spread: point-spread function, pixels; None: no blur.
+        blur: in pixels; None: no blur.
         noise: (b,); standard deviation, in units of [0, 1]; None: no noise.
         grain: noise of a smaller picture; None: none.
         quality: (b,); of JPEG, 1 to 100; None: no JPEG.
     """
 
     coarser: Float[Tensor, " b"]
-    spread: PointSpread | None
+    blur: Blur | None
     noise: Float[Tensor, " b"] | None
     grain: Grain | None
     quality: Float[Tensor, " b"] | None
@@ -99,56 +139,51 @@ class CameraRange:
         if self.jpeg is not None:
             check_range("jpeg", self.jpeg, 1, 100)
 
-    def sample(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Camera:
-        """Draw one camera per key; ``strength`` scales every amount from 0 (a perfect camera)."""
-        coarser = strength * uniform(keys, "camera.low_resolution", *self.low_resolution)
-        noise = strength * uniform(keys, "camera.noise", *self.noise) if self.noise[1] else None
+    def sample(self, draws: Draws | Int[Tensor, " b"], strength: Float[Tensor, " b"] | None = None) -> Camera:
+        """Draw one camera per key.
+
+        Args:
+            draws: keys of the samples, or the numbers to draw from.
+            strength: per sample in [0, 1]; scales every amount from 0 (a perfect camera). Default 1.
+        """
+        numbers = drawn(draws)
+        s = full_strength(numbers.keys) if strength is None else strength
+        coarser = s * numbers.uniform("camera.low_resolution", *self.low_resolution)
+        noise = s * numbers.uniform("camera.noise", *self.noise) if self.noise[1] else None
         quality = None
         if self.jpeg is not None:
-            quality = 100 + strength * (uniform(keys, "camera.jpeg", *self.jpeg) - 100)
-        spread = self._spread(keys, strength) if self.blur else None
-        return Camera(coarser, spread, noise, self._grain(keys, strength) if self.grain[1] else None, quality)
+            quality = 100 + s * (numbers.uniform("camera.jpeg", *self.jpeg) - 100)
+        blur = self._blur(numbers, s) if self.blur else None
+        return Camera(coarser, blur, noise, self._grain(numbers, s) if self.grain[1] else None, quality)
 
-    def _grain(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Grain:
-        span = uniform(keys, "camera.grain_size", *(math.log(size) for size in self.grain_size))
-        deviation = strength * uniform(keys, "camera.grain", *self.grain)
-        return Grain(deviation, span.exp(), uniform(keys, "camera.grain_grey"))
+    def _grain(self, draws: Draws, strength: Float[Tensor, " b"]) -> Grain:
+        span = draws.uniform("camera.grain_size", *(math.log(size) for size in self.grain_size))
+        deviation = strength * draws.uniform("camera.grain", *self.grain)
+        return Grain(deviation, span.exp(), draws.uniform("camera.grain_grey"))
 
-    def _spread(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> PointSpread:
+    def _blur(self, draws: Draws, strength: Float[Tensor, " b"]) -> Blur:
         def draw(slot: str, bounds: tuple[float, float]) -> Float[Tensor, " b"]:
-            return strength * uniform(keys, f"camera.{slot}", *bounds)
+            return strength * draws.uniform(f"camera.{slot}", *bounds)
 
-        bell = gaussian(draw("gaussian", self.gaussian).clamp(min=0.05), self.taps)
-        wide, high = (box(draw(f"box_{axis}", self.box).clamp(min=1), self.taps) for axis in "xy")
-        path, lean, steep = motion(
-            draw("motion", self.motion), math.pi * uniform(keys, "camera.motion_angle"), self.taps
+        place = draws.uniform("camera.blur_kind", 0.0, float(len(self.kinds))).floor()
+        kind = torch.full_like(place, -1, dtype=torch.int64)
+        for number, name in enumerate(self.kinds):
+            kind = torch.where(place == number, KINDS.index(name), kind)
+        return Blur(
+            kind=torch.where(draws.chance("camera.blur", self.blur), kind, -1),
+            sigma=draw("gaussian", self.gaussian).clamp(min=0.05),
+            width=draw("box_x", self.box).clamp(min=1),
+            height=draw("box_y", self.box).clamp(min=1),
+            length=draw("motion", self.motion),
+            direction=0.5 * draws.uniform("camera.motion_angle"),
+            taps=self.taps,
         )
-        sharp = box(torch.ones_like(lean), self.taps)
-        drawn = uniform(keys, "camera.blur_kind", 0.0, float(len(self.kinds))).floor()
-        blurs = chance(keys, "camera.blur", self.blur)
-        is_bell, is_box, moves = (blurs & self._is(kind, drawn) for kind in KINDS)
-
-        def choose(smooth: Tensor, flat: Tensor, moved: Tensor) -> Float[Tensor, "b k"]:
-            chosen = torch.where(is_box[:, None], flat, torch.where(moves[:, None], moved, sharp))
-            return torch.where(is_bell[:, None], smooth, chosen)
-
-        return PointSpread(
-            choose(bell, wide, path), torch.where(moves, lean, 0.0), steep & moves, choose(bell, high, sharp)
-        )
-
-    def _is(self, kind: str, drawn: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
-        """Whether the drawn place among the kinds is one of ``kind``."""
-        found = torch.zeros_like(drawn, dtype=torch.bool)
-        for place, name in enumerate(self.kinds):
-            if name == kind:
-                found = found | (drawn == place)
-        return found
 
 
 def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
     """Blur, noise, grain, clipping to [0, 1] and JPEG, in this order. Low resolution is a matter of the resample."""
-    if camera.spread is not None:
-        picture = blur(picture, camera.spread)
+    if camera.blur is not None:
+        picture = blur(picture, camera.blur.spread())
     if camera.noise is not None:
         field = noise(keys, "camera.noise_field", tuple(picture.shape[1:]))
         picture = picture + camera.noise[:, None, None, None] * field

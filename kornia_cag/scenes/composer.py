@@ -1,36 +1,35 @@
-"""``Composer``: ids and keys to a ``Scene``. ``Composer._compose`` holds the stages of a batch in their order."""
+"""``Composer``: from a scene to pictures. ``Composer.render`` holds the stages of a batch in their order."""
 
 from dataclasses import InitVar, dataclass, field, replace
+from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.pyramid import sample_pyramid
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
-from kornia_cag.core.checks import (
-    check_choice,
-    check_size,
-    check_tensor,
-    fail,
-)
+from kornia_cag.core.checks import check_choice, check_instance, check_size, fail
 from kornia_cag.core.compiling import kept, once
 from kornia_cag.core.formats import DTYPES, to_float, to_format
-from kornia_cag.core.randomness import chance, uniform
-from kornia_cag.scenes.blends import blend
+from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import photograph
-from kornia_cag.scenes.light import light, recolor
+from kornia_cag.scenes.finishes import finished
+from kornia_cag.scenes.light import Tone, light, recolor
 from kornia_cag.scenes.pose import homographies, to_canvas
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.scenes.scene import Earlier, Scene
-from kornia_cag.scenes.warp import CELL, SEEN, canvas_points, draft, outline, warp
+from kornia_cag.scenes.scene import Earlier, Layer, Scene
+from kornia_cag.scenes.targets import Composites, Targets
+from kornia_cag.scenes.warp import CELL, SEEN, Outline, canvas_points, draft, outline, warp
+
+Planes = tuple[Float[Tensor, "b h w"], ...]  # red, green and blue, apart: a compiler makes one loop over pixels of them
 
 
 @dataclass(frozen=True)
 class Composer:
-    """Composes batches of scenes of ``size = (height, width)`` pixels from two banks on one device.
+    """Composes batches of ``size = (height, width)`` pixels from two banks on one device.
 
     Images are of ``dtype``: float32, bfloat16 or float16 in [0, 1], or uint8; in torch's memory format channels_last if
     asked for.
@@ -55,6 +54,8 @@ class Composer:
 
     def __post_init__(self, warn: bool) -> None:
         check_choice("dtype", self.dtype, DTYPES)
+        if self.ranges.finish and self.dtype == torch.uint8:
+            fail("dtype", "a float dtype with finish=...", "torch.uint8")
         object.__setattr__(self, "size", check_size("size", self.size))
         if self.objects.device != self.contexts.device:
             here = self.objects.device
@@ -65,110 +66,143 @@ class Composer:
 
     def __call__(
         self,
-        objects: Int[Tensor, " b"],
-        contexts: Int[Tensor, " b"],
-        keys: Int[Tensor, " b"],
+        rows: Rows,
         strength: Float[Tensor, " b"] | None = None,
         earlier: Earlier | None = None,
         *,
-        masks: bool = True,
-    ) -> Scene:
-        """Compose one scene per row.
+        targets: bool = True,
+    ) -> Composites:
+        """Draw a scene for each row, and render it.
 
         Args:
-            objects: object ids.
-            contexts: context ids.
-            keys: see :func:`kornia_cag.core.randomness.sample_keys`; all else is drawn from them.
-            strength: how far drawn amounts move from neutral, in [0, 1]; choices (crop, mirror, negative, whether to
-                blur) do not. Default 1.
+            rows: on the banks' device.
+            strength: how far drawn amounts move from neutral, see :meth:`SceneRange.sample`. Default 1.
             earlier: composites to use in place of bank contexts.
-            masks: make masks and boxes as well.
+            targets: make masks and boxes as well.
 
         Returns:
-            Scenes; each is a function of its own row alone, whatever else the batch holds.
+            Composites; each is a function of its own row alone, whatever else the batch holds.
         """
-        for name, ids in (("objects", objects), ("contexts", contexts), ("keys", keys)):
-            rows = "b" if ids is objects else len(objects)
-            check_tensor(name, ids, (rows,), torch.int64, self.objects.device)
-        strength = torch.ones(len(keys), dtype=torch.float32, device=keys.device) if strength is None else strength
-        with torch.autocast(keys.device.type, enabled=False):  # a sample does not depend on the precision around it
-            return self._compose(objects, contexts, keys, strength, earlier, masks)
+        check_instance("rows", rows, Rows, "Build them with Rows.of(objects, contexts, index).")
+        return self.render(self.ranges.sample(rows, strength), earlier, targets=targets)
 
-    def _compose(
-        self, objects: Int[Tensor, " b"], contexts: Int[Tensor, " b"], keys: Int[Tensor, " b"],
-        strength: Float[Tensor, " b"], earlier: Earlier | None, masks: bool,
-    ) -> Scene:  # fmt: skip
-        ranges = self.ranges
-        camera = ranges.camera.sample(keys, strength)
-        color = ranges.color.sample(keys, strength, "color")
+    def render(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
+        """Make pictures of a scene; nothing is drawn here but the noise fields of its keys.
 
-        (*colors, alpha), opacity = self._place(objects, keys, strength, camera.coarser)
+        Args:
+            scene: of :meth:`SceneRange.sample`, changed or not, on the banks' device.
+            earlier: composites to use in place of bank contexts.
+            targets: make masks and boxes as well.
+        """
+        made = self.shoot(scene, earlier, targets=targets)
+        return replace(made, images=self.finish(made.images, scene.keys)) if self.ranges.finish else made
+
+    def shoot(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
+        """Render up to the camera, without the stages of ``ranges.finish``: what can be compiled."""
+        with torch.autocast(scene.keys.device.type, enabled=False):  # a sample depends on no precision around it
+            labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
+            used = (
+                torch.zeros_like(scene.keys, dtype=torch.bool) if earlier is None else earlier.used(labels, scene.keys)
+            )
+            tone = scene.light.tone()
+            picture, seen = self._backdrop(scene, tone, earlier, used), []
+            for layer in scene.layers:
+                picture, part = self._paste(layer, picture, tone, scene.camera.coarser, targets)
+                seen.append(part)
+            exposed = torch.stack(picture, dim=1).clamp(min=0)  # no light is less than none; the camera clips too much
+            images = to_format(photograph(exposed, scene.camera, scene.keys), self.dtype, self.channels_last)
+            known = _targets(labels, cast(list[tuple[Tensor, Outline]], seen)) if targets else None
+            return Composites(images, labels, scene.keys, used, known, scene)
+
+    def finish(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
+        """The stages after the camera."""
+        return finished(images, keys, self.ranges.finish)
+
+    def _backdrop(self, scene: Scene, tone: Tone, earlier: Earlier | None, used: Bool[Tensor, " b"]) -> Planes:
+        """The lit context, or an earlier composite, which was lit when it was made."""
+        behind = self._crop(scene)
+        if scene.context_color is not None:
+            behind = recolor(behind, scene.context_color.tone())
+        behind = light(behind, tone)
+        if earlier is None:
+            return behind
+        use = used[:, None, None]
+        return tuple(
+            torch.where(use, to_float(old), new) for old, new in zip(earlier.images.unbind(1), behind, strict=True)
+        )
+
+    def _paste(
+        self, layer: Layer, behind: Planes, tone: Tone, coarser: Float[Tensor, " b"], targets: bool
+    ) -> tuple[Planes, tuple[Float[Tensor, "b h w"], Outline] | None]:
+        """Put one lit object over what is there; also its alpha as pasted, and its outline, where somebody asks."""
+        blend = self.ranges.blend
+        (*colors, alpha), opacity = self._place(layer, coarser)
         ink, seen = tuple(colors), None
-        if masks or ranges.blend == "hard":
+        if targets or blend.pastes:
             alpha = kept(alpha)
             seen = outline(alpha.detach(), opacity)
-        if ranges.object_color is not None:
-            ink = recolor(ink, ranges.object_color.sample(keys, strength, "object_color"), alpha)
-        behind = self._crop(contexts, keys, camera.coarser)
-        if ranges.context_color is not None:
-            behind = recolor(behind, ranges.context_color.sample(keys, strength, "context_color"))
-        behind = light(behind, color)
-        if earlier is not None:  # an earlier composite was lit when it was made
-            use = earlier.use[:, None, None]
-            behind = tuple(
-                torch.where(use, to_float(old), new) for old, new in zip(earlier.images.unbind(1), behind, strict=True)
-            )
-        ink = light(ink, color, None if ranges.blend == "average" else alpha)  # there, an object lies on black
-        threshold = 0.5 if seen is None else seen.threshold[:, None, None]
-        layers = [blend(c, alpha, k, ranges.blend, ranges.opacity, threshold) for c, k in zip(ink, behind, strict=True)]
-        picture = torch.stack(layers, dim=1).clamp(min=0)  # no light is less than none; the camera clips too much
-        images = photograph(picture, camera, keys)
-        images, labels = to_format(images, self.dtype, self.channels_last), self.objects.labels[objects]
-        if not masks or seen is None:
-            return Scene(images, labels, None, None, None, objects, contexts)
-        if ranges.blend == "hard":  # the mask of what was pasted
+        if layer.color is not None:
+            ink = recolor(ink, layer.color.tone(), alpha)
+        ink = light(ink, tone, None if blend.on_black else alpha)
+        edge = 0.5 if seen is None else seen.threshold[:, None, None]
+        picture = tuple(blend(c, alpha, k, edge) for c, k in zip(ink, behind, strict=True))
+        if not targets or seen is None:
+            return picture, None
+        if blend.pastes:  # the mask of what was pasted
             alpha = (alpha > seen.threshold[:, None, None]).to(alpha.dtype)
-        alpha = alpha.clamp(0, 1)  # interpolation weights add up to 1 but for rounding
-        return Scene(images, labels, alpha[:, None], seen.boxes, seen.visible, objects, contexts)
+        return picture, (alpha.clamp(0, 1), seen)  # interpolation weights add up to 1 but for rounding
 
-    def _place(
-        self, objects: Int[Tensor, " b"], keys: Int[Tensor, " b"], strength: Float[Tensor, " b"],
-        coarser: Float[Tensor, " b"],
-    ) -> tuple[tuple[Float[Tensor, "b h w"], ...], Float[Tensor, " b"]]:  # fmt: skip
+    def _place(self, layer: Layer, coarser: Float[Tensor, " b"]) -> tuple[Planes, Float[Tensor, " b"]]:
         """Draw each object in its pose on an empty canvas: premultiplied RGB and alpha; and its opacity."""
-        pose = self.ranges.pose.sample(keys, strength)
+        pose, bank = layer.pose, self.objects
         if self.ranges.framing is not None:
             pose = replace(pose, x=0 * pose.x, y=0 * pose.y)  # framing replaces scale and shift
-        variant = (pose.variant * self.objects.variants).long().clamp(max=self.objects.variants - 1)
-        pictures = objects * self.objects.variants + variant
-        opacity, homography = self.objects.opacity[pictures], homographies(pose, self.size)
+        variant = (pose.variant * bank.variants).long().clamp(max=bank.variants - 1)
+        pictures = layer.objects * bank.variants + variant
+        opacity, homography = bank.opacity[pictures], homographies(pose, self.size)
         if self.ranges.framing is not None:
-            plane, seen = draft(self.objects.pyramid, pictures, pose.waves, pose.holes)
+            plane, seen = draft(bank.pyramid, pictures, pose.waves, pose.holes)
             points, depth = to_canvas(pose, plane, self.size)
             seen = torch.where(depth > 0.05, seen, 0.0) / opacity.clamp(min=SEEN)[:, None]
             cell = 0.5 * CELL * min(self.size) * pose.scale
             homography = self.ranges.framing.apply(
                 homography, points, seen, self.size, cell, depth.clamp(min=0.05) ** -3
             )
-        planes = warp(self.objects.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size)
+        planes = warp(bank.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size)
         return planes, opacity
 
-    def _crop(
-        self, contexts: Int[Tensor, " b"], keys: Int[Tensor, " b"], coarser: Float[Tensor, " b"]
-    ) -> tuple[Float[Tensor, "b h w"], ...]:
-        """Read a random crop of each context with the canvas's aspect ratio, mirrored half of the time."""
-        height, width = self.size
-        share = uniform(keys, "context.crop", *self.ranges.crop) / max(self.size)
-        mirror = 1 - 2 * chance(keys, "context.mirror", 0.5).float()
-        x = 0.5 + (1 - share * width) * (uniform(keys, "context.x") - 0.5)
-        y = 0.5 + (1 - share * height) * (uniform(keys, "context.y") - 0.5)
-        pyramid = self.contexts.pyramid
-        level = (torch.log2(share * pyramid.size) + coarser).round().clamp(0, pyramid.levels - 1).long()
+    def _crop(self, scene: Scene) -> Planes:
+        """Read the crop of each context, which has the canvas's aspect ratio."""
+        (height, width), crop, pyramid = self.size, scene.crop, self.contexts.pyramid
+        share = crop.share / max(self.size)
+        mirror = 1 - 2 * crop.mirrored.float()
+        x = 0.5 + (1 - share * width) * (crop.x - 0.5)
+        y = 0.5 + (1 - share * height) * (crop.y - 0.5)
+        level = (torch.log2(share * pyramid.size) + scene.camera.coarser).round().clamp(0, pyramid.levels - 1).long()
         x, y, across, down = (v[:, None, None] for v in once(x, y, mirror * share, share))
-        column, row = canvas_points(self.size, keys.device)
+        column, row = canvas_points(self.size, scene.keys.device)
         return sample_pyramid(
-            pyramid, contexts, x + across * (column - 0.5 * width), y + down * (row - 0.5 * height), level
+            pyramid, scene.contexts, x + across * (column - 0.5 * width), y + down * (row - 0.5 * height), level
         )
+
+
+def _targets(labels: Int[Tensor, "b k"], seen: list[tuple[Tensor, Outline]]) -> Targets:
+    """What is known of the objects, of which the later ones cover the earlier ones."""
+    if len(seen) == 1:
+        alpha, edge = seen[0]
+        masks = alpha[:, None]
+        return Targets(labels, edge.boxes[:, None], edge.visible[:, None], masks, masks)
+    shown, edges, left = [], [], torch.ones_like(seen[0][0])
+    for alpha, edge in reversed(seen):
+        part = alpha * left
+        left = left * (1 - alpha)
+        shown.append(part)
+        edges.append(outline(part, 2 * edge.threshold.clamp(max=0.5)))
+    boxes, visible = (
+        torch.stack(list(reversed(v)), dim=1) for v in ([e.boxes for e in edges], [e.visible for e in edges])
+    )
+    masks, full = torch.stack(shown[::-1], dim=1), torch.stack([alpha for alpha, _ in seen], dim=1)
+    return Targets(labels, boxes, visible, masks, full)
 
 
 def warn_if_coarse(

@@ -1,8 +1,6 @@
-"""Light and camera: ``ColorRange`` → ``Color`` for a picture, ``CameraRange`` → ``Camera`` for the finished composite.
+"""Light and colour: ``ColorRange`` → ``Color``, what is drawn → ``Tone``, one affine map of colours → a lit picture.
 
-All colour operations fold into one affine colour matrix and one illumination plane; all blurs fold into one
-point-spread function per sample. Colours are treated as linear numbers; light may go beyond 1 until the camera, last
-of all, clips it.
+Colours are treated as linear numbers. Light may go beyond 1 until the camera, last of all, clips it.
 """
 
 import math
@@ -10,19 +8,65 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range
 from kornia_cag.core.compiling import once
-from kornia_cag.core.randomness import chance, uniform
+from kornia_cag.core.draws import Draws, drawn, full_strength
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
 
 
 @dataclass(frozen=True)
 class Color:
-    """Drawn colour changes: ``gain(x, y) * (matrix @ rgb + offset)``.
+    """Drawn colour and light of ``b`` pictures, in the units of :class:`ColorRange`.
+
+    Attributes:
+        brightness: (b,); factor on all light.
+        exposure: (b,); stops.
+        contrast: (b,); factor about mid-grey.
+        saturation: (b,); factor about the pixel's grey.
+        hue: (b,); degrees, about the grey axis.
+        tint: (b, 3); relative change of the gain of red, green, blue.
+        veil: (b,); share of flat light.
+        veil_level: (b,); how bright that is, in [0, 1].
+        illumination: (b,); relative gain from the canvas's centre to its edge.
+        light_from: (b,); where the light comes from, in turns: 0 is the right, a quarter is below.
+        inverted: (b,); whether it is the negative.
+    """
+
+    brightness: Float[Tensor, " b"]
+    exposure: Float[Tensor, " b"]
+    contrast: Float[Tensor, " b"]
+    saturation: Float[Tensor, " b"]
+    hue: Float[Tensor, " b"]
+    tint: Float[Tensor, "b 3"]
+    veil: Float[Tensor, " b"]
+    veil_level: Float[Tensor, " b"]
+    illumination: Float[Tensor, " b"]
+    light_from: Float[Tensor, " b"]
+    inverted: Bool[Tensor, " b"]
+
+    def tone(self) -> "Tone":
+        """All of it folded into one affine map of colours and one plane of light."""
+        gain = self.brightness * _power_of_two(self.exposure)
+        gains = gain[:, None] * (1 + self.tint)
+        sign = 1 - 2 * self.inverted.float()
+        matrix = _saturation_hue(self.saturation, self.hue)
+        clear = 1 - self.veil
+        factor = gains * (clear * self.contrast * sign)[:, None]
+        # negative: 1 - x; contrast about 0.5; then a veil of mid-grey to white light
+        flat = self.contrast * (1 - sign) / 2 + 0.5 * (1 - self.contrast)
+        offset = gains * (clear * flat + self.veil * self.veil_level)[:, None]
+        angle = 2 * math.pi * self.light_from
+        slope = torch.stack([self.illumination * angle.cos(), self.illumination * angle.sin()], dim=1)
+        return Tone(factor[..., None] * matrix, offset, slope)
+
+
+@dataclass(frozen=True)
+class Tone:
+    """A colour change, ready to be applied: ``gain(x, y) * (matrix @ rgb + offset)``.
 
     Attributes:
         matrix: (b, 3, 3); factors, from RGB to RGB.
@@ -69,27 +113,36 @@ class ColorRange:
             check_range(name, getattr(self, name), low, high)
         check_number("invert", self.invert, 0, 1)
 
-    def sample(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"], layer: str) -> Color:
-        """Draw one colour change per key; ``layer`` names the picture layer, so that layers draw independently.
+    def sample(
+        self, draws: Draws | Int[Tensor, " b"], strength: Float[Tensor, " b"] | None = None, *, layer: str = "color"
+    ) -> Color:
+        """Draw one colour change per key.
 
-        ``strength`` moves each drawn value from neutral (0) to itself (1); ``invert`` is a choice and does not ramp.
+        Args:
+            draws: keys of the samples, or the numbers to draw from.
+            strength: per sample in [0, 1]; moves each drawn value from neutral (0) to itself (1); ``invert`` is a
+                choice and does not ramp. Default 1.
+            layer: names the picture layer, so that layers draw independently.
         """
+        numbers = drawn(draws)
+        s = full_strength(numbers.keys) if strength is None else strength
 
         def draw(slot: str, bounds: tuple[float, float], neutral: float) -> Float[Tensor, " b"]:
-            return neutral + strength * (uniform(keys, f"{layer}.{slot}", *bounds) - neutral)
+            return neutral + s * (numbers.uniform(f"{layer}.{slot}", *bounds) - neutral)
 
-        contrast, veil = draw("contrast", self.contrast, 1.0), draw("veil", self.veil, 0.0)
-        gain = draw("brightness", self.brightness, 1.0) * _power_of_two(draw("exposure", self.exposure, 0.0))
-        gains = gain[:, None] * (1 + torch.stack([draw(f"tint{c}", self.tint, 0.0) for c in range(3)], dim=1))
-        sign = 1 - 2 * chance(keys, f"{layer}.invert", self.invert).float()
-        matrix = _saturation_hue(draw("saturation", self.saturation, 1.0), draw("hue", self.hue, 0.0))
-        factor = gains * ((1 - veil) * contrast * sign)[:, None]
-        # negative: 1 - x; contrast about 0.5; then a veil of mid-grey to white light
-        level = 0.5 + 0.5 * uniform(keys, f"{layer}.veil_level")
-        offset = gains * ((1 - veil) * (contrast * (1 - sign) / 2 + 0.5 * (1 - contrast)) + veil * level)[:, None]
-        amount, angle = draw("illumination", self.illumination, 0.0), 2 * math.pi * uniform(keys, f"{layer}.light_from")
-        slope = torch.stack([amount * angle.cos(), amount * angle.sin()], dim=1)
-        return Color(factor[..., None] * matrix, offset, slope)
+        return Color(
+            brightness=draw("brightness", self.brightness, 1.0),
+            exposure=draw("exposure", self.exposure, 0.0),
+            contrast=draw("contrast", self.contrast, 1.0),
+            saturation=draw("saturation", self.saturation, 1.0),
+            hue=draw("hue", self.hue, 0.0),
+            tint=torch.stack([draw(f"tint{channel}", self.tint, 0.0) for channel in range(3)], dim=1),
+            veil=draw("veil", self.veil, 0.0),
+            veil_level=0.5 + 0.5 * numbers.uniform(f"{layer}.veil_level"),
+            illumination=draw("illumination", self.illumination, 0.0),
+            light_from=numbers.uniform(f"{layer}.light_from"),
+            inverted=numbers.chance(f"{layer}.invert", self.invert),
+        )
 
 
 def _power_of_two(stops: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -113,14 +166,14 @@ def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -
 
 
 def light(
-    planes: Sequence[Float[Tensor, "b h w"]], color: Color, cover: Float[Tensor, "b h w"] | None = None
+    planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, cover: Float[Tensor, "b h w"] | None = None
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     """Apply colour and light to red, green and blue of an opaque picture, or of a premultiplied layer with its alpha.
 
     Linear and not clamped: what is lit layer by layer and then composited equals the composite, lit.
     """
     r, g, b = planes
-    numbers = once(*color.matrix.flatten(1).unbind(1), *color.offset.unbind(1), *color.slope.unbind(1))
+    numbers = once(*tone.matrix.flatten(1).unbind(1), *tone.offset.unbind(1), *tone.slope.unbind(1))
     v = [number[:, None, None] for number in numbers]
     gain = _plane(v[12], v[13], (r.shape[-2], r.shape[-1]))
     offsets = v[9:12] if cover is None else [offset * cover for offset in v[9:12]]
@@ -128,10 +181,10 @@ def light(
 
 
 def recolor(
-    planes: Sequence[Float[Tensor, "b h w"]], color: Color, alpha: Float[Tensor, "b h w"] | None = None
+    planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, alpha: Float[Tensor, "b h w"] | None = None
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     """Change a picture's, or a premultiplied layer's, own colours: as :func:`light`, in [0, 1], at most ``alpha``."""
-    lit = light(planes, color, alpha)
+    lit = light(planes, tone, alpha)
     return tuple(c.clamp(0, 1) if alpha is None else torch.minimum(c.clamp(min=0), alpha) for c in lit)
 
 

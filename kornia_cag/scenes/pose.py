@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range
-from kornia_cag.core.randomness import normals, uniform, uniforms
+from kornia_cag.core.draws import Draws, drawn, full_strength
 
 THIN = 0.625  # of its highest alpha bounds what never reaches its opacity; half of the opacity bounds the rest
 
@@ -92,19 +92,20 @@ class PoseRange:
         check_int("waves", self.waves, 1, 64)
         check_int("holes", self.holes, 1, 64)
 
-    def sample(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"] | None = None) -> Pose:
+    def sample(self, draws: Draws | Int[Tensor, " b"], strength: Float[Tensor, " b"] | None = None) -> Pose:
         """Draw one pose per key: the same key always gives the same pose.
 
         Args:
-            keys: see :func:`kornia_cag.core.randomness.sample_keys`.
+            draws: keys of the samples, see :func:`kornia_cag.core.randomness.sample_keys`, or the numbers to draw from.
             strength: per sample in [0, 1]; each drawn value moves that far from its neutral one (no rotation, no
                 shift …; the middle of the range for ``scale``) to the one drawn. Default 1.
         """
-        s = torch.ones(len(keys), dtype=torch.float32, device=keys.device) if strength is None else strength
+        numbers = drawn(draws)
+        s = full_strength(numbers.keys) if strength is None else strength
 
         def draw(slot: str, bounds: tuple[float, float], neutral: float) -> Float[Tensor, " b"]:
             rest = min(max(neutral, bounds[0]), bounds[1])
-            return rest + s * (uniform(keys, f"pose.{slot}", *bounds) - rest)
+            return rest + s * (numbers.uniform(f"pose.{slot}", *bounds) - rest)
 
         return Pose(
             scale=draw("scale", self.scale, sum(self.scale) / 2),
@@ -115,28 +116,28 @@ class PoseRange:
             y=draw("y", self.translate, 0.0),
             tilt_x=draw("tilt_x", self.perspective, 0.0),
             tilt_y=draw("tilt_y", self.perspective, 0.0),
-            waves=self._waves(keys, draw("elastic", self.elastic, 0.0)),
-            holes=self._holes(keys, s),
-            variant=s * uniform(keys, "pose.variant"),
+            waves=self._waves(numbers, draw("elastic", self.elastic, 0.0)),
+            holes=self._holes(numbers, s),
+            variant=s * numbers.uniform("pose.variant"),
         )
 
-    def _waves(self, keys: Int[Tensor, " b"], amplitude: Float[Tensor, " b"]) -> Float[Tensor, "b k 5"]:
+    def _waves(self, draws: Draws, amplitude: Float[Tensor, " b"]) -> Float[Tensor, "b k 5"]:
         if self.elastic[1] == 0:  # no wave to add
-            return torch.zeros(len(keys), 0, 5, dtype=torch.float32, device=keys.device)
-        u = uniforms(keys, "pose.waves", 3 * self.waves).unflatten(1, (3, self.waves))
+            return torch.zeros(len(amplitude), 0, 5, dtype=torch.float32, device=amplitude.device)
+        u = draws.uniforms("pose.waves", 3 * self.waves).unflatten(1, (3, self.waves))
         span = math.log(self.wavelength[1] / self.wavelength[0])
         wavelength = self.wavelength[0] * torch.exp(span * u[:, 0])
         direction = 2 * math.pi * u[:, 1]
         # Of k waves of independent amplitudes, each of variance 2 / k, the sum has variance 1.
         size = (amplitude * math.sqrt(2 / self.waves))[:, None, None]
-        size = size * normals(keys, "pose.wave_size", 2 * self.waves).unflatten(1, (2, self.waves))
+        size = size * draws.normals("pose.wave_size", 2 * self.waves).unflatten(1, (2, self.waves))
         columns = [direction.cos() / wavelength, direction.sin() / wavelength, *size.unbind(1), 2 * math.pi * u[:, 2]]
         return torch.stack(columns, dim=-1)
 
-    def _holes(self, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"]) -> Float[Tensor, "b m 3"]:
+    def _holes(self, draws: Draws, strength: Float[Tensor, " b"]) -> Float[Tensor, "b m 3"]:
         if self.hole[1] == 0:
-            return torch.zeros(len(keys), 0, 3, dtype=torch.float32, device=keys.device)
-        u = uniforms(keys, "pose.holes", 3 * self.holes).unflatten(1, (self.holes, 3))
+            return torch.zeros(len(strength), 0, 3, dtype=torch.float32, device=strength.device)
+        u = draws.uniforms("pose.holes", 3 * self.holes).unflatten(1, (self.holes, 3))
         radius = self.hole[0] + (self.hole[1] - self.hole[0]) * u[..., 2]
         return torch.cat([2 * u[..., :2] - 1, (strength[:, None] * radius)[..., None]], dim=-1)
 

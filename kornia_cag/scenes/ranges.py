@@ -1,17 +1,25 @@
-"""``SceneRange``: everything that varies from scene to scene."""
+"""``SceneRange``: everything that varies from scene to scene, and how a scene is drawn from its row."""
 
 from dataclasses import dataclass, field
 
-from kornia_cag.core.checks import check_choice, check_instance, check_number, check_range
-from kornia_cag.scenes.blends import MODES, BlendMode
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kornia_cag.core.checks import check_instance, check_range, describe, fail
+from kornia_cag.core.draws import Draws, full_strength
+from kornia_cag.sampling.rows import Rows
+from kornia_cag.scenes.blends import Blend, Over
 from kornia_cag.scenes.camera import CameraRange
+from kornia_cag.scenes.finishes import Finish
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import Framing, PoseRange
+from kornia_cag.scenes.scene import Crop, Layer, Scene
 
 
 @dataclass(frozen=True)
 class SceneRange:
-    """Everything that varies from scene to scene, and how the two layers are blended.
+    """Everything that varies from scene to scene, how the layers are blended, and what is done to the picture after.
 
     Attributes:
         pose: where the object lies: units in :class:`PoseRange`.
@@ -21,9 +29,9 @@ class SceneRange:
         object_color: the same of the object alone, before the light: faded paint, another printer; None: none.
         context_color: the same of the fresh context alone, before the light; None: none.
         camera: blur, noise, JPEG: units in :class:`CameraRange`.
-        blend: how the layers are put together: ``"over"``, ``"hard"`` (paste), ``"average"`` or
-            ``"difference"``.
-        opacity: share of the object in the mean, for ``blend="average"``.
+        blend: how an object is put over what lies behind it: ``Over()``, ``Hard()`` (paste), ``Average()``,
+            ``Difference()``, or one of your own.
+        finish: stages after the camera, in their order: functions of images (b, 3, h, w) in [0, 1] and keys (b,).
     """
 
     pose: PoseRange = field(default_factory=PoseRange)
@@ -33,8 +41,8 @@ class SceneRange:
     object_color: ColorRange | None = None
     context_color: ColorRange | None = None
     camera: CameraRange = field(default_factory=CameraRange)
-    blend: BlendMode = "over"
-    opacity: float = 2 / 3
+    blend: Blend = field(default_factory=Over)
+    finish: tuple[Finish, ...] = ()
 
     def __post_init__(self) -> None:
         name: str
@@ -44,5 +52,46 @@ class SceneRange:
         for name, kind in (("object_color", ColorRange), ("context_color", ColorRange), ("framing", Framing)):
             check_instance(name, getattr(self, name), (kind, type(None)), f"Pass {name}={kind.__name__}(...).")
         check_range("crop", self.crop, 0.01, 1)
-        check_choice("blend", self.blend, MODES)
-        check_number("opacity", self.opacity, 0, 1)
+        if not isinstance(self.blend, Blend) or isinstance(self.blend, type):
+            fail("blend", "a Blend", describe(self.blend), "Pass blend=Over(), Hard(), Average() or Difference().")
+        if not isinstance(self.finish, tuple):
+            fail("finish", "a tuple of functions of images and keys", describe(self.finish), "Pass finish=(stage,).")
+        for stage in self.finish:
+            if not callable(stage) or isinstance(stage, type | torch.nn.Module):
+                fail("finish", "functions of images and keys", describe(stage),
+                     "Wrap a module, such as a kornia augmentation: Unkeyed(module).")  # fmt: skip
+
+    def sample(self, rows: Rows, strength: Float[Tensor, " b"] | None = None, *, draws: Draws | None = None) -> Scene:
+        """Draw one scene per row: the same row always gives the same scene, whatever else the batch holds.
+
+        Args:
+            rows: what the samples are made from.
+            strength: how far drawn amounts move from neutral, per sample in [0, 1]; choices (crop, mirror, negative,
+                whether to blur) do not. Default 1.
+            draws: the numbers to draw from. Default: those that the rows' keys give.
+        """
+        draws = Draws(rows.keys) if draws is None else draws
+        s = full_strength(draws.keys) if strength is None else strength
+        camera, light = self.camera.sample(draws.group("camera"), s), self.color.sample(draws.group("color"), s)
+        layers = tuple(
+            self._layer(objects, draws.layer(number), s) for number, objects in enumerate(rows.layers.unbind(1))
+        )
+        context_color = None
+        if self.context_color is not None:
+            context_color = self.context_color.sample(draws.group("color"), s, layer="context_color")
+        crop = self._crop(draws.group("context"))
+        return Scene(draws.keys, layers, rows.contexts, crop, light, context_color, camera)
+
+    def _layer(self, objects: Tensor, draws: Draws, strength: Float[Tensor, " b"]) -> Layer:
+        color = None
+        if self.object_color is not None:
+            color = self.object_color.sample(draws.group("color"), strength, layer="object_color")
+        return Layer(objects, self.pose.sample(draws.group("pose"), strength), color)
+
+    def _crop(self, draws: Draws) -> Crop:
+        return Crop(
+            share=draws.uniform("context.crop", *self.crop),
+            x=draws.uniform("context.x"),
+            y=draws.uniform("context.y"),
+            mirrored=draws.chance("context.mirror", 0.5),
+        )

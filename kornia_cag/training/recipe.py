@@ -1,6 +1,6 @@
 """What a recipe is: scenes, hardening, network and budget, as data."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -8,6 +8,7 @@ from torch import nn
 
 from kornia_cag.adversary.pixels import PGD
 from kornia_cag.adversary.scenes import ScenePGD, WorstOf
+from kornia_cag.adversary.stage import Adversary
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import fail
@@ -54,6 +55,20 @@ class Recipe:
     procedural: int = 188  # procedural contexts, beside the given ones
     kind: str = "mix"  # of the procedural contexts
     classes: str = field(default="", repr=False)  # glyphs that stand in where no objects are given
+
+    @property
+    def adversaries(self) -> tuple[Adversary, ...]:
+        """What hardens a batch, in its order: the adversary of scenes, then the attack on pixels."""
+        return tuple(stage for stage in (self.scene_attack, self.attack) if stage is not None)
+
+    def at_precision(self, dtype: torch.dtype | None) -> "Recipe":
+        """The same, with its adversaries' forward passes in ``dtype`` by autocast; None leaves them as around them."""
+        scenes, pixels = self.scene_attack, self.attack
+        return replace(
+            self,
+            scene_attack=None if scenes is None else replace(scenes, autocast=dtype),
+            attack=None if pixels is None else replace(pixels, autocast=dtype),
+        )
 
     @property
     def texels(self) -> int:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from kornia_cag.adversary.pixels import PGD
 from kornia_cag.adversary.scenes import ScenePGD
+from kornia_cag.scenes.blends import Average, Difference, Hard
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import Framing, PoseRange
@@ -98,7 +99,7 @@ DIGITS = Recipe(
         context_color=ColorRange(brightness=(0.0, 0.4), contrast=(1.0, 1.0)),  # paper is darker than ink, here
         color=ColorRange(brightness=(0.7, 1.0), contrast=(1.0, 1.0)),
         camera=CameraRange(blur=0.3, gaussian=(0.3, 0.8), noise=(0.0, 0.05)),
-        blend="average",
+        blend=Average(),
     ),
     reset=0.212,
     images=200_000,  # with more, the network learns too much of the glyphs' exact form
@@ -120,7 +121,7 @@ PHOTO_DIGITS = replace(
         DIGITS.ranges,
         context_color=ColorRange(brightness=(0.6, 1.2)),
         color=ColorRange(brightness=(1.0, 1.0), contrast=(1.0, 1.0), saturation=(1.0, 1.0), hue=(0.0, 0.0)),
-        blend="difference",  # each stroke is the negative of what it covers, as in MNIST-M
+        blend=Difference(),  # each stroke is the negative of what it covers, as in MNIST-M
     ),
     reset=None,  # an earlier digit would show as much as the one over it
     grey=False,
@@ -152,7 +153,7 @@ PAPER_SIGNS = Recipe(
             hue=(-18, 18),
         ),
         camera=CameraRange(blur=1.0, kinds=("box",), box=(1.0, 9.0), taps=9),
-        blend="hard",
+        blend=Hard(),
     ),
     reset=0.171,
     attack=PGD(eps=16 / 255, eps_object=4 / 255, steps=8, random_start=False, schedule="paper"),
@@ -187,7 +188,7 @@ PAPER_DIGITS = Recipe(
         color=ColorRange(brightness=(1.0, 1.0), contrast=(1.0, 1.0), saturation=(1.0, 1.0), hue=(0.0, 0.0)),
         context_color=ColorRange(brightness=(0.5, 0.5), contrast=(1.0, 1.0), saturation=(0.0, 0.0), hue=(0.0, 0.0)),
         camera=CameraRange(blur=1.0, kinds=("box",), box=(1.0, 5.0)),
-        blend="average",
+        blend=Average(),
     ),
     reset=0.212,
     attack=PGD(eps=12.8 / 255, steps=8, random_start=False, schedule="paper"),

@@ -3,7 +3,6 @@
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from kornia_cag.adversary.pixels import PGD
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import fail
@@ -71,6 +69,7 @@ class Training:
         self.learner = Learner(recipe, len(objects.classes), function, objects.device, self.dtype)
         self.pairs = self._pairs(len(contexts), balanced)
         self._compiled = not compile
+        hardening = recipe.at_precision(self.dtype)
         self.collate = CAGCollate(
             objects,
             contexts,
@@ -78,16 +77,15 @@ class Training:
             ranges=recipe.ranges,
             chain=recipe.chain(len(objects.classes)),
             model=self.model,
-            scene_attack=_at_precision(recipe.scene_attack, self.dtype),
-            attack=_at_precision(recipe.attack, self.dtype),
+            adversaries=hardening.adversaries,
             strength=recipe.strength,
             returns="pair" if recipe.attack is None else "batch",
             compile=compile,
         )
         self.monitor = None
-        if isinstance(self.collate.attack, PGD):
+        if hardening.attack is not None:
             every = min(100, max(1, self.budget // recipe.batch_size // 10))  # ten looks at a short run, too
-            self.monitor = OverfittingMonitor(self.collate.attack, len(objects.classes), every=every)
+            self.monitor = OverfittingMonitor(hardening.attack, len(objects.classes), every=every)
         self._banks = banks(objects, contexts)
         self.loader = stateful(self.pairs, self.collate, self.seed)
 
@@ -294,7 +292,3 @@ class Training:
             "hardware": hardware(self.objects.device),
             "versions": versions(),
         }
-
-
-def _at_precision(attack: Any, dtype: torch.dtype | None) -> Any:
-    return None if attack is None else replace(attack, autocast=dtype)

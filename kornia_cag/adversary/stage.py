@@ -1,0 +1,200 @@
+"""The one interface of all adversaries: ``plan`` may run ahead of the model, ``harden`` sees it as it is.
+
+An adversary takes a batch in the making, a :class:`Draft`, and gives another one. Some choose scenes, some change
+pixels; :class:`kornia_cag.CAGCollate` runs them in their order and knows nothing else about them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+
+from kornia_cag.banks.contexts import ContextBank
+from kornia_cag.core.checks import check_instance, check_tensor, describe, fail
+from kornia_cag.core.records import cut, mapped
+from kornia_cag.sampling.rows import Rows
+from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.scene import Earlier
+from kornia_cag.scenes.strength import Ramp
+from kornia_cag.scenes.targets import Composites, Targets
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A batch in the making, between composing and handing out.
+
+    There may be more rows than samples: rivals, among which an adversary will choose, stand behind the samples of the
+    batch. And there may be fewer composites than rows: those of the first ``waiting`` rows are still to be made.
+
+    Attributes:
+        rows: n of them, of which the first ``size`` are the batch's own.
+        size: b, number of samples of the batch.
+        earlier: what the chain offers to each row; None: no chain.
+        made: composites of the rows from ``waiting`` on; None where there are none.
+        waiting: how many rows an adversary will compose itself.
+        photos: contexts that these lie on, where they are not the collate's own.
+        composer: what composes; None until the batch is hardened.
+        strength: of what is drawn, in [0, 1], or by epoch.
+        targets: whether somebody asks for masks and boxes.
+        scene: whether somebody asks for what was drawn.
+        images: (b, 3, h, w); with their pixels changed; None where nothing changed them.
+        attacked: (b,); whose pixels an adversary changed; None where none did.
+        changes: (b, 3, h, w); what the last attack on each slot ended with, to start from; None: nothing.
+    """
+
+    rows: Rows
+    size: int
+    earlier: Earlier | None = None
+    made: Composites | None = None
+    waiting: int = 0
+    photos: ContextBank | None = None
+    composer: Composer | None = None
+    strength: float | Ramp = 1.0
+    targets: bool = True
+    scene: bool = True
+    images: Shaped[Tensor, "b 3 h w"] | None = None
+    attacked: Bool[Tensor, " b"] | None = None
+    changes: Float[Tensor, "b 3 h w"] | None = None
+
+    @property
+    def rest(self) -> tuple[Rows, Earlier | None]:
+        """The rows that no adversary composes itself, and what the chain offers them."""
+        if not self.waiting:
+            return self.rows, self.earlier
+        return self.rows[self.waiting :], cut(self.earlier, [self.waiting])[1]
+
+    @property
+    def composites(self) -> Composites:
+        """What is composed, once nothing waits any more."""
+        return cast(Composites, self.made)
+
+    @property
+    def pictures(self) -> Shaped[Tensor, "b 3 h w"]:
+        """(b, 3, h, w); the images as they are by now."""
+        return self.composites.images if self.images is None else self.images
+
+    @property
+    def labels(self) -> Int[Tensor, " b"] | Int[Tensor, "b k"]:
+        """(b,), classes; (b, K) where samples show several objects."""
+        return self.composites.classes
+
+    @property
+    def keys(self) -> Int[Tensor, " b"]:
+        """(b,); keys of the samples, see :func:`kornia_cag.core.randomness.sample_keys`."""
+        return self.composites.keys
+
+    @property
+    def mask(self) -> Float[Tensor, "b 1 h w"]:
+        """(b, 1, h, w); how far each pixel shows an object. Only where the adversary says ``needs_masks``."""
+        return cast(Targets, self.composites.targets).cover
+
+    def chosen(self, places: Int[Tensor, " b"]) -> "Draft":
+        """The draft of these rows, composites and all."""
+
+        def chosen(tensor: Tensor) -> Tensor:
+            return tensor[places]
+
+        earlier, made = mapped(chosen, self.earlier), mapped(chosen, self.made)
+        return replace(self, rows=self.rows[places], earlier=earlier, made=made)
+
+    def with_images(self, images: Tensor, attacked: Bool[Tensor, " b"] | None = None) -> "Draft":
+        """The draft with other pixels.
+
+        Args:
+            images: (b, 3, h, w); of the same dtype and device.
+            attacked: (b,); which samples were changed. Default: all.
+        """
+        every = torch.ones(len(images), dtype=torch.bool, device=images.device) if attacked is None else attacked
+        before = self.attacked
+        return replace(self, images=images.detach(), attacked=every if before is None else before | every)
+
+
+class Adversary:
+    """What makes a batch harder. Derive from it, and override :meth:`harden`.
+
+    Attributes:
+        needs_model: whether it asks the model anything; where False, a collate needs none.
+        needs_masks: whether it reads :attr:`Draft.mask`.
+        chooses_scenes: whether it makes or chooses composites; such stages come before those that change pixels.
+        starts_warm: whether it starts from :attr:`Draft.changes`.
+    """
+
+    needs_model: ClassVar[bool] = True
+    needs_masks: ClassVar[bool] = False
+    chooses_scenes: ClassVar[bool] = False
+    starts_warm: ClassVar[bool] = False
+
+    def plan(self, draft: Draft) -> Draft:
+        """Change what is going to be composed. Knows no model, and may run ahead of it. Default: nothing."""
+        return draft
+
+    def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
+        """Make the batch harder for ``model`` as it is now, and leave the model as it was.
+
+        Args:
+            model: the model being trained.
+            draft: what the stage before left.
+        """
+        return draft
+
+
+class External(Adversary):
+    """Another library's attack, or any function, as an adversary that changes pixels.
+
+    Args:
+        attack: called as ``attack(images, labels)``, the way of torchattacks' objects, which hold a model of their own;
+            images (b, 3, h, w) in [0, 1], labels (b,). Gives images of the same shape, dtype and device.
+    """
+
+    needs_model: ClassVar[bool] = False
+
+    def __init__(self, attack: Callable[[Tensor, Tensor], Tensor]) -> None:
+        if not callable(attack) or isinstance(attack, type | Adversary):
+            fail("attack", "a function of images and labels", describe(attack), "Pass a kornia_cag attack as it is.")
+        self.attack = attack
+
+    def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
+        """Give the attack a copy of the images, in which it may work."""
+        return draft.with_images(self.attack(draft.pictures.clone(), draft.labels))
+
+    def __repr__(self) -> str:
+        return f"External({self.attack!r})"
+
+
+def check_adversaries(adversaries: Any, model: nn.Module | None) -> tuple[Adversary, ...]:
+    """Require a tuple of adversaries whose order makes sense.
+
+    Raises:
+        InputError: for what is no adversary, needs a model that is not there, or chooses scenes too late.
+    """
+    if not isinstance(adversaries, tuple | list):
+        fail("adversaries", "a tuple of adversaries", describe(adversaries), "Pass adversaries=(PGD(eps=8 / 255),).")
+    pixels: Adversary | None = None
+    for place, stage in enumerate(adversaries):
+        check_instance(f"adversaries[{place}]", stage, Adversary,
+                       "Wrap another library's attack: External(attack).")  # fmt: skip
+        if model is None and stage.needs_model:
+            fail("model", "the model to attack", "None", f"Pass model=..., or leave out the {type(stage).__name__}.")
+        if stage.chooses_scenes and pixels is not None:
+            fail(f"adversaries[{place}]", f"a {type(stage).__name__}, which chooses scenes, before what changes pixels",
+                 f"it after a {type(pixels).__name__}", "Put it first.")  # fmt: skip
+        pixels = pixels if stage.chooses_scenes else stage
+    return tuple(adversaries)
+
+
+def check_hardened(place: int, before: Draft, after: Any) -> Draft:
+    """Require of an adversary that it left a batch of the same shape.
+
+    Raises:
+        InputError: naming the adversary by its place.
+    """
+    check_instance(f"adversaries[{place}]", after, Draft, "harden(model, draft) gives draft.with_images(images).")
+    draft: Draft = after
+    if draft.images is not None and draft.images is not before.images:
+        clean = before.pictures
+        check_tensor(f"adversaries[{place}]", draft.images, tuple(clean.shape), clean.dtype, clean.device,
+                     fix="An adversary must keep shape, dtype and device.")  # fmt: skip
+    return draft

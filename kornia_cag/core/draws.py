@@ -1,0 +1,79 @@
+"""``Draws``: the numbers that samples are drawn from, as values that can be looked at and moved."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from kornia_cag.core.compiling import kept
+from kornia_cag.core.randomness import chance, fold_in, normals, uniform, uniforms
+
+Slot = tuple[int, str, str]  # layer, group, and what is drawn
+
+
+class Draws:
+    """Numbers in ``[0, 1)`` by slot: hashed from the keys of the samples when first asked for, then kept.
+
+    A range is laid over each number, so whatever number in ``[0, 1)`` takes its place stays in every range: this is how
+    an adversary moves a scene. Numbers belong to a *group* (``"pose"``), which says what an adversary may move.
+
+    Args:
+        keys: (b,); see :func:`kornia_cag.core.randomness.sample_keys`.
+        numbers: to use instead of those that the keys give, each (b,) or (b, n).
+
+    Attributes:
+        keys: (b,); of the samples, and of the layer.
+        numbers: all that were asked for, each (b,) or (b, n), in ``[0, 1)``.
+    """
+
+    def __init__(self, keys: Int[Tensor, " b"], numbers: Mapping[Slot, Tensor] | None = None) -> None:
+        self.keys = keys
+        self.numbers: dict[Slot, Tensor] = {} if numbers is None else dict(numbers)
+        self._layer, self._group = 0, ""
+
+    def group(self, name: str) -> "Draws":
+        """The same draws; what is asked for here belongs to this group."""
+        return self._part(self.keys, self._layer, name)
+
+    def layer(self, number: int) -> "Draws":
+        """The draws of a layer, independent of those of the others; layer 0 draws by the sample's own keys."""
+        return self._part(fold_in(self.keys, number) if number else self.keys, number, self._group)
+
+    def _part(self, keys: Int[Tensor, " b"], layer: int, group: str) -> "Draws":
+        part = Draws(keys)
+        part.numbers, part._layer, part._group = self.numbers, layer, group
+        return part
+
+    def uniform(self, slot: str, low: float = 0.0, high: float = 1.0) -> Float[Tensor, " b"]:
+        """One float32 per sample, uniform in ``[low, high)``."""
+        place = self._layer, self._group, slot
+        if place not in self.numbers:
+            self.numbers[place] = uniform(self.keys, slot)
+        return kept(low + (high - low) * self.numbers[place])
+
+    def uniforms(self, slot: str, count: int) -> Float[Tensor, "b n"]:
+        """``count`` float32 per sample, uniform in ``[0, 1)``."""
+        place = self._layer, self._group, slot
+        if place not in self.numbers:
+            self.numbers[place] = uniforms(self.keys, slot, count)
+        return self.numbers[place]
+
+    def chance(self, slot: str, p: float) -> Bool[Tensor, " b"]:
+        """One bool per sample, true with probability ``p``. A choice, which no adversary moves."""
+        drawn: Tensor = chance(self.keys, slot, p)
+        return drawn
+
+    def normals(self, slot: str, count: int) -> Float[Tensor, "b n"]:
+        """``count`` standard normal float32 per sample. They have no range to stay in, and no adversary moves them."""
+        return normals(self.keys, slot, count)
+
+
+def drawn(source: Draws | Int[Tensor, " b"]) -> Draws:
+    """Draws as they are, or those of keys."""
+    return source if isinstance(source, Draws) else Draws(source)
+
+
+def full_strength(keys: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """(b,); one for each sample."""
+    return torch.ones(len(keys), dtype=torch.float32, device=keys.device)

@@ -1,0 +1,136 @@
+"""What a collate may be given, what fits together, and where it may run."""
+
+from types import NoneType
+from typing import Any, TypedDict
+
+import torch
+from torch import nn
+from torch.utils.data import get_worker_info
+
+from kornia_cag.adversary.stage import Adversary
+from kornia_cag.banks.contexts import ContextBank
+from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.core.checks import check_choice, check_instance, describe, fail
+from kornia_cag.core.formats import DTYPES
+from kornia_cag.loading.chain import ContextChain
+from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.ranges import SceneRange
+from kornia_cag.scenes.strength import Ramp
+
+STALE = ("A worker would attack a stale model: pass num_workers=0, or let workers only compose "
+         "(collate_fn=collate.compose) and a Prefetcher harden.")  # fmt: skip
+COUNTED = ("A worker would count samples of its own. To read photos in workers, pass collate_fn=list to the loader, "
+           "and call the collate on each list in the main process.")  # fmt: skip
+
+
+class Options(TypedDict, total=False):
+    """What a :class:`CAGCollate` may be given beside banks, size and ``returns``."""
+
+    ranges: SceneRange | None
+    chain: ContextChain | None
+    model: nn.Module | None
+    adversaries: tuple[Adversary, ...]
+    strength: float | Ramp
+    seed: int
+    dtype: torch.dtype
+    channels_last: bool
+    compile: bool
+
+
+def check_parts(objects: Any, contexts: Any, ranges: Any, chain: Any, model: Any) -> None:
+    """Require parts of the right kind.
+
+    Raises:
+        InputError: naming the part, and how to build it.
+    """
+    check_instance("objects", objects, ObjectBank, "Build it with ObjectBank.from_folder.")
+    check_instance("contexts", contexts, (ContextBank, NoneType), "Build it with ContextBank.procedural.")
+    check_instance("ranges", ranges, (SceneRange, NoneType), "Pass ranges=SceneRange(pose=PoseRange(...)).")
+    check_instance("chain", chain, (ContextChain, NoneType), "Pass chain=ContextChain(reset=0.171).")
+    check_instance("model", model, (nn.Module, NoneType), "Wrap another function in a Module.")
+
+
+def check_together(
+    classes: int, chain: ContextChain | None, adversaries: tuple[Adversary, ...], dtype: torch.dtype
+) -> None:
+    """Require parts that can work together.
+
+    Raises:
+        InputError: for a chain whose pairing is of other classes, a warm start without an attack that takes one, and
+            for uint8 images where something needs floats.
+    """
+    check_choice("dtype", dtype, DTYPES)
+    if adversaries and dtype == torch.uint8:
+        fail("dtype", "a float dtype with adversaries", "torch.uint8")
+    if chain is None:
+        return
+    if chain.warm_start and not any(stage.starts_warm for stage in adversaries):
+        names = ", ".join(type(stage).__name__ for stage in adversaries) or "none"
+        fail("adversaries", "a PGD, since the chain has warm_start", names, "Leave warm_start out.")
+    if chain.pairing is not None and chain.pairing.classes != classes:
+        fail("chain", f"a HardPairing of {classes} classes, those of the objects", f"one of {chain.pairing.classes}",
+             "Pass pairing=HardPairing(classes=len(objects.classes)).")  # fmt: skip
+
+
+def check_place(device: torch.device, model: nn.Module | None, *, chain: bool, compiled: bool) -> None:
+    """Require a model on the banks' device, and in a worker process nothing that cannot live there.
+
+    Args:
+        device: of the banks.
+        model: that adversaries ask; None: nobody asks one.
+        chain: whether there is one.
+        compiled: whether batches are made by a compiled graph.
+
+    Raises:
+        InputError: saying what to move, or how many workers to use.
+    """
+    parameter = None if model is None else next(model.parameters(), None)
+    if parameter is not None and parameter.device != device:
+        fail("model", f"a model on {device}, where the banks are", f"one on {parameter.device}",
+             f"Move it with model.to('{device}'), or both banks with .to('{parameter.device}').")  # fmt: skip
+    if get_worker_info() is None:
+        return
+    if device.type == "cuda":
+        fail("num_workers", "0 with banks on a GPU", "a worker process",
+             "Composition runs on the GPU and needs no workers: pass num_workers=0, pin_memory=False.")  # fmt: skip
+    if chain:
+        fail("num_workers", "0 with a chain", "a worker process",
+             "A worker would keep a chain of its own: pass num_workers=0.")  # fmt: skip
+    if compiled:
+        fail("num_workers", "0 with compile=True", "a worker process",
+             "A forked worker cannot compile, and would wait forever: pass num_workers=0.")  # fmt: skip
+
+
+def given_contexts(composer: Composer | None) -> Composer:
+    """Require a composer, which a collate without contexts does not have.
+
+    Raises:
+        InputError: saying what to pass.
+    """
+    if composer is None:
+        fail("contexts", "a bank of contexts for the rows of a PairSampler", "None",
+             "Pass contexts=..., or give the collate the items of a data set of photos.")  # fmt: skip
+    return composer
+
+
+def check_main_process(argument: str, fix: str) -> None:
+    """Require the main process.
+
+    Raises:
+        InputError: in a worker of a DataLoader.
+    """
+    if get_worker_info() is not None:
+        fail("num_workers", f"0 with {argument}", "a worker process", fix)
+
+
+def check_state(state: Any, chain: ContextChain | None) -> None:
+    """Require the state of a collate that has a chain where this one has.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if not isinstance(state, dict) or not {"chain", "photos"} <= set(state):
+        fail("state", "the state_dict of a CAGCollate", describe(state))
+    if (chain is None) != (state["chain"] is None):
+        mine, other = ("no chain", "one") if chain is None else ("a chain", "none")
+        fail("state", f"the state of a collate with {mine}", other, "Build it as the saved one was built.")

@@ -1,0 +1,68 @@
+"""What is known about the objects of a composite, made only where somebody asks: classes, boxes, masks."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from kornia_cag.scenes.scene import Scene
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The K objects of ``b`` composites, from back to front.
+
+    Attributes:
+        labels: (b, K); classes.
+        boxes: (b, K, 4); around what is seen, half-open xyxy, pixels, see :func:`outline`; NaN where nothing is.
+        visible: (b, K); whether anything of the object is seen, so that it has a box.
+        masks: (b, K, h, w); how far each pixel shows the object, in [0, 1]: its alpha, less what covers it.
+        full: (b, K, h, w); its alpha on the canvas, in [0, 1], as if nothing covered it.
+    """
+
+    labels: Int[Tensor, "b k"]
+    boxes: Float[Tensor, "b k 4"]
+    visible: Bool[Tensor, "b k"]
+    masks: Float[Tensor, "b k h w"]
+    full: Float[Tensor, "b k h w"]
+
+    @property
+    def share(self) -> Float[Tensor, "b k"]:
+        """(b, K); which share of the object on the canvas nothing covers, in [0, 1]; 0 where it is out of sight."""
+        whole = self.full.sum(dim=(2, 3))
+        part: Tensor = self.masks.sum(dim=(2, 3)) / whole.clamp(min=1e-6)
+        return part
+
+    @property
+    def cover(self) -> Float[Tensor, "b 1 h w"]:
+        """(b, 1, h, w); how far each pixel shows any object, in [0, 1]."""
+        if self.masks.shape[1] == 1:
+            return self.masks
+        covered: Tensor = self.masks.sum(dim=1, keepdim=True).clamp(0, 1)
+        return covered
+
+
+@dataclass(frozen=True)
+class Composites:
+    """``b`` finished composites.
+
+    Attributes:
+        images: (b, 3, h, w); in [0, 1], or uint8.
+        labels: (b, K); classes of the objects, from back to front.
+        keys: (b,); of the samples.
+        chained: (b,); whether the context is an earlier composite.
+        targets: what is known about the objects; None where nobody asked.
+        scene: what was drawn; None where nobody asked.
+    """
+
+    images: Shaped[Tensor, "b 3 h w"]
+    labels: Int[Tensor, "b k"]
+    keys: Int[Tensor, " b"]
+    chained: Bool[Tensor, " b"]
+    targets: Targets | None
+    scene: Scene | None
+
+    @property
+    def classes(self) -> Int[Tensor, " b"] | Int[Tensor, "b k"]:
+        """(b,); classes, where each sample shows one object; else (b, K), as ``labels``."""
+        return self.labels[:, 0] if self.labels.shape[1] == 1 else self.labels
