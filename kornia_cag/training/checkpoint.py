@@ -104,7 +104,7 @@ def _check_chain(state: Any, size: tuple[int, int], classes: int) -> None:
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor) or images.ndim == 0:
         return  # none yet; the chain refuses what is half of something
     check_like("collate.chain.images", images, torch.empty(len(images), 3, *size, device="meta"))
-    check_like("collate.chain.labels", labels, torch.empty(len(images), dtype=torch.int64, device="cpu"))
+    check_like("collate.chain.labels", labels, torch.empty(len(images), 1, dtype=torch.int64, device="cpu"))
     if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < classes:
         fail("collate.chain.labels", f"classes below {classes}", "others")
 
