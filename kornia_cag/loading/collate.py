@@ -150,9 +150,11 @@ class CAGCollate(Generic[Output]):
     def _taken(self, rows: Any) -> tuple[ContextBank | None, Rows]:
         """What was given as rows on the device; for the items of a data set, also their photos as contexts."""
         if are_rows(rows) or not isinstance(rows, list | tuple):
-            return None, check_rows(rows, len(self.objects), len(self.composer.contexts)).to(self.device)
+            found = check_rows(rows, objects=len(self.objects), contexts=len(self.composer.contexts))
+            return None, found.to(self.device)
         arguments.check_main_process("the items of a data set", arguments.COUNTED)
-        return photo_bank(rows, self.size, self.device), self._photos(len(rows)).to(self.device)
+        bank = photo_bank(rows, canvas=self.size, device=self.device)
+        return bank, self._photos(len(rows)).to(self.device)
 
     def _composing(self, contexts: ContextBank) -> Composer:
         return Composer(self.objects, contexts, self.size, self.ranges, self.dtype, self.channels_last, warn=False)
