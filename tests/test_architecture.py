@@ -85,7 +85,14 @@ def test_what_needs_no_picture_imports_none(low):
 
 def test_few_files_know_the_data_loader():
     users = {name for name, path in MODULES.items() if re.search(r"utils\.data|torchdata", path.read_text())}
-    assert users == {"bench.timings", "loading.collate", "sampling.pairs", "loading.prefetch", "training.run"}
+    assert users == {
+        "bench.timings",
+        "loading.arguments",
+        "sampling.pairs",
+        "sampling.passes",
+        "loading.prefetch",
+        "training.loader",
+    }
 
 
 def test_public_names_are_loaded_when_asked_for_and_seen_by_type_checkers():

@@ -15,6 +15,7 @@ from kornia_cag.bench.peers import OpenCVCollate, PillowCollate
 from kornia_cag.core.checks import InputError
 from kornia_cag.core.randomness import noise as noise_field
 from kornia_cag.core.randomness import sample_keys, uniform
+from kornia_cag.scenes.blends import Hard
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.light import ColorRange
@@ -105,7 +106,7 @@ def test_every_scene_of_every_worker_has_noise_of_its_own(loader):
 @pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize(
     "ranges",
-    [DIGITS.ranges, SceneRange(camera=CameraRange(jpeg=(50, 90))), SceneRange(blend="hard")],
+    [DIGITS.ranges, SceneRange(camera=CameraRange(jpeg=(50, 90))), SceneRange(blend=Hard())],
     ids=["digits", "jpeg", "hard"],
 )
 @pytest.mark.usefixtures("untyped")
