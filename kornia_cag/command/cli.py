@@ -179,6 +179,8 @@ def _add_preview(parser: argparse.ArgumentParser) -> None:
     trained = "attack this trained model (default: an untrained one)"
     parser.add_argument("--model-from", type=path, metavar="OUT", help=trained)
     _add_function(parser)
+    say = "print all that was drawn for the Nth composite, counted from 0, and write its picture alone"
+    parser.add_argument("--explain", type=int, metavar="N", help=say)
     parser.set_defaults(run=preview.preview, hint="Try fewer --rows.")
 
 

@@ -13,10 +13,11 @@ from kornia_cag.loading.batch import Batch
 from kornia_cag.scenes.camera import KINDS
 
 UNITS = {
-    "scale": " of the short side", "angle": "°", "shear": "°", "x": " of the short side", "y": " of the short side",
+    "scale": " of the short side", "angle": "°", "shear": "°",
     "exposure": " stops", "hue": "°", "light_from": " turns", "direction": " turns", "coarser": " levels",
     "sigma": " px", "width": " px", "height": " px", "length": " px", "size": " px", "share": " of the context",
 }  # fmt: skip
+PLACES = {"pose": " of the short side", "crop": " of the way across"}  # units of x and y, by what they place
 USES = {"gaussian": ("sigma",), "box": ("width", "height"), "motion": ("length", "direction")}
 LEAST_SIDE = 320  # of the enlarged picture, pixels
 
@@ -70,7 +71,7 @@ def _lines(name: str, record: Any, place: int) -> list[str]:
         if value.ndim == 2:  # waves and holes: how many there are says enough
             said += [f"{len(value)} {field.name}"] if len(value) else []
         else:
-            said.append(_value(field.name, value))
+            said.append(_value(field.name, value) + (PLACES[name.split()[0]] if field.name in "xy" else ""))
     return _wrapped(name, [part for part in said if part])
 
 

@@ -13,6 +13,7 @@ from kornia_cag.adversary.frozen import frozen
 from kornia_cag.adversary.pixels import FGSM
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.command.explain import explained, save_explained
 from kornia_cag.command.options import COMPOSED, check_memory, check_picture, chosen_recipe, load_banks, read_model
 from kornia_cag.command.sheets import magnified, save_sheet
 from kornia_cag.command.wording import worded
@@ -28,10 +29,11 @@ PREVIEW_EPS = 8 / 255  # of an attack that neither recipe nor options describe
 
 
 def preview(options: argparse.Namespace) -> None:
-    """Write sheets of composites, masks and perturbations, one below the other."""
+    """Write sheets of composites, masks and perturbations, one below the other; or one composite, explained."""
     rows, columns = check_int("--rows", options.rows, 1, 100), check_int("--columns", options.columns, 1, 100)
     zoom = check_int("--zoom", options.zoom, 1, 16)
     check_picture("--out", Path(options.out), options)
+    _check_explain(options, rows * columns)
     recipe = chosen_recipe(options)
     check_memory(options, recipe, rows * columns, COMPOSED + 3 * zoom**2, "Try a smaller --size, or fewer --rows.")
     if options.perturbation and recipe.attack is None:
@@ -41,24 +43,47 @@ def preview(options: argparse.Namespace) -> None:
         print("no attack on pixels is named: showing FGSM, 8/255")
     objects, contexts = load_banks(options, recipe)
     pairs = PairSampler(
-        objects.labels.cpu(), len(contexts), rows * columns, seed=options.seed, balanced=options.balanced
+        objects.labels.cpu(), len(contexts), batch_size=rows * columns, seed=options.seed, balanced=options.balanced
     )
+    model = _checked_model(options, recipe, objects)
+    with progress("composing", patience=3.0) as log:  # several batches, so that the chain has something to offer
+        batch = compose(recipe, objects, contexts, pairs, model, batches=4, log=log)
+    with worded(path="--out"):
+        if options.explain is None:
+            _save_sheets(options, recipe, batch, columns, zoom)
+        else:
+            lines = explained(batch, options.explain, objects.classes)
+            print("\n".join(lines))
+            save_explained(options.out, batch, options.explain, lines)
+    print(f"wrote {options.out}")
+
+
+def _check_explain(options: argparse.Namespace, count: int) -> None:
+    if options.explain is None:
+        return
+    check_int("--explain", options.explain, 0, count - 1, "Composites are counted from 0, row by row.")
+    for name in ("masks", "perturbation", "boxes"):
+        if getattr(options, name):
+            fail(f"--{name}", "to come without --explain, which shows one composite", "both")
+
+
+def _save_sheets(options: argparse.Namespace, recipe: Recipe, batch: Batch, columns: int, zoom: int) -> None:
+    below = [batch.masks] if options.masks else []
+    if options.perturbation and recipe.attack is not None:
+        below.append(magnified(batch.images, batch.clean, recipe.attack.largest))
+    boxes = batch.boxes if options.boxes else None
+    save_sheet(options.out, batch.images, columns, zoom=zoom, boxes=boxes, below=below)
+
+
+def _checked_model(options: argparse.Namespace, recipe: Recipe, objects: ObjectBank) -> nn.Module | None:
+    """The model to attack, where something attacks one."""
     attacks = recipe.attack is not None or recipe.scene_attack is not None or recipe.hard_pairing
     if options.model_from is not None and not attacks:
         fail("--model-from", "to come with something that looks at a model: an attack, --perturbation, --hard-pairing",
              "nothing of the kind")  # fmt: skip
     if options.model is not None and options.model_from is None:
         fail("--model", "to come with --model-from, whose network it makes", "no --model-from")
-    model = _attacked_model(options, recipe, objects) if attacks else None
-    with progress("composing", patience=3.0) as log:  # several batches, so that the chain has something to offer
-        batch = compose(recipe, objects, contexts, pairs, model, batches=4, log=log)
-    below = [batch.masks] if options.masks else []
-    if options.perturbation and recipe.attack is not None:
-        below.append(magnified(batch.images, batch.clean, recipe.attack.largest))
-    boxes = batch.boxes if options.boxes else None
-    with worded(path="--out"):
-        save_sheet(options.out, batch.images, columns, zoom=zoom, boxes=boxes, below=below)
-    print(f"wrote {options.out}")
+    return _attacked_model(options, recipe, objects) if attacks else None
 
 
 def _attacked_model(options: argparse.Namespace, recipe: Recipe, objects: ObjectBank) -> nn.Module:
