@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from composing import LENS, RANGES, WARPED, WILD_COLOR, WILD_POSE, compare, make_composer, rows, scene_of
+from composing import RANGES, WARPED, WILD_COLOR, WILD_POSE, compare, make_composer, rows, scene_of
 from conftest import make_contexts, make_objects
 from devicewait import RefuseWaiting
 from stacked import outline
@@ -25,6 +25,7 @@ from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.targets import Composites, Targets
 from kornia_cag.training.recipes import RECIPES
+
 
 @pytest.mark.parametrize("size", [(28, 28), (19, 33), (40, 24)])
 @pytest.mark.parametrize("name", RANGES)
@@ -155,7 +156,9 @@ def test_a_transparent_object_has_the_outline_of_an_opaque_one(blend: Blend) -> 
         assert equal[one.visible & other.visible].float().mean() > 0.98
         if blend == Hard():
             assert (other.masks.flatten(2).amax(2) == other.visible).all()
-            assert (made[0].images - made[1].images).abs().flatten(1).amax(1).median() < 0.02  # pasted with its own colour
+            assert (made[0].images - made[1].images).abs().flatten(1).amax(
+                1
+            ).median() < 0.02  # pasted with its own colour
         else:
             torch.testing.assert_close(other.masks, 0.4 * one.masks, rtol=0, atol=0.01)
 
