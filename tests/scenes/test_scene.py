@@ -211,9 +211,7 @@ STEPS = {"angle": 0.1, "shear": 0.1, "x": 0.001, "y": 0.001, "tilt_x": 0.002, "t
 @pytest.mark.parametrize("layer", [0, 1])
 def test_gradients_reach_the_pose(name, layer):
     """As a central difference says, of a smooth function of the picture."""
-    turned = SceneRange(
-        pose=replace(FLAT, angle=(17, 17))
-    )  # no edge lies along a row of pixels, where reads have kinks
+    turned = SceneRange(pose=replace(FLAT, angle=(17, 17)))  # reads have kinks where an edge lies along pixels
     composer, table, step = make_composer(turned, (32, 32)), rows(4, layers=2), STEPS[name]
     scene = composer.ranges.sample(table).posed(x=torch.full((4,), -0.2))
     y, x = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
