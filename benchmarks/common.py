@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler
 from kornia_cag.command.commands import GLYPHS
-from kornia_cag.sampling.pairs import PairRows
+from kornia_cag.sampling.passes import PairRows
 from kornia_cag.training.recipes import RIGID_SIGNS
 
 BATCH = 128
@@ -56,7 +56,7 @@ def rows(objects: ObjectBank, contexts: ContextBank, batch: int = BATCH) -> Iter
 
 def endless(objects: ObjectBank, contexts: ContextBank, collate: Collate, batch: int = BATCH) -> DataLoader[Any]:
     """A loader without workers; the sampler draws its rows while it runs."""
-    return DataLoader(PairRows(2**40), batch_sampler=rows(objects, contexts, batch), collate_fn=collate)
+    return DataLoader(PairRows(samples=2**40), batch_sampler=rows(objects, contexts, batch), collate_fn=collate)
 
 
 def from_workers(
@@ -64,7 +64,7 @@ def from_workers(
 ) -> DataLoader[Any]:
     """A loader of ``count`` batches. Workers that have work left when they are stopped may abort: take them all."""
     return DataLoader(
-        PairRows(count * batch), batch_sampler=list(islice(rows(objects, contexts, batch), count)),
+        PairRows(samples=count * batch), batch_sampler=list(islice(rows(objects, contexts, batch), count)),
         collate_fn=collate, num_workers=workers, pin_memory=workers > 0 and CUDA,
         multiprocessing_context="spawn" if workers else None,
     )  # fmt: skip

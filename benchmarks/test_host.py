@@ -21,12 +21,10 @@ import numpy as np
 import pytest
 from common import wait
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kornia_cag import PairSampler
-from kornia_cag.core.devices import upload
-from kornia_cag.sampling.rows import check_rows
+from kornia_cag.sampling.rows import Rows, check_rows
 
 ROUNDS = 40
 TAKE = 4
@@ -39,21 +37,21 @@ def sampler(objects: int, contexts: int, batch: int, classes: int = 43) -> PairS
     return PairSampler(np.arange(objects) % classes, contexts, batch)
 
 
-def measure(benchmark: BenchmarkFixture, start: Callable[[], Iterator[Tensor]], batch: int) -> None:
+def measure(benchmark: BenchmarkFixture, start: Callable[[], Iterator[Rows]], batch: int) -> None:
     """Time ``TAKE`` batches after the first of an epoch."""
 
-    def begun() -> tuple[tuple[Iterator[Tensor]], dict[str, object]]:
+    def begun() -> tuple[tuple[Iterator[Rows]], dict[str, object]]:
         batches = start()
         wait(next(batches).device)
         return (batches,), {}
 
-    def take(batches: Iterator[Tensor]) -> Tensor:
+    def take(batches: Iterator[Rows]) -> Rows:
         for _ in range(TAKE):
             rows = next(batches)
         return rows
 
     rows = benchmark.pedantic(take, setup=begun, rounds=ROUNDS, warmup_rounds=2)
-    assert rows.shape == (batch, 5)
+    assert rows.table.shape == (batch, 5)
     benchmark.extra_info.update(images=TAKE * batch, batch=batch, device=rows.device.type)
 
 
@@ -71,8 +69,8 @@ def test_loader(benchmark, device, objects, contexts, batch):
     benchmark.group = f"host batch {batch}"
     pairs = sampler(objects, contexts, batch)
 
-    def collate(rows: Tensor) -> Tensor:
-        return upload(check_rows(rows, objects, contexts), device)
+    def collate(rows: Rows) -> Rows:
+        return check_rows(rows, objects=objects, contexts=contexts).to(device)
 
     loader = DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate)
     measure(benchmark, lambda: iter(loader), batch)

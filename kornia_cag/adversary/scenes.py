@@ -23,8 +23,9 @@ from kornia_cag.core.precision import FLOATS, PRECISIONS, autocasting
 from kornia_cag.core.randomness import fold_in
 from kornia_cag.core.records import cut, joined, mapped
 from kornia_cag.sampling.rows import Rows
-from kornia_cag.scenes.chunks import cuts, given_strength
+from kornia_cag.scenes.chunks import cuts
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.programs import given_strength
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.targets import Composites

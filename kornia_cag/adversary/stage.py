@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.core.checks import check_instance, check_tensor, describe, fail
-from kornia_cag.core.records import mapped
+from kornia_cag.core.records import cut, mapped
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.scene import Earlier
@@ -58,6 +58,13 @@ class Draft:
     images: Shaped[Tensor, "b 3 h w"] | None = None
     attacked: Bool[Tensor, " b"] | None = None
     changes: Float[Tensor, "b 3 h w"] | None = None
+
+    @property
+    def rest(self) -> tuple[Rows, Earlier | None]:
+        """The rows that no adversary composes itself, and what the chain offers them."""
+        if not self.waiting:
+            return self.rows, self.earlier
+        return self.rows[self.waiting :], cut(self.earlier, [self.waiting])[1]
 
     @property
     def composites(self) -> Composites:

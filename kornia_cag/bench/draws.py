@@ -1,7 +1,7 @@
 """All numbers of one scene, drawn in plain Python: what a loader that makes one scene at a time works from.
 
 The same ranges, slots and formulas as :mod:`kornia_cag.scenes.pose` and :mod:`kornia_cag.scenes.light`, as far as
-``RIGID_SIGNS`` of :mod:`kornia_cag.training.recipes` goes. One scene's worth of numbers is faster in floats than in arrays.
+``RIGID_SIGNS`` of :mod:`kornia_cag.training.recipes` goes. Numbers of one scene are faster as floats than as arrays.
 
 Convention: canvas and texel coordinates are ``(x, y)``, pixel centres at +0.5.
 """

@@ -21,7 +21,8 @@ from kornia_cag.core.precision import autocast_dtype
 from kornia_cag.core.progress import Log
 from kornia_cag.loading.batch import Batch
 from kornia_cag.loading.collate import CAGCollate
-from kornia_cag.sampling.pairs import PairRows, PairSampler
+from kornia_cag.sampling.pairs import PairSampler
+from kornia_cag.sampling.passes import PairRows
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.training.recipes import Recipe
 
@@ -155,7 +156,7 @@ def _loader(
     ahead = 3 * workers  # what workers prepare before the clock runs is taken first
     count = ahead + 5 + int(seconds * workers / once)
     sampler: Any = [next(rows) for _ in range(count)]
-    batches = iter(DataLoader(PairRows(count * recipe.batch_size), batch_sampler=sampler, collate_fn=collate,
+    batches = iter(DataLoader(PairRows(samples=count * recipe.batch_size), batch_sampler=sampler, collate_fn=collate,
                               num_workers=workers, multiprocessing_context="spawn"))  # fmt: skip
     for _ in range(ahead):
         next(batches)

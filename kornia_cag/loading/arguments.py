@@ -13,8 +13,14 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import check_choice, check_instance, describe, fail
 from kornia_cag.core.formats import DTYPES
 from kornia_cag.loading.chain import ContextChain
+from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.strength import Ramp
+
+STALE = ("A worker would attack a stale model: pass num_workers=0, or let workers only compose "
+         "(collate_fn=collate.compose) and a Prefetcher harden.")  # fmt: skip
+COUNTED = ("A worker would count samples of its own. To read photos in workers, pass collate_fn=list to the loader, "
+           "and call the collate on each list in the main process.")  # fmt: skip
 
 
 class Options(TypedDict, total=False):
@@ -93,6 +99,18 @@ def check_place(device: torch.device, model: nn.Module | None, *, chain: bool, c
     if compiled:
         fail("num_workers", "0 with compile=True", "a worker process",
              "A forked worker cannot compile, and would wait forever: pass num_workers=0.")  # fmt: skip
+
+
+def given_contexts(composer: Composer | None) -> Composer:
+    """Require a composer, which a collate without contexts does not have.
+
+    Raises:
+        InputError: saying what to pass.
+    """
+    if composer is None:
+        fail("contexts", "a bank of contexts for the rows of a PairSampler", "None",
+             "Pass contexts=..., or give the collate the items of a data set of photos.")  # fmt: skip
+    return composer
 
 
 def check_main_process(argument: str, fix: str) -> None:

@@ -91,7 +91,8 @@ def batch_of(draft: Draft) -> Batch:
     targets = cast(Targets, made.targets)
     boxes, visible = targets.boxes[:, 0], targets.visible[:, 0]
     return Batch(images, made.labels[:, 0], targets.masks[:, :1], boxes, visible, rows.objects, rows.contexts,
-                 rows.index, made.images, made.chained, rows, cast(Scene, made.scene), targets, draft.attacked)  # fmt: skip
+                 rows.index, made.images, made.chained, rows, cast(Scene, made.scene), targets,
+                 draft.attacked)  # fmt: skip
 
 
 def check_attacked(batch: Any) -> None:

@@ -15,6 +15,7 @@ from kornia_cag.core.checks import check_instance, check_number, check_tensor, d
 from kornia_cag.core.formats import DTYPES
 from kornia_cag.loading.confusion import HardPairing
 from kornia_cag.sampling.rows import Rows
+from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.scene import Earlier
 
 
@@ -78,22 +79,18 @@ class ContextChain:
         images = torch.cat([self._images, self._images.new_zeros(missing, 3, *size)])
         return Earlier(images, torch.cat([self._labels, self._labels.new_full((missing, layers), -1)]), self.reset)
 
-    def offered(
-        self, rows: Rows, labels: Int[Tensor, " n"], size: tuple[int, int], *, dtype: torch.dtype = torch.float32
-    ) -> Earlier:
+    def offered(self, composer: Composer, rows: Rows) -> Earlier:
         """What is offered to each row: its own slot's composite, or, with a ``pairing``, that of the slot it chose.
 
-        Args:
-            rows: of the batch, on the banks' device.
-            labels: class of each object of the bank.
-            size: of the composites, ``(height, width)``, pixels.
-            dtype: of them.
+        Empty slots offer black pictures, which are not used: a compiled graph is the same from the first batch on.
         """
-        earlier = self.slots(len(rows), size, rows.device, dtype, layers=rows.layers.shape[1])
-        if self.pairing is None:
-            return earlier
-        order = self.pairing.order(earlier.labels[:, 0], labels[rows.objects], rows.keys)
-        return Earlier(earlier.images[order], earlier.labels[order], self.reset)
+        earlier = self.slots(len(rows), composer.size, rows.device, composer.dtype, layers=rows.layers.shape[1])
+        images, labels = earlier.images, earlier.labels
+        if self.pairing is not None:
+            order = self.pairing.order(labels[:, 0], composer.objects.labels[rows.objects], rows.keys)
+            images, labels = images[order], labels[order]
+        layout = torch.channels_last if composer.channels_last else torch.contiguous_format
+        return Earlier(images.contiguous(memory_format=layout), labels, self.reset)
 
     def changes(self, b: int) -> Float[Tensor, "b 3 h w"] | None:
         """What the last attack on each slot ended with, with ``warm_start``; None without, and before the first attack.

@@ -11,16 +11,8 @@ from torch import nn
 from kornia_cag.adversary.stage import Adversary, Draft, check_adversaries, check_hardened
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
-from kornia_cag.core.checks import check_choice, check_instance, check_number, check_size, fail
-from kornia_cag.core.records import cut
-from kornia_cag.loading.arguments import (
-    Options,
-    check_main_process,
-    check_parts,
-    check_place,
-    check_state,
-    check_together,
-)
+from kornia_cag.core.checks import check_choice, check_instance, check_number, check_size
+from kornia_cag.loading import arguments
 from kornia_cag.loading.batch import Batch, Output, Pair, batch_of
 from kornia_cag.loading.chain import ContextChain
 from kornia_cag.sampling.photos import PhotoRows, photo_bank
@@ -28,7 +20,6 @@ from kornia_cag.sampling.rows import Rows, are_rows, check_rows
 from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.scenes.composer import Composer, warn_if_coarse
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.strength import Ramp
 
 
@@ -36,8 +27,8 @@ class CAGCollate(Generic[Output]):
     """A ``collate_fn`` that composes a batch on the banks' device.
 
     It takes the :class:`Rows` of a :class:`PairSampler`; every random choice is a function of a row. Use it with
-    ``num_workers=0`` and ``pin_memory=False`` on a GPU. On a CPU it may run in workers as long as it has no chain and is
-    not compiled, and adversaries run in the main process (:class:`kornia_cag.Prefetcher`).
+    ``num_workers=0`` and ``pin_memory=False`` on a GPU. On a CPU it may run in workers, as long as it has no chain and
+    is not compiled; adversaries run in the main process (:class:`kornia_cag.Prefetcher`).
 
     Or it takes the items of a data set of your own, ``DataLoader(photos, batch_size=..., collate_fn=collate)``: each
     item's image becomes the context of one object, see :mod:`kornia_cag.sampling.photos`. In the main process only.
@@ -62,19 +53,19 @@ class CAGCollate(Generic[Output]):
     @overload
     def __init__(
         self: "CAGCollate[Pair]", objects: ObjectBank, contexts: ContextBank | None, size: int | tuple[int, int], *,
-        returns: Literal["pair"] = "pair", **options: Unpack[Options],
+        returns: Literal["pair"] = "pair", **options: Unpack[arguments.Options],
     ) -> None: ...  # fmt: skip
 
     @overload
     def __init__(
         self: "CAGCollate[Batch]", objects: ObjectBank, contexts: ContextBank | None, size: int | tuple[int, int], *,
-        returns: Literal["batch"], **options: Unpack[Options],
+        returns: Literal["batch"], **options: Unpack[arguments.Options],
     ) -> None: ...  # fmt: skip
 
     @overload
     def __init__(
         self: "CAGCollate[Pair | Batch]", objects: ObjectBank, contexts: ContextBank | None,
-        size: int | tuple[int, int], *, returns: Literal["pair", "batch"], **options: Unpack[Options],
+        size: int | tuple[int, int], *, returns: Literal["pair", "batch"], **options: Unpack[arguments.Options],
     ) -> None: ...  # fmt: skip
 
     def __init__(
@@ -83,16 +74,16 @@ class CAGCollate(Generic[Output]):
         adversaries: Sequence[Adversary] = (), strength: float | Ramp = 1.0, returns: Literal["pair", "batch"] = "pair",
         seed: int = 0, dtype: torch.dtype = torch.float32, channels_last: bool = False, compile: bool = False,
     ) -> None:  # fmt: skip
-        check_parts(objects, contexts, ranges, chain, model)
+        arguments.check_parts(objects, contexts, ranges, chain, model)
         self.objects, self.size, self.ranges = objects, check_size("size", size), ranges or SceneRange()
         self.adversaries = check_adversaries(adversaries, model)
-        check_together(len(objects.classes), chain, self.adversaries, dtype)
+        arguments.check_together(len(objects.classes), chain, self.adversaries, dtype)
         self.dtype, self.channels_last = dtype, channels_last
         self._composer = None if contexts is None else self._composing(contexts)
         warn_if_coarse(objects, contexts, self.size, self.ranges, stacklevel=2)
         self.strength = strength if isinstance(strength, Ramp) else check_number("strength", strength, 0, 1)
         check_choice("returns", returns, ("pair", "batch"))
-        self.chain, self.model, self.returns = chain, model, returns
+        self.chain, self.model, self.returns, self._whole = chain, model, returns, returns == "batch"
         self._photos = PhotoRows(objects.labels.cpu(), seed=seed)
         self._renderer = Renderer()
         if compile:
@@ -105,15 +96,8 @@ class CAGCollate(Generic[Output]):
 
     @property
     def composer(self) -> Composer:
-        """What composes the rows of a sampler.
-
-        Raises:
-            InputError: without a bank of contexts.
-        """
-        if self._composer is None:
-            fail("contexts", "a bank of contexts for the rows of a PairSampler", "None",
-                 "Pass contexts=..., or give the collate the items of a data set of photos.")  # fmt: skip
-        return self._composer
+        """What composes the rows of a sampler; an InputError where there is no bank of contexts."""
+        return arguments.given_contexts(self._composer)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of ``epoch``, for the items of a data set; rows bring their own epoch."""
@@ -133,27 +117,25 @@ class CAGCollate(Generic[Output]):
         With a chain, compose a batch after the one before it was hardened.
         """
         model = self.model if any(stage.needs_model for stage in self.adversaries) else None
-        check_place(self.device, model, chain=self.chain is not None, compiled=self._renderer.compiled)
+        arguments.check_place(self.device, model, chain=self.chain is not None, compiled=self._renderer.compiled)
         photos, rows = self._taken(rows)
         composer = self.composer if photos is None else self._composing(photos)
-        draft = Draft(rows, len(rows), self._offered(rows), photos=photos, strength=self.strength,
-                      targets=self._whole or any(stage.needs_masks for stage in self.adversaries),
-                      scene=self._whole)  # fmt: skip
+        earlier = None if self.chain is None else self.chain.offered(composer, rows)
+        masks = self._whole or any(stage.needs_masks for stage in self.adversaries)
+        draft = Draft(rows, len(rows), earlier, photos=photos, strength=self.strength, targets=masks, scene=self._whole)
         for stage in self.adversaries:
             draft = stage.plan(draft)
-        first, rest = draft.waiting, draft.rows
-        if first == len(rest):
+        if draft.waiting == len(draft.rows):
             return draft
-        rest, earlier = (rest, draft.earlier) if not first else (rest[first:], cut(draft.earlier, [first])[1])
-        made = self._renderer(composer, rest, self.strength, earlier, targets=draft.targets, scene=draft.scene)
+        rows, earlier = draft.rest
+        made = self._renderer(composer, rows, self.strength, earlier, targets=masks, scene=self._whole)
         return replace(draft, made=made)
 
     def harden(self, draft: Draft) -> Output:
         """The second half: let the adversaries work against the model as it is now, and remember the result."""
         check_instance("draft", draft, Draft, "Pass what collate.compose(rows) gave.")
         if self.adversaries:
-            check_main_process("adversaries", "A worker would attack a stale model: pass num_workers=0, or let workers "
-                               "only compose (collate_fn=collate.compose) and a Prefetcher harden.")  # fmt: skip
+            arguments.check_main_process("adversaries", arguments.STALE)
             composer = self.composer if draft.photos is None else self._composing(draft.photos)
             changes = None if self.chain is None else self.chain.changes(draft.size)
             draft = replace(draft, composer=composer, changes=changes)
@@ -165,26 +147,14 @@ class CAGCollate(Generic[Output]):
             return cast(Output, batch_of(draft))
         return cast(Output, Pair(draft.pictures, draft.composites.labels[:, 0]))
 
-    @property
-    def _whole(self) -> bool:
-        return self.returns == "batch"
-
     def _taken(self, rows: Any) -> tuple[ContextBank | None, Rows]:
         """What was given as rows on the device; for the items of a data set, also their photos as contexts."""
         if are_rows(rows) or not isinstance(rows, list | tuple):
-            return None, check_rows(rows, len(self.objects), len(self.composer.contexts)).to(self.device)
-        check_main_process("the items of a data set", "A worker would count samples of its own. To read photos in "
-                           "workers, pass collate_fn=list to the loader, and call the collate on each list in the main "
-                           "process.")  # fmt: skip
-        return photo_bank(rows, self.size, self.device), self._photos(len(rows)).to(self.device)
-
-    def _offered(self, rows: Rows) -> Earlier | None:
-        """What the chain offers to each row."""
-        if self.chain is None:
-            return None
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        earlier = self.chain.offered(rows, self.objects.labels, self.size, dtype=self.dtype)
-        return replace(earlier, images=earlier.images.contiguous(memory_format=layout))
+            found = check_rows(rows, objects=len(self.objects), contexts=len(self.composer.contexts))
+            return None, found.to(self.device)
+        arguments.check_main_process("the items of a data set", arguments.COUNTED)
+        bank = photo_bank(rows, canvas=self.size, device=self.device)
+        return bank, self._photos(len(rows)).to(self.device)
 
     def _composing(self, contexts: ContextBank) -> Composer:
         return Composer(self.objects, contexts, self.size, self.ranges, self.dtype, self.channels_last, warn=False)
@@ -218,7 +188,7 @@ class CAGCollate(Generic[Output]):
         Raises:
             InputError: for the state of a collate that was built otherwise.
         """
-        check_state(state, self.chain)
+        arguments.check_state(state, self.chain)
         self._photos.load_state_dict(state["photos"])
         if self.chain is not None:
             self.chain.load_state_dict(state["chain"], self.device)

@@ -18,15 +18,15 @@ def _sorting(keys: Int64[np.ndarray, " e"], bits: int) -> Int64[np.ndarray, " e"
 
 
 def match(
-    objects: Int64[np.ndarray, " e"], stubs: Int64[np.ndarray, " e"], num_contexts: int, rng: np.random.Generator
+    objects: Int64[np.ndarray, " e"], stubs: Int64[np.ndarray, " e"], rng: np.random.Generator, *, num_contexts: int
 ) -> Int64[np.ndarray, " e"] | None:
     """Give every object stub a random context stub, then swap double edges with random others.
 
     Args:
         objects: of every edge, ascending.
         stubs: of the contexts, one per edge.
-        num_contexts: more than the highest stub.
         rng: the only source of randomness.
+        num_contexts: more than the highest stub.
 
     Returns:
         One context per entry of ``objects``, or None where the swaps left double edges.
@@ -102,7 +102,7 @@ def biregular(
     """
     if degrees.max() * 8 <= len(cycle):
         objects = np.repeat(np.arange(len(degrees)), degrees)
-        contexts = match(objects, np.resize(cycle, len(objects)), len(cycle), rng)
+        contexts = match(objects, np.resize(cycle, len(objects)), rng, num_contexts=len(cycle))
         if contexts is not None:
             edges: Int64[np.ndarray, " e"] = objects << 32 | contexts
             return edges

@@ -37,7 +37,7 @@ class PhotoRows:
 
     def __call__(self, count: int) -> Rows:
         """Rows of the next ``count`` samples; their contexts are the places of their photos in the batch."""
-        rows = photo_rows(self._labels, count, seed=self.seed, epoch=self._epoch, start=self._index)
+        rows = photo_rows(self._labels, count=count, seed=self.seed, epoch=self._epoch, start=self._index)
         self._index += count
         return rows
 
@@ -60,7 +60,7 @@ class PhotoRows:
         self._epoch, self._index = epoch, index
 
 
-def photo_bank(items: Sequence[Any], canvas: tuple[int, int], device: torch.device) -> ContextBank:
+def photo_bank(items: Sequence[Any], *, canvas: tuple[int, int], device: torch.device) -> ContextBank:
     """The images of a data set's items as contexts 0 to b - 1, twice as fine as the canvas.
 
     Args:
@@ -84,7 +84,7 @@ def photo_bank(items: Sequence[Any], canvas: tuple[int, int], device: torch.devi
         InputError: naming the item that has no usable image.
     """
     first = items[0] if items else None
-    if isinstance(first, int) or (isinstance(first, Tensor) and first.dtype == torch.int64 and first.ndim == 2):
+    if isinstance(first, int) or (isinstance(first, Tensor) and first.dtype == torch.int64 and first.ndim < 3):
         got = f"a list that begins with {describe(first)}"
         fail("rows", "those of a PairSampler, or photos", got, FIX)
     texels = min(max(1 << (2 * max(canvas) - 1).bit_length(), 8), 4096)
@@ -92,7 +92,7 @@ def photo_bank(items: Sequence[Any], canvas: tuple[int, int], device: torch.devi
     return ContextBank.from_tensors(images, size=texels, device=device)
 
 
-def photo_rows(labels: Int[Tensor, " n"], count: int, *, seed: int, epoch: int, start: int) -> Rows:
+def photo_rows(labels: Int[Tensor, " n"], *, count: int, seed: int, epoch: int, start: int) -> Rows:
     """Rows, as a :class:`PairSampler` yields them, that put an object on each of ``count`` photos.
 
     Samples ``start`` to ``start + count - 1`` of the epoch, shuffled over the slots. What index ``i`` shows depends on

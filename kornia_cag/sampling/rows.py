@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from kornia_cag.core.checks import check_tensor, describe, fail
+from kornia_cag.core.checks import check_int, check_tensor, describe, fail
 from kornia_cag.core.devices import upload
 from kornia_cag.core.randomness import sample_keys
 
@@ -23,7 +23,8 @@ class Rows:
     """Rows of ``b`` samples, packed into one tensor, so that they go to a device in one copy.
 
     A :class:`PairSampler` yields them; :meth:`of` makes them from columns. They can be pickled, pinned and joined, and
-    are indexed like a tensor: ``rows[:8]``, ``rows[mask]``. Slices share memory.
+    are indexed like a tensor: ``rows[:8]``, ``rows[mask]``; ``rows[3]`` is still rows, of one sample. Slices share
+    memory.
 
     Attributes:
         table: (b, 4 + K); object, context, index, epoch, seed, and the objects above the first, of K layers.
@@ -51,19 +52,17 @@ class Rows:
             seed: of all samples, or of each, in ``[0, 2^62)``.
 
         Raises:
-            InputError: for columns of unequal lengths or types.
+            InputError: for columns of unequal lengths, types or devices, and for numbers out of range.
         """
-        check_tensor("objects", objects, ("b",) if isinstance(objects, Tensor) and objects.ndim == 1 else ("b", "K"),
-                     torch.int64)  # fmt: skip
-        layers = objects[:, None] if objects.ndim == 1 else objects
+        layered = isinstance(objects, Tensor) and objects.ndim == 2
+        check_tensor("objects", objects, ("b", "K") if layered else ("b",), torch.int64)
+        layers = objects if layered else objects[:, None]
         if not layers.shape[1]:
             fail("objects", "at least one object per sample", describe(objects))
-        columns = {"contexts": contexts, "index": index, "epoch": epoch, "seed": seed}
-        for name, value in columns.items():
-            if name in ("epoch", "seed") and not isinstance(value, Tensor):
-                columns[name] = torch.full_like(index, value)
-            check_tensor(name, columns[name], (len(objects),), torch.int64, objects.device)
-        return cls(torch.stack([layers[:, 0], *columns.values(), *layers[:, 1:].unbind(1)], dim=1))
+        lowest, *above = layers.unbind(1)
+        given = {"contexts": contexts, "index": index, "epoch": epoch, "seed": seed}
+        columns = [_column(name, column, lowest) for name, column in given.items()]
+        return cls(torch.stack([lowest, *columns, *above], dim=1))
 
     @property
     def objects(self) -> Int[Tensor, " b"]:
@@ -73,10 +72,8 @@ class Rows:
     @property
     def layers(self) -> Int[Tensor, "b k"]:
         """(b, K); ids in the object bank, from back to front."""
-        return self.table[:, :1] if self.table.shape[1] == len(COLUMNS) else self._layers()
-
-    def _layers(self) -> Int[Tensor, "b k"]:
-        return torch.cat([self.table[:, :1], self.table[:, len(COLUMNS) :]], dim=1)
+        lowest, above = self.table[:, :1], self.table[:, len(COLUMNS) :]
+        return torch.cat([lowest, above], dim=1) if above.shape[1] else lowest
 
     @property
     def contexts(self) -> Int[Tensor, " b"]:
@@ -110,7 +107,8 @@ class Rows:
 
     def to(self, device: torch.device | str) -> "Rows":
         """The same rows on another device, by one copy; from the CPU to a GPU without waiting for it."""
-        return self if self.device == torch.device(device) else Rows(upload(self.table, device))
+        table = upload(self.table, device)
+        return self if table is self.table else Rows(table)
 
     def pin_memory(self) -> "Rows":
         """The same rows in pinned memory; a DataLoader with ``pin_memory=True`` calls it."""
@@ -138,8 +136,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, place: slice | Int[Tensor, " n"] | Bool[Tensor, " b"]) -> "Rows":
-        return Rows(self.table[place])
+    def __getitem__(self, place: int | slice | Int[Tensor, " n"] | Bool[Tensor, " b"]) -> "Rows":
+        table = self.table[place]
+        return Rows(table if table.ndim == 2 else table[None])
 
     def __iter__(self) -> Iterator["Rows"]:
         """Rows of one sample each."""
@@ -152,6 +151,15 @@ class Rows:
         return f"Rows({len(self)}, device='{self.device}')"
 
 
+def _column(name: str, value: Any, like: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """The column ``value``, or one filled with a number that stands for all samples."""
+    if name in ("epoch", "seed") and not isinstance(value, Tensor):
+        return torch.full_like(like, check_int(name, value, 0, 2**62 - 1))
+    check_tensor(name, value, like.shape, torch.int64, like.device)
+    column: Tensor = value
+    return column
+
+
 def are_rows(batch: Any) -> bool:
     """Whether a batch is rows, or a list of them, as a loader gives that asks for one sample after the other."""
     return isinstance(batch, Rows) or (
@@ -159,7 +167,7 @@ def are_rows(batch: Any) -> bool:
     )
 
 
-def check_rows(rows: Any, objects: int, contexts: int) -> Rows:
+def check_rows(rows: Any, *, objects: int, contexts: int) -> Rows:
     """Require rows, or a list of them, and give them as one.
 
     Args:
@@ -172,12 +180,14 @@ def check_rows(rows: Any, objects: int, contexts: int) -> Rows:
     """
     if not are_rows(rows):
         fail("rows", "those of a PairSampler", describe(rows), FIX)
+    if not isinstance(rows, Rows) and any(len(row) != 1 for row in rows):
+        fail("rows", "one row for each entry of a list", describe(rows), FIX)
     found = rows if isinstance(rows, Rows) else Rows.cat(rows)
     check_tensor("rows.table", found.table, ("b", "4 + K"), torch.int64, fix=FIX)
     if found.table.shape[1] < len(COLUMNS) or not len(found):
         fail("rows.table", f"at least one row of {len(COLUMNS)} or more columns", describe(found.table), FIX)
     if found.device.type == "cpu":  # elsewhere, reading the ids would wait for the device
-        table = np.asarray(found.table)
+        table = found.table.numpy()
         places = [(0, objects), (1, contexts), *((k, objects) for k in range(len(COLUMNS), table.shape[1]))]
         for column, count in places:
             ids = table[:, column]

@@ -4,7 +4,7 @@ from dataclasses import InitVar, dataclass, field, replace
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from kornia_cag.banks.contexts import ContextBank
@@ -15,7 +15,7 @@ from kornia_cag.core.checks import check_choice, check_instance, check_size, fai
 from kornia_cag.core.compiling import kept, once
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
-from kornia_cag.scenes.camera import photograph
+from kornia_cag.scenes.camera import Camera, photograph
 from kornia_cag.scenes.finishes import finished
 from kornia_cag.scenes.light import Tone, light, recolor
 from kornia_cag.scenes.pose import homographies, to_canvas
@@ -24,6 +24,7 @@ from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.targets import Composites, Targets
 from kornia_cag.scenes.warp import CELL, SEEN, Outline, canvas_points, draft, outline, warp
 
+Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and what is seen of it
 Planes = tuple[Float[Tensor, "b h w"], ...]  # red, green and blue, apart: a compiler makes one loop over pixels of them
 
 
@@ -101,24 +102,22 @@ class Composer:
         """Render up to the camera, without the stages of ``ranges.finish``: what can be compiled."""
         with torch.autocast(scene.keys.device.type, enabled=False):  # a sample depends on no precision around it
             labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
-            used = (
-                torch.zeros_like(scene.keys, dtype=torch.bool) if earlier is None else earlier.used(labels, scene.keys)
-            )
+            used = chained(earlier, labels, scene.keys)
             tone = scene.light.tone()
-            picture, seen = self._backdrop(scene, tone, earlier, used), []
+            picture, seen = self.backdrop(scene, tone, None if earlier is None else earlier.images, used), []
             for layer in scene.layers:
-                picture, part = self._paste(layer, picture, tone, scene.camera.coarser, targets)
+                picture, part = self.paste(layer, picture, tone, scene.camera.coarser, targets=targets)
                 seen.append(part)
-            exposed = torch.stack(picture, dim=1).clamp(min=0)  # no light is less than none; the camera clips too much
-            images = to_format(photograph(exposed, scene.camera, scene.keys), self.dtype, self.channels_last)
-            known = _targets(labels, cast(list[tuple[Tensor, Outline]], seen)) if targets else None
-            return Composites(images, labels, scene.keys, used, known, scene)
+            known = targets_of(labels, cast(list[Pasted], seen)) if targets else None
+            return Composites(self.expose(picture, scene.camera, scene.keys), labels, scene.keys, used, known, scene)
 
     def finish(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
         """The stages after the camera."""
         return finished(images, keys, self.ranges.finish)
 
-    def _backdrop(self, scene: Scene, tone: Tone, earlier: Earlier | None, used: Bool[Tensor, " b"]) -> Planes:
+    def backdrop(
+        self, scene: Scene, tone: Tone, earlier: Shaped[Tensor, "b 3 h w"] | None, used: Bool[Tensor, " b"]
+    ) -> Planes:
         """The lit context, or an earlier composite, which was lit when it was made."""
         behind = self._crop(scene)
         if scene.context_color is not None:
@@ -127,13 +126,11 @@ class Composer:
         if earlier is None:
             return behind
         use = used[:, None, None]
-        return tuple(
-            torch.where(use, to_float(old), new) for old, new in zip(earlier.images.unbind(1), behind, strict=True)
-        )
+        return tuple(torch.where(use, to_float(old), new) for old, new in zip(earlier.unbind(1), behind, strict=True))
 
-    def _paste(
-        self, layer: Layer, behind: Planes, tone: Tone, coarser: Float[Tensor, " b"], targets: bool
-    ) -> tuple[Planes, tuple[Float[Tensor, "b h w"], Outline] | None]:
+    def paste(
+        self, layer: Layer, behind: Planes, tone: Tone, coarser: Float[Tensor, " b"], *, targets: bool
+    ) -> tuple[Planes, Pasted | None]:
         """Put one lit object over what is there; also its alpha as pasted, and its outline, where somebody asks."""
         blend = self.ranges.blend
         (*colors, alpha), opacity = self._place(layer, coarser)
@@ -151,6 +148,11 @@ class Composer:
         if blend.pastes:  # the mask of what was pasted
             alpha = (alpha > seen.threshold[:, None, None]).to(alpha.dtype)
         return picture, (alpha.clamp(0, 1), seen)  # interpolation weights add up to 1 but for rounding
+
+    def expose(self, picture: Planes, camera: Camera, keys: Int[Tensor, " b"]) -> Shaped[Tensor, "b 3 h w"]:
+        """Photograph what was put together, into images of the composer's format."""
+        exposed = torch.stack(picture, dim=1).clamp(min=0)  # no light is less than none; the camera clips too much
+        return to_format(photograph(exposed, camera, keys), self.dtype, self.channels_last)
 
     def _place(self, layer: Layer, coarser: Float[Tensor, " b"]) -> tuple[Planes, Float[Tensor, " b"]]:
         """Draw each object in its pose on an empty canvas: premultiplied RGB and alpha; and its opacity."""
@@ -186,7 +188,12 @@ class Composer:
         )
 
 
-def _targets(labels: Int[Tensor, "b k"], seen: list[tuple[Tensor, Outline]]) -> Targets:
+def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], keys: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+    """Which samples take an earlier composite as their context."""
+    return torch.zeros_like(keys, dtype=torch.bool) if earlier is None else earlier.used(labels, keys)
+
+
+def targets_of(labels: Int[Tensor, "b k"], seen: list[Pasted]) -> Targets:
     """What is known of the objects, of which the later ones cover the earlier ones."""
     if len(seen) == 1:
         alpha, edge = seen[0]
@@ -198,9 +205,7 @@ def _targets(labels: Int[Tensor, "b k"], seen: list[tuple[Tensor, Outline]]) -> 
         left = left * (1 - alpha)
         shown.append(part)
         edges.append(outline(part, 2 * edge.threshold.clamp(max=0.5)))
-    boxes, visible = (
-        torch.stack(list(reversed(v)), dim=1) for v in ([e.boxes for e in edges], [e.visible for e in edges])
-    )
+    boxes, visible = torch.stack([e.boxes for e in edges[::-1]], 1), torch.stack([e.visible for e in edges[::-1]], 1)
     masks, full = torch.stack(shown[::-1], dim=1), torch.stack([alpha for alpha, _ in seen], dim=1)
     return Targets(labels, boxes, visible, masks, full)
 

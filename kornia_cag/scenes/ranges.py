@@ -1,9 +1,9 @@
 """``SceneRange``: everything that varies from scene to scene, and how a scene is drawn from its row."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_instance, check_range, describe, fail
@@ -72,17 +72,20 @@ class SceneRange:
         """
         draws = Draws(rows.keys) if draws is None else draws
         s = full_strength(draws.keys) if strength is None else strength
-        camera, light = self.camera.sample(draws.group("camera"), s), self.color.sample(draws.group("color"), s)
-        layers = tuple(
-            self._layer(objects, draws.layer(number), s) for number, objects in enumerate(rows.layers.unbind(1))
-        )
-        context_color = None
-        if self.context_color is not None:
-            context_color = self.context_color.sample(draws.group("color"), s, layer="context_color")
-        crop = self._crop(draws.group("context"))
-        return Scene(draws.keys, layers, rows.contexts, crop, light, context_color, camera)
+        objects = enumerate(rows.layers.unbind(1))
+        layers = tuple(self.layer(ids, draws.layer(number), s) for number, ids in objects)
+        return replace(self.surroundings(rows.contexts, draws, s), layers=layers)
 
-    def _layer(self, objects: Tensor, draws: Draws, strength: Float[Tensor, " b"]) -> Layer:
+    def surroundings(self, contexts: Int[Tensor, " b"], draws: Draws, strength: Float[Tensor, " b"]) -> Scene:
+        """Draw a scene without objects: part of :meth:`sample`."""
+        camera = self.camera.sample(draws.group("camera"), strength)
+        light, context_color = self.color.sample(draws.group("color"), strength), None
+        if self.context_color is not None:
+            context_color = self.context_color.sample(draws.group("color"), strength, layer="context_color")
+        return Scene(draws.keys, (), contexts, self._crop(draws.group("context")), light, context_color, camera)
+
+    def layer(self, objects: Int[Tensor, " b"], draws: Draws, strength: Float[Tensor, " b"]) -> Layer:
+        """Draw one object of each sample: part of :meth:`sample`."""
         color = None
         if self.object_color is not None:
             color = self.object_color.sample(draws.group("color"), strength, layer="object_color")

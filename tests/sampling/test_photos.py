@@ -7,54 +7,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import make_contexts
 from PIL import Image
 from pngs import GREY, png
 from torch.utils.data import DataLoader
 
 from kornia_cag import CAGCollate, InputError, ObjectBank, PairSampler
-from kornia_cag.sampling.photos import are_items, photo_bank, photo_rows
-from kornia_cag.sampling.rows import check_rows
-
-ROW = torch.arange(5)
-
-
-@pytest.mark.parametrize(
-    ("batch", "want"),
-    [
-        (torch.zeros(2, 5, dtype=torch.int64), False),
-        ([ROW, ROW], False),
-        ([], False),
-        ([torch.zeros(3, 4, 4)], True),
-        ([(torch.zeros(3, 4, 4), 1)], True),
-        ([{"image": None}], True),
-        ([1, 2], True),
-    ],
-)
-def test_items_are_told_from_rows(batch, want):
-    assert are_items(batch) == want
-
-
-def test_rows_pass_as_they_are():
-    table = torch.stack([ROW, ROW + 1])
-    assert check_rows(table, 2, 3) is table
-    assert torch.equal(check_rows([ROW, ROW + 1], 2, 3), table)
-    for counts, name in (((1, 3), "object"), ((2, 2), "context")):
-        with pytest.raises(InputError, match=f"rows: expected {name} ids"):
-            check_rows(table, *counts)
-    with pytest.raises(InputError, match="rows: expected object ids from 0 to 1, got -1 to 0"):
-        check_rows(table - 1, 2, 3)
+from kornia_cag.sampling.photos import PhotoRows, photo_bank, photo_rows
+from kornia_cag.sampling.rows import FIX, Rows
 
 
 @pytest.mark.parametrize(("canvas", "size"), [((2, 2), 8), ((32, 20), 64), ((20, 33), 128), ((5000, 1), 4096)])
 def test_photos_are_twice_as_fine_as_the_canvas(canvas, size):
-    assert photo_bank([torch.zeros(3, 4, 4)], canvas, torch.device("cpu")).size == size
+    assert photo_bank([torch.zeros(3, 4, 4)], canvas=canvas, device=torch.device("cpu")).size == size
 
 
 def test_photos_of_all_sizes_keep_their_middle(device):
     wide = torch.zeros(3, 20, 50)
     wide[:, :, 15:35] = 0.4
     tall = (wide.mT * 255).round().byte()
-    bank = photo_bank([wide, tall, (tall[:1], 7)], (8, 8), device)
+    bank = photo_bank([wide, tall, (tall[:1], 7)], canvas=(8, 8), device=device)
     assert (len(bank), bank.device.type) == (3, device.type)
     assert (bank.pyramid.level(0) == 102).all()
 
@@ -76,7 +48,7 @@ def encoded():
 
 def shown(item):
     """What the bank makes of an item: its pixels, as the bank is exactly as fine."""
-    return photo_bank([item], (8, 8), torch.device("cpu")).pyramid.level(0)[0]
+    return photo_bank([item], canvas=(8, 8), device=torch.device("cpu")).pyramid.level(0)[0]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +157,7 @@ FLATTEN = r"Flatten it, for example: image = image\.convert\('RGBA'\); Image\.al
 )
 def test_items_without_a_usable_image_are_told_what_to_change(item, message, untyped):
     with pytest.raises(InputError, match=rf"items\[1\]: .*{message}") as caught:
-        photo_bank([torch.zeros(3, 8, 8), item], (16, 16), torch.device("cpu"))
+        photo_bank([torch.zeros(3, 8, 8), item], canvas=(16, 16), device=torch.device("cpu"))
     assert "\n" not in str(caught.value)
     assert "PairSampler" not in str(caught.value)
     assert "batch_sampler" not in str(caught.value)
@@ -236,17 +208,81 @@ def test_an_item_that_cannot_be_decoded_is_named():
         shown(encoded()[:200])
 
 
+@pytest.mark.parametrize(
+    ("items", "first"),
+    [
+        ([0, 1], "0"),
+        ([torch.arange(5)], "int64 (5,)"),
+        ([torch.zeros(8, 5, dtype=torch.int64)], "int64 (8, 5)"),
+    ],
+)
+def test_what_is_neither_rows_nor_photos_is_told_so(items, first, untyped):
+    with pytest.raises(InputError) as caught:
+        photo_bank(items, canvas=(16, 16), device=torch.device("cpu"))
+    assert (
+        str(caught.value)
+        == f"rows: expected those of a PairSampler, or photos, got a list that begins with {first}. {FIX}"
+    )
+
+
+def test_photo_rows_count_on():
+    labels = torch.tensor([0, 1, 1, 2])
+    photos = PhotoRows(labels, seed=4)
+    for start, count in ((0, 3), (3, 5)):
+        rows = photos(count)
+        assert torch.equal(rows.table, photo_rows(labels, count=count, seed=4, epoch=0, start=start).table)
+        assert rows.contexts.tolist() == list(range(count))
+        assert (rows.seed.unique().tolist(), rows.epoch.unique().tolist()) == ([4], [0])
+    state = photos.state_dict()
+    resumed = PhotoRows(labels, seed=4)
+    resumed.load_state_dict(state)
+    assert torch.equal(resumed(2).table, photos(2).table)
+    photos.set_epoch(3)
+    assert torch.equal(photos(6).table, photo_rows(labels, count=6, seed=4, epoch=3, start=0).table)
+
+
+def test_objects_on_items_do_not_depend_on_how_samples_are_cut_into_batches():
+    labels = torch.tensor([0, 1, 1, 2])
+
+    def objects(*counts):
+        photos = PhotoRows(labels, seed=4)
+        rows = Rows.cat([photos(count) for count in counts])
+        return rows.objects[rows.index.argsort()]
+
+    assert torch.equal(objects(12), objects(5, 1, 6))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda photos: PhotoRows(torch.arange(3), seed=-1), "seed: expected an integer of at least 0 and at most"),
+        (lambda photos: photos.set_epoch(-1), "epoch: expected an integer of at least 0 and at most"),
+        (lambda photos: photos.load_state_dict({}), "state['photos']: expected seed, epoch and index, got {}."),
+        (lambda photos: photos.load_state_dict({"seed": 4, "epoch": 0, "index": -1}),
+         "state['photos']['index']: expected an integer of at least 0, got -1."),
+        (lambda photos: photos.load_state_dict({"seed": 5, "epoch": 0, "index": 0}),
+         "state: expected the state of a collate with seed=4, got seed=5. Build it as the saved one was built."),
+    ],
+)  # fmt: skip
+def test_a_count_that_cannot_be_is_refused(call, message, untyped):
+    photos = PhotoRows(torch.arange(3), seed=4)
+    with pytest.raises(InputError) as caught:
+        call(photos)
+    assert str(caught.value).startswith(message)
+    assert photos.state_dict() == {"seed": 4, "epoch": 0, "index": 0}
+
+
 def test_objects_on_items_are_balanced():
     """Consecutive samples: classes differ by at most one; within a class, objects are alike."""
     labels = torch.tensor([0, 1, 1, 1, 2])
     counts = torch.zeros(5, dtype=torch.int64)
     for epoch in range(150):
         for start, count in ((0, 7), (7, 8), (15, 3)):
-            rows = photo_rows(labels, count, seed=2, epoch=epoch, start=start)
-            assert sorted(rows[:, 2].tolist()) == list(range(start, start + count))
-            classes = labels[rows[:, 0]].bincount(minlength=3)
+            rows = photo_rows(labels, count=count, seed=2, epoch=epoch, start=start)
+            assert sorted(rows.index.tolist()) == list(range(start, start + count))
+            classes = labels[rows.objects].bincount(minlength=3)
             assert classes.max() - classes.min() <= 1
-            counts += rows[:, 0].bincount(minlength=5)
+            counts += rows.objects.bincount(minlength=5)
     assert counts.sum() == 2700
     assert counts[0] == counts[4] == 900
     assert (counts[1:4] - 300).square().sum() / 300 < 13.8  # chi-square, 2 degrees of freedom, p = 0.001
@@ -255,7 +291,7 @@ def test_objects_on_items_are_balanced():
 def test_a_slot_sees_changing_classes_on_items():
     """So that a chain has something to offer, although the batch size is a multiple of the classes."""
     labels = torch.arange(5)
-    slots = torch.stack([photo_rows(labels, 10, seed=0, epoch=0, start=10 * i)[:, 0] for i in range(40)])
+    slots = torch.stack([photo_rows(labels, count=10, seed=0, epoch=0, start=10 * i).objects for i in range(40)])
     changed = (slots[1:] != slots[:-1]).float().mean()
     assert 0.7 < changed < 0.9
 
@@ -266,6 +302,7 @@ def test_a_pair_sampler_given_otherwise_than_as_batch_sampler_is_said(how, untyp
     objects = ObjectBank.from_tensors([square, square], size=8)
     pairs = PairSampler(objects.labels, 4, batch_size=2)
     options: dict[str, Any] = {"batch_size": 2} if how == "batch_size" else {"sampler": pairs}
-    loader: Any = DataLoader(pairs.dataset, collate_fn=CAGCollate(objects, None, 16), **options)
+    collate = CAGCollate(objects, None if how == "batch_size" else make_contexts(count=4), 16)
+    loader: Any = DataLoader(pairs.dataset, collate_fn=collate, **options)
     with pytest.raises(InputError, match=r"^rows: expected .* batch_sampler=pairs"):
         next(iter(loader))

@@ -1,0 +1,109 @@
+"""The samples of one epoch: which object meets which context, and how the classes take turns.
+
+A batch's class balance is decided here, in :meth:`Epochs.edges`: the classes take turns, so that any run of samples is
+balanced, and a batch is such a run.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from kornia_cag.sampling.biregular import biregular
+
+LOW = 0xFFFFFFFF  # the half of an edge, ``object << 32 | context``, that names its context
+_EPOCH_LENGTH = 100_000  # samples: up to here an epoch is made longer to make all degrees exact
+_EDGES, _OBJECTS, _CONTEXTS, _SLOTS, _UNIFORM = range(5)  # streams of randomness
+
+
+def _generator(stream: int, *counters: int) -> np.random.Generator:
+    # Two words per counter: different counters can then never spell the same seed.
+    return np.random.default_rng([stream, *(word for c in counters for word in (c & LOW, c >> 32))])
+
+
+def default_samples(sizes: Int64[np.ndarray, " k"], *, num_contexts: int, most: int) -> int:
+    """Samples per class where none are asked for, as :class:`PairSampler` says.
+
+    Args:
+        sizes: objects of each class.
+        num_contexts: how many contexts there are.
+        most: different pairs of the smallest class.
+    """
+    classes, limit = len(sizes), max(_EPOCH_LENGTH, 2 * num_contexts)
+    objects_exact = math.lcm(*set(sizes.tolist()))
+    all_exact = math.lcm(objects_exact, num_contexts // math.gcd(num_contexts, classes))
+    every_context = -(-num_contexts // classes)
+    for samples in (all_exact, -(-every_context // objects_exact) * objects_exact):
+        if classes * samples <= limit and samples <= most:
+            return samples
+    return min(max(every_context, min(int(sizes.max()), limit // classes)), most)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Epochs:
+    """The epochs of a sampler. Each follows from the seed and its number alone.
+
+    Attributes:
+        objects: (n,); ids of all objects, class by class.
+        sizes: (k,); objects of each class.
+        num_contexts: how many contexts there are.
+        samples_per_class: of one epoch.
+        seed: in ``[0, 2^62)``.
+        balanced: if false, objects and contexts are drawn uniformly and independently.
+    """
+
+    objects: Int64[np.ndarray, " n"]
+    sizes: Int64[np.ndarray, " k"]
+    num_contexts: int
+    samples_per_class: int
+    seed: int
+    balanced: bool
+
+    @property
+    def samples(self) -> int:
+        """Of one epoch."""
+        return self.samples_per_class * len(self.sizes)
+
+    def edges(self, epoch: int) -> Int64[np.ndarray, " e"]:
+        """All samples of an epoch, by index, as ``object << 32 | context``.
+
+        The classes come in a random cyclic order: sample ``i`` is of class ``order[i % k]``. So the class counts of any
+        run of samples differ by at most one.
+        """
+        if not self.balanced:
+            return self._independent(epoch)
+        rng = _generator(_EDGES, self.seed, epoch)
+        edges = biregular(self._degrees(epoch), self._cycle(epoch), rng)
+        by_class = rng.permuted(edges.reshape(len(self.sizes), -1), axis=1)
+        edges = by_class[rng.permutation(len(by_class))].T.ravel()
+        named: Int64[np.ndarray, " e"] = self.objects[edges >> 32] << 32 | edges & LOW
+        return named
+
+    def slots(self, epoch: int, *, start: int, count: int) -> Int64[np.ndarray, " b"]:
+        """Sample indices ``start`` to ``start + count - 1``, shuffled over the slots of their batch."""
+        return start + _generator(_SLOTS, self.seed, epoch, start).permutation(count)
+
+    def _independent(self, epoch: int) -> Int64[np.ndarray, " e"]:
+        rng = _generator(_UNIFORM, self.seed, epoch)
+        objects = rng.integers(len(self.objects), size=self.samples)
+        edges: Int64[np.ndarray, " e"] = objects << 32 | rng.integers(self.num_contexts, size=self.samples)
+        return edges
+
+    def _cycle(self, epoch: int) -> Int64[np.ndarray, " c"]:
+        """The contexts, those that get one edge more in this epoch first."""
+        n = self.num_contexts
+        block = epoch // (n // math.gcd(n, self.samples))
+        order = _generator(_CONTEXTS, self.seed, block).permutation(n)
+        return np.roll(order, -(epoch * self.samples % n))
+
+    def _degrees(self, epoch: int) -> Int64[np.ndarray, " n"]:
+        """Contexts per object, class by class; classes of one size are done together."""
+        samples, starts = self.samples_per_class, np.cumsum(self.sizes) - self.sizes
+        degrees = np.repeat(samples // self.sizes, self.sizes)
+        for size in np.unique(self.sizes).tolist():
+            block = epoch // (size // math.gcd(size, samples))
+            members = starts[self.sizes == size][:, None] + np.arange(size)
+            turns = _generator(_OBJECTS, self.seed, block, size).permuted(members, axis=1)
+            degrees[turns[:, (epoch * samples % size + np.arange(samples % size)) % size]] += 1
+        return degrees

@@ -1,0 +1,169 @@
+"""The programs that are compiled: rows to composites as one graph, or a graph per stage where there are many layers.
+
+One object per sample is one graph, in which a pixel passes from the context to the object over it without going through
+memory. Several objects take three graphs: the backdrop, one layer, which is used for each object, and the camera, so
+that the time to compile does not grow with the number of objects. What a program makes of every pixel it writes into
+memory that it is given, by the names that :func:`outputs` lists.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from kornia_cag.core.compiling import any_batch, kept, program
+from kornia_cag.core.draws import Draws
+from kornia_cag.core.randomness import fold_in, sample_keys
+from kornia_cag.core.records import tensors
+from kornia_cag.sampling.rows import Rows
+from kornia_cag.scenes.composer import Composer, chained, targets_of
+from kornia_cag.scenes.scene import Earlier, Layer, Scene
+from kornia_cag.scenes.strength import Ramp
+from kornia_cag.scenes.targets import Composites
+from kornia_cag.scenes.warp import Outline
+
+Written = dict[str, Tensor]  # what is large, by name
+
+
+def outputs(
+    composer: Composer, b: int, *, layers: int, targets: bool, staged: bool
+) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shapes and dtypes of what is written of every pixel of ``b`` samples."""
+    height, width = composer.size
+    found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"images": ((b, 3, height, width), composer.dtype)}
+    if targets:
+        found["masks"] = (b, layers, height, width), torch.float32
+    if targets and layers > 1:
+        found["full"] = found["masks"]
+    if staged:
+        found["canvas"] = (b, 3, height, width), torch.float32
+    return found
+
+
+class Programs:
+    """The compiled graphs of one collate, each compiled when it is first used."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Callable[..., Any]] = {}
+
+    def __call__(
+        self, composer: Composer, strength: float | Ramp, rows: Rows, earlier: Earlier | None, into: Written, *,
+        targets: bool, scene: bool,
+    ) -> Composites:  # fmt: skip
+        """Compose rows, as :func:`composed` does."""
+        any_batch(rows.table, composer.contexts.pyramid.atlas, *tensors(earlier), *into.values())
+        if "canvas" not in into:
+            made: Composites = self._program(composed)(composer, strength, rows.table, earlier, into, targets, scene)
+            return made
+        # What the stages are given is of the same shape for any number of objects, or they would be compiled anew.
+        keys, labels = rows.keys, composer.objects.labels[rows.layers]
+        used, layers, seen = chained(earlier, labels, keys), [], []
+        given = keys, given_strength(strength, rows.epoch)
+        any_batch(*given, used, rows.contexts)
+        images = None if earlier is None else earlier.images
+        drawn = self._program(_opened)(composer, *given, rows.contexts, images, used, into["canvas"])
+        for number, objects in enumerate(rows.layers.unbind(1)):
+            own, alpha = fold_in(keys, number) if number else keys, into["full"][:, number] if targets else None
+            objects = objects.contiguous()
+            any_batch(own, objects, alpha)
+            layer, edge = self._program(_laid)(composer, *given, objects, own, into["canvas"], alpha)
+            layers.append(layer)
+            seen.append((cast(Tensor, alpha), edge))
+        self._program(_exposed)(composer, *given, into["canvas"], into["images"])
+        known = targets_of(labels, seen) if targets else None
+        if known is not None:
+            into["masks"].copy_(known.masks)
+        whole = replace(drawn, layers=tuple(layers)) if scene else None
+        return placed(Composites(into["images"], labels, keys, used, known, whole), into)
+
+    def _program(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__
+        if name not in self._made:
+            self._made[name] = program(function)
+        return self._made[name]
+
+
+def given_strength(strength: float | Ramp, epoch: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Strength of each sample, in [0, 1], by its epoch."""
+    if isinstance(strength, Ramp):
+        return strength(epoch)
+    return torch.full_like(epoch, strength, dtype=torch.float32)
+
+
+def composed(
+    composer: Composer, strength: float | Ramp, table: Int[Tensor, "b n"], earlier: Earlier | None,
+    into: Written | None, targets: bool, scene: bool,
+) -> Composites:  # fmt: skip
+    """Rows to composites, up to the camera.
+
+    Args:
+        composer: what composes.
+        strength: in [0, 1], or by epoch.
+        table: of the rows.
+        earlier: what is offered to each row as its context.
+        into: where to write what is large; None: to memory of its own.
+        targets: make masks and boxes as well.
+        scene: give what was drawn as well.
+    """
+    rows = Rows(table)
+    keys = kept(sample_keys(rows.seed, rows.epoch, rows.index))
+    drawn = composer.ranges.sample(rows, given_strength(strength, rows.epoch), draws=Draws(keys))
+    made = composer.shoot(drawn, earlier, targets=targets)
+    if into is not None:
+        into["images"].copy_(made.images)
+        if made.targets is not None:
+            into["masks"].copy_(made.targets.masks)
+            if "full" in into:
+                into["full"].copy_(made.targets.full)
+        made = placed(made, into)
+    return made if scene else replace(made, scene=None)
+
+
+def placed(made: Composites, into: Written) -> Composites:
+    """Composites whose large tensors are where they were written."""
+    targets = made.targets
+    if targets is not None:
+        targets = replace(targets, masks=into["masks"], full=into.get("full", into["masks"]))
+    return replace(made, images=into["images"], targets=targets)
+
+
+def _opened(
+    composer: Composer, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"], contexts: Int[Tensor, " b"],
+    images: Shaped[Tensor, "b 3 h w"] | None, used: Bool[Tensor, " b"], canvas: Float[Tensor, "b 3 h w"],
+) -> Scene:  # fmt: skip
+    """The backdrop, onto the canvas; gives the scene, still without objects."""
+    scene = composer.ranges.surroundings(contexts, Draws(keys), strength)
+    with torch.autocast(canvas.device.type, enabled=False):
+        canvas.copy_(torch.stack(composer.backdrop(scene, scene.light.tone(), images, used), dim=1))
+    return scene
+
+
+def _laid(
+    composer: Composer, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"], objects: Int[Tensor, " b"],
+    own: Int[Tensor, " b"], canvas: Float[Tensor, "b 3 h w"], full: Float[Tensor, "b h w"] | None,
+) -> tuple[Layer, Outline | None]:  # fmt: skip
+    """One object, drawn by keys of its own, over what is on the canvas; its alpha goes into ``full``."""
+    ranges, draws = composer.ranges, Draws(keys)
+    tone, camera = ranges.color.sample(draws, strength).tone(), ranges.camera.sample(draws, strength)
+    layer = ranges.layer(objects, Draws(own), strength)
+    with torch.autocast(canvas.device.type, enabled=False):
+        behind = canvas.unbind(1)
+        picture, seen = composer.paste(layer, behind, tone, camera.coarser, targets=full is not None)
+        canvas.copy_(torch.stack(picture, dim=1))
+    if full is None or seen is None:
+        return layer, None
+    full.copy_(seen[0])
+    return layer, seen[1]
+
+
+def _exposed(
+    composer: Composer, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"], canvas: Float[Tensor, "b 3 h w"],
+    images: Shaped[Tensor, "b 3 h w"],
+) -> None:  # fmt: skip
+    """Photograph the canvas."""
+    camera = composer.ranges.camera.sample(Draws(keys), strength)
+    with torch.autocast(canvas.device.type, enabled=False):
+        images.copy_(composer.expose(canvas.unbind(1), camera, keys))
