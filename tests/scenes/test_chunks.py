@@ -1,17 +1,18 @@
 import pickle
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
 from composing import RANGES, make_composer, rows, same
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core import memory
 from kornia_cag.core.records import tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes import chunks
-from kornia_cag.scenes.chunks import Renderer, cuts, given_strength
+from kornia_cag.scenes.chunks import Renderer, cuts
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier
@@ -91,18 +92,20 @@ def test_strength_follows_the_epoch_of_each_row(small):
     table = Rows.of(index % 5, index % 7, index, epoch=index)
     ramp = Ramp(2, 6)
     strength = torch.tensor([0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1])
-    assert torch.equal(given_strength(ramp, index), strength)
-    assert given_strength(0.3, index).tolist() == pytest.approx([0.3] * 9)
     made = Renderer()(composer, table, ramp, None, targets=True, scene=True)
     assert same(made, composer(table, strength), layout=False)
     weak = Renderer()(composer, table, 0.3, None, targets=True, scene=True)
     assert same(weak, composer(table, torch.full((9,), 0.3)), layout=False)
 
 
+SOME = make_composer(SceneRange(), SIZE)
+
+
+@settings(deadline=None)
 @given(b=st.integers(1, 5000), h=st.integers(1, 400), w=st.integers(1, 400), threads=st.integers(1, 64))
 def test_where_a_batch_is_cut(b, h, w, threads):
     """Every row is in one chunk, none of which is a single row; threads have alike many; chunks are about alike."""
-    composer = SimpleNamespace(objects=SimpleNamespace(device=torch.device("cpu")), size=(h, w))
+    composer = replace(SOME, size=(h, w), warn=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: threads)
         ends = cuts(composer, b)
@@ -117,9 +120,11 @@ def test_where_a_batch_is_cut(b, h, w, threads):
         assert b * h * w > chunks.PIXELS
 
 
-def test_a_gpu_makes_a_batch_in_one_piece():
-    composer = SimpleNamespace(objects=SimpleNamespace(device=torch.device("cuda")), size=(512, 512))
-    assert cuts(composer, 4096) == []
+def test_a_gpu_makes_a_batch_in_one_piece(monkeypatch):
+    large = replace(SOME, size=(512, 512), warn=False)
+    assert cuts(large, 4096) != []
+    monkeypatch.setattr(ObjectBank, "device", property(lambda bank: torch.device("cuda")))
+    assert cuts(large, 4096) == []
 
 
 def made_by(renderer, composer, table):
@@ -193,9 +198,9 @@ def test_to_compile_is_remembered():
     renderer = Renderer()
     assert not renderer.compiled
     renderer.compile()
-    kept = renderer._program
+    kept = renderer._programs
     renderer.compile()
     assert renderer.compiled
-    assert renderer._program is kept
-    assert renderer.twin()._program is kept
+    assert renderer._programs is kept
+    assert renderer.twin()._programs is kept
     assert pickle.loads(pickle.dumps(renderer)).compiled
