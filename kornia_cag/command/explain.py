@@ -19,6 +19,7 @@ UNITS = {
 }  # fmt: skip
 PLACES = {"pose": " of the short side", "crop": " of the way across"}  # units of x and y, by what they place
 USES = {"gaussian": ("sigma",), "box": ("width", "height"), "motion": ("length", "direction")}
+INDENT, LABEL = 17, 96  # of what is said of a part: characters in text, pixels in a picture
 LEAST_SIDE = 320  # of the enlarged picture, pixels
 
 
@@ -85,12 +86,12 @@ def _value(name: str, value: Tensor) -> str:
 
 
 def _wrapped(name: str, parts: list[str], width: int = 88) -> list[str]:
-    lines, line = [], f"  {name + ':':15s}"
+    lines, line = [], f"  {name + ':':{INDENT - 2}s}"
     for place, part in enumerate(parts):
         word = part + ("," if place < len(parts) - 1 else "")
         if len(line) + len(word) + 1 > width:
             lines.append(line)
-            line = " " * 17
+            line = " " * INDENT
         line += f" {word}"
     return [*lines, line]
 
@@ -108,10 +109,13 @@ def save_explained(path: str | Path, batch: Batch, place: int, lines: list[str])
     boxes = batch.boxes[place : place + 1]
     picture = Image.fromarray(np.asarray(sheet(batch.images[place : place + 1], 1, zoom=zoom, boxes=boxes)))
     font = ImageFont.load_default(size=13)
-    wide = 24 + max(round(font.getlength(line)) for line in lines)
+    columns = [(line[:INDENT].strip(), line[INDENT:].strip()) if line.startswith(" ") else (line, "") for line in lines]
+    wide = 24 + max(round(LABEL * (second != "") + font.getlength(second or first)) for first, second in columns)
     whole = Image.new("RGB", (picture.width + wide, max(picture.height, 18 * len(lines) + 16)), (255, 255, 255))
     whole.paste(picture, (0, 0))
     pen = ImageDraw.Draw(whole)
-    for number, line in enumerate(lines):
-        pen.text((picture.width + 12, 8 + 18 * number), line, fill=(0, 0, 0), font=font)
+    for number, (label, said) in enumerate(columns):
+        left, top = picture.width + 12, 8 + 18 * number
+        pen.text((left, top), label, fill=(0, 0, 0), font=font)
+        pen.text((left + LABEL, top), said, fill=(0, 0, 0), font=font)
     save_picture(path, whole)
