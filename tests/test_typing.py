@@ -60,7 +60,7 @@ RECORDS = [
     batch.Pair, scene.Earlier, pose.Pose, light.Color, camera.Camera,
 ]  # fmt: skip
 UNITS = re.compile(
-    r"\(\w+(, ?\w+)*,?\)|\(height, width\)|pixel|texel|degrees|factor|share|probability|number|deviation|epochs|stops"
+    r"\(\w+(, ?\w+( \+ \w+)?)*,?\)|\(height, width\)|pixel|texel|degrees|factor|share|probability|number|deviation|epochs|stops"
     r"|gain|levels|quality|units|longest side over|width over height|budget|change of depth"
 )
 
