@@ -60,8 +60,8 @@ RECORDS = [
     batch.Pair, scene.Earlier, pose.Pose, light.Color, camera.Camera,
 ]  # fmt: skip
 UNITS = re.compile(
-    r"\(\w+(, ?\w+( \+ \w+)?)*,?\)|\(height, width\)|pixel|texel|degrees|factor|share|probability|number|deviation|epochs|stops"
-    r"|gain|levels|quality|units|longest side over|width over height|budget|change of depth"
+    r"\(\w+(, ?\w+)*,?\)|\(height, width\)|pixel|texel|degrees|factor|share|probability|number|deviation|epochs|stops"
+    r"|\(b, 4 \+ K\)|gain|levels|quality|units|longest side over|width over height|budget|change of depth"
 )
 
 
