@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.core.checks import check_instance, check_tensor, describe, fail
-from kornia_cag.core.records import cut, mapped
+from kornia_cag.core.records import cut, mapped, packed
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.scene import Earlier
@@ -65,6 +65,9 @@ class Draft:
         if not self.waiting:
             return self.rows, self.earlier
         return self.rows[self.waiting :], cut(self.earlier, [self.waiting])[1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return packed(self)
 
     @property
     def composites(self) -> Composites:
