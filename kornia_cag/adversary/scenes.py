@@ -180,7 +180,9 @@ class ScenePGD(Adversary):
 
     def plan(self, draft: Draft) -> Draft:
         """Leave the attacked samples to :meth:`harden`, which composes them anyway."""
-        if draft.waiting or len(draft.rows) != draft.size:
+        if draft.waiting:
+            fail("adversaries", "one ScenePGD", "two, of which the second would start anew", "Raise its steps instead.")
+        if len(draft.rows) != draft.size:
             return draft  # somebody before needs their composites
         return replace(draft, waiting=attacked(self.fraction, draft.size))
 
