@@ -185,7 +185,8 @@ class PGD(Adversary):
         images, keys = draft.pictures, draft.keys
         start = None if draft.changes is None else images + draft.changes
         images = self(cast(nn.Module, model), images, draft.labels, mask=draft.mask, keys=keys, start=start)
-        return draft.with_images(images, self.attacked(keys) if self.fraction < 1 else None)
+        hardened = draft.with_images(images, self.attacked(keys) if self.fraction < 1 else None)
+        return replace(hardened, changes=None)  # an attack behind this one starts at what this one found
 
     @property
     def largest(self) -> float:
