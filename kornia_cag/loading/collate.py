@@ -170,12 +170,10 @@ class CAGCollate(Generic[Output]):
         return self
 
     def twin(self, model: nn.Module | None) -> "CAGCollate[Output]":
-        """A collate with banks, ranges, adversaries and compiled graph of this one, another ``model``, a chain copied.
-
-        What it composes leaves no trace in this one.
-        """
+        """A collate like this one, its chain copied, for another ``model``; it leaves no trace in this one."""
         twin = copy.copy(self)
-        twin.model, twin.chain, twin._renderer = model, copy.deepcopy(self.chain), self._renderer.twin()
+        twin.model, twin._renderer = model, self._renderer.twin()
+        twin.chain, twin._photos = copy.deepcopy((self.chain, self._photos))
         return twin
 
     def state_dict(self) -> dict[str, Any]:

@@ -290,11 +290,6 @@ def test_a_warm_start_needs_the_clean_composites(untyped):
         ContextChain(warm_start=True).keep(composites(4, 0.2), classes(4, 0))
 
 
-def test_a_warm_start_is_of_an_attack_that_takes_one(objects, contexts):
-    with pytest.raises(InputError, match="adversaries: expected a PGD, since the chain has warm_start, got none"):
-        CAGCollate(objects, contexts, 16, chain=ContextChain(warm_start=True))
-
-
 def test_a_slot_that_was_not_attacked_starts_at_random(objects, contexts, device):
     """Half of the samples are attacked; with the divergence as loss, whose gradient at the image itself is 0."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5)).to(device)

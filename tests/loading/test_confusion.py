@@ -142,11 +142,6 @@ def test_a_pairing_that_nobody_tells_anything_warns_once(objects, contexts):
         told.publish()
 
 
-def test_a_pairing_of_other_classes_is_refused(objects, contexts, untyped):
-    with pytest.raises(InputError, match=r"chain: expected a HardPairing of 5 classes, .*, got one of 4"):
-        CAGCollate(objects, contexts, 16, chain=ContextChain(pairing=HardPairing(4)))
-
-
 def test_all_classes_serve_as_contexts_equally_often_whatever_the_confusion(objects, contexts):
     """All are mistaken for class 0, which lies beneath others no more often for it, over many batches."""
     pairing = HardPairing(5, decay=0.0)
