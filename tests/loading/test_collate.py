@@ -1,9 +1,7 @@
 import copy
-import math
 import sys
 import warnings
 from dataclasses import replace
-from itertools import pairwise
 
 import kornia.augmentation
 import pytest
@@ -23,10 +21,10 @@ from kornia_cag import (
     ColorRange,
     ContextBank,
     ContextChain,
+    HardPairing,
     InputError,
     ObjectBank,
     PairSampler,
-    PoseRange,
     Ramp,
     Rows,
     SceneRange,
@@ -35,7 +33,6 @@ from kornia_cag import (
 from kornia_cag.core import memory
 from kornia_cag.core.records import joined, mapped, tensors
 from kornia_cag.scenes import chunks
-from kornia_cag.scenes.chunks import cuts
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.training.recipes import DIGITS, SIGNS
 
@@ -266,24 +263,6 @@ def test_without_the_chain_s_state_the_batches_would_differ():
     assert not torch.equal(got.images, want[2].images)
 
 
-def test_state_of_another_collate_is_refused(objects, contexts, untyped):
-    chained, plain = (CAGCollate(objects, contexts, 16, chain=chain) for chain in (ContextChain(), None))
-    with pytest.raises(InputError, match="state: expected the state of a collate with a chain, got none"):
-        chained.load_state_dict(plain.state_dict())
-    with pytest.raises(InputError, match="state: expected the state of a collate with no chain, got one"):
-        plain.load_state_dict(chained.state_dict())
-    plain.load_state_dict(plain.state_dict())
-    with pytest.raises(InputError, match="state: expected the state of a collate with seed=1, got seed=0"):
-        CAGCollate(objects, contexts, 16, seed=1).load_state_dict(plain.state_dict())
-    for photos in (None, {}, {"seed": 0}):
-        with pytest.raises(InputError, match=r"state\['photos'\]: expected seed, epoch and index"):
-            plain.load_state_dict({**plain.state_dict(), "photos": photos})
-    with pytest.raises(InputError, match=r"draft: expected Draft, got None\. Pass what collate\.compose\(rows\) gave"):
-        plain.harden(None)
-    with pytest.raises(InputError, match=r"state: expected the state_dict of a CAGCollate, got \{\}"):
-        plain.load_state_dict({})
-
-
 @pytest.mark.cuda
 def test_a_state_moves_to_the_collate_s_device(tmp_path):
     if not torch.cuda.is_available():
@@ -384,42 +363,7 @@ def test_workers_give_the_same_batches(ranges):
         assert torch.equal(labels, other_labels)
 
 
-@pytest.mark.parametrize("what", ["a chain", "adversaries"])
-def test_a_worker_with_chain_or_adversaries_is_refused(what):
-    objects, contexts = make_objects(), make_contexts()
-    hard = {"model": small_model(), "adversaries": (FGSM(eps=0.1),)}
-    options = {"chain": ContextChain()} if what == "a chain" else hard
-    collate = CAGCollate(objects, contexts, 16, **options)
-    with pytest.raises(InputError, match=rf"num_workers: expected 0 with {what}.*pass num_workers=0"):
-        next(iter(loader(sampler(objects, contexts, 8), collate, num_workers=1)))
-
-
-def test_a_worker_with_a_compiled_collate_is_refused():
-    objects, contexts = make_objects(), make_contexts()
-    collate, pairs = CAGCollate(objects, contexts, 16, compile=True), sampler(objects, contexts, 8)
-    with pytest.raises(InputError, match="num_workers: expected 0 with compile=True"):
-        list(DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate, num_workers=1))
-
-
-@pytest.mark.cuda
-def test_a_worker_with_banks_on_a_gpu_is_refused():
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-    objects, contexts = make_objects("cuda"), make_contexts("cuda")
-    with pytest.raises(InputError, match=r"num_workers: expected 0 with banks on a GPU.*pin_memory=False"):
-        next(iter(loader(sampler(objects, contexts, 8), CAGCollate(objects, contexts, 16), num_workers=1)))
-
-
 # --- strength
-
-
-def test_ramp(device):
-    epochs = torch.arange(8, device=device)
-    assert Ramp(2, 6)(epochs).tolist() == [0, 0, 0, 0.25, 0.5, 0.75, 1, 1]
-    with pytest.raises(InputError, match="stop: expected an epoch after start=3, got 3"):
-        Ramp(3, 3)
-    with pytest.raises(InputError, match="start: "):
-        Ramp(-1)
 
 
 def test_a_ramp_is_the_strength_of_its_epoch(objects, contexts):
@@ -524,6 +468,42 @@ def test_the_attack_raises_the_loss(objects, contexts, device):
     assert attacked > clean + 0.01
 
 
+# --- a twin
+
+
+def test_a_twin_leaves_no_trace():
+    """Neither in the chain nor in its pairing, the count of photos, or memory that is used again."""
+    objects, contexts = make_objects(), make_contexts()
+    hard = HardPairing(5, decay=0.5)
+    chain = ContextChain(0.2, pairing=hard, warm_start=True)
+    collate = CAGCollate(objects, contexts, 16, chain=chain, model=small_model(), adversaries=(PGD(eps=0.1, steps=1),),
+                         returns="batch")  # fmt: skip
+    rows = next(iter(sampler(objects, contexts, 8)))
+    collate(rows)
+    hard.observe(torch.eye(5), torch.arange(5))
+    kept, before = collate(photos(8)), copy.deepcopy(collate.state_dict())
+    pictures = mapped(torch.clone, kept)
+    other = small_model()
+    other[0].weight.data.mul_(-1)
+    twin = collate.twin(other)
+    assert twin.model is other
+    seen = twin(photos(8))
+    twin.chain.pairing.observe(torch.ones(5, 5), torch.arange(5))
+    twin(rows)
+    now = collate.state_dict()
+    assert now["photos"] == before["photos"]
+    assert same(tuple(now["chain"][name] for name in ("images", "labels", "changes")),
+                tuple(before["chain"][name] for name in ("images", "labels", "changes")))  # fmt: skip
+    assert all(
+        torch.equal(now["chain"]["pairing"][name], before["chain"]["pairing"][name]) for name in ("running", "shown")
+    )
+    assert same(kept, pictures)
+    again = collate(photos(8))  # what the twin was given first
+    assert torch.equal(again.rows.table, seen.rows.table)
+    assert torch.equal(again.clean, seen.clean)
+    assert not torch.equal(again.images, seen.images)  # another model
+
+
 # --- the items of a data set
 
 
@@ -566,13 +546,6 @@ def test_kinds_of_items(objects, device):
             first = images
         assert torch.equal(images, first)
         assert sorted(labels.tolist()) == sorted(set(labels.tolist()))
-
-
-def test_rows_without_a_bank_of_contexts_are_refused():
-    collate = CAGCollate(make_objects(), None, 16)
-    with pytest.raises(InputError, match=r"contexts: expected a bank of contexts for the rows.*Pass contexts=\.\.\."):
-        collate(Rows(torch.zeros(4, 5, dtype=torch.int64)))
-    assert "None, size=(16, 16)" in repr(collate)
 
 
 def drawn(seed=0, epoch=None, batch_size=7):
@@ -639,31 +612,6 @@ def test_cuda_never_synchronises_on_items():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"adversaries": (FGSM(eps=0.1),)},
-            r"model: expected the model to attack, got None\. Pass model=\.\.\., or leave out the PGD\.",
-        ),
-        ({"seed": -1}, "seed: expected an integer of at least 0"),
-        ({"size": 0}, "size: expected an integer of at least 1, got 0"),
-        ({"size": "32"}, "size: expected a positive integer or"),
-        ({"size": (16, 16, 3)}, "size: expected a positive integer or"),
-        ({"strength": 1.5}, r"strength: expected a number in \[0, 1\], got 1.5"),
-        ({"strength": math.nan}, "strength: "),
-        ({"returns": "triple"}, "returns: expected one of 'pair', 'batch', got 'triple'"),
-        (
-            {"contexts": ContextBank(make_contexts().pyramid.to("meta"))},
-            r"contexts: expected a bank on cpu.*contexts.to\('cpu'\)",
-        ),
-    ],
-)
-def test_collate_of_bad_options(options, message, untyped):
-    with pytest.raises(InputError, match=message):
-        CAGCollate(**{"objects": make_objects(), "contexts": make_contexts(), "size": 16, **options})
-
-
-@pytest.mark.parametrize(
     ("rows", "got"),
     [
         (Rows(torch.zeros(4, 3, dtype=torch.int64)), r"at least one row of 5 or more columns, got int64 \(4, 3\)"),
@@ -694,12 +642,6 @@ def test_rows_of_other_banks_are_refused(column, value, message):
     rows[2, column] = value
     with pytest.raises(InputError, match=rf"rows: expected {message}\. Build the PairSampler with"):
         CAGCollate(make_objects(), make_contexts(), 16)(Rows(rows))
-
-
-def test_a_model_elsewhere_than_the_banks_is_refused():
-    collate = CAGCollate(make_objects(), make_contexts(), 16, model=small_model("meta"), adversaries=(FGSM(eps=0.1),))
-    with pytest.raises(InputError, match=r"model: expected a model on cpu.*got one on meta\. .*model\.to\('cpu'\)"):
-        collate(Rows(torch.zeros(4, 5, dtype=torch.int64)))
 
 
 @pytest.mark.cuda
@@ -779,34 +721,6 @@ def test_batches_that_are_held_stay_as_they_are(monkeypatch, objects, contexts, 
     assert weight.grad is not None
 
 
-def test_cuts(monkeypatch):
-    monkeypatch.setattr(chunks, "PIXELS", 16 * 20 * 6)
-    composer = Composer(make_objects(), make_contexts(), (16, 20))
-    for threads in (1, 2, 5):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        for b in range(1, 60):
-            edges = [0, *cuts(composer, b), b]
-            sizes = [end - start for start, end in pairwise(edges)]
-            assert min(sizes) >= min(b, 2)
-            assert all(size % threads == 0 for size in sizes[:-1])
-            assert max(sizes) <= 6 + 2 * threads + 1
-
-
-@pytest.mark.parametrize(("stage", "words"), [("attack", "adversaries"), ("finish", r"finish=\.\.\.")])
-def test_bytes_are_no_images_for_an_adversary_or_a_stage_after_the_camera(objects, contexts, device, stage, words):
-    options = {"model": small_model(device), "adversaries": (FGSM(eps=0.1),)}
-    if stage == "finish":
-        options = {"ranges": finishing(lambda images: images)}
-    with pytest.raises(InputError, match=rf"dtype: expected a float dtype with {words}, got torch\.uint8"):
-        CAGCollate(objects, contexts, 16, dtype=torch.uint8, **options)
-
-
-@pytest.mark.usefixtures("untyped")
-def test_a_dtype_that_is_none_is_refused(objects, contexts):
-    with pytest.raises(InputError, match=r"dtype: expected .*, got torch\.float64"):
-        CAGCollate(objects, contexts, 16, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_surrounding_autocast_changes_no_sample(objects, contexts, device, dtype):
     ranges = SceneRange(camera=replace(SIGNS.ranges.camera, blur=1.0))
@@ -815,13 +729,3 @@ def test_a_surrounding_autocast_changes_no_sample(objects, contexts, device, dty
     with torch.autocast(device.type, dtype):
         cast = CAGCollate(objects, contexts, 16, ranges=ranges)(rows)
     assert torch.equal(plain.images, cast.images)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("ranges", PoseRange()), ("chain", 0.2), ("contexts", "photos"), ("objects", None)]
-)
-@pytest.mark.usefixtures("untyped")
-def test_arguments_of_another_kind_are_refused_at_once(objects, contexts, name, value):
-    arguments = {"objects": objects, "contexts": contexts, "size": 16, name: value}
-    with pytest.raises(InputError, match=rf"^{name}: expected"):
-        CAGCollate(**arguments)
