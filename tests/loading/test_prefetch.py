@@ -273,7 +273,7 @@ def tensors_in(record):
                 return len(found)
             return None
 
-    Finder(io.BytesIO()).dump(record)
+    Finder(io.BytesIO()).dump(vars(record))  # a draft itself is pickled as few tensors
     return found
 
 
