@@ -543,6 +543,10 @@ def test_stateful_loader_resumes_after_every_batch(workers):
 # --- errors and words
 
 
+def small() -> PairSampler:
+    return PairSampler([0, 1], 4, batch_size=2)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -580,16 +584,16 @@ def test_stateful_loader_resumes_after_every_batch(workers):
          "drop_last: expected at least one whole batch per epoch, got 4 samples for 1 x 100. Take a smaller batch"),
         (lambda: PairSampler([0, 1], 4, batch_size=2).set_epoch(-1), "epoch: "),
         (
-            lambda: PairSampler([0, 1], 4, batch_size=2).load_state_dict({}),
+            lambda: small().load_state_dict({}),
             "state: expected the state_dict of a PairSampler,",
         ),
-        (lambda: PairSampler([0, 1], 4, batch_size=2).load_state_dict(PairSampler([0, 1], 4, batch_size=1).state_dict()),
+        (lambda: small().load_state_dict(PairSampler([0, 1], 4, batch_size=1).state_dict()),
          "state: expected the state of a sampler with batch_size=2, got batch_size=1. Build the sampler as the"),
         (
-            lambda: PairSampler([0, 1], 4, batch_size=2).load_state_dict(PairSampler([1, 0], 4, batch_size=2).state_dict()),
+            lambda: small().load_state_dict(PairSampler([1, 0], 4, batch_size=2).state_dict()),
             "labels_crc=",
         ),
-        (lambda: PairSampler([0, 1], 4, batch_size=2).load_state_dict({**PairSampler([0, 1], 4, batch_size=2).state_dict(), "batch": 9}),
+        (lambda: small().load_state_dict({**small().state_dict(), "batch": 9}),
          "state['batch']: expected an integer of at least 0 and at most 2, got 9."),
     ],
 )  # fmt: skip
@@ -633,7 +637,8 @@ def test_unbalanced_pairs_are_independent_and_uniform():
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_unbalanced_shards_and_access_by_index(batch_size, world_size):
     def rows(rank, size, of):
-        return epoch_rows(PairSampler([0, 1, 0], 8, batch_size=size, seed=5, samples_per_class=6, rank=rank, world_size=of,
+        return epoch_rows(PairSampler([0, 1, 0], 8, batch_size=size, seed=5, samples_per_class=6, rank=rank,
+                                      world_size=of,
                                       balanced=False))  # fmt: skip
 
     shards = by_index(Rows.cat([rows(rank, batch_size, world_size) for rank in range(world_size)]))
