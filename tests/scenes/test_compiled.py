@@ -1,10 +1,12 @@
 """The compiled graph makes the pictures of eager mode and of the oracle, and is compiled once."""
 
 import itertools
+import os
 import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,6 +129,26 @@ def test_a_second_process_finds_the_kernels() -> None:
     for _ in range(2):
         run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["1", "0"]
+
+
+@pytest.mark.compile
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="needs two widths of vectors")
+def test_boxes_are_right_with_narrower_vectors_and_one_cache(tmp_path: Path) -> None:
+    script = (
+        "import torch\n"
+        "from kornia_cag.compiled import program\n"
+        "from kornia_cag.warp import outline\n"
+        "torch.set_num_threads(1)\n"
+        "alpha = torch.zeros(2, 16, 16)\n"
+        "alpha[:, 2:12, 3:13] = 1\n"
+        "print(program(outline)(alpha, torch.ones(2)).boxes.tolist())\n"
+    )
+    for setting in ({}, {"ATEN_CPU_CAPABILITY": "avx2"}):
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), **setting}
+        run = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+        )
+        assert run.stdout.split("\n")[0] == str([[3.0, 2.0, 13.0, 12.0]] * 2)
 
 
 def test_loads_of_whole_texels_equal_grid_sample() -> None:
