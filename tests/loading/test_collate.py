@@ -614,18 +614,21 @@ def test_cuda_never_synchronises_on_items():
 @pytest.mark.parametrize(
     ("rows", "got"),
     [
-        (Rows(torch.zeros(4, 3, dtype=torch.int64)), r"at least one row of 5 or more columns, got int64 \(4, 3\)"),
-        (Rows(torch.zeros(4, 5)), r"float32 \(4, 5\)"),
-        (Rows(torch.zeros(5, dtype=torch.int64)), r"int64 \(5,\)"),
-        (Rows(torch.zeros(0, 5, dtype=torch.int64)), r"at least one row .*got int64 \(0, 5\)"),
-        (torch.zeros(4, 5, dtype=torch.int64), r"int64 \(4, 5\)"),
-        ([], r"got \[\]"),
-        ([torch.zeros(4, 5, dtype=torch.int64)] * 2, r"got a list that begins with int64 \(4, 5\)"),
+        (
+            lambda: Rows(torch.zeros(4, 3, dtype=torch.int64)),
+            r"at least one row of 5 or more columns, got int64 \(4, 3\)",
+        ),
+        (lambda: Rows(torch.zeros(4, 5)), r"float32 \(4, 5\)"),
+        (lambda: Rows(torch.zeros(5, dtype=torch.int64)), r"int64 \(5,\)"),
+        (lambda: Rows(torch.zeros(0, 5, dtype=torch.int64)), r"at least one row .*got int64 \(0, 5\)"),
+        (lambda: torch.zeros(4, 5, dtype=torch.int64), r"int64 \(4, 5\)"),
+        (list, r"got \[\]"),
+        (lambda: [torch.zeros(4, 5, dtype=torch.int64)] * 2, r"got a list that begins with int64 \(4, 5\)"),
     ],
 )
 def test_collate_of_something_else_than_rows(rows, got, untyped):
     with pytest.raises(InputError, match=rf"rows(\.table)?: .*{got}.*batch_sampler=pairs"):
-        CAGCollate(make_objects(), make_contexts(), 16)(rows)
+        CAGCollate(make_objects(), make_contexts(), 16)(rows())
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ SOME = make_composer(SceneRange(), SIZE)
 
 
 @settings(deadline=None)
-@given(b=st.integers(1, 5000), h=st.integers(1, 400), w=st.integers(1, 400), threads=st.integers(1, 64))
+@given(b=st.integers(1, 5000), h=st.integers(1, 900), w=st.integers(1, 900), threads=st.integers(1, 64))
 def test_where_a_batch_is_cut(b, h, w, threads):
     """Every row is in one chunk, none of which is a single row; threads have alike many; chunks are about alike."""
     composer = replace(SOME, size=(h, w), warn=False)
