@@ -21,9 +21,8 @@ from pathlib import Path
 import pytest
 import torch
 from common import BATCH, CUDA, make_collate, time_rounds, wait
-from torch import Tensor
 
-from kornia_cag import ContextBank, ObjectBank
+from kornia_cag import ContextBank, ObjectBank, Rows
 from kornia_cag.banks.pyramid import Pyramid
 
 full = pytest.mark.full
@@ -72,14 +71,13 @@ def smallest(objects, contexts) -> Callable[[str, bool], Callable[[], object]]:
     return cache(make)
 
 
-def random_rows(objects: int, contexts: int, batch: int) -> Iterator[Tensor]:
+def random_rows(objects: int, contexts: int, batch: int) -> Iterator[Rows]:
     """Eight batches of rows, over and over, with ids all over the banks."""
     draw = torch.Generator().manual_seed(0)
     made = []
     for epoch in range(8):
-        ids = [torch.randint(count, (batch,), generator=draw) for count in (objects, contexts)]
-        index = torch.arange(batch)
-        made.append(torch.stack([*ids, index, torch.full_like(index, epoch), 0 * index], dim=1))
+        drawn, behind = (torch.randint(count, (batch,), generator=draw) for count in (objects, contexts))
+        made.append(Rows.of(drawn, behind, torch.arange(batch), epoch=epoch))
     return cycle(made)
 
 
