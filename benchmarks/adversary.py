@@ -39,7 +39,8 @@ from kornia_cag.evaluation.robustness import Pictures, composites, curve, named_
 from kornia_cag.loading.batch import Pair
 from kornia_cag.training.network import load_network, save_network
 from kornia_cag.training.provenance import hardware, versions
-from kornia_cag.training.recipes import RECIPES, Recipe
+from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.recipes import RECIPES
 from kornia_cag.training.run import Training
 
 DATA = Path(os.environ["KORNIA_CAG_DATA"])

@@ -12,7 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.data import DataLoader
 
 from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler, Rows
-from kornia_cag.command.commands import GLYPHS
+from kornia_cag.bench.timings import GLYPHS
 from kornia_cag.loading.batch import Pair
 from kornia_cag.sampling.passes import PairRows
 from kornia_cag.training.recipes import RIGID_SIGNS
