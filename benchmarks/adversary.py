@@ -88,7 +88,7 @@ def train(options: argparse.Namespace) -> None:
             if file.has(row=name, seed=seed) or (options.rows and name not in options.rows):
                 continue
             run, net = trained(row, options.images, seed)
-            single = run.average.eval()  # views would attack nine passes at once, for every row alike
+            single = run.learner.average.eval()  # views would attack nine passes at once, for every row alike
             context = curve(single, scenes, CONTEXT_EPS)
             pixels = curve(single, Pictures(some.images, some.labels), PGD_EPS, starts=("random",))
             result = {
@@ -101,7 +101,8 @@ def train(options: argparse.Namespace) -> None:
             file.add(result)
             file.close(summary(file.runs))
             if options.models is not None and seed == 0:
-                save_network(options.models / f"{recipe.name}-{name.replace(' ', '-')}.pt", run.average, row,
+                options.models.mkdir(parents=True, exist_ok=True)
+                save_network(options.models / f"{recipe.name}-{name.replace(' ', '-')}.pt", run.learner.average, row,
                              objects.classes, None)  # fmt: skip
     file.close(summary(file.runs))
 
