@@ -27,11 +27,11 @@ from kornia_cag.banks.pyramid import Pyramid
 
 full = pytest.mark.full
 USUAL = 512 if CUDA else BATCH
-SETTINGS = [("batch", count) for count in (16, 64, 256, 1024, 4096, *((16384,) if CUDA else ()))]
-SETTINGS += [("side", count) for count in (32, 64, 128, 224)]
-SETTINGS += [("objects", count) for count in (10, 100, 1_000, 10_000)]
-SETTINGS += [("contexts", count) for count in (100, 1_000, 10_000, 100_000)]
-SETTINGS = [pytest.param(*pair, marks=[] if pair[1] in (16, 32, 10, 100) else full) for pair in SETTINGS]
+COUNTS = [("batch", count) for count in (16, 64, 256, 1024, 4096, *((16384,) if CUDA else ()))]
+COUNTS += [("side", count) for count in (32, 64, 128, 224)]
+COUNTS += [("objects", count) for count in (10, 100, 1_000, 10_000)]
+COUNTS += [("contexts", count) for count in (100, 1_000, 10_000, 100_000)]
+SETTINGS = [pytest.param(*pair, marks=[] if pair[1] in (16, 32, 10, 100) else full) for pair in COUNTS]
 SMALLEST = {"objects": 10, "contexts": 100}
 PATHS = ["eager", pytest.param("compiled", marks=full)]
 
