@@ -38,7 +38,8 @@ from kornia_cag.evaluation.real import load_real
 from kornia_cag.evaluation.robustness import Pictures, composites, curve, named_rightly
 from kornia_cag.training.network import load_network, save_network
 from kornia_cag.training.provenance import hardware, versions
-from kornia_cag.training.recipes import RECIPES, Recipe
+from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.recipes import RECIPES
 from kornia_cag.training.run import Training
 
 DATA = Path(os.environ["KORNIA_CAG_DATA"])

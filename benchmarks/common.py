@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler
-from kornia_cag.command.commands import GLYPHS
+from kornia_cag.bench.timings import GLYPHS
 from kornia_cag.sampling.passes import PairRows
 from kornia_cag.training.recipes import RIGID_SIGNS
 

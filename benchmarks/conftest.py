@@ -13,7 +13,7 @@ from common import make_banks, make_collate
 
 from kornia_cag import CAGCollate, ContextBank, ObjectBank
 from kornia_cag.bench.timings import cores
-from kornia_cag.training.run import hardware
+from kornia_cag.training.provenance import hardware
 
 LOAD = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # before the first benchmark
 PACKAGES = ("kornia_cag", "torch", "kornia", "numpy", "opencv-python-headless", "pillow", "torchvision",

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kornia_cag.scenes.targets import Composites, Targets
     from kornia_cag.training.objectives import attacked_loss, mixed_loss, trades_loss
 
-__version__ = "0.1.0"
+__version__: str  # of the installation, asked for when it is needed
 
 __all__ = [
     "BIM",
@@ -152,7 +152,14 @@ _HOME = {name: stage for stage, names in _STAGES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, from the module that holds it; or a module of the package."""
+    """A public name, from the module that holds it; a module of the package; or the version that is installed."""
+    if name == "__version__":
+        from importlib import metadata
+
+        try:
+            return metadata.version(__name__)
+        except metadata.PackageNotFoundError:  # a checkout that is only on the path
+            return "unknown"
     if name in _HOME:
         value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
         globals()[name] = value

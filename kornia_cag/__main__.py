@@ -19,8 +19,18 @@ def main() -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from kornia_cag.command.cli import main as command
 
-    status = command()
-    sys.stdout.flush()
+    return _flushed(command())
+
+
+def _flushed(status: int) -> int:
+    """The status, unless what was printed finds no room."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more, and says so
+        if status == 0:
+            print(f"kornia-cag: {error}", file=sys.stderr)
+        return status or 2
     return status
 
 

@@ -1,16 +1,22 @@
-"""Shared fixtures: a device, the data folder, small banks."""
+"""Shared fixtures: a device, the data folder, small banks, small recipes and the command."""
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.command import cli
 from kornia_cag.core import devices
+from kornia_cag.training.recipes import DIGITS, RECIPES, SIGNS
 
 torch.set_num_threads(1)  # small tensors: threads cost more than they give
 
@@ -86,3 +92,51 @@ def objects(device: torch.device) -> ObjectBank:
 @pytest.fixture
 def contexts(device: torch.device) -> ContextBank:
     return make_contexts(device)
+
+
+# --- the command
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Digits and signs in small, and a folder to work in."""
+    for recipe in (DIGITS, SIGNS):
+        small = replace(recipe, size=16, images=48, batch_size=8, width=4, procedural=6)
+        monkeypatch.setitem(RECIPES, recipe.name, small)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def signs(tmp_path: Path) -> str:
+    """Three classes of cut-outs."""
+    for i, name in enumerate(("stop", "give way", "no entry")):
+        picture = np.zeros((40, 40, 4), np.uint8)
+        picture[5 + 5 * i : 35, 5:35] = (80 * i, 200, 50, 255)
+        (tmp_path / "signs").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "signs" / f"{name}.png")
+    return "signs"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        Image.new("RGB", (50, 40), (9, 100 * i, 200)).save(tmp_path / "photos" / f"{i}.jpg")
+    return "photos"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command in this process: status, standard output, and what standard error says but for progress."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = cli.main(list(map(str, arguments)))
+        except SystemExit as stopped:  # argparse's way
+            status = stopped.code
+        said = capsys.readouterr()
+        lines = said.err.splitlines(keepends=True)
+        call.progress = [line for line in lines if not line.startswith(("kornia-cag:", "usage:"))]
+        return status, said.out, "".join(line for line in lines if line not in call.progress)
+
+    return call

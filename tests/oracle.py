@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_cag.core.randomness import noise, uniform
+from kornia_cag.core.randomness import fold_in, noise, uniform
+from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, Over
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.light import ColorRange
@@ -27,33 +28,44 @@ TIE = 1e-4  # closer to a rounding tie or a threshold, float32 may fall on the o
 
 
 @dataclass
+class Object:
+    mask: Array  # h w, what is seen of it
+    full: Array  # h w, as if nothing covered it
+    box: tuple[int, int, int, int] | None  # of an object out of sight, none
+
+
+@dataclass
 class Expected:
     image: Array  # h w 3
-    alpha: Array  # h w
-    box: tuple[int, int, int, int] | None  # of an object out of sight, none
+    objects: list[Object]  # from back to front
     sure: bool  # false: a discrete choice (pyramid level, bound of the framing) is a tie within TIE
 
 
 def scene(
-    composer: Composer, obj: int, ctx: int, key: Tensor, strength: float = 1.0, earlier: Array | None = None
+    composer: Composer, objects: list[int], ctx: int, key: Tensor, strength: float = 1.0, earlier: Array | None = None
 ) -> Expected:
-    """The scene of one row."""
+    """The scene of one row, of one object or of several from back to front."""
     ranges, key = composer.ranges, key.reshape(1).cpu()
     sure: list[bool] = []
     coarser = strength * draw(key, "camera.low_resolution", ranges.camera.low_resolution)
-    layer, opacity = _place(composer, obj, key, strength, coarser, sure)
-    alpha = layer[..., 3]
-    color = layer[..., :3] / np.maximum(alpha, 1e-9)[..., None]
-    if ranges.object_color is not None:
-        color = recolor(color, ranges.object_color, key, strength, "object_color")
     behind = _crop(composer, ctx, key, coarser, sure)
     if ranges.context_color is not None:
         behind = recolor(behind, ranges.context_color, key, strength, "context_color")
-    lit = [light(picture, ranges.color, key, strength, "color") for picture in (color, behind)]
-    dark = light(np.zeros_like(color), ranges.color, key, strength, "color")  # what an object lies on in "average"
-    bound = edge(alpha, opacity)
-    behind = lit[1] if earlier is None else earlier
-    image = _blend(lit[0], alpha[..., None], behind, ranges.blend, ranges.opacity, dark, bound)
+    image = light(behind, ranges.color, key, strength, "color") if earlier is None else earlier
+    dark = light(np.zeros_like(behind), ranges.color, key, strength, "color")  # what "average" takes for no object
+    layers = []
+    for number, obj in enumerate(objects):
+        own = fold_in(key, number) if number else key
+        layer, opacity = _place(composer, obj, own, strength, coarser, sure)
+        alpha = layer[..., 3]
+        color = layer[..., :3] / np.maximum(alpha, 1e-9)[..., None]
+        if ranges.object_color is not None:
+            color = recolor(color, ranges.object_color, own, strength, "object_color")
+        bound = edge(alpha, opacity)
+        sure.append(_apart(alpha, bound))
+        lit = light(color, ranges.color, key, strength, "color")
+        image = _blend(lit, alpha[..., None], image, ranges.blend, dark, bound)
+        layers.append(((alpha > bound).astype(np.float64) if isinstance(ranges.blend, Hard) else alpha, bound))
     image = np.maximum(image, 0)
     if ranges.camera.blur:
         image = blur(image, psf(ranges.camera, key, strength))
@@ -61,11 +73,26 @@ def scene(
     field = noise(key, "camera.noise_field", (3, height, width))[0].double()
     sigma = strength * draw(key, "camera.noise", ranges.camera.noise)
     image = np.clip(image + sigma * field.permute(1, 2, 0).numpy() + grain(ranges.camera, key, strength, image), 0, 1)
-    sure.append(bool(np.abs(alpha - bound).min() > TIE and abs(alpha.max() - 1 / 255) > TIE))
-    around = box(alpha > bound)
-    if ranges.blend == "hard":
-        alpha = (alpha > bound).astype(np.float64)
-    return Expected(image, alpha, around, all(sure))
+    return Expected(image, _seen(layers, sure), all(sure))
+
+
+def _seen(layers: list[tuple[Array, float]], sure: list[bool]) -> list[Object]:
+    """What is left of each object in front of which others lie."""
+    found = []
+    for number, (alpha, bound) in enumerate(layers):
+        mask = alpha
+        for above, _ in layers[number + 1 :]:
+            mask = mask * (1 - above)
+        if len(layers) > 1:  # the bound of an object half hidden is that of what is seen
+            bound = edge(mask, min(2 * bound, 1.0))
+            sure.append(_apart(mask, bound))
+        found.append(Object(mask, alpha, box(mask > bound)))
+    return found
+
+
+def _apart(alpha: Array, bound: float) -> bool:
+    """Whether no pixel is near the bound of the object, nor the brightest one near that of sight."""
+    return bool(np.abs(alpha - bound).min() > TIE and abs(alpha.max() - 1 / 255) > TIE)
 
 
 def edge(alpha: Array, opacity: float) -> float:
@@ -333,13 +360,14 @@ def blur(image: Array, kernel: Array) -> Array:
     return total
 
 
-def _blend(
-    color: Array, alpha: Array, behind: Array, mode: str, opacity: float, dark: Array, bound: float
-) -> Array:  # fmt: skip
-    if mode == "hard":
-        return np.where(alpha > bound, color, behind)
-    if mode == "average":
-        return opacity * (alpha * color + (1 - alpha) * dark) + (1 - opacity) * behind
-    if mode == "difference":
-        return np.abs(behind - alpha * color)
-    return alpha * color + (1 - alpha) * behind
+def _blend(color: Array, alpha: Array, behind: Array, blend: Blend, dark: Array, bound: float) -> Array:
+    match blend:
+        case Hard():
+            return np.where(alpha > bound, color, behind)
+        case Average(opacity):
+            return opacity * (alpha * color + (1 - alpha) * dark) + (1 - opacity) * behind
+        case Difference():
+            return np.abs(behind - alpha * color)
+        case Over():
+            return alpha * color + (1 - alpha) * behind
+    raise AssertionError(blend)

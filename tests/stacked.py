@@ -5,30 +5,30 @@ from torch import Tensor
 
 from kornia_cag.banks import pyramid
 from kornia_cag.banks.pyramid import Pyramid
-from kornia_cag.scenes import blends as blending
 from kornia_cag.scenes import light
 from kornia_cag.scenes import warp as warping
-from kornia_cag.scenes.light import Color
+from kornia_cag.scenes.blends import Average, Blend, Hard, Over
+from kornia_cag.scenes.light import Tone
+
+
+def blend(how: Blend, fg: Tensor, bg: Tensor) -> Tensor:
+    return how(fg[..., :3, :, :], fg[..., 3:, :, :], bg)
 
 
 def over(fg: Tensor, bg: Tensor) -> Tensor:
-    return blending.over(fg[..., :3, :, :], fg[..., 3:, :, :], bg)
+    return blend(Over(), fg, bg)
 
 
 def hard(fg: Tensor, bg: Tensor) -> Tensor:
-    return blending.hard(fg[..., :3, :, :], fg[..., 3:, :, :], bg)
+    return blend(Hard(), fg, bg)
 
 
 def average(fg: Tensor, bg: Tensor, opacity: float) -> Tensor:
-    return blending.average(fg[..., :3, :, :], bg, opacity)
+    return blend(Average(opacity), fg, bg)
 
 
-def blend(fg: Tensor, bg: Tensor, mode: blending.BlendMode, opacity: float) -> Tensor:
-    return blending.blend(fg[..., :3, :, :], fg[..., 3:, :, :], bg, mode, opacity)
-
-
-def recolor(picture: Tensor, color: Color, alpha: Tensor | None = None) -> Tensor:
-    planes = light.recolor(picture.unbind(1), color, None if alpha is None else alpha[:, 0])
+def recolor(picture: Tensor, tone: Tone, alpha: Tensor | None = None) -> Tensor:
+    planes = light.recolor(picture.unbind(1), tone, None if alpha is None else alpha[:, 0])
     return torch.stack(planes, dim=1)
 
 

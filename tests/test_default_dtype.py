@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kornia_cag import PGD, CAGCollate, ContextBank, ObjectBank, PairSampler, Recapture
+from kornia_cag.core.records import tensors
 from kornia_cag.evaluation.averaged import Averaged
 from kornia_cag.evaluation.real import handwriting
 from kornia_cag.training.recipes import RECIPES, SIGNS
@@ -46,9 +47,8 @@ def test_batches(default, recipe):
         objects, contexts = ObjectBank.from_glyphs("0123", size=64), ContextBank.procedural(count=8, size=64)
         rows = next(iter(PairSampler(objects.labels, len(contexts), 8)))
         strength = recipe.strength
-        return CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, strength=strength, returns="batch")(
-            rows
-        )
+        collate = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, strength=strength, returns="batch")
+        return [*tensors(collate(rows))]
 
     compare(default, make)
 

@@ -62,7 +62,7 @@ RECORDS = [
 ]  # fmt: skip
 UNITS = re.compile(
     r"\(\w+(, ?\w+)*,?\)|\(height, width\)|pixel|texel|degrees|factor|share|probability|number|deviation|epochs|stops"
-    r"|gain|levels|quality|units|longest side over|width over height|budget|change of depth"
+    r"|\(b, 4 \+ K\)|gain|levels|quality|units|longest side over|width over height|budget|change of depth"
 )
 
 

@@ -10,14 +10,19 @@ from torchdata.stateful_dataloader import StatefulDataLoader  # type: ignore[imp
 
 from kornia_cag import (
     PGD,
+    Adversary,
     Batch,
     CAGCollate,
     CameraRange,
     Composer,
     ContextBank,
+    Draft,
+    External,
     ObjectBank,
     PairSampler,
     Prefetcher,
+    Rows,
+    ScenePGD,
     SceneRange,
 )
 from kornia_cag.loading.batch import Pair
@@ -27,7 +32,7 @@ def plain(model: nn.Module) -> Tensor:
     objects = ObjectBank.from_folder("signs", size="auto", device="auto")
     contexts = ContextBank.procedural(size=64).to(objects.device)
     pairs = PairSampler(objects.labels, len(contexts), 32)
-    collate = CAGCollate(objects, contexts, 64, model=model, attack=PGD(eps=0.01))
+    collate = CAGCollate(objects, contexts, 64, model=model, adversaries=(ScenePGD(), PGD(eps=0.01)))
     assert_type(collate, CAGCollate[Pair])
     loader = DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate, num_workers=0, pin_memory=False)
     total = torch.zeros(())
@@ -59,13 +64,26 @@ def ahead(collate: CAGCollate[Batch], either: CAGCollate[Pair], pairs: PairSampl
         yield labels
 
 
-def any_of_both(collate: CAGCollate[Pair | Batch], rows: Tensor) -> Tensor:
+def any_of_both(collate: CAGCollate[Pair | Batch], rows: Rows) -> Tensor:
     return collate(rows).images
 
 
-def scene(composer: Composer, rows: Tensor) -> Tensor | None:
-    return composer(rows[:, 0], rows[:, 1], rows[:, 2]).visible
+def scene(composer: Composer, rows: Rows) -> Tensor:
+    drawn = composer.ranges.sample(rows)
+    made = composer.render(drawn.posed(angle=drawn.pose.angle + 90))
+    assert made.targets is not None
+    return made.targets.visible
 
 
-any_of_both(CAGCollate(ObjectBank.from_glyphs("a"), None, 8, returns="batch"), torch.zeros(1, 5))
+class Darken(Adversary):
+    needs_model = False
+
+    def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
+        return draft.with_images(draft.pictures * (1 - draft.mask))
+
+
+any_of_both(
+    CAGCollate(ObjectBank.from_glyphs("a"), None, 8, returns="batch"), Rows(torch.zeros(1, 5, dtype=torch.int64))
+)
+CAGCollate(ObjectBank.from_glyphs("a"), None, 8, adversaries=(Darken(), External(lambda images, labels: images)))
 CAGCollate(ObjectBank.from_glyphs("a"), None, 8, sise=8)  # type: ignore[call-overload]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kornia_cag.adversary.ascent import EPS_FIX, MASKS, Norm, Schedule, check_schedule, pgd
 from kornia_cag.adversary.frozen import frozen
-from kornia_cag.adversary.losses import Loss, check_logits, cross_entropy, kl
+from kornia_cag.adversary.losses import Loss, check_logits, class_not_shown, cross_entropy, kl, shows
 from kornia_cag.adversary.stage import Adversary, Draft
 from kornia_cag.core.checks import check_choice, check_int, check_number, check_tensor, describe, fail
 from kornia_cag.core.precision import FLOATS, PRECISIONS, autocasting
@@ -121,7 +121,7 @@ class PGD(Adversary):
         self,
         model: nn.Module,
         images: Float[Tensor, "b c h w"],
-        labels: Int[Tensor, " b"],
+        labels: Int[Tensor, " b"] | Int[Tensor, "b k"],
         *,
         keys: Int[Tensor, " b"],
         mask: Shaped[Tensor, "b 1 h w"] | None = None,
@@ -134,11 +134,11 @@ class PGD(Adversary):
         Args:
             model: maps images to logits ``(b, classes)``, or to whatever ``loss`` takes; plain, compiled or DDP.
             images: in [0, 1].
-            labels: true classes.
+            labels: true classes; (b, K) of images that show K objects each.
             keys: of the samples; they choose the random start and the attacked fraction.
             mask: 1 on the object, 0 on the context, anything between mixes the budgets; bool or float.
-            targets: the classes to be mistaken for, with ``target="given"``. ``"random"`` draws a wrong class by key;
-                ``"least likely"`` asks the model, by one more forward pass (Kurakin et al. 2017).
+            targets: the classes to be mistaken for, with ``target="given"``. ``"random"`` draws a class by key that the
+                image does not show; ``"least likely"`` asks the model, by one more forward pass (Kurakin et al. 2017).
             scale: factor per sample on its budget.
             start: images to start from, as near as the budget allows; where one is the image itself, ``random_start``
                 decides.
@@ -172,7 +172,7 @@ class PGD(Adversary):
             def judge(x: Tensor, labels: Any, aims: Any, drawn: Any) -> Tensor:
                 with autocasting(self.autocast, images.device):
                     output = net(x)  # only it says how many classes there are
-                    classes = aims if drawn is None else _wrong(output, labels, drawn)
+                    classes = aims if drawn is None else class_not_shown(output, labels, drawn)
                     losses = self.loss(output, classes)
                     return losses if not self.early_stop else losses * ~self._fooled(output, labels, classes)
 
@@ -185,7 +185,8 @@ class PGD(Adversary):
         images, keys = draft.pictures, draft.keys
         start = None if draft.changes is None else images + draft.changes
         images = self(cast(nn.Module, model), images, draft.labels, mask=draft.mask, keys=keys, start=start)
-        return draft.with_images(images, self.attacked(keys) if self.fraction < 1 else None)
+        hardened = draft.with_images(images, self.attacked(keys) if self.fraction < 1 else None)
+        return replace(hardened, changes=None)  # an attack behind this one starts at what this one found
 
     @property
     def largest(self) -> float:
@@ -223,20 +224,26 @@ class PGD(Adversary):
         return chance(keys, "attack.fraction", self.fraction)
 
     def _aims(
-        self, net: nn.Module, images: Tensor, labels: Int[Tensor, " b"], targets: Int[Tensor, " b"] | None
+        self,
+        net: nn.Module,
+        images: Tensor,
+        labels: Int[Tensor, " b"] | Int[Tensor, "b k"],
+        targets: Int[Tensor, " b"] | None,
     ) -> Tensor:
         """What the loss compares with: classes, or the clean logits. Random classes are drawn in the loss itself."""
         aims = labels if targets is None else targets
         if self.target == "least likely" or self.loss is kl:
             with torch.no_grad():
                 logits = net(images.clone())
-            aims = logits if self.loss is kl else _wrong(logits, labels, None)
+            aims = logits if self.loss is kl else class_not_shown(logits, labels, None)
         return aims.clone() if aims.is_inference() else aims  # cross-entropy saves them for its backward pass
 
-    def _fooled(self, output: Any, labels: Int[Tensor, " b"], classes: Tensor) -> Bool[Tensor, " b"]:
+    def _fooled(
+        self, output: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"], classes: Tensor
+    ) -> Bool[Tensor, " b"]:
         """Which samples the model names as the attack wants it."""
         named = check_logits(output, len(labels), fix="early_stop needs logits: leave it out.").argmax(dim=1)
-        fooled: Tensor = named != labels if self.target is None else named == classes
+        fooled: Tensor = ~shows(labels, named) if self.target is None else named == classes
         return fooled
 
     def _check(self, model: Any, images: Any, labels: Any, keys: Any, mask: Any, targets: Any, scale: Any) -> None:
@@ -244,7 +251,8 @@ class PGD(Adversary):
             fail("model", "a torch.nn.Module", describe(model), "Attack another function with pgd.")
         check_tensor("images", images, ("b", "c", "h", "w"), FLOATS, fix="Images are float BCHW in [0, 1].")
         b, _, h, w = images.shape
-        check_tensor("labels", labels, (b,), torch.int64, images.device)
+        several = isinstance(labels, Tensor) and labels.ndim == 2
+        check_tensor("labels", labels, (b, "K") if several else (b,), torch.int64, images.device)
         check_tensor("keys", keys, (b,), torch.int64, images.device, fix="One key per image: see sample_keys.")
         if mask is not None:
             check_tensor("mask", mask, (b, 1, h, w), MASKS, images.device)
@@ -257,17 +265,6 @@ class PGD(Adversary):
             check_tensor("targets", targets, (b,), torch.int64, images.device, "target='given' needs targets=...")
         elif targets is not None:
             fail("targets", f"None with target={self.target!r}", describe(targets), "Set target='given'.")
-
-
-def _wrong(logits: Any, labels: Int[Tensor, " b"], drawn: Float[Tensor, " b"] | None) -> Int[Tensor, " b"]:
-    """For each sample a class other than its label: by a number in [0, 1), or the one of the lowest logit."""
-    fix = "Of another kind of output no wrong class can be drawn: give targets."
-    classes = check_logits(logits, len(labels), fix=fix).shape[1]
-    if drawn is None:
-        wrong: Tensor = logits.scatter(1, labels[:, None], torch.inf).argmin(dim=1)
-    else:
-        wrong = (labels + 1 + (drawn * (classes - 1)).long().clamp(max=classes - 2)) % classes
-    return wrong
 
 
 def FGSM(*, eps: float, random_start: bool = False, **options: Any) -> PGD:

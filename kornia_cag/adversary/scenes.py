@@ -117,7 +117,7 @@ class WorstOf(Adversary):
         return Rows.cat(parts), earlier
 
     def choose(
-        self, model: nn.Module, images: Float[Tensor, "n 3 h w"], labels: Int[Tensor, " n"], b: int
+        self, model: nn.Module, images: Float[Tensor, "n 3 h w"], labels: Int[Tensor, " n"] | Int[Tensor, "n k"], b: int
     ) -> Int[Tensor, " b"]:
         """The places, among the candidates of ``b`` samples, of those that ``model``, left as it was, finds worst."""
         m, place = attacked(self.fraction, b), torch.arange(b, device=labels.device)
@@ -180,7 +180,9 @@ class ScenePGD(Adversary):
 
     def plan(self, draft: Draft) -> Draft:
         """Leave the attacked samples to :meth:`harden`, which composes them anyway."""
-        if draft.waiting or len(draft.rows) != draft.size:
+        if draft.waiting:
+            fail("adversaries", "one ScenePGD", "two, of which the second would start anew", "Raise its steps instead.")
+        if len(draft.rows) != draft.size:
             return draft  # somebody before needs their composites
         return replace(draft, waiting=attacked(self.fraction, draft.size))
 
@@ -274,8 +276,9 @@ class ScenePGD(Adversary):
 
 
 def _losses(
-    net: nn.Module, loss: Loss, autocast: torch.dtype | None, images: Tensor, labels: Int[Tensor, " b"]
-) -> Float[Tensor, " b"]:
+    net: nn.Module, loss: Loss, autocast: torch.dtype | None, images: Tensor,
+    labels: Int[Tensor, " b"] | Int[Tensor, "b k"],
+) -> Float[Tensor, " b"]:  # fmt: skip
     with autocasting(autocast, images.device):
         losses = loss(net(images.clone()), labels)  # a model may begin with an in-place operation
     check_tensor("loss", losses, (len(labels),), FLOATS, fix="Return one loss per image: reduction='none'.")

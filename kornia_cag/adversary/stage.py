@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.core.checks import check_instance, check_tensor, describe, fail
-from kornia_cag.core.records import cut, mapped
+from kornia_cag.core.records import cut, mapped, packed
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.scene import Earlier
@@ -42,7 +42,7 @@ class Draft:
         scene: whether somebody asks for what was drawn.
         images: (b, 3, h, w); with their pixels changed; None where nothing changed them.
         attacked: (b,); whose pixels an adversary changed; None where none did.
-        changes: (b, 3, h, w); what the last attack on each slot ended with, to start from; None: nothing.
+        changes: (b, 3, h, w); what the last attack on each slot ended with, to start from; None: nothing, or taken.
     """
 
     rows: Rows
@@ -65,6 +65,9 @@ class Draft:
         if not self.waiting:
             return self.rows, self.earlier
         return self.rows[self.waiting :], cut(self.earlier, [self.waiting])[1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return packed(self)
 
     @property
     def composites(self) -> Composites:
@@ -180,9 +183,21 @@ def check_adversaries(adversaries: Any, model: nn.Module | None) -> tuple[Advers
             fail("model", "the model to attack", "None", f"Pass model=..., or leave out the {type(stage).__name__}.")
         if stage.chooses_scenes and pixels is not None:
             fail(f"adversaries[{place}]", f"a {type(stage).__name__}, which chooses scenes, before what changes pixels",
-                 f"it after a {type(pixels).__name__}", "Put it first.")  # fmt: skip
-        pixels = pixels if stage.chooses_scenes else stage
+                 f"it after {type(pixels).__name__}", "Put it first.")  # fmt: skip
+        if not stage.chooses_scenes and type(stage).harden is not Adversary.harden:  # one that only plans fits anywhere
+            pixels = stage
     return tuple(adversaries)
+
+
+def check_planned(place: int, after: Any) -> Draft:
+    """Require of an adversary that it planned a batch.
+
+    Raises:
+        InputError: naming the adversary by its place.
+    """
+    check_instance(f"adversaries[{place}]", after, Draft, "plan(draft) gives dataclasses.replace(draft, rows=...).")
+    draft: Draft = after
+    return draft
 
 
 def check_hardened(place: int, before: Draft, after: Any) -> Draft:
@@ -197,4 +212,6 @@ def check_hardened(place: int, before: Draft, after: Any) -> Draft:
         clean = before.pictures
         check_tensor(f"adversaries[{place}]", draft.images, tuple(clean.shape), clean.dtype, clean.device,
                      fix="An adversary must keep shape, dtype and device.")  # fmt: skip
+        check_tensor(f"adversaries[{place}].attacked", draft.attacked, (len(clean),), torch.bool, clean.device,
+                     fix="Which samples were changed: draft.with_images(images, attacked).")  # fmt: skip
     return draft

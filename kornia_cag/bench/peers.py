@@ -27,6 +27,7 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.pyramid import Pyramid
 from kornia_cag.bench.draws import Blur, Director, Draw, Light, Shot, color_matrix, fresh, rotation
 from kornia_cag.core.checks import fail
+from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.ranges import SceneRange
 
 Array = NDArray[np.float32]
@@ -52,7 +53,7 @@ class OpenCVCollate:
         self.plane = np.empty((size, size), np.float32)
         self.rng: np.random.Generator | None = None  # each worker makes its own
 
-    def __call__(self, rows: Int[Tensor, "b 5"]) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, " b"]]:
+    def __call__(self, rows: Rows) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, " b"]]:
         """Compose the scenes of the rows, one after the other."""
         cv2 = _opencv()
         if self.rng is None:
@@ -60,9 +61,9 @@ class OpenCVCollate:
             cv2.setRNGSeed(int(self.rng.integers(2**31)))
             cv2.setNumThreads(1)  # pictures this small gain nothing from more
         images = np.empty((len(rows), self.shot.size, self.shot.size, 3), np.float32)
-        for image, (obj, ctx) in zip(images, rows[:, :2].tolist(), strict=True):
+        for image, obj, ctx in zip(images, rows.objects.tolist(), rows.contexts.tolist(), strict=True):
             self.scene(obj, ctx, fresh(self.rng), _opencv_noise, image)
-        return torch.from_numpy(images).permute(0, 3, 1, 2), self.labels[rows[:, 0]]
+        return torch.from_numpy(images).permute(0, 3, 1, 2), self.labels[rows.objects]
 
     def scene(self, obj: int, ctx: int, draw: Draw, noise: Noise, out: Array) -> None:
         """Make one finished scene in ``out``, (h, w, 3)."""
@@ -132,13 +133,13 @@ class PillowCollate:
         self.grey = Image.new("RGB", (size, size), (128, 128, 128))
         self.rng: np.random.Generator | None = None  # each worker makes its own
 
-    def __call__(self, rows: Int[Tensor, "b 5"]) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, " b"]]:
+    def __call__(self, rows: Rows) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, " b"]]:
         """Compose the scenes of the rows, one after the other."""
         self.rng = rng = self.rng or np.random.default_rng()
         images = np.empty((len(rows), self.shot.size, self.shot.size, 3), np.float32)
-        for image, (obj, ctx) in zip(images, rows[:, :2].tolist(), strict=True):
+        for image, obj, ctx in zip(images, rows.objects.tolist(), rows.contexts.tolist(), strict=True):
             self.scene(obj, ctx, fresh(rng), lambda field: rng.standard_normal(dtype=np.float32, out=field), image)
-        return torch.from_numpy(images).permute(0, 3, 1, 2), self.labels[rows[:, 0]]
+        return torch.from_numpy(images).permute(0, 3, 1, 2), self.labels[rows.objects]
 
     def scene(self, obj: int, ctx: int, draw: Draw, noise: Noise, out: Array) -> None:
         """Make one finished scene in ``out``, (h, w, 3)."""

@@ -24,9 +24,10 @@ from kornia_cag.loading.collate import CAGCollate
 from kornia_cag.sampling.pairs import PairSampler
 from kornia_cag.sampling.passes import PairRows
 from kornia_cag.sampling.rows import Rows
-from kornia_cag.training.recipes import Recipe
+from kornia_cag.training.recipe import Recipe
 
 EPS = 8 / 255  # of the attack that is timed where the recipe has none; its size costs nothing
+GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 objects to time, as many as GTSRB has classes
 SCENES = ("ScenePGD", "WorstOf")  # lines of a recipe that chooses scenes
 
 

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from kornia_cag.command.signals import finishing
+from kornia_cag.command.wording import worded
 from kornia_cag.core.checks import Diverged
 from kornia_cag.core.progress import duration, progress, say
 from kornia_cag.training.run import Training
@@ -20,12 +21,13 @@ def attended(training: Training, name: str, *, save: Path | None = None, more: i
 
     Raises:
         Diverged: as :meth:`Training.run` does, with the name before it.
+        InputError: as :meth:`Training.run` does, about ``--model``.
         Interrupted: after Ctrl-C or SIGTERM, when the step is done and the run is saved.
     """
     if training.share < 1:
         _announce(training, name, more)
     try:
-        with finishing() as stop, progress(name, training.share) as log:
+        with worded(function="--model"), finishing() as stop, progress(name, training.share) as log:
             training.run(save=save, save_every=20.0, log=log, stop=stop)
     except Diverged as error:
         raise Diverged(f"{name}: {error}") from error

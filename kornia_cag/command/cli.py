@@ -11,21 +11,14 @@ from typing import Any, NoReturn
 import torch
 
 from kornia_cag import __version__
-from kornia_cag.command import commands
-from kornia_cag.command.options import SCENE_ATTACKS, path
+from kornia_cag.command import ablate, bench, evaluate, inspect, preview, train
+from kornia_cag.command.options import SCENE_ATTACKS, fraction, path
+from kornia_cag.command.results import way_on
 from kornia_cag.command.signals import caught
+from kornia_cag.command.wording import spelled
 from kornia_cag.core.checks import Diverged, InputError, Interrupted, one_line
 from kornia_cag.core.memory import no_memory
 from kornia_cag.training.recipes import RECIPES
-
-SPELLINGS = {  # of the library's advice: how the command says it
-    'read it with from_folder(key="white")': "pass --key white",
-    'key="white"': "--key white",
-    ', or pass on_error="skip"': "",
-    "Pass function=": "Pass --model ",
-    "float32=True": "--float32",
-    "write 8 / 255 for eight grey levels": "write 0.0314, which is 8 / 255, for eight grey levels",
-}
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,6 +27,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
         self.exit(2, f"kornia-cag: {one_line(message)} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse does, which however says nothing of what cannot be written."""
+        if message:
+            print(message, end="", file=file or sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         number = error.args[0] if isinstance(error, Interrupted) else signal.SIGINT
         word = "terminated" if number == signal.SIGTERM else "interrupted"
-        return _said(word + commands.way_on(options), 128 + number)
+        return _said(word + way_on(options), 128 + number)
     except Exception as error:
         if not no_memory(error):
             raise
@@ -69,9 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _said(text: str, status: int) -> int:
-    for python, here in SPELLINGS.items():
-        text = text.replace(python, here)
-    print(f"kornia-cag: {one_line(text)}", file=sys.stderr)
+    print(f"kornia-cag: {one_line(spelled(text))}", file=sys.stderr)
     return status
 
 
@@ -82,7 +78,7 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="kornia-cag", description="Train on one clean picture per class.")
     parser.add_argument("--version", action="version", version=f"kornia-cag {__version__}")
-    group = parser.add_subparsers(required=True, metavar="COMMAND")
+    group = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_train(group.add_parser("train", help="train a classifier and measure it on real pictures"))
     _add_evaluate(group.add_parser("evaluate", help="measure a trained model on real pictures"))
     _add_ablate(group.add_parser("ablate", help="train a recipe without each of its ingredients, and the paper's rows"))
@@ -92,117 +88,119 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_train(train: argparse.ArgumentParser) -> None:
-    _add_recipe(train)
-    _add_scene_options(train)
-    _add_balance(train)
-    _add_ingredients(train)
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    _add_scene_options(parser)
+    _add_balance(parser)
+    _add_ingredients(parser)
     real = "real pictures to measure on: .npz or folder of class folders"
-    train.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
-    train.add_argument("--steps", type=int, help="budget in training steps, that is batches (default: the recipe's)")
-    train.add_argument("--images", type=int, help="budget in composed images, instead of --steps")
-    train.add_argument("--batch-size", type=int, help="default: the recipe's")
-    train.add_argument("--compile", action="store_true", help="compose by a compiled graph: pays for long trainings")
-    train.add_argument(
+    parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
+    parser.add_argument("--steps", type=int, help="budget in training steps, that is batches (default: the recipe's)")
+    parser.add_argument("--images", type=int, help="budget in composed images, instead of --steps")
+    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument("--compile", action="store_true", help="compose by a compiled graph: pays for long trainings")
+    parser.add_argument(
         "--hold-back", type=float, default=0.0, metavar="SHARE", help="share of --contexts kept for evaluate --attack"
     )
-    train.add_argument("--model", metavar="MODULE:FUNCTION", help="network to train: function(classes, size)")
+    parser.add_argument("--model", metavar="MODULE:FUNCTION", help="network to train: function(classes, size)")
     out = "folder for all that is written (default: runs/RECIPE)"
-    train.add_argument("--out", type=path, metavar="DIR", help=out)
-    train.add_argument("--float32", action="store_true", help="no bfloat16, where the processor would take it")
-    _add_threads(train)
-    train.add_argument("--resume", action="store_true", help="go on with the run saved in --out")
-    train.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
-    train.set_defaults(run=commands.train, hint="Try a smaller --batch-size.")
+    parser.add_argument("--out", type=path, metavar="DIR", help=out)
+    parser.add_argument("--float32", action="store_true", help="no bfloat16, where the processor would take it")
+    _add_threads(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with the run saved in --out")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
+    parser.set_defaults(run=train.train, hint="Try a smaller --batch-size.")
 
 
-def _add_ablate(ablate: argparse.ArgumentParser) -> None:
-    _add_recipe(ablate)
-    _add_scene_options(ablate)
-    ablate.add_argument("--real", type=path, metavar="NPZ|DIR", help="real pictures to measure on, as for train")
-    ablate.add_argument("--steps", type=int, help="budget of each row in training steps (default: the recipe's)")
-    ablate.add_argument("--images", type=int, help="budget of each row in composed images, instead of --steps")
-    ablate.add_argument("--seeds", type=int, default=3, help="trainings of each row, from --seed upwards (default: 3)")
-    ablate.add_argument("--only", nargs="+", default=[], metavar="WORD", help="only rows whose names hold one of these")
-    ablate.add_argument("--compile", action="store_true", help="compose by compiled graphs, one for each kind of scene")
-    ablate.add_argument(
+def _add_ablate(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    _add_scene_options(parser)
+    parser.add_argument("--real", type=path, metavar="NPZ|DIR", help="real pictures to measure on, as for train")
+    parser.add_argument("--steps", type=int, help="budget of each row in training steps (default: the recipe's)")
+    parser.add_argument("--images", type=int, help="budget of each row in composed images, instead of --steps")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each row, from --seed upwards (default: 3)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="only rows whose names hold one of these")
+    parser.add_argument("--compile", action="store_true", help="compose by compiled graphs, one for each kind of scene")
+    parser.add_argument(
         "--out", type=path, metavar="DIR", help="folder for the results (default: runs/ablation-RECIPE)"
     )
-    _add_threads(ablate)
-    ablate.add_argument("--resume", action="store_true", help="keep the results that are in --out")
-    ablate.set_defaults(run=commands.ablate, hint="Try --device cpu.")
+    _add_threads(parser)
+    parser.add_argument("--resume", action="store_true", help="keep the results that are in --out")
+    parser.set_defaults(run=ablate.ablate, hint="Try --device cpu.")
 
 
-def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
-    evaluate.add_argument("model_from", type=path, metavar="OUT", help="folder that train wrote, or its model.pt")
-    _add_function(evaluate)
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model_from", type=path, metavar="OUT", help="folder that train wrote, or its model.pt")
+    _add_function(parser)
     real = "real pictures: .npz or folder of class folders"
-    evaluate.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
-    evaluate.add_argument("--errors", type=path, metavar="PNG", help="write a sheet of the pictures it misreads")
-    evaluate.add_argument("--views", type=int, help="views of a picture to average over (default: as trained)")
-    evaluate.add_argument(
+    parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
+    parser.add_argument("--errors", type=path, metavar="PNG", help="write a sheet of the pictures it misreads")
+    parser.add_argument("--views", type=int, help="views of a picture to average over (default: as trained)")
+    parser.add_argument(
         "--attack", choices=["context", "pgd", "auto"],
         help="accuracy against budget: of composites whose context alone may change, or of --real, every pixel, by PGD "
         "or AutoAttack (needs torchattacks)",
     )  # fmt: skip
     objects = "the training's objects, for --attack context"
-    evaluate.add_argument("--objects", type=path, metavar="DIR", help=objects)
+    parser.add_argument("--objects", type=path, metavar="DIR", help=objects)
     photos = "photographs; those that the model was trained on are left out"
-    evaluate.add_argument("--contexts", type=path, metavar="DIR", help=photos)
-    evaluate.add_argument("--key", choices=["white"], help="as in the training")
-    evaluate.add_argument(
+    parser.add_argument("--contexts", type=path, metavar="DIR", help=photos)
+    parser.add_argument("--key", choices=["white"], help="as in the training")
+    parser.add_argument(
         "--eps",
-        type=float,
+        type=fraction,
         nargs="+",
         help="budgets, of a value in [0, 1] or, in l2, of a whole picture "
         "(default: 0, 2/255 ... 128/255, 1; l2: 0, 1/8 ... 4; auto: 0, 8/255)",
     )
-    evaluate.add_argument("--norm", choices=["linf", "l2"], help="of the budgets (default: linf)")
-    evaluate.add_argument("--restarts", type=int, help="random starts of each attack (default: 1)")
-    evaluate.add_argument("--attack-steps", type=int, help="gradient steps from each start (default: 20)")
-    evaluate.add_argument("--count", type=int, help="pictures to attack (default: 1000)")
-    evaluate.add_argument("--seed", type=int, help="of the composites (default: 0)")
-    evaluate.add_argument("--json", action="store_true", help="print JSON, and nothing else")
-    _add_device(evaluate)
-    evaluate.set_defaults(run=commands.measure, hint="Try --device cpu.")
+    parser.add_argument("--norm", choices=["linf", "l2"], help="of the budgets (default: linf)")
+    parser.add_argument("--restarts", type=int, help="random starts of each attack (default: 1)")
+    parser.add_argument("--attack-steps", type=int, help="gradient steps from each start (default: 20)")
+    parser.add_argument("--count", type=int, help="pictures to attack (default: 1000)")
+    parser.add_argument("--seed", type=int, help="of the composites (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    _add_device(parser)
+    parser.set_defaults(run=evaluate.evaluate, hint="Try --device cpu.")
 
 
-def _add_preview(preview: argparse.ArgumentParser) -> None:
-    _add_recipe(preview)
-    _add_scene_options(preview)
-    _add_balance(preview)
-    _add_ingredients(preview)
+def _add_preview(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    _add_scene_options(parser)
+    _add_balance(parser)
+    _add_ingredients(parser)
     sheet = "picture file (default: preview.png)"
-    preview.add_argument("--out", type=path, default="preview.png", help=sheet)
-    preview.add_argument("--rows", type=int, default=6, help="default: 6")
-    preview.add_argument("--columns", type=int, default=12, help="default: 12")
-    preview.add_argument("--zoom", type=int, default=2, help="enlargement (default: 2)")
-    preview.add_argument("--boxes", action="store_true", help="draw the objects' boxes")
-    preview.add_argument("--masks", action="store_true", help="add a sheet of the objects' masks")
-    preview.add_argument("--perturbation", action="store_true", help="add a sheet of the attack's doing, magnified")
+    parser.add_argument("--out", type=path, default="preview.png", help=sheet)
+    parser.add_argument("--rows", type=int, default=6, help="default: 6")
+    parser.add_argument("--columns", type=int, default=12, help="default: 12")
+    parser.add_argument("--zoom", type=int, default=2, help="enlargement (default: 2)")
+    parser.add_argument("--boxes", action="store_true", help="draw the objects' boxes")
+    parser.add_argument("--masks", action="store_true", help="add a sheet of the objects' masks")
+    parser.add_argument("--perturbation", action="store_true", help="add a sheet of the attack's doing, magnified")
     trained = "attack this trained model (default: an untrained one)"
-    preview.add_argument("--model-from", type=path, metavar="OUT", help=trained)
-    _add_function(preview)
-    preview.set_defaults(run=commands.preview, hint="Try fewer --rows.")
+    parser.add_argument("--model-from", type=path, metavar="OUT", help=trained)
+    _add_function(parser)
+    say = "print all that was drawn for the Nth composite, counted from 0, and write its picture alone"
+    parser.add_argument("--explain", type=int, metavar="N", help=say)
+    parser.set_defaults(run=preview.preview, hint="Try fewer --rows.")
 
 
-def _add_inspect(inspect: argparse.ArgumentParser) -> None:
-    _add_recipe(inspect, nargs="?")
-    _add_scene_options(inspect)
-    _add_balance(inspect)
-    inspect.add_argument("--batch-size", type=int, help="default: the recipe's")
-    inspect.add_argument("--json", action="store_true", help="print JSON, and nothing else")
-    inspect.set_defaults(run=commands.inspect, hint="Try --device cpu.")
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser, nargs="?")
+    _add_scene_options(parser)
+    _add_balance(parser)
+    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    parser.set_defaults(run=inspect.inspect, hint="Try --device cpu.")
 
 
-def _add_bench(bench: argparse.ArgumentParser) -> None:
-    _add_recipe(bench, nargs="?")
-    _add_scene_options(bench)
-    bench.add_argument("--batch-size", type=int, help="default: the recipe's")
-    bench.add_argument("--no-compile", action="store_true", help="eager mode alone: compiling takes a minute or two")
-    bench.add_argument("--seconds", type=float, default=2.0, help="spent on each line (default: 2)")
-    bench.add_argument("--json", action="store_true", help="print JSON, and nothing else")
-    bench.set_defaults(run=commands.bench, hint="Try a smaller --batch-size.")
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser, nargs="?")
+    _add_scene_options(parser)
+    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument("--no-compile", action="store_true", help="eager mode alone: compiling takes a minute or two")
+    parser.add_argument("--seconds", type=float, default=2.0, help="spent on each line (default: 2)")
+    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    parser.set_defaults(run=bench.bench, hint="Try a smaller --batch-size.")
 
 
 def _add_function(parser: argparse.ArgumentParser) -> None:
@@ -238,9 +236,13 @@ def _add_ingredients(parser: argparse.ArgumentParser) -> None:
         "--scene-attack", choices=[*SCENE_ATTACKS], help=f"{scenes}; pays in long trainings (default: the recipe's)"
     )
     parser.add_argument("--no-attack", action="store_true", help="no hardening, of pixels or of scenes")
-    parser.add_argument("--eps", type=float, help="harden: L-infinity budget on the context, in [0, 1], such as 0.03")
     parser.add_argument(
-        "--eps-object", type=float, help="budget on the object (default: as --eps; a quarter of it spares dark objects)"
+        "--eps", type=fraction, help="harden: L-infinity budget on the context, in [0, 1], such as 8/255"
+    )
+    parser.add_argument(
+        "--eps-object",
+        type=fraction,
+        help="budget on the object (default: as --eps; a quarter of it spares dark objects)",
     )
     parser.add_argument("--attack-steps", type=int, help="gradient steps of the attack (default: 1)")
 

@@ -11,10 +11,14 @@ from kornia_cag.adversary.pixels import FGSM, PGD
 from kornia_cag.adversary.scenes import ScenePGD, WorstOf
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.command.sheets import check_picture_name
+from kornia_cag.command.wording import worded
 from kornia_cag.core import devices
 from kornia_cag.core.checks import check_int, check_number, describe, fail
 from kornia_cag.core.memory import machine_memory
-from kornia_cag.training.recipes import RECIPES, SCENE_GRADIENT, Recipe
+from kornia_cag.training.network import Trained, load_network
+from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.recipes import RECIPES, SCENE_GRADIENT
 
 SCENE_ATTACKS: dict[str, ScenePGD | WorstOf | None] = {
     "gradient": SCENE_GRADIENT,
@@ -52,7 +56,8 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
         recipe = replace(recipe, hard_pairing=True)
     if getattr(options, "scene_attack", None) is not None:
         recipe = replace(recipe, scene_attack=SCENE_ATTACKS[options.scene_attack])
-    return _hardened(recipe, options) if "eps" in options else recipe
+    with worded(eps="--eps", eps_object="--eps-object"):
+        return _hardened(recipe, options) if "eps" in options else recipe
 
 
 def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
@@ -101,6 +106,19 @@ def path(text: str) -> str:
     return text
 
 
+def fraction(text: str) -> float:
+    """What an option that is a share of 1 takes; argparse says that anything else is an "invalid fraction".
+
+    Raises:
+        InputError: for what is neither a number nor a fraction such as ``8/255``.
+    """
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else float(text)
+    except (ValueError, ZeroDivisionError):
+        fail("fraction", "a number, or a fraction such as 8/255", repr(text))
+
+
 def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:
     """Refuse to write among the pictures that are read: what is written there would be one of them next time.
 
@@ -120,6 +138,18 @@ def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:
         if any(os.path.exists(place) and os.path.samefile(place, given) for place in (here, *here.parents)):
             fail(name, f"a place outside of --{other} {given!r}, which is only read", repr(str(folder)),
                  f"Give another {name}.")  # fmt: skip
+
+
+def check_picture(name: str, path: Path, options: argparse.Namespace) -> None:
+    """Require a place for a picture: one that cannot be written is better found before the work.
+
+    Raises:
+        InputError: for another kind of file, a folder that is not there, and one that is only read.
+    """
+    check_picture_name(name, path)
+    if not path.absolute().parent.is_dir() or (path.exists() and not path.is_file()):
+        fail(name, "a file in a folder that exists", repr(str(path)))
+    check_apart(name, path.absolute().parent, options)
 
 
 def number(option: str, value: int, low: int, high: int) -> int:
@@ -175,9 +205,23 @@ def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank,
         fail("--hold-back", "a share of at least 0 and below 1", "1")
     if hold_back and photos is None:
         fail("--hold-back", "to come with --contexts DIR", "no photographs")
-    folder = given_folder(options, "objects")
-    pictures = (recipe.procedural if folder else len(recipe.classes) * (1 + len(recipe.thickness))) or 1
+    glyphs = len(recipe.classes) * (1 + len(recipe.thickness))
+    pictures = (recipe.procedural if given_folder(options, "objects") else glyphs) or 1
     bank = replace(recipe, size=recipe.texels)
     check_memory(options, bank, pictures, BANK, "Its banks are as fine as its canvas: try a smaller --size.")
-    objects = recipe.objects(folder, key=options.key, device=device)
-    return objects, recipe.contexts(photos, device=device, seed=seed, hold_back=hold_back)
+    return load_objects(options, recipe), recipe.contexts(photos, device=device, seed=seed, hold_back=hold_back)
+
+
+def load_objects(options: argparse.Namespace, recipe: Recipe) -> ObjectBank:
+    """The objects of a folder, or those that the recipe has of its own."""
+    folder, device = given_folder(options, "objects"), str(chosen_device(options.device))
+    with worded(folder="--objects"):
+        return recipe.objects(folder, key=options.key, device=device)
+
+
+def read_model(options: argparse.Namespace, device: torch.device) -> Trained:
+    """The trained model that is named, and averaged over as many views as are asked for."""
+    asked = getattr(options, "views", None)
+    views = None if asked is None else number("--views", asked, 1, MOST_VIEWS)
+    with worded(path="model", function="--model"):
+        return load_network(options.model_from, device, function=options.model, views=views)

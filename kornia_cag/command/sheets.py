@@ -76,7 +76,7 @@ def save_sheet(
     """
     sheets = [sheet(images, columns, zoom=zoom, boxes=boxes)]
     sheets += [sheet(batch.expand(-1, 3, -1, -1), columns, zoom=zoom) for batch in below]
-    _save(Image.fromarray(np.concatenate(sheets)), path)
+    save_picture(path, Image.fromarray(np.concatenate(sheets)))
 
 
 def save_rows(
@@ -108,7 +108,7 @@ def save_rows(
         whole.paste(strip, (margin, 0))
         ImageDraw.Draw(whole).text((4, strip.height // 2 - 6), caption, fill=(0, 0, 0), font=font)
         strips.append(np.asarray(whole))
-    _save(Image.fromarray(np.concatenate(strips)), path)
+    save_picture(path, Image.fromarray(np.concatenate(strips)))
 
 
 _JPEGS = ("JPEG", "MPO")  # whose codec has a line of its own to say of what is too large
@@ -136,7 +136,12 @@ def check_picture_name(argument: str, path: str | Path) -> str:
     return format
 
 
-def _save(picture: Image.Image, path: str | Path) -> None:
+def save_picture(path: str | Path, picture: Image.Image) -> None:
+    """Write a picture file in the format of its suffix.
+
+    Raises:
+        InputError: for a name that is not that of a picture, and a picture too large for its format.
+    """
     file = io.BytesIO()
     format = check_picture_name("path", path)
     reason = "too large" if format in _JPEGS and max(picture.size) > 65_500 else ""

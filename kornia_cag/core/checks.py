@@ -17,7 +17,15 @@ OVERSHOOT = 0.01  # beyond [0, 1]: what resizing by splines makes of a picture, 
 
 
 class InputError(ValueError):
-    """A user's mistake, worded so that the user can mend it."""
+    """A user's mistake, worded so that the user can mend it.
+
+    Attributes:
+        argument: what the message is about, as Python calls it; empty where the message has another wording.
+    """
+
+    def __init__(self, message: str, argument: str = "") -> None:  # one argument will do, as in a loader's workers
+        super().__init__(message)
+        self.argument = argument
 
 
 class Diverged(RuntimeError):
@@ -53,7 +61,7 @@ def one_line(text: str, most: int = 2000) -> str:
 
 def fail(argument: str, expected: str, got: str, fix: str = "") -> NoReturn:
     """Raise :class:`InputError` in the one wording."""
-    raise InputError(one_line(f"{argument}: expected {expected}, got {got}." + (f" {fix}" if fix else "")))
+    raise InputError(one_line(f"{argument}: expected {expected}, got {got}." + (f" {fix}" if fix else "")), argument)
 
 
 def check_tensor(

@@ -42,6 +42,11 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
         "cpp.enable_floating_point_contract_flag": "fast",
         "assert_indirect_indexing": False,  # the arithmetic of the pyramid stays inside it
     }
+    width = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
+    if width is not None:
+        # What inductor takes anyway, but said, it is in the key of its cache on disk (torch 2.13): else a process with
+        # narrower vectors finds code there that was written for wider ones, gets wrong numbers and leaves its memory.
+        options["cpp.simdlen"] = width
     return torch.compile(own, fullgraph=True, options=options)
 
 

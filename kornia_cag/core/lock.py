@@ -34,8 +34,8 @@ def held(folder: Path) -> Iterator[None]:
             who = " ".join(holder.read_text(errors="replace").split())[:80]
         except OSError:  # not yet written
             who = "another process"
-        fail("--out", "a folder that no other run writes to", f"{str(folder)!r}, in use by {who}",
-             "Wait for its end, or give another --out.")  # fmt: skip
+        fail("folder", "a folder that no other run writes to", f"{str(folder)!r}, in use by {who}",
+             "Wait for its end, or give another folder.")  # fmt: skip
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in UNKNOWN:
             raise

@@ -1,13 +1,18 @@
 """Records of tensors, nested or not: dataclasses, named tuples, tuples, and None for what was not made."""
 
+import io
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
+from math import prod
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 Record = TypeVar("Record")
+
+SMALL = 2**16  # bytes up to which a tensor is sent together with others of its type
 
 
 def tensors(record: Any) -> Iterator[Tensor]:
@@ -47,3 +52,63 @@ def cut(record: Record, ends: Sequence[int]) -> list[Record]:
 def joined(parts: Sequence[Record]) -> Record:
     """Records of tensors one behind the other."""
     return parts[0] if len(parts) == 1 else mapped(lambda *tensors: torch.cat(tensors), *parts)
+
+
+def packed(record: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """What ``__reduce__`` of a record of many tensors gives: the small ones are sent as one tensor of each type.
+
+    Every tensor that comes from a worker process takes two system calls, and holds a file descriptor for as long as
+    anybody reads it. A batch has some 45 tensors, and a process often no more than 1024 descriptors.
+    """
+    values = tuple(record) if isinstance(record, tuple) else tuple(getattr(record, f.name) for f in fields(record))
+    pickler = _WithoutTensors(written := io.BytesIO(), pickle.HIGHEST_PROTOCOL)
+    pickler.dump(values)
+    found = [*pickler.found.values()]
+    whole: list[Tensor | None] = [*found]
+    groups: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+    for place, tensor in enumerate(found):
+        if tensor.nbytes <= SMALL and (tensor.ndim < 4 or tensor.is_contiguous()):  # others keep their memory format
+            groups.setdefault((tensor.dtype, tensor.device), []).append(place)
+    parts = []
+    for places in groups.values():
+        small = [found[place] for place in places]
+        parts.append((torch.cat([tensor.flatten() for tensor in small]), places, [tensor.shape for tensor in small]))
+        for place in places:
+            whole[place] = None
+    return _unpacked, (type(record), written.getvalue(), whole, parts)
+
+
+def _unpacked(kind: type[Record], written: bytes, whole: list[Tensor], parts: list[tuple[Tensor, Any, Any]]) -> Record:
+    found = list(whole)
+    for flat, places, shapes in parts:
+        start = 0
+        for place, shape in zip(places, shapes, strict=True):
+            end = start + prod(shape)
+            found[place] = flat[start:end].view(shape).detach()  # no view for autograd: its owner may write to it
+            start = end
+    return kind(*_WithTensors(io.BytesIO(written), found).load())
+
+
+class _WithoutTensors(pickle.Pickler):
+    """Puts the tensors aside, each once."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.found: dict[int, Tensor] = {}
+
+    def persistent_id(self, value: Any) -> int | None:
+        if not isinstance(value, Tensor):
+            return None
+        self.found.setdefault(id(value), value)
+        return [*self.found].index(id(value))
+
+
+class _WithTensors(pickle.Unpickler):
+    """Takes them from a list."""
+
+    def __init__(self, file: io.BytesIO, found: list[Tensor]) -> None:
+        super().__init__(file)
+        self._found = found
+
+    def persistent_load(self, place: int) -> Tensor:
+        return self._found[place]

@@ -165,7 +165,7 @@ def handwriting(size: int = 28) -> RealSet:
         from sklearn.datasets import load_digits
     except ImportError:
         fail("real", "a file or folder of real pictures, or scikit-learn for its handwriting", "neither",
-             'Pass --real, or pip install "kornia_cag[demo]".')  # fmt: skip
+             'Read others by load_real, or pip install "kornia_cag[demo]".')  # fmt: skip
     data = load_digits()
     inner = round(size * 20 / 28)
     digits = torch.from_numpy(data.images).float()[:, None] / 16

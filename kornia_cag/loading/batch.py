@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kornia_cag.adversary.stage import Draft
 from kornia_cag.core.checks import check_instance, describe, fail
-from kornia_cag.core.records import mapped
+from kornia_cag.core.records import mapped, packed
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.scene import Scene
 from kornia_cag.scenes.targets import Targets
@@ -73,6 +73,9 @@ class Batch(NamedTuple):
     def pin_memory(self) -> "Batch":
         """Called by a DataLoader with ``pin_memory=True``; batches made on a GPU have nothing to pin."""
         return cast(Batch, _pinned(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return packed(self)
 
     def __repr__(self) -> str:
         return _short(self)

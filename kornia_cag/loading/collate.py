@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, Unpack, cast, overload
 import torch
 from torch import nn
 
-from kornia_cag.adversary.stage import Adversary, Draft, check_adversaries, check_hardened
+from kornia_cag.adversary.stage import Adversary, Draft, check_adversaries, check_hardened, check_planned
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import check_choice, check_instance, check_number, check_size
@@ -123,8 +123,8 @@ class CAGCollate(Generic[Output]):
         earlier = None if self.chain is None else self.chain.offered(composer, rows)
         masks = self._whole or any(stage.needs_masks for stage in self.adversaries)
         draft = Draft(rows, len(rows), earlier, photos=photos, strength=self.strength, targets=masks, scene=self._whole)
-        for stage in self.adversaries:
-            draft = stage.plan(draft)
+        for place, stage in enumerate(self.adversaries):
+            draft = check_planned(place, stage.plan(draft))
         if draft.waiting == len(draft.rows):
             return draft
         rows, earlier = draft.rest
@@ -149,7 +149,7 @@ class CAGCollate(Generic[Output]):
 
     def _taken(self, rows: Any) -> tuple[ContextBank | None, Rows]:
         """What was given as rows on the device; for the items of a data set, also their photos as contexts."""
-        if are_rows(rows) or not isinstance(rows, list | tuple):
+        if are_rows(rows) or not isinstance(rows, list | tuple) or not rows:
             found = check_rows(rows, objects=len(self.objects), contexts=len(self.composer.contexts))
             return None, found.to(self.device)
         arguments.check_main_process("the items of a data set", arguments.COUNTED)
@@ -170,12 +170,10 @@ class CAGCollate(Generic[Output]):
         return self
 
     def twin(self, model: nn.Module | None) -> "CAGCollate[Output]":
-        """A collate with banks, ranges, adversaries and compiled graph of this one, another ``model``, a chain copied.
-
-        What it composes leaves no trace in this one.
-        """
+        """A collate like this one, its chain copied, for another ``model``; it leaves no trace in this one."""
         twin = copy.copy(self)
-        twin.model, twin.chain, twin._renderer = model, copy.deepcopy(self.chain), self._renderer.twin()
+        twin.model, twin._renderer = model, self._renderer.twin()
+        twin.chain, twin._photos = copy.deepcopy((self.chain, self._photos))
         return twin
 
     def state_dict(self) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def check_rows(rows: Any, *, objects: int, contexts: int) -> Rows:
     if found.table.shape[1] < len(COLUMNS) or not len(found):
         fail("rows.table", f"at least one row of {len(COLUMNS)} or more columns", describe(found.table), FIX)
     if found.device.type == "cpu":  # elsewhere, reading the ids would wait for the device
-        table = found.table.numpy()
+        table = np.asarray(found.table)
         places = [(0, objects), (1, contexts), *((k, objects) for k in range(len(COLUMNS), table.shape[1]))]
         for column, count in places:
             ids = table[:, column]

@@ -1,6 +1,6 @@
 """What is done to finished pictures, after the camera: keyed stages, and an adapter for modules that know no keys."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kornia_cag.core.checks import check_instance, check_tensor
 
 
+@runtime_checkable
 class Finish(Protocol):
     """A stage after the camera: any function of images and keys, such as :class:`kornia_cag.Recapture`.
 

@@ -154,12 +154,13 @@ def outline(alpha: Float[Tensor, "b h w"], opacity: Float[Tensor, " b"]) -> Outl
     threshold = torch.where(visible, torch.minimum(0.5 * opacity, THIN * peak), torch.inf)
     x1, x2 = _span(columns > threshold[:, None])
     y1, y2 = _span(rows > threshold[:, None])
-    boxes = torch.stack([x1, y1, x2, y2], dim=1).float()
+    boxes = torch.stack([x1, y1, x2, y2], dim=1)
     return Outline(threshold, torch.where(visible[:, None], boxes, torch.nan), visible)
 
 
-def _span(seen: Bool[Tensor, "b n"]) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
-    place = torch.arange(seen.shape[1], device=seen.device)
+def _span(seen: Bool[Tensor, "b n"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+    # Floats: where AVX2 is asked for on a machine that has AVX-512 too, GCC 12 gets a compiled minimum of int64 wrong.
+    place = torch.arange(seen.shape[1], dtype=torch.float32, device=seen.device)
     first = torch.where(seen, place, seen.shape[1]).amin(dim=1)
     last = torch.where(seen, place + 1, 0).amax(dim=1)
     return torch.minimum(first, last), last

@@ -8,7 +8,7 @@ from kornia_cag.adversary.pixels import PGD
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.training.recipes import Recipe
+from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.run import Training
 
 REFINEMENT = PGD(eps=16 / 255, eps_object=4 / 255, steps=2, random_start=False)  # the paper's budgets in fewer steps

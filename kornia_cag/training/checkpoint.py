@@ -1,12 +1,55 @@
-"""What a training that was saved is checked for before it goes on: types, sizes and values of all that was kept."""
+"""How a training that was saved is read: its plan first, then types, sizes and values of all that was kept."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kornia_cag.core.checks import check_int, check_number, fail
-from kornia_cag.core.saved import LARGEST, check_alike, check_fields, check_like, check_type, check_weights
+from kornia_cag.core.plain import differences
+from kornia_cag.core.saved import (
+    LARGEST,
+    check_alike,
+    check_fields,
+    check_like,
+    check_plain,
+    check_type,
+    check_weights,
+    refused,
+)
+from kornia_cag.core.storage import read_torch
+
+AFRESH = "Start afresh, by a new Training."
+OF_THIS_VERSION = "a run saved by this version"
+
+
+def read(path: Path, plan: dict[str, Any]) -> dict[str, Any]:
+    """Read what :meth:`kornia_cag.training.run.Training.save` wrote; all but the plan is for :func:`check_saved`.
+
+    Args:
+        path: the file.
+        plan: of the run that is to go on.
+
+    Raises:
+        InputError: for another file, a damaged one, and one of another plan.
+    """
+    state = read_torch(path, "path", "a run saved by kornia-cag train", AFRESH)
+    if not isinstance(state, dict) or "plan" not in state:
+        fail("path", "a run saved by kornia-cag train", f"{str(path)!r}, which is another file")
+    with refused(path, "path", OF_THIS_VERSION, AFRESH):
+        check_plain("plan", state["plan"])
+    if other := differences(plan, state["plan"]):
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        fail("path", "the arguments of the saved run", f"{', '.join(other[:3])}{more}",
+             "Repeat the arguments of the first start." + _threads(other))  # fmt: skip
+    return state
+
+
+def _threads(other: list[str]) -> str:
+    """How to have the saved number of threads, where that is among the differences."""
+    saved = [line.partition("(saved: ")[2].rstrip(")") for line in other if line.startswith("threads ")]
+    return f" Call torch.set_num_threads({saved[0]})." if saved else ""
 
 
 def check_saved(state: Any, mine: dict[str, Any], model: nn.Module, size: tuple[int, int], classes: int) -> None:
@@ -61,6 +104,21 @@ def _check_chain(state: Any, size: tuple[int, int], classes: int) -> None:
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor) or images.ndim == 0:
         return  # none yet; the chain refuses what is half of something
     check_like("collate.chain.images", images, torch.empty(len(images), 3, *size, device="meta"))
-    check_like("collate.chain.labels", labels, torch.empty(len(images), dtype=torch.int64, device="cpu"))
+    check_like("collate.chain.labels", labels, torch.empty(len(images), 1, dtype=torch.int64, device="cpu"))
     if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < classes:
         fail("collate.chain.labels", f"classes below {classes}", "others")
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Torch's random state, of the CPU and of the device."""
+    return {
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Take the entries of :func:`random_state`."""
+    torch.set_rng_state(state["rng"])
+    if state["cuda_rng"] is not None:
+        torch.cuda.set_rng_state(state["cuda_rng"], device)

@@ -1,49 +1,29 @@
-"""The network of a run: the recipe's own or anyone's ``module:function``, and the file that keeps it trained."""
+"""The file that keeps a trained network: how it is written, and read again without believing what it says."""
 
-import copy
-import importlib
 import os
-import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from kornia_cag.core.checks import (
-    Diverged,
-    InputError,
-    check_choice,
-    check_instance,
-    check_int,
-    check_number,
-    check_tensor,
-    describe,
-    fail,
-)
+from kornia_cag.core.checks import check_choice, check_instance, check_int, check_number, check_tensor, describe, fail
 from kornia_cag.core.devices import Device, chosen_device
-from kornia_cag.core.memory import no_memory
-from kornia_cag.core.plain import plain
 from kornia_cag.core.precision import FLOATS
 from kornia_cag.core.saved import check_fields, check_names, check_type, check_weights, refused
 from kornia_cag.core.storage import read_torch, write_torch
 from kornia_cag.evaluation.averaged import Averaged
-from kornia_cag.training.divergence import tensors
-from kornia_cag.training.recipes import RECIPES, SIDES, Recipe
+from kornia_cag.training.makers import Maker, named, untried
+from kornia_cag.training.recipe import SIDES, Recipe
+from kornia_cag.training.recipes import RECIPES
 
 MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"
 _KEYS = ("recipe", "classes", "size", "model", "state")
 _MODEL = ("network", "width", "grey", "local", "dropout", "map_dropout", "views")  # fields of a recipe
 _SAVED = "a model saved by kornia-cag train"
 _ANEW = "Take another copy of the file, or train again."
-
-Maker = str | Callable[[int, int], nn.Module]
-"""What makes a network of ``(classes, size)``: ``module:function``, or the function."""
 
 
 class Trained(NamedTuple):
@@ -59,155 +39,12 @@ class Trained(NamedTuple):
         return next((tensor.device for tensor in self.network.parameters()), torch.device("cpu"))
 
 
-def build_network(recipe: Recipe, classes: int, function: Maker | None = None) -> nn.Module:
-    """A fresh, untrained network: the recipe's, or what a function or ``module:function`` makes of ``(classes, size)``.
-
-    The current folder is searched for the module, too.
-
-    Raises:
-        InputError: for a function that cannot be found or called, or whose network does not map pictures to logits.
-    """
-    network = _made(recipe, classes, function)
-    if function is not None:
-        _check_output(network, classes, recipe.size, _name(function))
-    return network.train()
-
-
-def _made(recipe: Recipe, classes: int, function: Maker | None) -> nn.Module:
-    """A network that was not tried yet."""
-    if function is None:
-        return recipe.model(classes)
-    make, name = _imported(function) if isinstance(function, str) else function, _name(function)
-    if not callable(make):
-        fail("--model", "a function", f"{name!r}, which is {describe(make)}")
-    try:
-        network = make(classes, recipe.size)
-    except (Exception, SystemExit) as error:
-        fail("--model", f"a function of (classes, size), called with ({classes}, {recipe.size})",
-             f"{name!r}, which raised {_reason(error)}")  # fmt: skip
-    if not isinstance(network, nn.Module):
-        fail("--model", "a function that returns a torch.nn.Module", f"{name!r}, which returned {describe(network)}")
-    return network
-
-
 def averaged(network: nn.Module, views: int) -> nn.Module:
     """The network, or for more than one view its :class:`Averaged`, on the same device and in evaluation mode."""
     if views == 1:
         return network.eval()
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
     return Averaged(network, views).to(device).eval()
-
-
-def _name(function: Maker) -> str:
-    """As ``module:function``."""
-    return function if isinstance(function, str) else str(plain(function))
-
-
-@contextmanager
-def blamed(function: str | None, when: Callable[[], str]) -> Iterator[None]:
-    """Word what a network of the user's raises as a mistake of its function; a recipe's own raises as it is.
-
-    Args:
-        function: ``module:function``, or None for a recipe's own network.
-        when: completes "it raised ...", at that time.
-
-    Raises:
-        InputError: with the cause behind it. Errors of files, and of memory that is used up, pass as they are.
-    """
-    try:
-        yield
-    except (InputError, Diverged, OSError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except (Exception, SystemExit) as error:
-        if function is None or no_memory(error):
-            raise
-        fail("--model", "a network that takes every batch", f"that of {function!r}, which raised {_reason(error)} "
-             f"({_place(error)}) {when()}")  # fmt: skip
-
-
-def _place(error: BaseException) -> str:
-    """Where an error was raised: the last line that is neither torch's nor this package's."""
-    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "inside torch"
-
-
-def _imported(function: str) -> Any:
-    module, _, name = function.partition(":")
-    if not name or not all(part.isidentifier() for part in (*module.split("."), name)):
-        fail("--model", "module:function, such as mymodels:small", repr(function))
-    if os.getcwd() not in sys.path:  # the command's own folder stands there, not the user's
-        sys.path.insert(0, os.getcwd())
-    importlib.invalidate_caches()
-    try:
-        make = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # whatever the user's module does while it is imported
-        fail("--model", "a function that can be imported", f"{function!r} ({_reason(error)})")
-    return make
-
-
-def _check_output(network: nn.Module, classes: int, size: int, function: str) -> None:
-    """Try two pictures, in both modes, on a copy: training keeps an averaged one. Nothing is drawn that a run draws."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if not parameters:
-        fail("--model", "a network with parameters to train", f"that of {function!r}, which has none")
-    if any(tensor.is_meta for _, tensor in tensors(network)):
-        fail("--model", "a network with weights", f"that of {function!r}, some of which are on the meta device",
-             "Give them values: network.to_empty(device='cpu') and its reset_parameters().")  # fmt: skip
-    if any(nn.parameter.is_lazy(parameter) for parameter in parameters):
-        fail("--model", "a network with weights", f"that of {function!r}, some of which have no shape yet",
-             "Let the function call it once, on torch.zeros(1, 3, size, size).")  # fmt: skip
-    try:
-        finite = all(bool(parameter.isfinite().all()) for parameter in parameters)
-    except Exception as error:  # sparse ones
-        fail("--model", "a network of plain weights", f"that of {function!r}, which raised {_reason(error)}")
-    if not finite:
-        fail("--model", "a network of finite weights", f"that of {function!r}, some of which are not")
-    for mode in (False, True):  # some give more than logits while they are trained
-        try:
-            with torch.random.fork_rng(devices=[]), torch.enable_grad():
-                trial = copy.deepcopy(network).train(mode)
-                logits = trial(torch.zeros(2, 3, size, size))
-        except (Exception, SystemExit) as error:
-            fail("--model", f"a network that takes pictures (b, 3, {size}, {size})",
-                 f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
-        check_output(logits, 2, classes, function)
-    _check_gradient(trial, logits, function)
-
-
-def check_output(logits: Any, b: int, classes: int, function: str | None) -> None:
-    """Require logits ``(b, classes)``, of a network in any mode; looks at no value.
-
-    Raises:
-        InputError: naming the function that made the network.
-    """
-    if not isinstance(logits, Tensor) or logits.shape != (b, classes) or not logits.is_floating_point():
-        pictures = "two pictures" if b == 2 else f"{b:,} pictures"
-        fail("--model", f"a network that gives logits (b, {classes}), also in train mode",
-             f"{describe(logits)} for {pictures}, from {function!r}")  # fmt: skip
-
-
-def _check_gradient(trial: nn.Module, logits: Tensor, function: str) -> None:
-    """Go back once, from logits in train mode."""
-    if not logits.requires_grad:
-        fail("--model", "logits that gradients can be followed from", f"those of {function!r}, which have none",
-             "Leave no_grad() and detach() out of its forward, and argmax to the measuring.")  # fmt: skip
-    try:
-        logits.float().logsumexp(dim=1).sum().backward()
-    except (Exception, SystemExit) as error:
-        fail("--model", "a network that gradients can be followed through",
-             f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
-    if all(parameter.grad is None for parameter in trial.parameters()):
-        fail("--model", "a network whose parameters take part in its logits",
-             f"that of {function!r}, to none of which a gradient comes")  # fmt: skip
-
-
-def _reason(error: BaseException) -> str:
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # of a class of the user's
-        text = "no text"
-    return f"{type(error).__name__}: {text if len(text) <= 160 else text[:157] + '...'}"
 
 
 def save_network(
@@ -242,16 +79,16 @@ def load_network(
     check_instance("path", path, (str, os.PathLike))
     device, file = chosen_device(device), Path(path) / MODEL if Path(path).is_dir() else Path(path)
     if not file.is_file() and (file.parent / CHECKPOINT).is_file():
-        fail("model", "a training that is done", f"{str(path)!r}, which holds one that is not",
-             "Go on with it: repeat its kornia-cag train with --resume.")  # fmt: skip
+        fail("path", "a training that is done", f"{str(path)!r}, which holds one that is not",
+             "Go on with it by Training.load.")  # fmt: skip
     if not file.is_file():
-        fail("model", f"a folder with a {MODEL}, or such a file", f"{str(path)!r}", "Make one with kornia-cag train.")
-    saved = read_torch(file, "model", _SAVED, _ANEW)
-    with refused(file, "model", _SAVED, _ANEW):
-        recipe, classes, named = _described(saved)
-    if named is not None and function is None:
-        fail("model", "to be told what makes its network, since nothing that a file names is called",
-             f"no function; {str(file)!r} names {named!r}", f"Pass function={named!r}, if that is yours.")  # fmt: skip
+        fail("path", f"a folder with a {MODEL}, or such a file", f"{str(path)!r}", "Make one with kornia-cag train.")
+    saved = read_torch(file, "path", _SAVED, _ANEW)
+    with refused(file, "path", _SAVED, _ANEW):
+        recipe, classes, told = _described(saved)
+    if told is not None and function is None:
+        fail("function", "what makes the network, since nothing that a file names is called",
+             f"nothing; {str(file)!r} names {told!r}", f"Pass function={told!r}, if that is yours.")  # fmt: skip
     network = _with_weights(file, recipe, len(classes), function, saved["state"])
     if function is None:
         network.register_forward_pre_hook(partial(_check_pictures, recipe.size))
@@ -282,12 +119,12 @@ def _described(saved: Any) -> tuple[Recipe, tuple[str, ...], str | None]:
 
 def _with_weights(file: Path, recipe: Recipe, classes: int, function: Maker | None, state: Any) -> nn.Module:
     """The network with the weights of a file, whose sizes are compared before any memory is taken for them."""
-    fitting = f"weights that fit the network of {recipe.name if function is None else _name(function)!r}"
+    fitting = f"weights that fit the network of {recipe.name if function is None else named(function)!r}"
     if function is None:
-        with refused(file, "model", fitting, _ANEW), torch.device("meta"):
+        with refused(file, "path", fitting, _ANEW), torch.device("meta"):
             _check_state(recipe.model(classes), state)
-    network = _made(recipe, classes, function)  # not tried: pictures would be as large as the file says
-    with refused(file, "model", fitting, _ANEW):
+    network = untried(recipe, classes, function)  # not tried: pictures would be as large as the file says
+    with refused(file, "path", fitting, _ANEW):
         _check_state(network, state)
         network.load_state_dict(state)
     return network

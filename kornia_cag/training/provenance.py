@@ -1,11 +1,14 @@
-"""What a run was made with: versions and hardware."""
+"""What a run was made with: versions, hardware and banks."""
 
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from kornia_cag import __version__
+from kornia_cag.banks.contexts import ContextBank
+from kornia_cag.banks.objects import ObjectBank
 
 
 def versions() -> dict[str, str]:
@@ -23,3 +26,17 @@ def hardware(device: torch.device) -> str:
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         name = names[0] if names else name
     return f"{name}, {torch.get_num_threads()} threads"
+
+
+def banks(objects: ObjectBank, contexts: ContextBank) -> dict[str, Any]:
+    """What is in the banks, with checksums of all that is seen."""
+    return {
+        "classes": objects.classes,
+        "objects": {
+            "count": len(objects),
+            "variants": objects.variants,
+            "size": objects.size,
+            "crc": objects.pyramid.checksum(),
+        },
+        "contexts": {"count": len(contexts), "size": contexts.size, "crc": contexts.pyramid.checksum()},
+    }

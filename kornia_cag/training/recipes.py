@@ -1,124 +1,16 @@
-"""Recipes: what to vary, how much, and why, for digits and signs. A recipe is data; :mod:`.train` runs it."""
+"""The recipes: what to vary, how much, and why, for signs and digits, and as the paper has it."""
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
-
-import torch
-from torch import nn
+from dataclasses import replace
 
 from kornia_cag.adversary.pixels import PGD
-from kornia_cag.adversary.scenes import ScenePGD, WorstOf
-from kornia_cag.adversary.stage import Adversary
-from kornia_cag.banks.contexts import ContextBank
-from kornia_cag.banks.objects import ObjectBank
-from kornia_cag.core.checks import fail
-from kornia_cag.core.devices import Device
-from kornia_cag.loading.chain import ContextChain
-from kornia_cag.loading.confusion import HardPairing
+from kornia_cag.adversary.scenes import ScenePGD
 from kornia_cag.scenes.blends import Average, Difference, Hard
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import Framing, PoseRange
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.strength import Ramp
-from kornia_cag.training.architectures import convnet, dcgan_encoder, two_layers
-
-Network = Literal["convnet", "dcgan", "two layers"]
-SIDES: dict[Network, int] = {"dcgan": 64, "two layers": 28}  # the only side that these networks take, pixels
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A training recipe: scenes, hardening, budget."""
-
-    name: str
-    size: int  # canvas side, pixels
-    ranges: SceneRange
-    ink: tuple[int, int, int] | None = None  # paint all objects in one colour: glyphs
-    thickness: tuple[int, ...] = ()  # stroke radii to add, texels of a bank of side 64
-    reset: float | None = 0.171  # of the context chain; None: no chain
-    hard_pairing: bool = False  # put objects over those that the model mistakes them for
-    scene_attack: WorstOf | ScenePGD | None = None
-    attack: PGD | None = None
-    strength: float | Ramp = 1.0
-    images: int = 1_000_000  # budget
-    batch_size: int = 128
-    samples_per_class: int | None = None  # of an epoch; None: as PairSampler chooses
-    learning_rate: float = 2e-3
-    cosine: bool = True  # let the learning rate fall to 0, after a short start; else it stays
-    weight_decay: float = 1e-2
-    smoothing: float = 0.0  # of the labels: a share spread over all classes
-    ema: float = 0.999  # decay of the averaged weights, which are the result
-    network: Network = "convnet"
-    width: int = 24
-    grey: bool = False
-    local: int = 0  # window of local contrast as a further input, pixels; 0 for none
-    dropout: float = 0.3
-    map_dropout: float = 0.0
-    views: int = 1  # of a real picture that are averaged, see Averaged
-    procedural: int = 188  # procedural contexts, beside the given ones
-    kind: str = "mix"  # of the procedural contexts
-    classes: str = field(default="", repr=False)  # glyphs that stand in where no objects are given
-
-    @property
-    def adversaries(self) -> tuple[Adversary, ...]:
-        """What hardens a batch, in its order: the adversary of scenes, then the attack on pixels."""
-        return tuple(stage for stage in (self.scene_attack, self.attack) if stage is not None)
-
-    @property
-    def texels(self) -> int:
-        """Texels a side of its banks: 64, and on larger canvases the power of two that holds one."""
-        return min(max(64, 1 << (self.size - 1).bit_length()), 4096)
-
-    def objects(self, folder: str | None, *, key: str | None = None, device: Device = "auto") -> ObjectBank:
-        """Load the objects, or render the recipe's glyphs where no folder is given, and prepare them."""
-        if folder is not None:
-            bank = ObjectBank.from_folder(folder, size=self.texels, key=key, device=device)
-        elif self.classes:
-            bank = ObjectBank.from_glyphs(self.classes, size=self.texels, device=device)
-        else:
-            fail("--objects", "a folder with one clean picture per class", "nothing",
-                 "Pass --objects FOLDER.")  # fmt: skip
-        if self.ink is not None:
-            bank = bank.with_ink(self.ink)
-        radii = [radius * self.texels // 64 for radius in self.thickness]
-        return bank.with_thickness(radii) if radii else bank
-
-    def contexts(
-        self, folder: str | None, *, device: Device = "auto", seed: int = 0, hold_back: float = 0.0
-    ) -> ContextBank:
-        """The given photographs, less a share that is held back, and the recipe's procedural contexts."""
-        made = ContextBank.procedural(self.kind, count=self.procedural, size=self.texels, seed=seed, device=device)
-        if folder is None:
-            return made
-        photos = ContextBank.from_folder(folder, size=self.texels, device=device)
-        return (photos.split(hold_back)[0] if hold_back else photos) + made
-
-    def chain(self, classes: int) -> ContextChain | None:
-        """A fresh, empty chain, or none."""
-        if self.reset is None:
-            return None
-        return ContextChain(self.reset, pairing=HardPairing(classes) if self.hard_pairing else None)
-
-    def model(self, classes: int) -> nn.Module:
-        """A fresh, untrained network.
-
-        Raises:
-            InputError: for a canvas that the network does not take.
-        """
-        if (side := SIDES.get(self.network, self.size)) != self.size:
-            fail("--size", f"{side}, which the network of {self.name!r} takes", str(self.size),
-                 "Leave it out, or train another network by --model.")  # fmt: skip
-        if self.network == "convnet":
-            net = convnet(classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout,
-                          map_dropout=self.map_dropout, local=self.local)  # fmt: skip
-        else:
-            net = dcgan_encoder(classes, self.width) if self.network == "dcgan" else two_layers(classes)
-        for parameter in net.parameters():
-            if parameter.ndim == 4:  # convolutions are faster on pixels that lie together
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        return net
-
+from kornia_cag.training.recipe import Recipe
 
 SCENE_GRADIENT = ScenePGD(steps=1, fraction=0.5)  # as little of it as pays
 

@@ -6,7 +6,8 @@ from devicewait import RefuseWaiting
 from torch import nn
 
 from kornia_cag import PGD, ColorRange, InputError, PoseRange, Recapture
-from kornia_cag.core.randomness import redrawn, sample_keys, uniform
+from kornia_cag.core.draws import Draws
+from kornia_cag.core.randomness import sample_keys, uniform
 from kornia_cag.scenes.camera import CameraRange
 
 SAME = PoseRange(scale=(1, 1), aspect=(1, 1), angle=(0, 0), shear=(0, 0), translate=(0, 0), perspective=(0, 0))
@@ -151,11 +152,17 @@ def test_an_attack_through_the_camera_survives_it_better(options):
     assert losses[1] > losses[0]  # over five networks by 0.3 to 2.4 %, of which rounding changes 0.004
 
 
-def test_a_photograph_draws_apart_from_the_scene_of_its_key():
-    angle = {}
-    with redrawn(lambda slot, numbers: angle.setdefault(slot, numbers)):
-        Recapture()(pictures(), keys(6))
-    assert not torch.equal(angle["pose.angle"], uniform(keys(6), "pose.angle"))
+def test_a_photograph_draws_apart_from_the_scene_of_its_key(monkeypatch):
+    drawn, sample = [], PoseRange.sample
+
+    def watch(ranges, source):
+        drawn.append(Draws(source))
+        return sample(ranges, drawn[-1])
+
+    monkeypatch.setattr(PoseRange, "sample", watch)
+    Recapture()(pictures(), keys(6))
+    (angle,) = (numbers for (_, _, slot), numbers in drawn[0].numbers.items() if slot == "pose.angle")
+    assert not torch.equal(angle, uniform(keys(6), "pose.angle"))
 
 
 def test_channels_last_stays():

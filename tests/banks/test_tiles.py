@@ -14,7 +14,7 @@ SCRIPT = """
 import re, sys
 from pathlib import Path
 from kornia_cag import ContextBank, ObjectBank
-from kornia_cag.real import load_real
+from kornia_cag.evaluation.real import load_real
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

@@ -15,6 +15,8 @@ from kornia_cag.bench.peers import OpenCVCollate, PillowCollate
 from kornia_cag.core.checks import InputError
 from kornia_cag.core.randomness import noise as noise_field
 from kornia_cag.core.randomness import sample_keys, uniform
+from kornia_cag.sampling.rows import Rows
+from kornia_cag.scenes.blends import Hard
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.light import ColorRange
@@ -44,7 +46,8 @@ def scenes(loader, ranges, count=60):
     contexts = ContextBank.procedural("mix", count=count, size=64)
     index = torch.arange(count)
     keys = sample_keys(0 * index, 0 * index, index)
-    images = Composer(objects, contexts, (SIZE, SIZE), ranges)(index % len(objects), index % len(contexts), keys).images
+    rows = Rows.of(index % len(objects), index % len(contexts), index)
+    images = Composer(objects, contexts, (SIZE, SIZE), ranges)(rows).images
     fields = noise_field(keys, "camera.noise_field", (3, SIZE, SIZE)).permute(0, 2, 3, 1)
     collate, made = loader(objects, contexts, SIZE, ranges), np.empty((count, SIZE, SIZE, 3), np.float32)
     for i in range(count):
@@ -72,7 +75,7 @@ def test_makes_the_scenes_of_the_library(loader, camera):
 def test_is_a_collate_of_rows(loader):
     objects = make_objects()
     collate = loader(objects, make_contexts(), SIZE, RIGID_SIGNS)
-    rows = torch.tensor([[4, 0, 0, 0, 0], [1, 2, 1, 0, 0]])
+    rows = Rows.of(torch.tensor([4, 1]), torch.tensor([0, 2]), torch.tensor([0, 1]))
     images, labels = collate(rows)
     assert images.shape == (2, 3, SIZE, SIZE)
     assert images.dtype == torch.float32
@@ -90,7 +93,7 @@ def test_every_scene_of_every_worker_has_noise_of_its_own(loader):
     ranges = SceneRange(pose=still, color=plain, crop=(1, 1), camera=CameraRange(noise=(0.1, 0.1)))
     grey = ContextBank.from_tensors(torch.full((1, 3, 32, 32), 0.5), size=32)
     sent = pickle.dumps(loader(make_objects(), grey, SIZE, ranges))
-    rows = torch.zeros(2, 5, dtype=torch.int64)
+    rows = Rows(torch.zeros(2, 5, dtype=torch.int64))
     images = []
     for _ in range(2):  # as if in two processes
         cv2.setRNGSeed(0)
@@ -105,7 +108,7 @@ def test_every_scene_of_every_worker_has_noise_of_its_own(loader):
 @pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize(
     "ranges",
-    [DIGITS.ranges, SceneRange(camera=CameraRange(jpeg=(50, 90))), SceneRange(blend="hard")],
+    [DIGITS.ranges, SceneRange(camera=CameraRange(jpeg=(50, 90))), SceneRange(blend=Hard())],
     ids=["digits", "jpeg", "hard"],
 )
 @pytest.mark.usefixtures("untyped")

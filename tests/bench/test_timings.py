@@ -7,7 +7,8 @@ import pytest
 from conftest import make_contexts, make_objects
 
 from kornia_cag.bench.timings import table, timings
-from kornia_cag.training.recipes import DIGITS, RIGID_SIGNS, SIGNS, Recipe
+from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.recipes import DIGITS, RIGID_SIGNS, SIGNS
 
 LINES = ["composition, eager", "OpenCV loader", "Pillow loader", "training step", "FGSM", "ScenePGD"]
 

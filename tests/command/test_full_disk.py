@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_cag.command import cli, commands
+import kornia_cag
+from kornia_cag.command import cli
 from kornia_cag.core import storage
 from kornia_cag.core.storage import read_json
 from kornia_cag.training.network import load_network
 from kornia_cag.training.recipes import DIGITS, RECIPES
+from kornia_cag.training.run import Training
 
 SIZE = 4  # MiB
 TINY = replace(DIGITS, size=16, batch_size=8, width=8, procedural=6, views=1)
@@ -145,8 +148,8 @@ def test_a_disk_that_fills_in_an_ablation_keeps_every_row_of_before(fill, capsys
         if len(trained) == 3:
             fill()
 
-    true = commands.Training.run
-    monkeypatch.setattr(commands.Training, "run", train)
+    true = Training.run
+    monkeypatch.setattr(Training, "run", train)
     rows = (*FEW, "holes", "elastic", "thickness")
     assert cli.main([*rows]) == 2
     out, err = capsys.readouterr()
@@ -174,7 +177,7 @@ def test_an_ablation_whose_output_nobody_reads_keeps_the_row_that_is_done(fill, 
 
 def test_a_run_goes_on_when_there_is_room_again(fill, made, monkeypatch):
     """The disk fills between two saves: the checkpoint of before is taken up, bit for bit."""
-    true, saves = commands.Training.save, []
+    true, saves = Training.save, []
 
     def save(self, path):
         saves.append(path)
@@ -182,15 +185,30 @@ def test_a_run_goes_on_when_there_is_room_again(fill, made, monkeypatch):
             fill()
         true(self, path)
 
-    train = commands.Training.run
+    train = Training.run
     with monkeypatch.context() as patch:
-        patch.setattr(commands.Training, "save", save)
-        patch.setattr(commands.Training, "run", lambda self, **options: train(self, **{**options, "save_every": 0.0}))
+        patch.setattr(Training, "save", save)
+        patch.setattr(Training, "run", lambda self, **options: train(self, **{**options, "save_every": 0.0}))
         assert cli.main([*RUN]) == 2
     Path("disk/ballast").unlink()
     assert cli.main([*RUN, "--resume"]) == 0
     one, other = (load_network(path).network.state_dict() for path in (made / "run", "disk/o"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("--help",), ("train", "--help"), ("--version",), ("inspect", "digits")])
+def test_what_is_printed_to_a_full_disk_is_missed(arguments, buffered):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(kornia_cag.__file__).parent.parent),
+        "PYTHONUNBUFFERED": buffered,
+    }
+    command = [sys.executable, "-m", "kornia_cag", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (2, "kornia-cag: [Errno 28] No space left on device\n")
 
 
 def test_a_file_may_not_grow_beyond_a_limit():

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from kornia_cag import InputError
-from kornia_cag.command import cli, commands
+from kornia_cag.command import cli
+from kornia_cag.command.options import fraction
 from kornia_cag.command.sheets import check_picture_name, save_sheet
 from kornia_cag.core.lock import held
 from kornia_cag.core.storage import write_json, write_torch
@@ -113,8 +114,8 @@ READ_ONLY = ["psd", "ico", "icns", "msp", "xbm", "hdf", "wmf", "fits", "mpeg", "
 
 @pytest.mark.parametrize("suffix", READ_ONLY)
 def test_a_format_that_pillow_does_not_write_is_refused_before_the_work(refused, monkeypatch, suffix):
-    monkeypatch.setattr(commands, "load_banks", lambda *_: pytest.fail("worked in vain"))
-    monkeypatch.setattr(commands, "load_network", lambda *_, **__: pytest.fail("worked in vain"))
+    monkeypatch.setattr("kornia_cag.command.preview.load_banks", lambda *_: pytest.fail("worked in vain"))
+    monkeypatch.setattr("kornia_cag.command.evaluate.read_model", lambda *_, **__: pytest.fail("worked in vain"))
     wanted = f"expected a picture file that Pillow can write, such as preview.png, got 'x.{suffix}'"
     assert f"--out: {wanted}" in refused("preview", "digits", "--out", f"x.{suffix}")
     assert f"--errors: {wanted}" in refused("evaluate", "model.pt", "--errors", f"x.{suffix}")
@@ -197,3 +198,14 @@ def test_nobody_is_told_to_load_without_care(refused):
         Path("runs/digits/checkpoint.pt").write_bytes(Path(file).read_bytes())
         for said in (refused("evaluate", file), refused("train", "digits", "--resume")):
             assert not any(word in said for word in ("weights_only", "unsafe", "allow_pickle", "trust"))
+
+
+@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.03", 0.03), ("1e-2/2", 0.005), ("0/3", 0.0)])
+def test_an_eps_is_a_number_or_a_fraction(text, value):
+    assert fraction(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "/", "8/", "/255", "8/0", "1/2/3", "little", "a/b"])
+def test_anything_else_is_no_fraction(text):
+    with pytest.raises(InputError, match=f"expected a number, or a fraction such as 8/255, got '{text}'"):
+        fraction(text)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import kornia_cag
-from kornia_cag.command import cli, commands
+from kornia_cag.command import cli
 from kornia_cag.command.signals import caught, finishing
 from kornia_cag.core.checks import Interrupted
 
@@ -105,7 +105,8 @@ def test_another_thread_has_no_handlers():
 @BOTH
 def test_any_command_ends_in_one_line(number, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "load_banks", lambda *_: signal.raise_signal(number))
+    for command in ("inspect", "train"):
+        monkeypatch.setattr(f"kornia_cag.command.{command}.load_banks", lambda *_: signal.raise_signal(number))
     assert cli.main(["inspect", "digits"]) == 128 + number
     word = "interrupted" if number == signal.SIGINT else "terminated"
     assert capsys.readouterr().err == f"kornia-cag: {word}\n"

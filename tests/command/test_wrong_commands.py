@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from kornia_cag.command import cli, commands
+from kornia_cag.command import cli
 from kornia_cag.training.recipes import DIGITS, RECIPES
+from kornia_cag.training.run import Training
 
 HUGE = "9" * 30
 
@@ -183,7 +184,7 @@ def own(monkeypatch):
     """Let ``--model own:net`` be the network that is given."""
 
     def install(make):
-        monkeypatch.setattr("kornia_cag.training.network._imported", lambda function: lambda classes, size: make())
+        monkeypatch.setattr("kornia_cag.training.makers._imported", lambda function: lambda classes, size: make())
 
     return install
 
@@ -202,12 +203,12 @@ def test_what_can_be_seen_early_is(name, own, capsys):
 def test_a_network_that_fails_late_is_named_and_the_checkpoint_stays(name, own, capsys, monkeypatch):
     make, message = NETWORKS[name]
     own(make)
-    run = commands.Training.run
-    monkeypatch.setattr(commands.Training, "run", lambda self, **how: run(self, **how | {"save_every": 0.0}))
-    monkeypatch.setattr(commands.Training, "seconds_left", lambda self: None)
+    run = Training.run
+    monkeypatch.setattr(Training, "run", lambda self, **how: run(self, **how | {"save_every": 0.0}))
+    monkeypatch.setattr(Training, "seconds_left", lambda self: None)
     if name == "measured":  # is right while a gradient is asked for
-        monkeypatch.setattr("kornia_cag.training.network._check_output", lambda *_: None)
-        monkeypatch.setattr(commands, "_prepare", lambda *_: None)
+        monkeypatch.setattr("kornia_cag.training.makers._check_output", lambda *_: None)
+        monkeypatch.setattr("kornia_cag.command.train._prepare", lambda *_: None)
     status, (line,) = outcome("train digits --model own:net --float32 --real real.npz", capsys)
     assert status == 2
     assert message in line
@@ -217,17 +218,17 @@ def test_a_network_that_fails_late_is_named_and_the_checkpoint_stays(name, own, 
 
 
 def test_an_ablation_keeps_its_rows_when_one_diverges(capsys, monkeypatch):
-    update = commands.Training._update
+    update = Training._update
 
     def spoiled(self, images, labels):
         update(self, images, labels)
         if self.seed == 1:
-            self.watch.step(self.steps, torch.tensor(float("nan")), self.model)
-            self.look()
+            self.learner.watch.step(self.steps, torch.tensor(float("nan")), self.model)
+            self.learner.look()
 
     ablate = "ablate digits --images=16 --seeds=3 --only baseline"
     with monkeypatch.context() as patch:
-        patch.setattr(commands.Training, "_update", spoiled)
+        patch.setattr(Training, "_update", spoiled)
         status, (line,) = outcome(ablate, capsys)
     assert status == 1
     assert line.startswith("kornia-cag: paper: baseline, seed 1: training: expected finite numbers, got a loss that is")
@@ -253,18 +254,18 @@ def test_memory_that_is_used_up_is_said_with_a_hint(error, capsys, monkeypatch):
     def exhaust(*_, **__):
         raise error
 
-    monkeypatch.setattr(commands.Training, "run", exhaust)
+    monkeypatch.setattr(Training, "run", exhaust)
     status, (line,) = outcome("train digits", capsys)
     assert status == 2
     assert line.endswith(" Try a smaller --batch-size.")
 
 
 def test_another_error_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(commands.Training, "run", lambda *_, **__: broken(None))
+    monkeypatch.setattr(Training, "run", lambda *_, **__: broken(None))
     with pytest.raises(KeyError):
         cli.main(["train", "digits"])
 
 
 def test_a_budget_in_grey_levels_is_told_a_number_that_the_command_takes(capsys):
     assert cli.main(["train", "signs", "--objects", ".", "--eps=8"]) == 2
-    assert "write 0.0314, which is 8 / 255, for eight grey levels" in capsys.readouterr().err
+    assert "write 8/255 for eight grey levels" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Pictures with values that are none, at every entrance."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from kornia_cag import CAGCollate, ContextBank, InputError, ObjectBank
 from kornia_cag.banks.pyramid import build_pyramid
 from kornia_cag.command.sheets import save_rows, save_sheet, sheet
-from kornia_cag.core.checks import check_number, check_range
+from kornia_cag.core.checks import check_number, check_range, fail
 from kornia_cag.evaluation.real import RealSet
 
 
@@ -82,3 +83,11 @@ def test_numbers_that_no_float_holds_are_refused(value):
     for pair in ((0, value), (value, 0)):
         with pytest.raises(InputError, match=r"^x: expected a pair \(low, high\)"):
             check_range("x", pair)
+
+
+def test_an_error_keeps_its_argument_on_its_way_from_a_worker():
+    with pytest.raises(InputError) as caught:
+        fail("size", "a number", "none", "Take one.")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.argument) == ("size: expected a number, got none. Take one.", "size")
+    assert InputError("only a message").argument == ""  # as torch's loader raises it again

@@ -15,7 +15,7 @@ from kornia_cag.core.lock import held
 HOLD = """
 import sys, time
 from pathlib import Path
-from kornia_cag.lock import held
+from kornia_cag.core.lock import held
 with held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -36,7 +36,7 @@ def holder(tmp_path):
 
 
 def test_a_second_process_is_refused_until_the_first_has_died_of_anything(tmp_path, holder):
-    message = rf"--out: expected a folder that no other run writes to, got '.*', in use by process {holder.pid} on "
+    message = rf"^folder: expected a folder that no other run writes to, got '.*', in use by process {holder.pid} on "
     for _ in range(2):  # being refused changes nothing
         with pytest.raises(InputError, match=message), held(tmp_path):
             pytest.fail("two processes in one folder")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kornia_cag.core.randomness import chance, mix, noise, normals, sample_keys, uniform, uniforms
+from kornia_cag.core.randomness import chance, fold_in, mix, noise, normals, sample_keys, uniform, uniforms
 
 N = 1 << 16
 
@@ -215,6 +215,21 @@ def test_same_draws_whatever_the_batch(device: torch.device, rows: int) -> None:
     for fn in (lambda k: uniform(k, "s", -2, 3), lambda k: uniforms(k, "s", 37), lambda k: normals(k, "s", 37)):
         parts = torch.cat([fn(part) for part in keys[order].split(rows)])
         assert torch.equal(parts, fn(keys)[order])
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 2**40])
+def test_folded_keys_draw_apart(number: int) -> None:
+    """From the keys themselves, and from those folded with another number; they are seeds as well."""
+    keys = keys_of()
+    folded, other = fold_in(keys, number), fold_in(keys, number + 1)
+    assert len(torch.cat([keys, folded, other]).unique()) == 3 * N
+    assert folded.min() >= 0
+    assert folded.max() < 2**62
+    drawn = [uniform(each, "pose.angle") for each in (keys, folded, other)]
+    assert abs(excess(torch.bincount((drawn[1] * 1024).long(), minlength=1024))) < 4.5
+    for one, another in itertools.combinations(drawn, 2):
+        assert abs(joint(one, another)) < 4.5
+    assert torch.equal(fold_in(keys[5:9], number), folded[5:9])
 
 
 def test_same_keys_whatever_the_batch() -> None:

@@ -228,7 +228,7 @@ def test_handwriting_without_scikit_learn(monkeypatch):
         return real_import(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(InputError, match=r"real: .*Pass --real, or pip install \"kornia_cag\[demo\]\""):
+    with pytest.raises(InputError, match=r"real: .*Read others by load_real, or pip install \"kornia_cag\[demo\]\""):
         handwriting()
 
 

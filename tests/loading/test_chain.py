@@ -1,13 +1,14 @@
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 from devicewait import RefuseWaiting
+from torch import Tensor
 
 from kornia_cag import PGD, CAGCollate, ContextChain, InputError, PairSampler
 from kornia_cag.adversary.losses import kl
 from kornia_cag.core.randomness import sample_keys
-from kornia_cag.scenes.scene import Earlier
 
 SIZE = (6, 5)
 
@@ -23,13 +24,21 @@ def composites(count, value, device="cpu"):
 
 
 def classes(count, of, device="cpu"):
-    return torch.full((count,), of, device=device)
+    return torch.full((count, 1), of, device=device)
+
+
+@dataclass
+class Offered:
+    """What a chain offers, and who takes it."""
+
+    images: Tensor
+    use: Tensor
 
 
 def offered(chain, labels, keys, size):
-    """What the chain puts behind objects of these classes, as the collate asks for it."""
-    images, last = chain.slots(len(labels), size, labels.device)
-    return Earlier(images, chain.choose(last, labels, keys))
+    """What the chain puts behind objects of these classes (b, K), as the composer takes it."""
+    earlier = chain.slots(len(labels), size, labels.device, layers=labels.shape[1])
+    return Offered(earlier.images, earlier.used(labels, keys))
 
 
 def test_an_empty_chain_offers_nothing(device):
@@ -75,17 +84,17 @@ def test_resets_differ_from_epoch_to_epoch_and_repeat_with_the_key():
 
 
 def test_the_label_in_the_context_always_differs():
-    chain, labels = ContextChain(0.0), torch.arange(60) % 3
+    chain, labels = ContextChain(0.0), torch.arange(60)[:, None] % 3
     chain.keep(composites(60, 0.1), labels)
-    new = torch.arange(60) // 3 % 3
-    assert torch.equal(offered(chain, new, keys(60), SIZE).use, new != labels)
+    new = torch.arange(60)[:, None] // 3 % 3
+    assert torch.equal(offered(chain, new, keys(60), SIZE).use, (new != labels)[:, 0])
 
 
 def test_share_of_fresh_contexts_with_balanced_classes():
     """The formula of the docstring, over many batches of random labels."""
     generator, chain, fresh, count = torch.Generator().manual_seed(0), ContextChain(0.2), 0, 500
     for epoch in range(20):
-        labels = torch.randint(4, (count,), generator=generator)
+        labels = torch.randint(4, (count, 1), generator=generator)
         if epoch:
             fresh += (~offered(chain, labels, keys(count, epoch), SIZE).use).sum().item()
         chain.keep(composites(count, 0.1), labels)
@@ -100,8 +109,8 @@ def test_a_smaller_batch_leaves_the_slots_beyond_it():
     earlier = offered(chain, classes(5, 2), keys(5), SIZE)
     assert earlier.use.all()
     assert torch.equal(earlier.images, torch.cat([composites(2, 0.8), composites(5, 0.1)[2:]]))
-    labels, held = torch.tensor([1, 0, 0, 1, 0]), torch.tensor([1, 1, 0, 0, 0])
-    assert torch.equal(offered(chain, labels, keys(5), SIZE).use, labels != held)
+    labels, held = torch.tensor([[1], [0], [0], [1], [0]]), torch.tensor([[1], [1], [0], [0], [0]])
+    assert torch.equal(offered(chain, labels, keys(5), SIZE).use, (labels != held)[:, 0])
     few = offered(chain, classes(2, 2), keys(2), SIZE)
     assert torch.equal(few.images, composites(2, 0.8))
 
@@ -128,7 +137,7 @@ def test_clear_forgets():
 def test_state_round_trip_through_a_file(tmp_path, device):
     chain = ContextChain(0.3)
     torch.save(chain.state_dict(), tmp_path / "empty.pt")
-    chain.keep(composites(9, 0.3, device), torch.arange(9, device=device))
+    chain.keep(composites(9, 0.3, device), torch.arange(9, device=device)[:, None])
     torch.save(chain.state_dict(), tmp_path / "full.pt")
     chain.keep(composites(9, 0.9, device), classes(9, 0, device))  # the state saved is not a view of the chain
     again = ContextChain(0.3)
@@ -148,7 +157,7 @@ def test_a_state_is_not_changed_by_later_batches():
     chain.keep(composites(4, 0.7), classes(4, 1))
     chain.keep(composites(2, 0.9), classes(2, 1))
     assert torch.equal(state["images"], composites(4, 0.1))
-    assert state["labels"].tolist() == [0, 0, 0, 0]
+    assert state["labels"].tolist() == [[0], [0], [0], [0]]
 
 
 @pytest.mark.parametrize("reset", [-0.1, 1.1, float("nan"), "0.5", None, True])
@@ -175,9 +184,9 @@ def test_another_state_is_refused():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (composites(2, 0.1), None, r"state\['labels'\]: expected int64 \(2\) on cpu, got None"),
+        (composites(2, 0.1), None, r"state\['labels'\]: expected int64 \(2, K\) on cpu, got None"),
         (None, classes(2, 0), r"state\['images'\]: expected float32 or .* or uint8 \(b, 3, h, w\), got None"),
-        (composites(2, 0.1), classes(3, 0), r"state\['labels'\]: expected int64 \(2\).*got int64 \(3,\)"),
+        (composites(2, 0.1), classes(3, 0), r"state\['labels'\]: expected int64 \(2, K\).*got int64 \(3, 1\)"),
         (composites(2, 0.1).double(), classes(2, 0), r"state\['images'\]: .* got float64"),
         (composites(2, 0.1)[:, :1], classes(2, 0), r"state\['images'\]: .* got float32 \(2, 1, 6, 5\)"),
         (composites(2, 0.1), classes(2, 0.0), r"state\['labels'\]: .* got float32"),
@@ -201,7 +210,7 @@ def test_a_state_is_moved_where_it_is_wanted(device):
 
 
 def test_nothing_waits_for_the_device(device):
-    chain, labels, k = ContextChain(0.2), torch.arange(5, device=device), keys(5, device=device)
+    chain, labels, k = ContextChain(0.2), torch.arange(5, device=device)[:, None], keys(5, device=device)
     images = composites(5, 0.2, device)
     with RefuseWaiting():
         for count in (5, 3, 5):
@@ -216,11 +225,12 @@ def test_the_attacked_composite_is_what_is_kept(objects, contexts, device):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5)).to(device)
     chain = ContextChain(0.0)
-    collate = CAGCollate(objects, contexts, 16, chain=chain, model=model, attack=PGD(eps=0.1, steps=2), returns="batch")
+    collate = CAGCollate(objects, contexts, 16, chain=chain, model=model,
+                         adversaries=(PGD(eps=0.1, steps=2),), returns="batch")  # fmt: skip
     rows = next(iter(PairSampler(objects.labels, len(contexts), 10)))
     batch = collate(rows)
     assert (batch.images - batch.clean).abs().max() > 0.05
-    kept = offered(chain, (batch.labels + 1) % 5, keys(10, device=device), (16, 16))
+    kept = offered(chain, (batch.targets.labels + 1) % 5, keys(10, device=device), (16, 16))
     assert torch.equal(kept.images, batch.images)
 
 
@@ -248,21 +258,22 @@ def test_a_chained_slot_shows_its_last_composite_around_the_object(objects, cont
 
 def test_an_attack_starts_where_the_last_one_of_its_slot_ended(device):
     chain, clean = ContextChain(0.0, warm_start=True), composites(4, 0.2, device)
-    assert chain.start(clean) is None  # nothing was attacked yet
+    assert chain.changes(4) is None  # nothing was attacked yet
     chain.keep(clean[:3] + 0.1, classes(3, 0, device), clean[:3])
-    torch.testing.assert_close(chain.start(clean[:2] + 0.3), clean[:2] + 0.4)
-    want = torch.cat([clean[:3] + 0.1, clean[3:]])  # the fourth slot has none
-    torch.testing.assert_close(chain.start(clean), want)
+    torch.testing.assert_close(chain.changes(2), torch.full_like(clean[:2], 0.1))
+    moved = torch.tensor([0.1, 0.1, 0.1, 0.0], device=device)[:, None, None, None]  # the fourth slot has none
+    torch.testing.assert_close(chain.changes(4), moved.expand_as(clean))
     chain.keep(clean[:2] - 0.1, classes(2, 0, device), clean[:2])  # a smaller batch leaves the third slot alone
-    torch.testing.assert_close(chain.start(clean), torch.cat([clean[:2] - 0.1, clean[2:3] + 0.1, clean[3:]]))
+    moved = torch.tensor([-0.1, -0.1, 0.1, 0.0], device=device)[:, None, None, None]
+    torch.testing.assert_close(chain.changes(4), moved.expand_as(clean))
     chain.clear()
-    assert chain.start(clean) is None
+    assert chain.changes(4) is None
 
 
 def test_without_warm_start_nothing_is_kept():
     chain, clean = ContextChain(0.0), composites(4, 0.2)
     chain.keep(clean + 0.1, classes(4, 0), clean)
-    assert chain.start(clean) is None
+    assert chain.changes(4) is None
     assert chain.state_dict()["changes"] is None
 
 
@@ -270,7 +281,8 @@ def test_a_warm_start_survives_its_state():
     chain, other, clean = ContextChain(0.0, warm_start=True), ContextChain(0.0, warm_start=True), composites(4, 0.2)
     chain.keep(clean + 0.1, classes(4, 0), clean)
     other.load_state_dict(chain.state_dict())
-    assert torch.equal(other.start(clean), chain.start(clean))
+    assert torch.equal(other.changes(5), chain.changes(5))
+    assert chain.changes(5).any()
 
 
 def test_a_warm_start_needs_the_clean_composites(untyped):
@@ -278,18 +290,13 @@ def test_a_warm_start_needs_the_clean_composites(untyped):
         ContextChain(warm_start=True).keep(composites(4, 0.2), classes(4, 0))
 
 
-def test_a_warm_start_is_of_an_attack_that_takes_one(objects, contexts):
-    with pytest.raises(InputError, match="attack: expected a PGD, since the chain has warm_start, got None"):
-        CAGCollate(objects, contexts, 16, chain=ContextChain(warm_start=True))
-
-
 def test_a_slot_that_was_not_attacked_starts_at_random(objects, contexts, device):
     """Half of the samples are attacked; with the divergence as loss, whose gradient at the image itself is 0."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5)).to(device)
     attack = PGD(eps=0.1, steps=1, fraction=0.5, loss=kl)
     chain = ContextChain(1.0, warm_start=True)
-    collate = CAGCollate(objects, contexts, 16, chain=chain, model=model, attack=attack, returns="batch")
-    cold = CAGCollate(objects, contexts, 16, model=model, attack=attack, returns="batch")
+    collate = CAGCollate(objects, contexts, 16, chain=chain, model=model, adversaries=(attack,), returns="batch")
+    cold = CAGCollate(objects, contexts, 16, model=model, adversaries=(attack,), returns="batch")
     one, two, *_ = PairSampler(objects.labels.cpu(), len(contexts), 15, seed=5)
     first, second, alone = collate(one), collate(two), cold(two)
     before, now = ((batch.images != batch.clean).flatten(1).any(1) for batch in (first, second))
@@ -306,7 +313,7 @@ def test_a_state_without_perturbations_is_refused(untyped):
     other = ContextChain(0.0, warm_start=True)
     with pytest.raises(InputError, match="a chain like this, one with a warm start, got one with no warm start"):
         other.load_state_dict(chain.state_dict())
-    assert other.start(composites(4, 0.2)) is None
+    assert other.changes(4) is None
 
 
 def test_the_collate_starts_the_attack_there(objects, contexts, device):
@@ -314,10 +321,10 @@ def test_the_collate_starts_the_attack_there(objects, contexts, device):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5)).to(device)
     attack, still = (PGD(eps=0.1, alpha=alpha, steps=1) for alpha in (None, 0.0))
     chain = ContextChain(1.0, warm_start=True)
-    collate = CAGCollate(objects, contexts, 16, chain=chain, model=model, attack=attack, returns="batch")
+    collate = CAGCollate(objects, contexts, 16, chain=chain, model=model, adversaries=(attack,), returns="batch")
     rows = list(PairSampler(objects.labels.cpu(), len(contexts), 8, seed=5))
     first = collate(rows[0])
-    collate.attack = still
+    collate.adversaries = (still,)
     second = collate(rows[1])
     want = (second.clean + (first.images - first.clean)).clamp(0, 1)
     torch.testing.assert_close(second.images, want, atol=1e-6, rtol=0)

@@ -13,8 +13,23 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from kornia_cag import FGSM, PGD, CAGCollate, ContextChain, HardPairing, InputError, PairSampler, ScenePGD, WorstOf
+from kornia_cag import (
+    FGSM,
+    PGD,
+    Adversary,
+    CAGCollate,
+    ContextChain,
+    External,
+    HardPairing,
+    InputError,
+    PairSampler,
+    ScenePGD,
+    SceneRange,
+    WorstOf,
+)
+from kornia_cag.core.records import tensors
 from kornia_cag.loading.prefetch import Prefetcher, SideStream
+from kornia_cag.scenes.chunks import Renderer
 
 
 class FakeStream:
@@ -89,12 +104,14 @@ class Linear(nn.Module):
         self.weight.add_(self.weight.roll(7), alpha=-0.5)
 
 
-def hardened(device="cpu", attack=None, **options):
+ATTACK = PGD(eps=0.1, eps_object=0.02, steps=2, fraction=0.7)
+
+
+def hardened(device="cpu", *adversaries, **options):
     """Epochs of four batches, the last one small; with chain and attack."""
     objects, contexts = make_objects(device), make_contexts(device, count=6)
-    attack = attack or PGD(eps=0.1, eps_object=0.02, steps=2, fraction=0.7)
     options = {"returns": "batch", "chain": ContextChain(0.2), **options}
-    collate = CAGCollate(objects, contexts, 16, model=Linear(device), attack=attack, **options)
+    collate = CAGCollate(objects, contexts, 16, model=Linear(device), adversaries=adversaries or (ATTACK,), **options)
     return PairSampler(objects.labels.cpu(), 6, 8, seed=5), collate
 
 
@@ -124,7 +141,7 @@ def take(batches, collate, count, got=None, after=lambda done: None):
 
 def assert_same(one, other):
     for a, b in zip(one, other, strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        assert all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
 
 
 # --- the same batches
@@ -143,10 +160,10 @@ def test_batches_are_those_of_the_plain_loader_to_the_bit(prefetcher):
 ADVERSARIES = {"gradient": ScenePGD(steps=1, fraction=0.5), "worst": WorstOf(k=3, fraction=0.6)}
 
 
-def everything(scene_attack):
+def everything(*scene_attacks):
     pairing = HardPairing(5, decay=0.5)
     chain = ContextChain(0.1, pairing=pairing, warm_start=True)
-    return (*hardened(scene_attack=scene_attack, chain=chain), pairing)
+    return (*hardened("cpu", *scene_attacks, ATTACK, chain=chain), pairing)
 
 
 def drawn(batches, collate, pairing, count, got=None):
@@ -167,7 +184,7 @@ def test_batches_are_the_same_with_all_adversaries(prefetcher, scene_attack):
     pairs, collate, pairing = everything(scene_attack)
     got = drawn(prefetcher(loader(pairs, collate.compose), collate), collate, pairing, 10)
     assert_same(want, got)
-    pairs, collate, _ = everything(None)
+    pairs, collate, _ = everything()
     assert not torch.equal(take(loader(pairs, collate), collate, 9)[-1].images, got[8].images)
 
 
@@ -216,11 +233,14 @@ def test_a_pair_holds_on_to_nothing_else(prefetcher):
     """While the model trains, what is left of a composed batch is free."""
     seen = []
 
-    def attack(model, images, labels, *, mask, keys):
-        seen.append([weakref.ref(tensor) for tensor in (images, mask)])
-        return 1 - images
+    class Negative(Adversary):
+        needs_masks = True
 
-    pairs, collate = hardened(attack=attack, returns="pair")
+        def harden(self, model, draft):
+            seen.append([weakref.ref(tensor) for tensor in (draft.pictures, draft.mask)])
+            return draft.with_images(1 - draft.pictures)
+
+    pairs, collate = hardened("cpu", Negative(), returns="pair")
     for step, _ in enumerate(prefetcher(loader(pairs, collate.compose), collate)):
         assert len(seen) == step + 1
         assert [ref() for ref in seen[-1]] == [None, None]
@@ -231,8 +251,8 @@ def test_a_pair_holds_on_to_nothing_else(prefetcher):
 
 def test_the_next_batch_is_composed_between_the_attack_and_the_training_step(fake, monkeypatch):
     pairs, collate = hardened()
-    monkeypatch.setattr(collate, "_extra", fake.logs("compose", collate._extra))
-    monkeypatch.setattr(collate, "attack", fake.logs("attack", collate.attack))
+    monkeypatch.setattr(Renderer, "__call__", fake.logs("compose", Renderer.__call__))
+    monkeypatch.setattr(PGD, "harden", fake.logs("attack", PGD.harden))
     made = Prefetcher(loader(pairs, collate.compose), collate)
     made._side = SideStream(collate.device)
     for _ in made:
@@ -253,7 +273,7 @@ def tensors_in(record):
                 return len(found)
             return None
 
-    Finder(io.BytesIO()).dump(record)
+    Finder(io.BytesIO()).dump(vars(record))  # a draft itself is pickled as few tensors
     return found
 
 
@@ -297,7 +317,7 @@ def test_an_epoch_is_finished_by_going_through_it(prefetcher):
     assert len(batches) == 4
     for epoch in range(3):
         assert pairs.epoch == epoch
-        assert [int(batch.rows[0, 3]) for batch in batches] == 4 * [epoch]
+        assert [int(batch.rows.epoch[0]) for batch in batches] == 4 * [epoch]
     assert pairs.epoch == 3
 
 
@@ -317,7 +337,7 @@ def test_a_loop_that_is_broken_off_goes_on_with_the_next_epoch(prefetcher, stop,
         except KeyError:
             pass
         taken = take(batches, collate, 9, got)
-        assert [int(batch.rows[0, 3]) for batch in taken] == stop * [1] + 4 * [2] + (5 - stop) * [3]
+        assert [int(batch.rows.epoch[0]) for batch in taken] == stop * [1] + 4 * [2] + (5 - stop) * [3]
         return taken
 
     pairs, collate = hardened()
@@ -335,7 +355,7 @@ def test_set_epoch_goes_to_the_sampler_and_the_collate(prefetcher):
     assert pairs.epoch == collate.state_dict()["photos"]["epoch"] == 7
     state = batches.state_dict()
     assert (state["batch"], state["loader"]["_index_sampler_state"]["epoch"]) == (0, 7)
-    assert {int(batch.rows[0, 3]) for batch in batches} == {7}
+    assert {int(batch.rows.epoch[0]) for batch in batches} == {7}
 
 
 class Photos(IterableDataset):
@@ -375,12 +395,17 @@ def test_a_state_taken_after_an_epoch_goes_on_with_the_next(prefetcher, length, 
     assert_same(want, list(batches))
 
 
-def test_an_error_belongs_to_its_own_batch(prefetcher):
+def test_an_error_belongs_to_its_own_batch(prefetcher, monkeypatch):
     pairs, collate = hardened()
     want = take(loader(pairs, collate), collate, 4)
     pairs, collate = hardened()
     batches = prefetcher(loader(pairs, collate.compose, stateful), collate)
-    collate._extra = lambda scene: scene if len(scene.labels) == 8 else scene.images[99]  # fails on the last batch
+    render = Renderer.__call__
+
+    def fails_on_the_last(self, composer, rows, *arguments, **options):
+        return render(self, composer, rows, *arguments, **options) if len(rows) == 8 else rows.table[99]
+
+    monkeypatch.setattr(Renderer, "__call__", fails_on_the_last)
     got = []
     with pytest.raises(IndexError):
         take(batches, collate, 4, got)
@@ -391,12 +416,12 @@ def test_no_state_in_the_midst_of_a_batch_that_failed(prefetcher):
     """It would leave that batch out."""
     pairs, collate = hardened()
     batches = prefetcher(loader(pairs, collate.compose, stateful), collate)
-    attack, collate.attack = collate.attack, lambda model, images, labels, *, mask, keys: images[99]
+    attack, collate.adversaries = collate.adversaries, (External(lambda images, labels: images[99]),)
     with pytest.raises(IndexError):
         take(batches, collate, 1)
     with pytest.raises(InputError, match="state: expected a state behind a batch that was handed out"):
         batches.state_dict()
-    collate.attack = attack
+    collate.adversaries = attack
     take(batches, collate, 1)
     batches.state_dict()
 
@@ -442,7 +467,7 @@ def test_a_resumed_epoch_that_is_broken_off_gives_way_to_the_next(prefetcher, st
         collate.load_state_dict(saved[1])
         got += take(batches, collate, stop)
         runs.append(got + take(batches, collate, 6))
-        assert [int(batch.rows[0, 3]) for batch in runs[-1]] == 2 * [0] + stop * [0] + 4 * [1] + 2 * [2]
+        assert [int(batch.rows.epoch[0]) for batch in runs[-1]] == 2 * [0] + stop * [0] + 4 * [1] + 2 * [2]
     assert batches.state_dict()["batch"] == 2
     assert_same(*runs)
 
@@ -536,7 +561,8 @@ def test_workers_compose_and_the_attack_runs_here(kind):
     runs = []
     for workers in (None, 0, 2):
         pairs = PairSampler(objects.labels, 6, 8, seed=5)
-        collate = CAGCollate(objects, contexts, 16, model=Linear(), attack=FGSM(eps=0.1), returns="batch")
+        collate = CAGCollate(objects, contexts, 16, model=Linear(), adversaries=(FGSM(eps=0.1),),
+                             returns="batch")  # fmt: skip
         if workers is None:
             batches = loader(pairs, collate, kind)
         else:
@@ -578,7 +604,7 @@ def test_cuda_batches_are_those_of_the_plain_loader(gpu, returns):
 
     def read(batch):
         torch.cuda._sleep(20_000_000)  # a training step of about 10 ms; the host is far ahead
-        return [tensor.clone() for tensor in batch]
+        return [tensor.clone() for tensor in tensors(batch)]
 
     runs = []
     for ahead in (False, True):
@@ -591,23 +617,23 @@ def test_cuda_batches_are_those_of_the_plain_loader(gpu, returns):
                 del batch
                 collate.model.step()
         runs.append(got)
-    assert_same(*runs)
+    for one, other in zip(*runs, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.cuda
 def test_cuda_composes_on_the_side_stream_and_attacks_on_the_consumer_s(gpu):
     composed, attacked = [], []
 
-    class Extra(nn.Module):
-        def forward(self, images):
-            composed.append(torch.cuda.current_stream())
-            return images
+    def stage(images, keys):
+        composed.append(torch.cuda.current_stream())
+        return images
 
-    def attack(model, images, labels, *, mask, keys):
+    def attack(images, labels):
         attacked.append(torch.cuda.current_stream())
         return images
 
-    pairs, collate = hardened(gpu, attack=attack, extra=Extra())
+    pairs, collate = hardened(gpu, External(attack), ranges=SceneRange(finish=(stage,)))
     batches = Prefetcher(loader(pairs, collate.compose), collate)
     mine = torch.cuda.Stream()
     with torch.cuda.stream(mine):

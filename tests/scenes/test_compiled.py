@@ -1,14 +1,17 @@
 """The compiled graph makes the pictures of eager mode and of the oracle, and is compiled once."""
 
+import itertools
+import os
 import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from composing import LENS, WARPED, WILD_COLOR, compare, make_composer
 from conftest import make_contexts
-from test_composer import LENS, WARPED, WILD_COLOR, compare, make_composer
 from torch import Tensor
 from torch._dynamo.utils import counters
 
@@ -16,10 +19,12 @@ from kornia_cag import CAGCollate, ContextChain, PairSampler, Ramp
 from kornia_cag.banks.pyramid import Pyramid, _gather, _grid_sample, build_pyramid, sample_pyramid
 from kornia_cag.core import memory
 from kornia_cag.core.compiling import kept, once
-from kornia_cag.core.randomness import sample_keys
+from kornia_cag.core.records import cut, tensors
+from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes import chunks
 from kornia_cag.scenes.pose import Framing
 from kornia_cag.scenes.ranges import SceneRange
+from kornia_cag.scenes.targets import Composites
 from kornia_cag.training.recipes import SIGNS
 
 MOST = SceneRange(WARPED, Framing(), (0.2, 0.9), WILD_COLOR, camera=LENS)
@@ -31,12 +36,12 @@ def collate(ranges: SceneRange, size: tuple[int, int], compile: bool, chain: Con
                       compile=compile)  # fmt: skip
 
 
-def batches(labels: Tensor, sizes: list[int], epochs: int) -> list[Tensor]:
+def batches(labels: Tensor, sizes: list[int], epochs: int) -> list[Rows]:
     """Rows of several epochs, each cut to batches of these sizes."""
     sampler, found = PairSampler(labels, 7, sum(sizes), samples_per_class=7, seed=3), []
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
-        found += next(iter(sampler)).split(sizes)
+        found += cut(next(iter(sampler)), list(itertools.accumulate(sizes))[:-1])
     return found
 
 
@@ -63,10 +68,11 @@ def test_compiled_equals_eager_equals_oracle_without_compiling_anew(
     assert len(rows) > 100
     checked = 0
     for number, table in enumerate(rows):
-        earlier = None
-        if chained and number:
-            earlier = quick.chain.slots(len(table), size, torch.device("cpu"))[0]  # type: ignore[union-attr]
+        behind = None
+        if chained:
             plain.chain.load_state_dict(quick.chain.state_dict())  # type: ignore[union-attr]
+            labels = quick.objects.labels
+            behind = quick.chain.offered(table, labels, size, dtype=torch.float32).images.clone()  # type: ignore[union-attr]
         fast, slow = quick(table), plain(table)
         assert torch.equal(fast.chained, slow.chained)
         for name in ("images", "masks"):
@@ -80,18 +86,20 @@ def test_compiled_equals_eager_equals_oracle_without_compiling_anew(
         apart = (fast.boxes.nan_to_num(-9) - slow.boxes.nan_to_num(-9)).abs().amax(dim=1)
         assert (apart <= 1).float().mean() > 0.6, number
         assert torch.equal(fast.labels, slow.labels)
-        if number % 9 == 5 and not (chained and 0 < fast.chained.sum() < len(table)):
-            keys = sample_keys(*(table[:, column] for column in (4, 3, 2)))
-            behind = earlier if fast.chained.all() else None
-            compare(quick.composer, fast, keys, float(Ramp(0, 4)(table[:1, 3])), behind)  # type: ignore[arg-type]
+        for one, other in zip(tensors(fast.scene), tensors(slow.scene), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+        if number % 9 == 5 and not 0 < fast.chained.sum() < len(table):
+            made = Composites(fast.images, fast.labels[:, None], table.keys, fast.chained, fast.targets, fast.scene)
+            strength = float(Ramp(0, 4)(table.epoch[:1]))
+            compare(quick.composer, table, made, strength, behind if fast.chained.all() else None)
     assert checked > 0.99 * 2 * sum(map(len, rows))
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
 
 
 @pytest.mark.compile
-def test_parts_memory_used_again_and_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same pictures to the bit, whole or in parts; earlier batches stay as they are; one graph; it can be sent."""
+def test_chunks_memory_used_again_and_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pictures to the bit, whole or in chunks; earlier batches stay as they are; one graph; it can be sent."""
     quick = collate(SIGNS.ranges, (16, 16), compile=True)
     rows = batches(quick.objects.labels, [11], 5)
     whole = [quick(table) for table in rows]
@@ -111,16 +119,36 @@ def test_a_second_process_finds_the_kernels() -> None:
     script = (
         "import torch\n"
         "from torch._dynamo.utils import counters\n"
-        "from kornia_cag import CAGCollate, ContextBank, ObjectBank\n"
+        "from kornia_cag import CAGCollate, ContextBank, ObjectBank, Rows\n"
         "torch.set_num_threads(1)\n"
         "objects, contexts = ObjectBank.from_glyphs('01', size=16), ContextBank.procedural('mix', count=2, size=16)\n"
         "collate = CAGCollate(objects, contexts, 8, compile=True)\n"
-        "collate(torch.tensor([[0, 0, 0, 0, 0], [1, 1, 1, 0, 0]]))\n"
+        "collate(Rows.of(*[torch.arange(2)] * 3))\n"
         "print(counters['inductor']['fxgraph_cache_hit'], counters['inductor']['fxgraph_cache_miss'])\n"
     )
     for _ in range(2):
         run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["1", "0"]
+
+
+@pytest.mark.compile
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="needs two widths of vectors")
+def test_boxes_are_right_with_narrower_vectors_and_one_cache(tmp_path: Path) -> None:
+    script = (
+        "import torch\n"
+        "from kornia_cag.compiled import program\n"
+        "from kornia_cag.warp import outline\n"
+        "torch.set_num_threads(1)\n"
+        "alpha = torch.zeros(2, 16, 16)\n"
+        "alpha[:, 2:12, 3:13] = 1\n"
+        "print(program(outline)(alpha, torch.ones(2)).boxes.tolist())\n"
+    )
+    for setting in ({}, {"ATEN_CPU_CAPABILITY": "avx2"}):
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), **setting}
+        run = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+        )
+        assert run.stdout.split("\n")[0] == str([[3.0, 2.0, 13.0, 12.0]] * 2)
 
 
 def test_loads_of_whole_texels_equal_grid_sample() -> None:

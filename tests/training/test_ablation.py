@@ -43,7 +43,7 @@ def test_a_row_trains_what_it_says():
     row = next(row for row in rows(small) if row.name == "paper: full")
     run = ablated(row, (None, None, None), images=None, seed=2, device="cpu")
     assert run.collate.chain is not None
-    assert run.collate.attack is not None
+    assert [type(stage).__name__ for stage in run.collate.adversaries] == ["PGD"]
     assert run.seed == 2
     run.run()
     assert run.seen >= 16

@@ -66,7 +66,7 @@ def test_nothing_that_a_file_names_is_imported_or_called(own, tmp_path, monkeypa
     with pytest.raises(InputError) as caught:
         load_network(path)
     assert str(caught.value) == (
-        "model: expected to be told what makes its network, since nothing that a file names is called, got no function"
+        "function: expected what makes the network, since nothing that a file names is called, got nothing"
         f"; {str(path)!r} names {function!r}. Pass function={function!r}, if that is yours."
     )
 
@@ -85,21 +85,21 @@ def test_the_function_that_the_caller_names_makes_the_network(own, tmp_path, mon
 def test_another_function_does_not_fit(own, untyped):
     path, _ = own
     with pytest.raises(
-        InputError, match=r"model: expected weights that fit the network of .*a field '1\.bias', got none"
+        InputError, match=r"^path: expected weights that fit the network of .*a field '1\.bias', got none"
     ):
         load_network(path, function=lambda classes, size: nn.Sequential(nn.Flatten(), nn.Linear(768, classes)))
     for function in (3, lambda classes: None, "nowhere:net"):
-        with pytest.raises(InputError, match=r"^--model: expected a function"):
+        with pytest.raises(InputError, match=r"^function: expected a function"):
             load_network(path, function=function)
 
 
 @pytest.mark.parametrize("fields", [{"width": 65536}, {"views": 10**9}, {"network": "dcgan", "width": 65536}])
 def test_a_file_cannot_ask_for_more_memory_than_it_brings(plain, monkeypatch, fields):
-    monkeypatch.setattr(kornia_cag.training.network, "_made", lambda *_: pytest.fail("built"))  # but for its sizes
+    monkeypatch.setattr(kornia_cag.training.network, "untried", lambda *_: pytest.fail("built"))  # but for its sizes
     saved = read_torch(plain, "file", "a model")
-    with pytest.raises(InputError, match=r"^model: expected "):
+    with pytest.raises(InputError, match=r"^path: expected "):
         load_network(changed(plain, model={**saved["model"], **fields}))
-    with pytest.raises(InputError, match=r"^model: expected "):
+    with pytest.raises(InputError, match=r"^path: expected "):
         load_network(changed(plain, model=saved["model"], size=60_000))
 
 

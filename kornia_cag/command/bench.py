@@ -1,0 +1,33 @@
+"""``kornia-cag bench``: time what matters on this machine."""
+
+import argparse
+from dataclasses import replace
+
+from kornia_cag.bench.timings import GLYPHS, table, timings
+from kornia_cag.command.options import check_training_memory, chosen_recipe, load_banks
+from kornia_cag.command.wording import worded
+from kornia_cag.core.checks import check_number
+from kornia_cag.core.plain import to_json
+from kornia_cag.core.progress import progress
+from kornia_cag.training.provenance import hardware, versions
+from kornia_cag.training.recipes import RIGID_SIGNS
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Time what matters on this machine, and answer whether composing on the device pays."""
+    recipe = chosen_recipe(options)
+    seconds = check_number("--seconds", options.seconds, 0.01, 600)
+    check_training_memory(options, recipe)
+    if recipe.name == "signs":  # for the CPU loaders' sake
+        recipe = replace(recipe, ranges=RIGID_SIGNS)
+    if options.objects is None and not recipe.classes:  # speed does not depend on what is seen
+        recipe = replace(recipe, classes=GLYPHS)
+    objects, contexts = load_banks(options, recipe)
+    where = hardware(objects.device)
+    if not options.json:
+        rigid = ", which keep their shape" if recipe.ranges is RIGID_SIGNS else ""
+        print(f"{where}; {recipe.name}{rigid}", flush=True)
+    with worded(size="--size"), progress("timing") as log:
+        report = timings(recipe, objects, contexts, compiled=not options.no_compile, seconds=seconds, log=log)
+    report |= {"recipe": recipe.name, "hardware": where, "versions": versions()}
+    print(to_json(report) if options.json else "\n".join(table(report)))

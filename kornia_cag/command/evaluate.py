@@ -1,0 +1,192 @@
+"""``kornia-cag evaluate``: measure a trained model on real pictures, or against attacks."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kornia_cag.adversary.ascent import Norm
+from kornia_cag.banks.contexts import ContextBank
+from kornia_cag.command.measuring import measured, needed_pictures, print_accuracy
+from kornia_cag.command.options import (
+    MOST_SEED,
+    MOST_STEPS,
+    check_memory,
+    check_picture,
+    chosen_device,
+    given_folder,
+    load_objects,
+    number,
+    read_model,
+)
+from kornia_cag.command.results import CONFIG, check_documents
+from kornia_cag.command.sheets import save_rows
+from kornia_cag.command.wording import worded
+from kornia_cag.core.checks import check_int, check_number, fail
+from kornia_cag.core.plain import to_json
+from kornia_cag.core.progress import progress
+from kornia_cag.core.saved import LARGEST, check_type, refused
+from kornia_cag.core.storage import read_json
+from kornia_cag.evaluation.accuracy import Accuracy
+from kornia_cag.evaluation.real import RealSet
+from kornia_cag.evaluation.robustness import (
+    AUTO_BUDGETS,
+    BUDGETS,
+    L2_BUDGETS,
+    Pictures,
+    Start,
+    autoattack,
+    composites,
+    curve,
+)
+from kornia_cag.training.network import Trained
+from kornia_cag.training.provenance import hardware, versions
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measure a trained model on real pictures."""
+    device = chosen_device(options.device)
+    if options.errors is not None:
+        check_picture("--errors", Path(options.errors), options)
+    trained = read_model(options, device)
+    if options.attack != "context" and Path(options.model_from).is_dir():  # which reads the configuration
+        check_documents(Path(options.model_from), "model")
+    _check_attack_options(options)
+    if options.attack is not None:
+        _attack(options, trained, device)
+        return
+    real = needed_pictures(options.real, trained.recipe, trained.classes)
+    accuracy = measured(trained.network, real, trained.classes, device, options)
+    if options.json:
+        print(to_json({"real": {"name": real.name, "pictures": len(real.labels)}, **accuracy.report()}))
+    else:
+        _print_recalls(accuracy)
+        print_accuracy(accuracy, real)
+    if options.errors is not None:
+        _save_errors(options, accuracy, real)
+
+
+def _print_recalls(accuracy: Accuracy) -> None:
+    width = max(map(len, accuracy.per_class))
+    for name, recall in accuracy.per_class.items():
+        if recall is not None:  # loading warns of classes without pictures
+            print(f"{name.ljust(width)}  {recall:.2%}")
+
+
+def _save_errors(options: argparse.Namespace, accuracy: Accuracy, real: RealSet) -> None:
+    """Real pictures that the model misread, a row for each of the most frequent confusions."""
+    if not accuracy.confusions:
+        if not options.json:
+            print("no errors to show")
+        return
+    names = [*accuracy.per_class]
+    rows = [(f"{true} as {said}: {count}", real.images[(real.labels == names.index(true))
+                                                       & (accuracy.predicted == names.index(said))])
+            for true, said, count in accuracy.confusions]  # fmt: skip
+    with worded(path="--errors"):
+        save_rows(options.errors, rows)
+    if not options.json:
+        print(f"wrote {options.errors}")
+
+
+def _check_attack_options(options: argparse.Namespace) -> None:
+    """Nothing that is given goes unused."""
+    given = {"--eps": options.eps, "--attack-steps": options.attack_steps, "--count": options.count,
+             "--norm": options.norm, "--restarts": options.restarts}  # fmt: skip
+    only = {"--objects": options.objects, "--contexts": options.contexts, "--key": options.key, "--seed": options.seed}
+    if options.attack and options.errors is not None:
+        fail("--errors", "to come without --attack", "both")
+    for name, value in ({} if options.attack else given).items():
+        if value is not None:
+            fail(name, "to come with --attack", "no --attack")
+    for name, value in ({} if options.attack == "context" else only).items():
+        if value is not None:
+            fail(name, "to come with --attack context", "another --attack" if options.attack else "no --attack")
+    own = {"--attack-steps": options.attack_steps, "--norm": options.norm, "--restarts": options.restarts}
+    for name, value in own.items() if options.attack == "auto" else ():
+        if value is not None:
+            fail(name, "to come without --attack auto, which sets its own", "both")
+    if options.attack == "context" and options.real is not None:
+        fail("--real", "to come without --attack context, which attacks composites", "both")
+
+
+def _attack(options: argparse.Namespace, trained: Trained, device: torch.device) -> None:
+    """Accuracy against budget."""
+    steps = 20 if options.attack_steps is None else number("--attack-steps", options.attack_steps, 1, MOST_STEPS)
+    count = 1000 if options.count is None else number("--count", options.count, 1, 2**31 - 1)
+    seed = 0 if options.seed is None else number("--seed", options.seed, 0, MOST_SEED)
+    norm: Norm = options.norm or "linf"
+    restarts = 1 if options.restarts is None else number("--restarts", options.restarts, 1, 10_000)
+    usual = AUTO_BUDGETS if options.attack == "auto" else BUDGETS if norm == "linf" else L2_BUDGETS
+    largest = 1 if norm == "linf" else 1e4
+    budgets = usual if options.eps is None else [check_number("--eps", eps, 0, largest) for eps in options.eps]
+    if options.attack == "context":
+        check_memory(options, trained.recipe, count, 12, "Try a smaller --count.")
+        name, pictures = _unseen_scenes(options, trained, device, count, seed)
+    else:
+        name, pictures = _real_pictures(options, trained, device, count)
+    about: dict[str, Any] = {"attack": options.attack, "on": name, "views": trained.recipe.views}
+    if options.attack == "auto":
+        how = "AutoAttack"
+        with worded(attack="--attack"), progress("attack") as log:
+            found = autoattack(trained.network, pictures, budgets, log=log)
+    else:
+        starts: tuple[Start, ...] = ("random", "previous") if options.attack == "context" else ("random",)
+        again = f", {restarts} times at random" if restarts > 1 else ""
+        how = f"{norm}, {steps} steps from each start ({', '.join(starts)}{again}), on cross-entropy and on margin"
+        about |= {"norm": norm, "steps": steps, "starts": starts, "restarts": restarts,
+                  "losses": ["cross-entropy", "margin"]}  # fmt: skip
+        with progress("attack") as log:
+            found = curve(trained.network, pictures, budgets, norm=norm, steps=steps, starts=starts, restarts=restarts,
+                          log=log)  # fmt: skip
+    if options.json:
+        print(to_json({**about, **found.report(), "hardware": hardware(device), "versions": versions()}))
+        return
+    print(f"{found.pictures:,} {name}; {how}\n  budget  accuracy")
+    print("\n".join(f"{eps:8.4f} {share:9.2%}" for eps, share in zip(found.eps, found.accuracy, strict=True)))
+
+
+def _unseen_scenes(
+    options: argparse.Namespace, trained: Trained, device: torch.device, count: int, seed: int
+) -> tuple[str, Pictures]:
+    """Composites over photographs that the model was not trained on, and a word on them."""
+    contexts, recipe = _unseen(options, device, trained.recipe.texels), trained.recipe
+    objects = load_objects(options, recipe)
+    if objects.classes != trained.classes:
+        fail("--objects", f"the {len(trained.classes)} classes of the training", f"{len(objects.classes)} others")
+    pictures = composites(objects, contexts, recipe.size, recipe.ranges, count, seed=seed)
+    return f"composites over {len(contexts)} unseen photographs", pictures
+
+
+def _real_pictures(
+    options: argparse.Namespace, trained: Trained, device: torch.device, count: int
+) -> tuple[str, Pictures]:
+    """Some of the real pictures, evenly over their order, and a word on them."""
+    real = needed_pictures(options.real, trained.recipe, trained.classes)
+    some = real.some(count)
+    return f"pictures of {real.name}", Pictures(some.images.to(device), some.labels.to(device))
+
+
+def _unseen(options: argparse.Namespace, device: torch.device, texels: int) -> ContextBank:
+    """Those of the given photographs that the model was not trained on, by what the run wrote of its contexts."""
+    photographs = given_folder(options, "contexts")
+    if photographs is None:
+        fail("--contexts", "a folder of photographs that were not trained on", "nothing")
+    folder = Path(options.model_from)
+    config = (folder if folder.is_dir() else folder.parent) / CONFIG
+    if not config.is_file():
+        fail("--attack context", f"a {CONFIG} beside the model, which tells what it was trained on", "none",
+             "Give the folder that train wrote.")  # fmt: skip
+    expected = f"a {CONFIG} as train writes it"
+    told = read_json(config, "--attack context", expected, "Train again.").get("trained_on")
+    with refused(config, "--attack context", expected, "Train again."):
+        check_type("trained_on", told, list)
+        seen = {check_int("trained_on", crc, 0, LARGEST) for crc in told or ()}
+    photos = ContextBank.from_folder(photographs, size=texels, device=device)
+    new = [i for i, crc in enumerate(photos.pyramid.checksums()) if crc not in seen]
+    if not new:
+        fail("--contexts", "photographs that were not trained on", f"{len(photos)}, all of which were",
+             "Give others, or train with --hold-back 0.2.")  # fmt: skip
+    return ContextBank(replace(photos.pyramid, atlas=photos.pyramid.atlas[new]))

@@ -1,0 +1,60 @@
+"""Measuring on real pictures, as train, evaluate and ablate do it, and the budgets of what is measured."""
+
+import argparse
+
+import torch
+from torch import nn
+
+from kornia_cag.command.options import number
+from kornia_cag.command.wording import worded
+from kornia_cag.core.checks import fail
+from kornia_cag.core.progress import progress
+from kornia_cag.evaluation.accuracy import Accuracy, evaluate
+from kornia_cag.evaluation.real import RealSet, handwriting, load_real
+from kornia_cag.training.makers import blamed
+from kornia_cag.training.recipe import Recipe
+
+
+def budget(options: argparse.Namespace, recipe: Recipe) -> int | None:
+    """The images that ``--steps`` or ``--images`` allow; None for the recipe's own."""
+    if options.steps is not None and options.images is not None:
+        fail("--steps", "either --steps or --images", "both")
+    if options.steps is not None:
+        return number("--steps", options.steps, 1, 2**40) * recipe.batch_size
+    return None if options.images is None else number("--images", options.images, 1, 2**50)
+
+
+def real_pictures(path: str | None, recipe: Recipe, classes: tuple[str, ...]) -> RealSet | None:
+    """What ``--real`` names, or the handwriting that stands in for it where the classes are a recipe's digits."""
+    with worded(real="--real"):
+        if path is not None:
+            return load_real(path, classes, recipe.size)
+        return handwriting(recipe.size) if classes == tuple(recipe.classes) else None
+
+
+def needed_pictures(path: str | None, recipe: Recipe, classes: tuple[str, ...]) -> RealSet:
+    """:func:`real_pictures`, without which there is nothing to do."""
+    real = real_pictures(path, recipe, classes)
+    if real is None:
+        fail("--real", "an .npz file or a folder of class folders", "nothing")
+    return real
+
+
+def measured(
+    network: nn.Module, real: RealSet, classes: tuple[str, ...], device: torch.device, options: argparse.Namespace
+) -> Accuracy:
+    """The accuracy of a network, with a word on how far it is; ``--model`` is blamed for what its network raises."""
+    function = getattr(options, "model", None)
+    with (
+        worded(function="--model"),
+        progress("measuring", patience=3.0) as log,
+        blamed(function, lambda: "when measured"),
+    ):
+        return evaluate(network, real, classes, device, log=log)
+
+
+def print_accuracy(accuracy: Accuracy, real: RealSet) -> None:
+    """Two lines: the most frequent errors, and the share that is right."""
+    if accuracy.confusions:
+        print("most frequent errors: " + ", ".join(f"{t} as {p} ({n})" for t, p, n in accuracy.confusions[:6]))
+    print(f"accuracy on {real.name}: {accuracy.share:.2%} of {len(real.labels):,} real pictures")

@@ -1,0 +1,123 @@
+"""``kornia-cag preview``: sheets of composites, masks and perturbations, as a training would see them."""
+
+import argparse
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kornia_cag.adversary.frozen import frozen
+from kornia_cag.adversary.pixels import FGSM
+from kornia_cag.banks.contexts import ContextBank
+from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.command.explain import explained, save_explained
+from kornia_cag.command.options import COMPOSED, check_memory, check_picture, chosen_recipe, load_banks, read_model
+from kornia_cag.command.sheets import magnified, save_sheet
+from kornia_cag.command.wording import worded
+from kornia_cag.core.checks import check_int, fail
+from kornia_cag.core.progress import Log, progress
+from kornia_cag.loading.batch import Batch
+from kornia_cag.loading.collate import CAGCollate
+from kornia_cag.sampling.pairs import PairSampler
+from kornia_cag.training.makers import build_network
+from kornia_cag.training.recipe import Recipe
+
+PREVIEW_EPS = 8 / 255  # of an attack that neither recipe nor options describe
+
+
+def preview(options: argparse.Namespace) -> None:
+    """Write sheets of composites, masks and perturbations, one below the other; or one composite, explained."""
+    rows, columns = check_int("--rows", options.rows, 1, 100), check_int("--columns", options.columns, 1, 100)
+    zoom = check_int("--zoom", options.zoom, 1, 16)
+    check_picture("--out", Path(options.out), options)
+    _check_explain(options, rows * columns)
+    recipe = chosen_recipe(options)
+    check_memory(options, recipe, rows * columns, COMPOSED + 3 * zoom**2, "Try a smaller --size, or fewer --rows.")
+    if options.perturbation and recipe.attack is None:
+        if options.no_attack:
+            fail("--perturbation", "to come without --no-attack", "both")
+        recipe = replace(recipe, attack=FGSM(eps=PREVIEW_EPS))
+        print("no attack on pixels is named: showing FGSM, 8/255")
+    objects, contexts = load_banks(options, recipe)
+    pairs = PairSampler(
+        objects.labels.cpu(), len(contexts), batch_size=rows * columns, seed=options.seed, balanced=options.balanced
+    )
+    model = _checked_model(options, recipe, objects)
+    with progress("composing", patience=3.0) as log:  # several batches, so that the chain has something to offer
+        batch = compose(recipe, objects, contexts, pairs, model, batches=4, log=log)
+    with worded(path="--out"):
+        if options.explain is None:
+            _save_sheets(options, recipe, batch, columns, zoom)
+        else:
+            lines = explained(batch, options.explain, objects.classes)
+            print("\n".join(lines))
+            save_explained(options.out, batch, options.explain, lines)
+    print(f"wrote {options.out}")
+
+
+def _check_explain(options: argparse.Namespace, count: int) -> None:
+    if options.explain is None:
+        return
+    check_int("--explain", options.explain, 0, count - 1, "Composites are counted from 0, row by row.")
+    for name in ("masks", "perturbation", "boxes"):
+        if getattr(options, name):
+            fail(f"--{name}", "to come without --explain, which shows one composite", "both")
+
+
+def _save_sheets(options: argparse.Namespace, recipe: Recipe, batch: Batch, columns: int, zoom: int) -> None:
+    below = [batch.masks] if options.masks else []
+    if options.perturbation and recipe.attack is not None:
+        below.append(magnified(batch.images, batch.clean, recipe.attack.largest))
+    boxes = batch.boxes if options.boxes else None
+    save_sheet(options.out, batch.images, columns, zoom=zoom, boxes=boxes, below=below)
+
+
+def _checked_model(options: argparse.Namespace, recipe: Recipe, objects: ObjectBank) -> nn.Module | None:
+    """The model to attack, where something attacks one."""
+    attacks = recipe.attack is not None or recipe.scene_attack is not None or recipe.hard_pairing
+    if options.model_from is not None and not attacks:
+        fail("--model-from", "to come with something that looks at a model: an attack, --perturbation, --hard-pairing",
+             "nothing of the kind")  # fmt: skip
+    if options.model is not None and options.model_from is None:
+        fail("--model", "to come with --model-from, whose network it makes", "no --model-from")
+    return _attacked_model(options, recipe, objects) if attacks else None
+
+
+def _attacked_model(options: argparse.Namespace, recipe: Recipe, objects: ObjectBank) -> nn.Module:
+    if options.model_from is None:
+        torch.manual_seed(options.seed)
+        with worded(size="--size"):
+            return build_network(recipe, len(objects.classes)).to(objects.device)
+    trained = read_model(options, objects.device)
+    if trained.classes != objects.classes or trained.recipe.size != recipe.size:
+        fail("--model-from", f"a model of {len(objects.classes)} classes, those of the objects, at size {recipe.size}",
+             f"one of {len(trained.classes)} classes at size {trained.recipe.size}",
+             "Give the --objects and the --size of its training.")  # fmt: skip
+    return trained.network
+
+
+def compose(
+    recipe: Recipe, objects: ObjectBank, contexts: ContextBank, pairs: PairSampler, model: nn.Module | None,
+    batches: int, log: Log | None = None,
+) -> Batch:  # fmt: skip
+    """The last whole one of the first batches of a sampler, whose state is not touched."""
+    chain = recipe.chain(len(objects.classes))
+    collate = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, chain=chain, model=model,
+                         adversaries=recipe.adversaries, strength=recipe.strength,
+                         returns="batch")  # fmt: skip
+    state = pairs.state_dict()
+    made: list[Any] = []
+    epochs = itertools.chain.from_iterable(itertools.repeat(pairs))  # one may be a single batch
+    for pair_rows in itertools.islice(epochs, batches):
+        if log is not None:
+            log(len(made) / batches, f"{len(pair_rows):,} images at a time")
+        made.append(collate(pair_rows))
+        if chain is not None and chain.pairing is not None and model is not None:
+            with torch.no_grad(), frozen(model) as net:
+                chain.pairing.observe(net(made[-1].images.clone()), made[-1].labels)
+    pairs.load_state_dict(state)
+    whole = [batch for batch in made if isinstance(batch, Batch) and len(batch.images) == len(made[0].images)]
+    return whole[-1]

@@ -1,0 +1,50 @@
+"""How the command says what the library says: an argument by its option, and advice as what to type."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kornia_cag.core.checks import InputError
+
+ADVICE = {  # of the library, as a pattern: how the command gives it
+    r"Pass its path: recipe\.objects\('signs/'\)": "Pass --objects FOLDER",
+    r'read it with from_folder\(key="white"\)': "pass --key white",
+    r'key="white"': "--key white",
+    r', or pass on_error="skip"': "",
+    r"Leave it as it is, or train another network by function=": "Leave it out, or train another network by --model",
+    r"Pass function=": "Pass --model ",
+    r"float32=True": "--float32",
+    r"write 8 / 255 for eight": "write 8/255 for eight",
+    r"Read others by load_real, or pip": "Pass --real, or pip",
+    r"give another folder\.": "give another --out.",
+    r"Start afresh, by a new Training\.": "Leave --resume out to start afresh.",
+    r"the arguments of the (saved run|first start)": r"the options of the \1",
+    r"Call torch\.set_num_threads\((\d+)\)": r"Pass --threads \1",
+    r"Go on with it by Training\.load\.": "Go on with it: repeat its kornia-cag train with --resume.",
+}
+
+
+@contextmanager
+def worded(**options: str) -> Iterator[None]:
+    """Let an error inside name the option that an argument was given by.
+
+    Args:
+        options: by the name of an argument, what the user calls it: ``folder="--objects"``.
+
+    Raises:
+        InputError: in the place of one about such an argument; any other passes as it is.
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.argument not in options:
+            raise
+        option = options[error.argument]
+        raise InputError(option + str(error).removeprefix(error.argument), option) from error
+
+
+def spelled(text: str) -> str:
+    """A message with the library's advice in the words of the command."""
+    for pattern, here in ADVICE.items():
+        text = re.sub(pattern, here, text)
+    return text

@@ -1,0 +1,130 @@
+"""A network as it learns: its optimizer, its averaged weights, and a look-out for numbers that are not finite."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kornia_cag.core.checks import Diverged
+from kornia_cag.training.divergence import Found, Watch
+from kornia_cag.training.makers import build_network, check_output
+from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.schedule import average
+
+
+class Learner:
+    """A network that learns a step at a time, by AdamW on cross-entropy, as its recipe says.
+
+    Args:
+        recipe: network, learning rate, weight decay, smoothing and averaging.
+        classes: number of classes.
+        function: ``module:function`` that makes the network; default the recipe's.
+        device: where it learns.
+        dtype: to compute in, by autocast; None for float32.
+
+    Raises:
+        InputError: as :func:`kornia_cag.training.makers.build_network` does.
+    """
+
+    def __init__(
+        self, recipe: Recipe, classes: int, function: str | None, device: torch.device, dtype: torch.dtype | None
+    ) -> None:
+        self.recipe, self.classes, self.function, self.dtype = recipe, classes, function, dtype
+        self.model = build_network(recipe, classes, function).to(device)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.optimizer = self._optimizer()
+        self.watch = Watch(self.model, device)
+        self.loss = torch.zeros((), device=device)  # averaged over about a hundred steps
+        self.seen = 0  # images
+        self.steps = 0
+        self.kept: tuple[Path, int] | None = None  # what was saved last, and the step it holds
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        recipe = self.recipe
+        return torch.optim.AdamW(self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+    def twin(self) -> "Learner":
+        """A copy with a fresh optimizer, whose steps leave no trace in this one."""
+        twin = copy.copy(self)
+        twin.model, twin.average = copy.deepcopy(self.model), copy.deepcopy(self.average)
+        twin.optimizer, twin.watch = twin._optimizer(), self.watch.copy()
+        return twin
+
+    def step(
+        self, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"], rate: float = 1.0
+    ) -> Float[Tensor, "b c"]:
+        """Learn from one batch, and return the logits that it had; waits for no GPU.
+
+        Args:
+            images: in [0, 1].
+            labels: their classes.
+            rate: factor on the recipe's learning rate.
+
+        Raises:
+            InputError: for a network that gives no logits.
+            Diverged: as :meth:`look` does, on a CPU.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * rate
+        self.model.train()
+        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
+            logits = self.model(images.contiguous(memory_format=torch.channels_last))
+            check_output(logits, len(labels), self.classes, self.function)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        average(self.average, self.model, self.steps, self.recipe.ema, self.watch.endless)
+        self.steps += 1
+        self.loss = torch.lerp(loss.detach(), self.loss, 0.99 if self.seen else 0.0)
+        self.seen += len(labels)
+        self.watch.step(self.steps, loss.detach(), self.model)
+        if loss.device.type == "cpu" and self.watch.found() is not None:  # where nothing has to wait
+            self.look()
+        given: Tensor = logits.detach()
+        return given
+
+    def look(self) -> None:
+        """Wait for the device, and see that all numbers are finite.
+
+        Raises:
+            Diverged: if the loss, the weights or the averaged weights are not; says since which step, and what to try.
+        """
+        found = self.watch.found()
+        if found is None and not self.watch.finite(self.average):
+            found = Found("averaged weights that are not", self.steps)
+        if found is not None:
+            advice = f"a recipe with a learning_rate below {self.recipe.learning_rate:g}"
+            advice += "" if self.dtype is None else ", or float32=True"
+            advice += "" if self.function is None else f", and look for log(0), 0 / 0 and overflow in {self.function!r}"
+            raise Diverged(f"training: expected finite numbers, got {found.what}, at step {found.step}. "
+                           f"Try {advice}.{self.remains()}")  # fmt: skip
+
+    def remains(self) -> str:
+        """A sentence on what was saved, after a space; nothing where nothing was."""
+        if self.kept is None:
+            return ""
+        path, step = self.kept
+        return f" {str(path)!r} still holds step {step}: Training.load reads it, and .result is its network."
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, but for the random state."""
+        return {
+            "seen": self.seen,
+            "steps": self.steps,
+            "loss": self.loss,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the entries of :meth:`state_dict`, which :func:`kornia_cag.training.checkpoint.check_saved` checks."""
+        self.seen, self.steps, self.loss = state["seen"], state["steps"], state["loss"].to(self.loss.device)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,170 @@
+"""What makes the network of a run: the recipe, or anyone's function, whose mistakes are worded here."""
+
+import copy
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kornia_cag.core.checks import Diverged, InputError, describe, fail
+from kornia_cag.core.memory import no_memory
+from kornia_cag.core.plain import plain
+from kornia_cag.training.divergence import tensors
+from kornia_cag.training.recipe import Recipe
+
+Maker = str | Callable[[int, int], nn.Module]
+"""What makes a network of ``(classes, size)``: ``module:function``, or the function."""
+
+
+def build_network(recipe: Recipe, classes: int, function: Maker | None = None) -> nn.Module:
+    """A fresh, untrained network: the recipe's, or what a function or ``module:function`` makes of ``(classes, size)``.
+
+    The current folder is searched for the module, too.
+
+    Raises:
+        InputError: for a function that cannot be found or called, or whose network does not map pictures to logits.
+    """
+    network = untried(recipe, classes, function)
+    if function is not None:
+        _check_output(network, classes, recipe.size, named(function))
+    return network.train()
+
+
+def untried(recipe: Recipe, classes: int, function: Maker | None) -> nn.Module:
+    """As :func:`build_network`, but in no way tried: no picture goes through it.
+
+    Raises:
+        InputError: for a function that cannot be found or called.
+    """
+    if function is None:
+        return recipe.model(classes)
+    make, name = _imported(function) if isinstance(function, str) else function, named(function)
+    if not callable(make):
+        fail("function", "a function", f"{name!r}, which is {describe(make)}")
+    try:
+        network = make(classes, recipe.size)
+    except (Exception, SystemExit) as error:
+        fail("function", f"a function of (classes, size), called with ({classes}, {recipe.size})",
+             f"{name!r}, which raised {_reason(error)}")  # fmt: skip
+    if not isinstance(network, nn.Module):
+        fail("function", "a function that returns a torch.nn.Module", f"{name!r}, which returned {describe(network)}")
+    return network
+
+
+def named(function: Maker) -> str:
+    """As ``module:function``."""
+    return function if isinstance(function, str) else str(plain(function))
+
+
+@contextmanager
+def blamed(function: str | None, when: Callable[[], str]) -> Iterator[None]:
+    """Word what a network of the user's raises as a mistake of its function; a recipe's own raises as it is.
+
+    Args:
+        function: ``module:function``, or None for a recipe's own network.
+        when: completes "it raised ...", at that time.
+
+    Raises:
+        InputError: with the cause behind it. Errors of files, and of memory that is used up, pass as they are.
+    """
+    try:
+        yield
+    except (InputError, Diverged, OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        if function is None or no_memory(error):
+            raise
+        fail("function", "a network that takes every batch", f"that of {function!r}, which raised {_reason(error)} "
+             f"({_place(error)}) {when()}")  # fmt: skip
+
+
+def _place(error: BaseException) -> str:
+    """Where an error was raised: the last line that is neither torch's nor this package's."""
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "inside torch"
+
+
+def _imported(function: str) -> Any:
+    module, _, name = function.partition(":")
+    if not name or not all(part.isidentifier() for part in (*module.split("."), name)):
+        fail("function", "module:function, such as mymodels:small", repr(function))
+    if os.getcwd() not in sys.path:  # the command's own folder stands there, not the user's
+        sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()
+    try:
+        make = getattr(importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:  # whatever the user's module does while it is imported
+        fail("function", "a function that can be imported", f"{function!r} ({_reason(error)})")
+    return make
+
+
+def _check_output(network: nn.Module, classes: int, size: int, function: str) -> None:
+    """Try two pictures, in both modes, on a copy: training keeps an averaged one. Nothing is drawn that a run draws."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not parameters:
+        fail("function", "a network with parameters to train", f"that of {function!r}, which has none")
+    if any(tensor.is_meta for _, tensor in tensors(network)):
+        fail("function", "a network with weights", f"that of {function!r}, some of which are on the meta device",
+             "Give them values: network.to_empty(device='cpu') and its reset_parameters().")  # fmt: skip
+    if any(nn.parameter.is_lazy(parameter) for parameter in parameters):
+        fail("function", "a network with weights", f"that of {function!r}, some of which have no shape yet",
+             "Let the function call it once, on torch.zeros(1, 3, size, size).")  # fmt: skip
+    try:
+        finite = all(bool(parameter.isfinite().all()) for parameter in parameters)
+    except Exception as error:  # sparse ones
+        fail("function", "a network of plain weights", f"that of {function!r}, which raised {_reason(error)}")
+    if not finite:
+        fail("function", "a network of finite weights", f"that of {function!r}, some of which are not")
+    for mode in (False, True):  # some give more than logits while they are trained
+        try:
+            with torch.random.fork_rng(devices=[]), torch.enable_grad():
+                trial = copy.deepcopy(network).train(mode)
+                logits = trial(torch.zeros(2, 3, size, size))
+        except (Exception, SystemExit) as error:
+            fail("function", f"a network that takes pictures (b, 3, {size}, {size})",
+                 f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
+        check_output(logits, 2, classes, function)
+    _check_gradient(trial, logits, function)
+
+
+def check_output(logits: Any, b: int, classes: int, function: str | None) -> None:
+    """Require logits ``(b, classes)``, of a network in any mode; looks at no value.
+
+    Raises:
+        InputError: naming the function that made the network.
+    """
+    if not isinstance(logits, Tensor) or logits.shape != (b, classes) or not logits.is_floating_point():
+        pictures = "two pictures" if b == 2 else f"{b:,} pictures"
+        fail("function", f"a network that gives logits (b, {classes}), also in train mode",
+             f"{describe(logits)} for {pictures}, from {function!r}")  # fmt: skip
+
+
+def _check_gradient(trial: nn.Module, logits: Tensor, function: str) -> None:
+    """Go back once, from logits in train mode."""
+    if not logits.requires_grad:
+        fail("function", "logits that gradients can be followed from", f"those of {function!r}, which have none",
+             "Leave no_grad() and detach() out of its forward, and argmax to the measuring.")  # fmt: skip
+    try:
+        logits.float().logsumexp(dim=1).sum().backward()
+    except (Exception, SystemExit) as error:
+        fail("function", "a network that gradients can be followed through",
+             f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
+    if all(parameter.grad is None for parameter in trial.parameters()):
+        fail("function", "a network whose parameters take part in its logits",
+             f"that of {function!r}, to none of which a gradient comes")  # fmt: skip
+
+
+def _reason(error: BaseException) -> str:
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # of a class of the user's
+        text = "no text"
+    return f"{type(error).__name__}: {text if len(text) <= 160 else text[:157] + '...'}"

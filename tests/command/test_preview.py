@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+@pytest.mark.parametrize("recipe", ["digits", "signs"])
+def test_preview(run, recipe, signs):
+    objects = () if recipe == "digits" else ("--objects", signs)
+    options = ("--rows", 2, "--columns", 3, "--zoom", 2, "--boxes")
+    status, out, err = run("preview", recipe, *objects, *options, "--out", "sheet.png")
+    assert (status, out, err) == (0, "wrote sheet.png\n", "")
+    picture = np.asarray(Image.open("sheet.png"))
+    assert picture.shape == (2 * 33 + 1, 3 * 33 + 1, 3)
+    assert (picture == (255, 220, 0)).all(axis=2).any()  # a box
+    run("preview", recipe, *objects, *options, "--out", "again.png")
+    assert (np.asarray(Image.open("again.png")) == picture).all()
+    run("preview", recipe, *objects, *options, "--seed", 1, "--out", "other.png")
+    assert (np.asarray(Image.open("other.png")) != picture).any()
+
+
+def test_preview_of_masks_and_perturbation(run, signs):
+    options = ("preview", "signs", "--objects", signs, "--rows", 2, "--columns", 3, "--zoom", 1, "--out", "sheet.png")
+    attack = ("--eps", 0.1, "--eps-object", 0, "--masks", "--perturbation")
+    status, _, err = run(*options, *attack)
+    assert (status, err) == (0, "")
+    picture = np.asarray(Image.open("sheet.png"))
+    side = 2 * 17 + 1
+    assert picture.shape == (3 * side, 3 * 17 + 1, 3)
+    masks, delta = picture[side : 2 * side], picture[2 * side :]
+    on, off = (masks == 255).all(axis=2), (masks == 0).all(axis=2)
+    assert on.any()
+    assert np.abs(delta[on].astype(int) - 128).max() <= 1  # the object has no budget, up to the mask's rounding
+    assert (delta[off] != 128).any(axis=1).mean() > 0.5
+    assert run("train", "signs", "--objects", signs, "--steps", 1, "--out", "o")[0] == 0
+    assert run(*options, *attack, "--model-from", "o")[0] == 0
+    assert (np.asarray(Image.open("sheet.png"))[2 * side :] != delta).any()
+    assert run(*options, "--perturbation")[0] == 0
+    assert np.asarray(Image.open("sheet.png")).shape == (2 * side, 3 * 17 + 1, 3)
+    status, _, err = run("preview", "digits", "--perturbation", "--model-from", "o")
+    assert status == 2
+    assert "--model-from: expected a model of 10 classes, those of the objects, at size 16" in err

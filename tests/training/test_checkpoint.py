@@ -1,0 +1,72 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from tinyrun import TINY, training
+
+from kornia_cag import PGD, InputError
+from kornia_cag.core.storage import write_torch
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (lambda: training(seed=4), r"seed 4 \(saved: 3\)"),
+        (lambda: training(images=73), r"images 73 \(saved: 72\)"),
+        (lambda: training(replace(TINY, learning_rate=2e-2)), r"recipe\.learning_rate 0\.02 \(saved: 0\.01\)"),
+        (lambda: training(replace(TINY, attack=PGD(eps=0.06, steps=1))), r"recipe\.attack\.eps 0\.06 \(saved: 0\.05\)"),
+        (lambda: training(replace(TINY, attack=None)), r"recipe\.attack null \(saved: \{.*\.\.\.\)"),
+        (
+            lambda: training(replace(TINY, procedural=7)),
+            r"recipe\.procedural 7 \(saved: 6\), contexts\.count 7 \(saved: 6\), contexts\.crc .*",
+        ),
+        (lambda: training(balanced=False), r"balanced false \(saved: true\)"),
+    ],
+    ids=["seed", "images", "learning rate", "attack", "no attack", "contexts", "pairing"],
+)
+def test_another_plan_is_refused(other, difference, tmp_path):
+    run = training()
+    run.save(tmp_path / "x.pt")
+    message = rf"^path: expected the arguments of the saved run, got {difference}\. Repeat the arguments of the first"
+    with pytest.raises(InputError, match=message):
+        other().load(tmp_path / "x.pt")
+    training().load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no checkpoint", b"PK\3\4 damaged", b"\x80\2cos\nsystem\n(S'x'\ntR."],
+    ids=["", "text", "zip", "code"],
+)
+def test_a_damaged_checkpoint_is_refused_in_one_line(content, tmp_path):
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"^path: expected a run saved by kornia-cag train, got .*x\.pt") as caught:
+        training().load(tmp_path / "x.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_checkpoint_and_another_file_of_torch_are_refused(tmp_path):
+    path = tmp_path / "x.pt"
+    training().save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(InputError, match=r"^path: expected a run saved by kornia-cag train"):
+        training().load(path)
+    write_torch(path, [1, 2])
+    with pytest.raises(InputError, match=r"^path: expected a run saved by kornia-cag train.*another file"):
+        training().load(path)
+    write_torch(path, {"model": 1})
+    with pytest.raises(InputError, match=r"^path: expected a run saved by kornia-cag train.*another file"):
+        training().load(path)
+
+
+def test_another_number_of_threads_is_another_plan(tmp_path):
+    run = training()
+    assert run.plan()["threads"] == torch.get_num_threads() == 1
+    run.save(tmp_path / "x.pt")
+    torch.set_num_threads(2)
+    try:
+        message = r"threads 2 \(saved: 1\)\. Repeat .* Call torch\.set_num_threads\(1\)\.$"
+        with pytest.raises(InputError, match=message):
+            training().load(tmp_path / "x.pt")
+    finally:
+        torch.set_num_threads(1)
