@@ -98,6 +98,30 @@ def test_a_stage_of_ones_own(names):
     assert torch.allclose(dimmed[inside], plain.images[inside])
 
 
+def test_how_to_add(names):
+    """What the page on architecture adds works, and does what it says."""
+    start = block("DataLoader(").split("collate =")[0]
+    small = replaced(start, ("batch_size=512", "batch_size=8"), (".procedural(", ".procedural(count=8, "))
+    exec(compile(small, "README.md", "exec"), names)
+    page = (README.parent / "docs/architecture.md").read_text()
+    blend, adversary, effect = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    rows = next(iter(names["pairs"]))
+    plain = CAGCollate(names["objects"], names["contexts"], 64)(rows).images
+    exec(compile(blend, "architecture.md", "exec"), names)
+    screened = CAGCollate(names["objects"], names["contexts"], 64, ranges=names["ranges"])(rows).images
+    assert (screened - plain).abs().amax() > 0.05
+    exec(compile(adversary, "architecture.md", "exec"), names)
+    duller = names["collate"](rows).images
+    halved = torch.isclose(duller, 0.5 * screened).flatten(1).all(dim=1)
+    kept = (duller == screened).flatten(1).all(dim=1)
+    assert (halved | kept).all()
+    exec(compile(effect, "architecture.md", "exec"), names)
+    shaded = CAGCollate(names["objects"], names["contexts"], 64, ranges=names["ranges"])(rows).images
+    assert torch.allclose(shaded[:, :, 31:33, 31:33], plain[:, :, 31:33, 31:33], atol=1e-3)
+    assert (shaded[:, :, 0, 0] <= plain[:, :, 0, 0]).all()
+    assert shaded.mean() < plain.mean()
+
+
 def test_the_command_of_the_readme_is_the_command(capsys):
     """Each line of the block is taken by the command line's parser, and names options that are there."""
     commands = re.findall(r"^kornia-cag (\w+) ?(.*?)(?: {2,}#.*| #.*)?$", README.read_text(), flags=re.MULTILINE)
