@@ -4,7 +4,8 @@
 
 Everything goes through the public interface: one scene is drawn, and rendered again and again with more of it. A small
 network is trained for about a minute first, so that there is somebody to attack. The committed pictures were made from
-43 traffic signs and five photographs in the public domain or under CC0.
+43 traffic signs and five photographs in the public domain or under CC0, among them a moose by Ryan Hagerty and a cat by
+Stefan van der Walt.
 """
 
 import argparse
@@ -18,13 +19,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kornia_cag import PGD, CAGCollate, Composer, ContextBank, ContextChain, ObjectBank, PairSampler, Rows
+from kornia_cag.command.sheets import save_sheet
 from kornia_cag.scenes.scene import Earlier
 from kornia_cag.training.architectures import convnet
 from kornia_cag.training.recipes import RIGID_SIGNS
 
 SIDE, SEEN, STEPS = 128, 32, 300  # of a tile and of what the network sees, pixels; of the training
-SAMPLE, BEFORE = 3, 8  # indices of the sample that is shown, and of the one that its slot held before
-OBJECTS, CONTEXTS = (25, 17), (0, 3)  # of the two: by place among the sorted files
+SAMPLE, BEFORE = 3, 61  # indices of the sample that is shown, and of the one that its slot held before
+SHEET = 1  # seed of the sheet
+OBJECTS, CONTEXTS = (25, 14), (0, 3)  # of the two: by place among the sorted files
 RANGES = replace(
     RIGID_SIGNS,
     pose=replace(RIGID_SIGNS.pose, scale=(0.6, 0.85)),
@@ -93,7 +96,7 @@ def life(objects: ObjectBank, contexts: ContextBank, model: nn.Module) -> list[t
         (composer.render(plain, earlier).images, "or over an\nearlier composite", None),
         (composer.render(lit, earlier).images, "lit", None),
         (clean, "photographed", reads[0]),
-        (change, "attack, 10-fold", None),
+        (change, "attack,\n10x amplified", None),
         (attacked, "attacked", reads[1]),
     ]
     return [(images[0], caption, read) for images, caption, read in tiles]
@@ -106,7 +109,7 @@ def picture(image: Tensor) -> Image.Image:
 
 def strip(tiles: list[tuple[Tensor, str, int | None]], icons: Tensor, label: int) -> Image.Image:
     """All tiles in one row, captions below."""
-    font, gap, foot, icon = ImageFont.load_default(17), 14, 52, 30
+    font, gap, foot, icon = ImageFont.load_default(17), 14, 60, 32
     whole = Image.new("RGB", (len(tiles) * (SIDE + gap) - gap, SIDE + foot), "white")
     pen = ImageDraw.Draw(whole)
     for place, (image, caption, read) in enumerate(tiles):
@@ -117,10 +120,18 @@ def strip(tiles: list[tuple[Tensor, str, int | None]], icons: Tensor, label: int
         if read is not None:
             colour = "#1a7f37" if read == label else "#cf222e"
             width = font.getlength("read as ") + icon
-            pen.text((middle - width / 2, SIDE + 36), "read as", colour, font, anchor="lm")
+            pen.text((middle - width / 2, SIDE + 43), "read as", colour, font, anchor="lm")
             drawn = picture(icons[read]).resize((icon, icon), Image.Resampling.LANCZOS)
-            whole.paste(drawn, (round(middle + width / 2) - icon, SIDE + 22))
+            whole.paste(drawn, (round(middle + width / 2) - icon, SIDE + 27))
     return whole
+
+
+def composites(objects: ObjectBank, contexts: ContextBank) -> Tensor:
+    """The first 48 of the third batch, by when the chain has something to offer, (48, 3, 64, 64)."""
+    pairs = PairSampler(objects.labels, len(contexts), batch_size=64, seed=SHEET)
+    collate = CAGCollate(objects, contexts, 64, ranges=RANGES, chain=ContextChain(reset=0.3), returns="batch")
+    *_, batch = (collate(rows) for rows in itertools.islice(pairs, 3))
+    return batch.images[:48]
 
 
 def main() -> None:
@@ -138,6 +149,9 @@ def main() -> None:
     icons = level[:, :3] + (1 - level[:, 3:])  # on white
     strip(life(objects, photos, model), icons, int(objects.labels[OBJECTS[0]])).save(options.out, optimize=True)
     print(f"wrote {options.out}")
+    if options.sheet:
+        save_sheet(options.sheet, composites(objects, photos), 12, zoom=1)
+        print(f"wrote {options.sheet}")
 
 
 if __name__ == "__main__":
