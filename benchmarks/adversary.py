@@ -170,7 +170,7 @@ def picture(path: Path, objects: ObjectBank, recipe: Recipe, net: nn.Module) -> 
 
 def composed(collate: CAGCollate, count: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of the same samples for every collate, ``count`` together."""
-    pairs = PairSampler(collate.objects.labels, len(collate.composer.contexts), 128, seed=5)
+    pairs = PairSampler(collate.objects.labels, len(collate.composer.contexts), batch_size=128, seed=5)
     made = 0
     for rows in pairs:
         rows = rows[: count - made]

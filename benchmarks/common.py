@@ -49,7 +49,7 @@ def make_collate(
 
 def rows(objects: ObjectBank, contexts: ContextBank, batch: int = BATCH) -> Iterator[Tensor]:
     """Rows of whole batches without end."""
-    pairs = PairSampler(objects.labels, len(contexts), batch, drop_last=True)
+    pairs = PairSampler(objects.labels, len(contexts), batch_size=batch, drop_last=True)
     while True:
         yield from pairs
 

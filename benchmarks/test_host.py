@@ -34,7 +34,7 @@ EPOCHS = ((10, 100, 10), (43, 512, 43), (50, 512, 10), (10_000, 100_000, 43))  #
 
 
 def sampler(objects: int, contexts: int, batch: int, classes: int = 43) -> PairSampler:
-    return PairSampler(np.arange(objects) % classes, contexts, batch)
+    return PairSampler(np.arange(objects) % classes, contexts, batch_size=batch)
 
 
 def measure(benchmark: BenchmarkFixture, start: Callable[[], Iterator[Rows]], batch: int) -> None:

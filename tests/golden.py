@@ -73,7 +73,7 @@ def cases() -> Iterator[Case]:
                     if dtype.is_floating_point or attack == "none":
                         yield Case(f"{name} {chain} {attack} {kind}", recipe.ranges, recipe.size, chain, attack,
                                    dtype=dtype)  # fmt: skip
-        yield Case(f"{name} ramp", recipe.ranges, recipe.size, "chain", strength=Ramp(0, 3))
+        yield Case(f"{name} ramp", recipe.ranges, recipe.size, "chain", strength=Ramp(start=0, stop=3))
         jpeg = replace(recipe.ranges, camera=replace(recipe.ranges.camera, jpeg=(30.0, 90.0)))
         yield Case(f"{name} jpeg", jpeg, recipe.size, "chain")
 
@@ -90,7 +90,7 @@ def batches(case: Case) -> Iterator[Batch]:
         adversaries=tuple(stage for stage in (SCENES[case.scenes], ATTACKS[case.attack]) if stage is not None),
         dtype=case.dtype, strength=case.strength,
     )  # fmt: skip
-    sampler = PairSampler(objects.labels, 7, SIZE, samples_per_class=4, seed=11)
+    sampler = PairSampler(objects.labels, 7, batch_size=SIZE, samples_per_class=4, seed=11)
     sampler.set_epoch(1)
     for rows, _ in zip(sampler, range(BATCHES), strict=False):
         yield collate(rows)

@@ -126,6 +126,33 @@ def test_all_public_names_exist_are_sorted_and_documented():
         assert not generated, f"{name}: no docstring of its own"
 
 
+def surface():
+    """Public callables, as a user calls them: their names, and what documents their parameters."""
+    for name in kornia_cag.__all__:
+        value = getattr(kornia_cag, name)
+        if not inspect.isclass(value):
+            yield name, value, value.__doc__
+            continue
+        yield name, value.__init__, value.__doc__
+        for label, method in public(value):
+            yield label, method, f"{value.__doc__}\n{method.__doc__}"
+
+
+@pytest.mark.parametrize(("label", "function", "text"), list(surface()), ids=[label for label, *_ in surface()])
+def test_numbers_are_given_by_name_and_have_units_and_tensors_have_shapes(label, function, text):
+    """At most one number may be given by place: the one that the call is about, as in ``set_epoch(3)``."""
+    by_place, untold = [], []
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind = str(parameter.annotation)
+        if "Tensor" in kind and "Callable" not in kind:
+            untold += [] if "[Tensor, " in kind or re.search(rf"\b{name}\b[^.]*\(?\w", text or "") else [name]
+        elif re.search(r"\b(int|float)\b", kind):
+            by_place += [name] if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else []
+            untold += [] if name in label.lower() or re.search(rf"\b{name}\b", text or "") else [name]
+    assert len(by_place) <= 1, by_place
+    assert untold == []
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_public_functions_and_classes_are_documented(name):
     module = importlib.import_module(f"kornia_cag.{name}")

@@ -45,7 +45,7 @@ def test_banks(default):
 def test_batches(default, recipe):
     def make():
         objects, contexts = ObjectBank.from_glyphs("0123", size=64), ContextBank.procedural(count=8, size=64)
-        rows = next(iter(PairSampler(objects.labels, len(contexts), 8)))
+        rows = next(iter(PairSampler(objects.labels, len(contexts), batch_size=8)))
         strength = recipe.strength
         collate = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, strength=strength, returns="batch")
         return [*tensors(collate(rows))]
@@ -79,7 +79,7 @@ def test_the_default_device_has_no_part_in_what_is_on_another(elsewhere, tmp_pat
     def make():
         objects, contexts = ObjectBank.from_glyphs("0123", size=32, device="cpu"), procedural()
         given = ObjectBank.from_tensors(images, [1, 0], device="cpu"), ObjectBank.from_tensors(images, device="cpu")
-        rows = next(iter(PairSampler(objects.labels, len(contexts), 8)))
+        rows = next(iter(PairSampler(objects.labels, len(contexts), batch_size=8)))
         batch = CAGCollate(objects, contexts, 24, ranges=SIGNS.ranges, returns="batch")(rows)
         pictures = handwriting(28).images[:9]
         return batch.images, batch.boxes, *(bank.labels for bank in given), pictures

@@ -10,7 +10,7 @@ from kornia_cag.training.run import Training
 
 # Ten glyphs and six contexts make epochs of 30 samples: three batches of 8 and one of 6.
 TINY = replace(DIGITS, size=16, images=72, batch_size=8, learning_rate=1e-2, ema=0.9, width=4, procedural=6,
-               thickness=(1,), attack=PGD(eps=0.05, steps=1), strength=Ramp(0, 2))  # fmt: skip
+               thickness=(1,), attack=PGD(eps=0.05, steps=1), strength=Ramp(start=0, stop=2))  # fmt: skip
 
 
 def training(recipe=TINY, images=None, seed=3, device="cpu", balanced=True):

@@ -31,7 +31,7 @@ from kornia_cag.loading.batch import Pair
 def plain(model: nn.Module) -> Tensor:
     objects = ObjectBank.from_folder("signs", size="auto", device="auto")
     contexts = ContextBank.procedural(size=64).to(objects.device)
-    pairs = PairSampler(objects.labels, len(contexts), 32)
+    pairs = PairSampler(objects.labels, len(contexts), batch_size=32)
     collate = CAGCollate(objects, contexts, 64, model=model, adversaries=(ScenePGD(), PGD(eps=0.01)))
     assert_type(collate, CAGCollate[Pair])
     loader = DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate, num_workers=0, pin_memory=False)

@@ -268,16 +268,19 @@ class PGD(Adversary):
 
 
 def FGSM(*, eps: float, random_start: bool = False, **options: Any) -> PGD:
-    """PGD of one step: the whole budget (Goodfellow et al. 2015), or 1.25 budgets after a random start.
+    """PGD of one step: the whole budget ``eps`` (Goodfellow et al. 2015), or 1.25 of it after a random start.
 
-    ``options`` are further fields of :class:`PGD`. Source of the factor: Wong et al. 2020.
+    ``eps`` is in units of [0, 1]; ``options`` are further fields of :class:`PGD`. Source of 1.25: Wong et al. 2020.
     """
     attack = PGD(**{"eps": eps, "steps": 1, "random_start": random_start, **options})
     return _with_alpha(attack, 1.25 if random_start else 1.0)
 
 
 def BIM(*, eps: float, steps: int = 10, **options: Any) -> PGD:
-    """PGD from the image itself (Kurakin et al. 2017). ``options`` are further fields of :class:`PGD`."""
+    """PGD from the image itself (Kurakin et al. 2017): ``steps`` steps within ``eps``, in units of [0, 1].
+
+    ``options`` are further fields of :class:`PGD`.
+    """
     return PGD(**{"eps": eps, "steps": steps, "random_start": False, **options})
 
 

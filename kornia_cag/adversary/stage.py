@@ -5,7 +5,7 @@ pixels; :class:`kornia_cag.CAGCollate` runs them in their order and knows nothin
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -47,6 +47,7 @@ class Draft:
 
     rows: Rows
     size: int
+    _: KW_ONLY
     earlier: Earlier | None = None
     made: Composites | None = None
     waiting: int = 0

@@ -141,7 +141,7 @@ class ObjectBank:
         return cls(build_pyramid(stack.to(device), replicate=False), labels.to(device), classes)
 
     def with_ink(self, rgb: tuple[int, int, int]) -> "ObjectBank":
-        """The same shapes in one colour, each channel 0 to 255: glyphs and line art are shapes of ink."""
+        """The same shapes in the colour ``rgb``, each channel 0 to 255: glyphs and line art are shapes of ink."""
         if len(rgb) != 3:
             fail("rgb", "three integers from 0 to 255", repr(rgb))
         ink = (

@@ -124,7 +124,7 @@ def _with_scenes(ms: dict[str, float]) -> list[str]:
 
 
 def _rows(objects: ObjectBank, contexts: ContextBank, batch_size: int) -> Iterator[Rows]:
-    pairs = PairSampler(objects.labels.cpu(), len(contexts), batch_size)
+    pairs = PairSampler(objects.labels.cpu(), len(contexts), batch_size=batch_size)
     while True:
         yield from (rows for rows in pairs if len(rows) == min(batch_size, pairs.samples))
 

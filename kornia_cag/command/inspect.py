@@ -18,7 +18,9 @@ def inspect(options: argparse.Namespace) -> None:
     recipe = chosen_recipe(options)
     objects, contexts = load_banks(options, recipe)
     labels = objects.labels.cpu()
-    pairs = PairSampler(labels, len(contexts), recipe.batch_size, seed=options.seed, balanced=options.balanced)
+    pairs = PairSampler(
+        labels, len(contexts), batch_size=recipe.batch_size, seed=options.seed, balanced=options.balanced
+    )
     balance = _balance(pairs, labels)
     counts = dict(zip(objects.classes, torch.bincount(labels).tolist(), strict=True))
     if options.json:

@@ -78,7 +78,7 @@ def packed(record: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     return _unpacked, (type(record), written.getvalue(), whole, parts)
 
 
-def _unpacked(kind: type[Record], written: bytes, whole: list[Tensor], parts: list[tuple[Tensor, Any, Any]]) -> Record:
+def _unpacked(kind: type[Record], written: bytes, whole: list[Any], parts: list[tuple[Tensor, Any, Any]]) -> Record:
     found = list(whole)
     for flat, places, shapes in parts:
         start = 0

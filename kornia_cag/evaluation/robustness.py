@@ -75,7 +75,7 @@ def composites(
     objects: ObjectBank, contexts: ContextBank, size: int, ranges: SceneRange, count: int, *, seed: int = 0
 ) -> Pictures:
     """Fresh composites, all classes equally often, with the objects' masks; no chain."""
-    pairs = PairSampler(objects.labels.cpu(), len(contexts), check_int("count", count), seed=seed)
+    pairs = PairSampler(objects.labels.cpu(), len(contexts), batch_size=check_int("count", count), seed=seed)
     collate = CAGCollate(objects, contexts, size, ranges=ranges, returns="batch")
     made: list[Batch] = []
     while sum(len(batch.labels) for batch in made) < count:

@@ -44,14 +44,9 @@ class ContextChain:
         self._labels: Tensor | None = None
 
     def slots(
-        self,
-        b: int,
-        size: tuple[int, int],
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-        *,
+        self, b: int, *, size: tuple[int, int], device: torch.device, dtype: torch.dtype = torch.float32,
         layers: int = 1,
-    ) -> Earlier:
+    ) -> Earlier:  # fmt: skip
         """What the first ``b`` slots hold.
 
         Args:
@@ -84,7 +79,9 @@ class ContextChain:
 
         Empty slots offer black pictures, which are not used: a compiled graph is the same from the first batch on.
         """
-        earlier = self.slots(len(rows), composer.size, rows.device, composer.dtype, layers=rows.layers.shape[1])
+        earlier = self.slots(
+            len(rows), size=composer.size, device=rows.device, dtype=composer.dtype, layers=rows.layers.shape[1]
+        )
         images, labels = earlier.images, earlier.labels
         if self.pairing is not None:
             order = self.pairing.order(labels[:, 0], composer.objects.labels[rows.objects], rows.keys)
@@ -95,7 +92,7 @@ class ContextChain:
     def changes(self, b: int) -> Float[Tensor, "b 3 h w"] | None:
         """What the last attack on each slot ended with, with ``warm_start``; None without, and before the first attack.
 
-        Zero for slots that were not attacked yet.
+        Of the first ``b`` slots; zero for those that were not attacked yet.
         """
         if not self.warm_start or self._changes is None:
             return None

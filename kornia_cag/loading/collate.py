@@ -122,7 +122,9 @@ class CAGCollate(Generic[Output]):
         composer = self.composer if photos is None else self._composing(photos)
         earlier = None if self.chain is None else self.chain.offered(composer, rows)
         masks = self._whole or any(stage.needs_masks for stage in self.adversaries)
-        draft = Draft(rows, len(rows), earlier, photos=photos, strength=self.strength, targets=masks, scene=self._whole)
+        draft = Draft(
+            rows, len(rows), earlier=earlier, photos=photos, strength=self.strength, targets=masks, scene=self._whole
+        )
         for place, stage in enumerate(self.adversaries):
             draft = check_planned(place, stage.plan(draft))
         if draft.waiting == len(draft.rows):

@@ -90,7 +90,7 @@ class Camera:
     quality: Float[Tensor, " b"] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CameraRange:
     """Ranges of what a camera does to a scene. A sample blurs by one of the kinds, or by none.
 

@@ -79,7 +79,7 @@ class Tone:
     slope: Float[Tensor, "b 2"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ColorRange:
     """Uniform ranges of colour and light. The defaults change nothing that a cloudy day would not.
 

@@ -49,7 +49,7 @@ class Pose:
     variant: Float[Tensor, " b"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PoseRange:
     """Uniform ranges of a :class:`Pose`; the defaults are mild ones that suit signs, logos and parts.
 

@@ -17,7 +17,7 @@ from kornia_cag.scenes.pose import Framing, PoseRange
 from kornia_cag.scenes.scene import Crop, Layer, Scene
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SceneRange:
     """Everything that varies from scene to scene, how the layers are blended, and what is done to the picture after.
 

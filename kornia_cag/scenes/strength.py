@@ -8,7 +8,7 @@ from torch import Tensor
 from kornia_cag.core.checks import check_number, fail
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ramp:
     """Strength over training: 0 up to epoch ``start``, rising evenly to 1 at ``stop`` (the paper's curriculum).
 

@@ -105,7 +105,7 @@ class Training:
         return self.learner.steps
 
     def _pairs(self, contexts: int, balanced: bool) -> PairSampler:
-        return PairSampler(self.objects.labels.cpu(), contexts, self.recipe.batch_size, seed=self.seed,
+        return PairSampler(self.objects.labels.cpu(), contexts, batch_size=self.recipe.batch_size, seed=self.seed,
                            balanced=balanced, samples_per_class=self.recipe.samples_per_class)  # fmt: skip
 
     def run(

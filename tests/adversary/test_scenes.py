@@ -71,7 +71,7 @@ def made(net, objects, contexts, *adversaries, ranges=LIVELY, batches=2, b=20, s
     """All of a few batches, and the losses on them."""
     collate = CAGCollate(objects, contexts, SIZE, ranges=ranges, model=net, adversaries=adversaries, returns="batch",
                          **options)  # fmt: skip
-    pairs = PairSampler(objects.labels.cpu(), len(contexts), b, seed=seed)
+    pairs = PairSampler(objects.labels.cpu(), len(contexts), batch_size=b, seed=seed)
     found = [collate(rows) for rows, _ in zip(pairs, range(batches), strict=False)]
     whole = joined(found)
     with torch.no_grad():
@@ -242,7 +242,7 @@ def test_the_worst_is_one_of_the_candidates_and_its_row_tells_which():
     batch, losses = made(net, objects, contexts, WorstOf(k=5), batches=1)
     again = CAGCollate(objects, contexts, SIZE, ranges=LIVELY, returns="batch")(batch.rows)
     assert same(again, batch)
-    own = PairSampler(objects.labels.cpu(), len(contexts), 20, seed=5)
+    own = PairSampler(objects.labels.cpu(), len(contexts), batch_size=20, seed=5)
     rows = next(iter(own))
     assert torch.equal(batch.rows.table[:, [0, 2, 3]], rows.table[:, [0, 2, 3]])  # the same objects of the same samples
     assert 0.5 < (batch.rows.seed != rows.seed).float().mean() < 1  # about four in five take another scene
@@ -253,7 +253,7 @@ def test_the_worst_is_one_of_the_candidates_and_its_row_tells_which():
 def test_only_what_may_vary_varies(scenes, contexts_too):
     objects, contexts, net = make_objects(), make_contexts(), network().eval()
     batch, _ = made(net, objects, contexts, WorstOf(k=4, scenes=scenes, contexts=contexts_too), batches=1)
-    rows = next(iter(PairSampler(objects.labels.cpu(), len(contexts), 20, seed=5)))
+    rows = next(iter(PairSampler(objects.labels.cpu(), len(contexts), batch_size=20, seed=5)))
     assert torch.equal(batch.rows.seed, rows.seed) is not scenes
     assert torch.equal(batch.rows.contexts, rows.contexts) is not contexts_too
 
@@ -261,7 +261,7 @@ def test_only_what_may_vary_varies(scenes, contexts_too):
 def test_candidates_lie_over_what_they_were_offered():
     """Every candidate of a chain is the picture of its row over the slot that it was offered."""
     objects, contexts = make_objects(), make_contexts()
-    rows = next(iter(PairSampler(objects.labels.cpu(), len(contexts), 20, seed=5)))
+    rows = next(iter(PairSampler(objects.labels.cpu(), len(contexts), batch_size=20, seed=5)))
     held = torch.rand(20, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     rivals, slots = WorstOf(k=3, fraction=0.5).candidates(rows, Earlier(held, torch.arange(20)[:, None], 0.3))
     table, own = rivals.table, rows.table
@@ -300,7 +300,7 @@ def test_no_scene_is_made_for_nothing(fraction, monkeypatch):
     )
     collate = CAGCollate(objects, contexts, SIZE, model=net, adversaries=(ScenePGD(steps=2, fraction=fraction),),
                          chain=ContextChain(0.2))  # fmt: skip
-    composed = collate.compose(next(iter(PairSampler(objects.labels, len(contexts), 20, seed=5))))
+    composed = collate.compose(next(iter(PairSampler(objects.labels, len(contexts), batch_size=20, seed=5))))
     assert sum(made) == 20 - 20 * fraction
     assert len(pickle.dumps(composed)) < 2 * sum(t.nbytes for t in tensors(composed)) < 1e6
     collate.harden(composed)
@@ -390,7 +390,7 @@ def test_the_model_and_the_random_state_are_left_as_they_were(attack):
     before = {name: value.clone() for name, value in net.state_dict().items()}
     flags, random = [module.training for module in net.modules()], torch.get_rng_state()
     collate = CAGCollate(objects, contexts, SIZE, ranges=LIVELY, model=net, adversaries=(attack,))
-    images, _ = collate(next(iter(PairSampler(objects.labels, len(contexts), 8, seed=5))))
+    images, _ = collate(next(iter(PairSampler(objects.labels, len(contexts), batch_size=8, seed=5))))
     assert not images.requires_grad
     assert images.grad_fn is None
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
@@ -407,7 +407,7 @@ def test_nothing_waits_for_the_device(attack, monkeypatch):
     chain = ContextChain(0.3, pairing=HardPairing(5))
     collate = CAGCollate(objects, contexts, SIZE, ranges=LIVELY, chain=chain, model=net, returns="batch",
                          adversaries=(attack, PGD(eps=0.1, steps=1)))  # fmt: skip
-    rows = list(PairSampler(objects.labels, len(contexts), 8, seed=5))
+    rows = list(PairSampler(objects.labels, len(contexts), batch_size=8, seed=5))
     with RefuseWaiting():
         for part in rows[:3]:
             collate(part)
@@ -420,7 +420,7 @@ def test_nothing_waits_on_cuda(attack):
     objects, contexts, net = make_objects("cuda"), make_contexts("cuda"), network("cuda")
     collate = CAGCollate(objects, contexts, SIZE, ranges=LIVELY, model=net, adversaries=(attack,),
                          chain=ContextChain(0.3, pairing=HardPairing(5)))  # fmt: skip
-    rows = list(PairSampler(objects.labels.cpu(), len(contexts), 8, seed=5))
+    rows = list(PairSampler(objects.labels.cpu(), len(contexts), batch_size=8, seed=5))
     collate(rows[0])
     torch.cuda.set_sync_debug_mode("error")
     try:

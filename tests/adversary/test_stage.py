@@ -69,7 +69,7 @@ def collated(*adversaries, net=None, **options):
 
 
 def rows_of(count=20):
-    return next(iter(PairSampler(make_objects().labels, 7, count, seed=5)))
+    return next(iter(PairSampler(make_objects().labels, 7, batch_size=count, seed=5)))
 
 
 def losses(net, images, labels):
@@ -101,11 +101,11 @@ def test_a_stage_of_one_s_own_beside_the_others():
 
 
 def test_a_stage_of_one_s_own_in_a_prefetcher():
-    pairs = PairSampler(make_objects().labels, 7, 8, seed=5)
+    pairs = PairSampler(make_objects().labels, 7, batch_size=8, seed=5)
     collate = collated(Swap(), Veil(), FGSM(eps=0.1), chain=ContextChain(0.2))
     want = list(DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate))
     pairs, collate = (
-        PairSampler(make_objects().labels, 7, 8, seed=5),
+        PairSampler(make_objects().labels, 7, batch_size=8, seed=5),
         collated(*collate.adversaries, chain=ContextChain(0.2)),
     )
     got = list(Prefetcher(DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate.compose), collate))

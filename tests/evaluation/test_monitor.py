@@ -15,13 +15,13 @@ def network(device="cpu"):
 def attacked_batch(objects, contexts, net, attack=None):
     attack = attack or PGD(eps=0.1, eps_object=0.02, steps=2)
     collate = CAGCollate(objects, contexts, 16, model=net, adversaries=(attack,), returns="batch")
-    return collate(next(iter(PairSampler(objects.labels.cpu(), len(contexts), 20, seed=5))))
+    return collate(next(iter(PairSampler(objects.labels.cpu(), len(contexts), batch_size=20, seed=5))))
 
 
 def by_heart(objects, contexts):
     """The least linear model that is right, by formula: no training that a machine rounds its own way."""
     collate = CAGCollate(objects, contexts, 16)
-    images, labels = collate(next(iter(PairSampler(objects.labels.cpu(), len(contexts), 35, seed=5))))
+    images, labels = collate(next(iter(PairSampler(objects.labels.cpu(), len(contexts), batch_size=35, seed=5))))
     pictures = images.flatten(1).double()
     net = nn.Sequential(nn.Flatten(), nn.Linear(pictures.shape[1], 5, bias=False)).to(images.device)
     weights = torch.linalg.solve(pictures @ pictures.T + 0.1 * torch.eye(35).to(pictures), pictures)

@@ -25,7 +25,7 @@ from kornia_cag import (
 
 
 def loader(objects, contexts, collate, **options):
-    pairs = PairSampler(objects.labels.cpu(), len(contexts), 8, seed=5)
+    pairs = PairSampler(objects.labels.cpu(), len(contexts), batch_size=8, seed=5)
     return DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate, **options)
 
 

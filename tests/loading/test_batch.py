@@ -52,7 +52,7 @@ def collated(*adversaries, returns="batch", size=16, **options):
 
 
 def pairs_of(count=8):
-    return PairSampler(make_objects().labels, 7, count, seed=5)
+    return PairSampler(make_objects().labels, 7, batch_size=count, seed=5)
 
 
 def same(one, other):

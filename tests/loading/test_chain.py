@@ -227,7 +227,7 @@ def test_the_attacked_composite_is_what_is_kept(objects, contexts, device):
     chain = ContextChain(0.0)
     collate = CAGCollate(objects, contexts, 16, chain=chain, model=model,
                          adversaries=(PGD(eps=0.1, steps=2),), returns="batch")  # fmt: skip
-    rows = next(iter(PairSampler(objects.labels, len(contexts), 10)))
+    rows = next(iter(PairSampler(objects.labels, len(contexts), batch_size=10)))
     batch = collate(rows)
     assert (batch.images - batch.clean).abs().max() > 0.05
     kept = offered(chain, (batch.targets.labels + 1) % 5, keys(10, device=device), (16, 16))
@@ -239,7 +239,7 @@ def test_a_chained_slot_shows_its_last_composite_around_the_object(objects, cont
     chain = ContextChain(0.4)
     collate = CAGCollate(objects, contexts, 24, chain=chain, returns="batch")
     last, chained = None, 0
-    for rows in PairSampler(objects.labels, len(contexts), 7, samples_per_class=7):
+    for rows in PairSampler(objects.labels, len(contexts), batch_size=7, samples_per_class=7):
         batch = collate(rows)
         if last is not None:
             outside = (batch.masks == 0).expand_as(batch.images)
@@ -297,7 +297,7 @@ def test_a_slot_that_was_not_attacked_starts_at_random(objects, contexts, device
     chain = ContextChain(1.0, warm_start=True)
     collate = CAGCollate(objects, contexts, 16, chain=chain, model=model, adversaries=(attack,), returns="batch")
     cold = CAGCollate(objects, contexts, 16, model=model, adversaries=(attack,), returns="batch")
-    one, two, *_ = PairSampler(objects.labels.cpu(), len(contexts), 15, seed=5)
+    one, two, *_ = PairSampler(objects.labels.cpu(), len(contexts), batch_size=15, seed=5)
     first, second, alone = collate(one), collate(two), cold(two)
     before, now = ((batch.images != batch.clean).flatten(1).any(1) for batch in (first, second))
     assert (now == (alone.images != alone.clean).flatten(1).any(1)).all()
@@ -322,7 +322,7 @@ def test_the_collate_starts_the_attack_there(objects, contexts, device):
     attack, still = (PGD(eps=0.1, alpha=alpha, steps=1) for alpha in (None, 0.0))
     chain = ContextChain(1.0, warm_start=True)
     collate = CAGCollate(objects, contexts, 16, chain=chain, model=model, adversaries=(attack,), returns="batch")
-    rows = list(PairSampler(objects.labels.cpu(), len(contexts), 8, seed=5))
+    rows = list(PairSampler(objects.labels.cpu(), len(contexts), batch_size=8, seed=5))
     first = collate(rows[0])
     collate.adversaries = (still,)
     second = collate(rows[1])

@@ -55,7 +55,7 @@ def small_model(device="cpu", size=16):
 
 
 def sampler(objects, contexts, batch_size, **options):
-    return PairSampler(objects.labels.cpu(), len(contexts), batch_size, seed=5, **options)
+    return PairSampler(objects.labels.cpu(), len(contexts), batch_size=batch_size, seed=5, **options)
 
 
 def loader(pairs, collate, **options):
@@ -205,13 +205,13 @@ def hardened(device, ranges=SIGNS.ranges, **options):
     attack = PGD(eps=0.1, eps_object=0.02, steps=2, fraction=0.7)
     collate = CAGCollate(objects, contexts, 16, ranges=ranges, chain=ContextChain(0.2), model=small_model(device),
                          adversaries=(attack,), returns="batch", **options)  # fmt: skip
-    return PairSampler(objects.labels.cpu(), 6, 8, seed=5), collate
+    return PairSampler(objects.labels.cpu(), 6, batch_size=8, seed=5), collate
 
 
 def test_two_runs_with_chain_and_attack_are_bit_identical(device):
     runs = []
     for _ in range(2):
-        pairs, collate = hardened(device, strength=Ramp(0, 2))
+        pairs, collate = hardened(device, strength=Ramp(start=0, stop=2))
         runs.append([batch for _ in range(3) for batch in loader(pairs, collate)])
     assert len(runs[0]) == 12
     assert same(*runs)
@@ -325,7 +325,7 @@ def test_nothing_waits_for_the_device(device, ranges, returns, monkeypatch):
     objects, contexts = make_objects(device), make_contexts(device)
     attack = PGD(eps=0.1, eps_object=0.02, steps=2, fraction=0.5)
     collate = CAGCollate(objects, contexts, 16, ranges=ranges, chain=ContextChain(0.3), model=small_model(device),
-                         adversaries=(attack,), strength=Ramp(0, 2), returns=returns)  # fmt: skip
+                         adversaries=(attack,), strength=Ramp(start=0, stop=2), returns=returns)  # fmt: skip
     rows = list(sampler(objects, contexts, 8, samples_per_class=7))
     with RefuseWaiting():
         for some in (*rows[:2], rows[-1], rows[0][:1]):  # full, small, one
@@ -368,7 +368,7 @@ def test_workers_give_the_same_batches(ranges):
 
 def test_a_ramp_is_the_strength_of_its_epoch(objects, contexts):
     ramp, none, half, full = (
-        CAGCollate(objects, contexts, 16, strength=s, returns="batch") for s in (Ramp(0, 4), 0.0, 0.5, 1)
+        CAGCollate(objects, contexts, 16, strength=s, returns="batch") for s in (Ramp(start=0, stop=4), 0.0, 0.5, 1)
     )
     rows = next(iter(sampler(objects, contexts, 8)))
     for epoch, constant in ((0, none), (2, half), (4, full), (9, full)):
@@ -614,18 +614,21 @@ def test_cuda_never_synchronises_on_items():
 @pytest.mark.parametrize(
     ("rows", "got"),
     [
-        (Rows(torch.zeros(4, 3, dtype=torch.int64)), r"at least one row of 5 or more columns, got int64 \(4, 3\)"),
-        (Rows(torch.zeros(4, 5)), r"float32 \(4, 5\)"),
-        (Rows(torch.zeros(5, dtype=torch.int64)), r"int64 \(5,\)"),
-        (Rows(torch.zeros(0, 5, dtype=torch.int64)), r"at least one row .*got int64 \(0, 5\)"),
-        (torch.zeros(4, 5, dtype=torch.int64), r"int64 \(4, 5\)"),
-        ([], r"got \[\]"),
-        ([torch.zeros(4, 5, dtype=torch.int64)] * 2, r"got a list that begins with int64 \(4, 5\)"),
+        (
+            lambda: Rows(torch.zeros(4, 3, dtype=torch.int64)),
+            r"at least one row of 5 or more columns, got int64 \(4, 3\)",
+        ),
+        (lambda: Rows(torch.zeros(4, 5)), r"float32 \(4, 5\)"),
+        (lambda: Rows(torch.zeros(5, dtype=torch.int64)), r"int64 \(5,\)"),
+        (lambda: Rows(torch.zeros(0, 5, dtype=torch.int64)), r"at least one row .*got int64 \(0, 5\)"),
+        (lambda: torch.zeros(4, 5, dtype=torch.int64), r"int64 \(4, 5\)"),
+        (list, r"got \[\]"),
+        (lambda: [torch.zeros(4, 5, dtype=torch.int64)] * 2, r"got a list that begins with int64 \(4, 5\)"),
     ],
 )
 def test_collate_of_something_else_than_rows(rows, got, untyped):
     with pytest.raises(InputError, match=rf"rows(\.table)?: .*{got}.*batch_sampler=pairs"):
-        CAGCollate(make_objects(), make_contexts(), 16)(rows)
+        CAGCollate(make_objects(), make_contexts(), 16)(rows())
 
 
 @pytest.mark.parametrize(

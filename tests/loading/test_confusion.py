@@ -130,7 +130,7 @@ def test_a_state_of_a_chain_with_a_pairing_needs_one():
 def test_a_pairing_that_nobody_tells_anything_warns_once(objects, contexts):
     chain = ContextChain(0.2, pairing=HardPairing(5))
     collate = CAGCollate(objects, contexts, 16, chain=chain)
-    rows = next(iter(PairSampler(objects.labels.cpu(), len(contexts), 7, seed=5)))
+    rows = next(iter(PairSampler(objects.labels.cpu(), len(contexts), batch_size=7, seed=5)))
     for _ in range(9):
         collate(rows)
     with pytest.warns(UserWarning, match="nothing was observed"):
@@ -151,7 +151,7 @@ def test_all_classes_serve_as_contexts_equally_often_whatever_the_confusion(obje
     logits[:, 0] = 5.0
     under = torch.zeros(5)
     for epoch in range(40):
-        for rows in PairSampler(objects.labels.cpu(), len(contexts), 20, seed=epoch):
+        for rows in PairSampler(objects.labels.cpu(), len(contexts), batch_size=20, seed=epoch):
             offered = chain.offered(collate.composer, rows.to(objects.device)).labels[:, 0]
             batch = collate(rows)
             under += torch.bincount(offered[batch.chained], minlength=5)
@@ -173,7 +173,7 @@ def hard(objects, contexts, size=16):
 def test_an_object_lies_over_the_composite_that_the_order_says(objects, contexts, device):
     """Each class is mistaken for the next one. With the default camera a chained context is the composite itself."""
     pairing, collate = hard(objects, contexts)
-    rows = next(iter(PairSampler(objects.labels.cpu(), len(contexts), 20, seed=5)))
+    rows = next(iter(PairSampler(objects.labels.cpu(), len(contexts), batch_size=20, seed=5)))
     later = Rows.of(rows.objects, rows.contexts, rows.index, epoch=1, seed=rows.seed).to(device)
     pairing.observe(9 * torch.eye(5, device=device).roll(1, 1), torch.arange(5, device=device))
     first, second = collate(rows), collate(later)

@@ -112,7 +112,7 @@ def hardened(device="cpu", *adversaries, **options):
     objects, contexts = make_objects(device), make_contexts(device, count=6)
     options = {"returns": "batch", "chain": ContextChain(0.2), **options}
     collate = CAGCollate(objects, contexts, 16, model=Linear(device), adversaries=adversaries or (ATTACK,), **options)
-    return PairSampler(objects.labels.cpu(), 6, 8, seed=5), collate
+    return PairSampler(objects.labels.cpu(), 6, batch_size=8, seed=5), collate
 
 
 def stateful(*arguments, **options):
@@ -560,7 +560,7 @@ def test_workers_compose_and_the_attack_runs_here(kind):
     objects, contexts = make_objects(), make_contexts(count=6)
     runs = []
     for workers in (None, 0, 2):
-        pairs = PairSampler(objects.labels, 6, 8, seed=5)
+        pairs = PairSampler(objects.labels, 6, batch_size=8, seed=5)
         collate = CAGCollate(objects, contexts, 16, model=Linear(), adversaries=(FGSM(eps=0.1),),
                              returns="batch")  # fmt: skip
         if workers is None:

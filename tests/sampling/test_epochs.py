@@ -21,7 +21,7 @@ def rows_of(batch):
 
 def sampler(batch_size=8):
     """Epochs of 30 samples, by default in four batches."""
-    return PairSampler(OBJECTS.labels, 6, batch_size, seed=5)
+    return PairSampler(OBJECTS.labels, 6, batch_size=batch_size, seed=5)
 
 
 def stateful(*arguments, **options):

@@ -80,7 +80,7 @@ def settings_of_a_sampler(draw):
 @given(settings_of_a_sampler(), st.integers(0, 1000))
 def test_graph_of_any_size(config, epoch):
     labels, contexts, samples, seed = config
-    sampler = PairSampler(labels, contexts, 5, seed=seed, samples_per_class=samples)
+    sampler = PairSampler(labels, contexts, batch_size=5, seed=seed, samples_per_class=samples)
     pairs = sampler.pairs(epoch).numpy()
     assert len(pairs) == len(sampler.dataset) == samples * (labels.max() + 1)
     assert pairs.min() >= 0
@@ -95,7 +95,7 @@ def test_graph_of_any_size(config, epoch):
 @given(settings_of_a_sampler())
 def test_totals_differ_by_at_most_one_in_the_long_run(config):
     labels, contexts, samples, seed = config
-    sampler = PairSampler(labels, contexts, 5, seed=seed, samples_per_class=samples)
+    sampler = PairSampler(labels, contexts, batch_size=5, seed=seed, samples_per_class=samples)
     per_context, per_object = np.zeros(contexts, int), np.zeros(len(labels), int)
     for epoch in range(12):
         pairs = sampler.pairs(epoch).numpy()
@@ -109,7 +109,7 @@ def test_totals_differ_by_at_most_one_in_the_long_run(config):
     ("objects", "contexts", "samples"), [(43, 188, 188), (43, 188, 187), (10, 7, 7), (10, 7, 1), (1, 1, 1), (1, 5, 3)]
 )
 def test_small_dense_graphs(objects, contexts, samples):
-    pairs = PairSampler(range(objects), contexts, 8, samples_per_class=samples).pairs().numpy()
+    pairs = PairSampler(range(objects), contexts, batch_size=8, samples_per_class=samples).pairs().numpy()
     assert len(np.unique(pairs, axis=0)) == objects * samples
     assert (np.bincount(pairs[:, 0]) == samples).all()
     assert spread(np.bincount(pairs[:, 1], minlength=contexts)) <= 1
@@ -142,14 +142,14 @@ def test_sorting_keeps_ties_in_place(values, coarse):
 
 def test_a_seed_gives_the_same_graph_everywhere():
     """Double edges are swapped away here, and whichever of two comes first must not depend on the processor."""
-    pairs = PairSampler(np.arange(500) % 43, 512, 8, seed=1).pairs().numpy()
+    pairs = PairSampler(np.arange(500) % 43, 512, batch_size=8, seed=1).pairs().numpy()
     assert zlib.crc32(pairs.astype("<i8").tobytes()) == 2915261282
 
 
 @pytest.mark.parametrize(("balanced", "want"), [(True, 653239342), (False, 2753073494)])
 def test_a_seed_gives_the_same_batches_everywhere(balanced, want):
     """Pairs, their order, the shuffled slots; of rank 1 in the third epoch, where objects and contexts take turns."""
-    sampler = PairSampler(np.arange(30) % 7, 50, 8, seed=1, samples_per_class=18, rank=1, world_size=2,
+    sampler = PairSampler(np.arange(30) % 7, 50, batch_size=8, seed=1, samples_per_class=18, rank=1, world_size=2,
                           balanced=balanced)  # fmt: skip
     sampler.set_epoch(2)
     assert zlib.crc32(epoch_rows(sampler).table.numpy().astype("<i8").tobytes()) == want
@@ -162,7 +162,7 @@ def test_a_seed_gives_the_same_batches_everywhere(balanced, want):
 )
 def test_every_pair_is_equally_likely(labels, contexts, samples):
     n, epochs = len(labels), 400
-    make = [PairSampler(labels, contexts, 4, seed=seed, samples_per_class=samples) for seed in range(epochs)]
+    make = [PairSampler(labels, contexts, batch_size=4, seed=seed, samples_per_class=samples) for seed in range(epochs)]
     assert chi_square_is_plausible(pair_counts([(s, 0) for s in make], n, contexts), epochs)
     assert chi_square_is_plausible(pair_counts([(make[7], e) for e in range(epochs)], n, contexts), epochs)
 
@@ -178,7 +178,7 @@ def test_chi_square_test_has_power():
 
 def test_no_object_is_tied_to_contexts_of_its_own_rhythm():
     """Two objects a class and twice as many contexts as samples: both take turns every other epoch."""
-    sampler = PairSampler([0, 0, 1, 1, 2, 2], 6, 3, seed=3, samples_per_class=1)
+    sampler = PairSampler([0, 0, 1, 1, 2, 2], 6, batch_size=3, seed=3, samples_per_class=1)
     counts = pair_counts([(sampler, e) for e in range(1200)], 6, 6)
     assert (counts > 0).all()
     assert chi_square_is_plausible(counts, 1200, two_sided=False)
@@ -216,7 +216,7 @@ def test_matching_and_trades_draw_alike():
 
 def test_memory_does_not_grow_with_objects_times_contexts():
     tracemalloc.start()
-    sampler = PairSampler(np.arange(10_000) % 10, 1_000_000, 512)
+    sampler = PairSampler(np.arange(10_000) % 10, 1_000_000, batch_size=512)
     rows = next(iter(sampler))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -238,7 +238,7 @@ def test_memory_does_not_grow_with_objects_times_contexts():
     ],
 )
 def test_default_samples_per_class(labels, contexts, samples):
-    sampler = PairSampler(labels, contexts, 16)
+    sampler = PairSampler(labels, contexts, batch_size=16)
     assert sampler.samples_per_class == samples
     assert sampler.samples >= contexts
 
@@ -248,7 +248,7 @@ def test_default_samples_per_class(labels, contexts, samples):
 
 def test_rows_say_everything():
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
-    sampler = PairSampler(labels, 9, 4, seed=11)
+    sampler = PairSampler(labels, 9, batch_size=4, seed=11)
     sampler.set_epoch(5)
     rows = epoch_rows(sampler)
     assert rows.table.dtype == torch.int64
@@ -263,7 +263,7 @@ def test_rows_say_everything():
 @given(settings_of_a_sampler(), st.integers(0, 50), st.data())
 def test_any_window_is_class_balanced(config, epoch, data):
     labels, contexts, samples, seed = config
-    sampler = PairSampler(labels, contexts, 5, seed=seed, samples_per_class=samples)
+    sampler = PairSampler(labels, contexts, batch_size=5, seed=seed, samples_per_class=samples)
     classes = labels[sampler.pairs(epoch)[:, 0].numpy()]
     start = data.draw(st.integers(0, len(classes) - 1))
     stop = data.draw(st.integers(start + 1, len(classes)))
@@ -272,14 +272,14 @@ def test_any_window_is_class_balanced(config, epoch, data):
 
 def test_batches_are_class_balanced_and_slots_change_class():
     labels = np.arange(12) % 6
-    batches = list(PairSampler(labels, 60, 6, samples_per_class=60))
+    batches = list(PairSampler(labels, 60, batch_size=6, samples_per_class=60))
     classes = np.stack([labels[batch.objects] for batch in batches])
     assert (np.sort(classes, axis=1) == np.arange(6)).all()
     assert all(len(set(column)) == 6 for column in classes.T)
 
 
 def test_pairs_do_not_depend_on_batch_size():
-    rows = {size: epoch_rows(PairSampler(range(6), 14, size, seed=2)) for size in (1, 5, 7, 1000)}
+    rows = {size: epoch_rows(PairSampler(range(6), 14, batch_size=size, seed=2)) for size in (1, 5, 7, 1000)}
     for other in rows.values():
         assert same(by_index(other), by_index(rows[1]))
 
@@ -288,8 +288,11 @@ def test_pairs_do_not_depend_on_batch_size():
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_share_the_epoch(world_size, drop_last):
     options = {"seed": 4, "samples_per_class": 12, "drop_last": drop_last}
-    alone = PairSampler([0, 1, 2] * 2, 10, 5 * world_size, **options)
-    ranks = [PairSampler([0, 1, 2] * 2, 10, 5, rank=r, world_size=world_size, **options) for r in range(world_size)]
+    alone = PairSampler([0, 1, 2] * 2, 10, batch_size=5 * world_size, **options)
+    ranks = [
+        PairSampler([0, 1, 2] * 2, 10, batch_size=5, rank=r, world_size=world_size, **options)
+        for r in range(world_size)
+    ]
     assert {len(rank) for rank in ranks} == {len(alone)}
     kept = 36 // (5 * world_size) * 5 * world_size if drop_last else 36
     batches = list(alone)
@@ -305,7 +308,7 @@ def test_rank_comes_from_torch_distributed(tmp_path):
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        sampler = PairSampler(range(4), 8, 2)
+        sampler = PairSampler(range(4), 8, batch_size=2)
         assert (sampler.rank, sampler.world_size) == (0, 1)
     finally:
         torch.distributed.destroy_process_group()
@@ -315,7 +318,7 @@ def test_deterministic_and_no_global_randomness():
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    first, again, other = (epoch_rows(PairSampler(range(9), 30, 8, seed=seed)) for seed in (1, 1, 2))
+    first, again, other = (epoch_rows(PairSampler(range(9), 30, batch_size=8, seed=seed)) for seed in (1, 1, 2))
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
     assert same(first, again)
@@ -326,7 +329,7 @@ def test_deterministic_and_no_global_randomness():
 
 
 def test_finishing_advances_and_set_epoch_jumps():
-    sampler = PairSampler(range(5), 10, 4)
+    sampler = PairSampler(range(5), 10, batch_size=4)
     first, second = epoch_rows(sampler), epoch_rows(sampler)
     assert sampler.epoch == 2
     assert second.epoch.unique().tolist() == [1]
@@ -336,25 +339,25 @@ def test_finishing_advances_and_set_epoch_jumps():
 
 
 def test_breaking_off_leaves_the_rest_of_the_epoch_out():
-    sampler = PairSampler(range(5), 10, 4)
+    sampler = PairSampler(range(5), 10, batch_size=4)
     batches = iter(sampler)
     next(batches)
     assert sampler.epoch == 0
     assert "epoch=0" in repr(sampler)
     assert same(epoch_rows(sampler), epoch_rows_of(1))
     assert sampler.epoch == 2
-    assert same(next(batches), list(PairSampler(range(5), 10, 4))[1])  # the old pass goes on beside it
+    assert same(next(batches), list(PairSampler(range(5), 10, batch_size=4))[1])  # the old pass goes on beside it
     assert sampler.epoch == 2
 
 
 def epoch_rows_of(epoch):
-    sampler = PairSampler(range(5), 10, 4)
+    sampler = PairSampler(range(5), 10, batch_size=4)
     sampler.set_epoch(epoch)
     return epoch_rows(sampler)
 
 
 def test_the_last_batch_finishes_the_epoch():
-    sampler = PairSampler(range(5), 10, 4)
+    sampler = PairSampler(range(5), 10, batch_size=4)
     for epoch in range(3):
         assert sampler.epoch == epoch
         taken = Rows.cat(list(itertools.islice(sampler, len(sampler))))
@@ -365,23 +368,23 @@ def test_the_last_batch_finishes_the_epoch():
 
 
 def test_iterators_that_no_batch_was_asked_of_do_not_count():
-    sampler = PairSampler(range(5), 10, 4)
+    sampler = PairSampler(range(5), 10, batch_size=4)
     iter(sampler), iter(sampler)
     used, unused = iter(sampler), iter(sampler)
     assert same(next(used), epoch_rows_of(0)[:4])
     iter(sampler)
     assert same(Rows.cat(list(used)), epoch_rows_of(0)[4:])
     assert same(Rows.cat(list(unused)), epoch_rows_of(1))
-    state = PairSampler(range(5), 10, 4)
+    state = PairSampler(range(5), 10, batch_size=4)
     state.load_state_dict({**sampler.state_dict(), "epoch": 4, "batch": 1})
     iter(state), iter(state)
     assert same(epoch_rows(state), epoch_rows_of(4)[4:])
 
 
 def test_a_state_after_the_last_batch_goes_on_with_the_next_epoch():
-    sampler = PairSampler(range(5), 10, 4)
+    sampler = PairSampler(range(5), 10, batch_size=4)
     batches = list(itertools.islice(sampler, len(sampler)))
-    resumed = PairSampler(range(5), 10, 4)
+    resumed = PairSampler(range(5), 10, batch_size=4)
     resumed.load_state_dict(sampler.state_dict())
     assert resumed.epoch == 1
     assert same(epoch_rows(resumed), epoch_rows_of(1))
@@ -391,7 +394,7 @@ def test_a_state_after_the_last_batch_goes_on_with_the_next_epoch():
 
 
 def test_set_epoch_after_a_pass_says_where_to_go():
-    sampler = PairSampler(range(5), 10, 4)
+    sampler = PairSampler(range(5), 10, batch_size=4)
     for taken in (1, 3):
         for _ in range(2):
             list(itertools.islice(sampler, taken))
@@ -403,10 +406,10 @@ def test_set_epoch_after_a_pass_says_where_to_go():
 @pytest.mark.parametrize("order", ["load, set", "set, load"])
 def test_a_loop_that_names_its_epochs_resumes_at_the_end_of_one(order):
     """Nothing is left of the epoch that was saved at its last batch; a StatefulDataLoader loads after set_epoch."""
-    sampler = PairSampler(range(5), 10, 4)
+    sampler = PairSampler(range(5), 10, batch_size=4)
     list(itertools.islice(sampler, len(sampler)))
     state = sampler.state_dict()
-    resumed, taken = PairSampler(range(5), 10, 4), []
+    resumed, taken = PairSampler(range(5), 10, batch_size=4), []
     for epoch in range(3):
         resumed.set_epoch(epoch)
         if epoch == 0:
@@ -420,7 +423,8 @@ def test_a_loop_that_names_its_epochs_resumes_at_the_end_of_one(order):
 
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_ranks_agree_on_the_epoch_of_every_pass(drop_last):
-    ranks = [PairSampler([0, 1, 2] * 2, 10, 5, rank=r, world_size=2, samples_per_class=12, drop_last=drop_last)
+    ranks = [PairSampler([0, 1, 2] * 2, 10, batch_size=5, rank=r, world_size=2, samples_per_class=12,
+                         drop_last=drop_last)
              for r in range(2)]  # fmt: skip
     for epoch, taken in enumerate((len(ranks[0]), 1, len(ranks[0]), 2, 1)):
         parts = [Rows.cat(list(itertools.islice(rank, taken))) for rank in ranks]
@@ -430,7 +434,7 @@ def test_ranks_agree_on_the_epoch_of_every_pass(drop_last):
 
 
 def test_set_epoch_during_an_iteration_holds():
-    sampler = PairSampler(range(5), 10, 4)
+    sampler = PairSampler(range(5), 10, batch_size=4)
     batches = iter(sampler)
     next(batches)
     sampler.set_epoch(7)
@@ -440,7 +444,7 @@ def test_set_epoch_during_an_iteration_holds():
 
 def test_state_resumes_after_every_batch():
     def make():
-        return PairSampler([0, 1, 1, 2], 9, 4, seed=3)
+        return PairSampler([0, 1, 1, 2], 9, batch_size=4, seed=3)
 
     endless, sampler = [], make()
     states = [sampler.state_dict()]
@@ -456,7 +460,7 @@ def test_state_resumes_after_every_batch():
 
 
 def test_set_epoch_of_the_loaded_epoch_keeps_the_place():
-    sampler = PairSampler(range(5), 10, 4)
+    sampler = PairSampler(range(5), 10, batch_size=4)
     batches = list(sampler)
     state = {**sampler.state_dict(), "epoch": 0, "batch": 2}
     sampler.load_state_dict(state)
@@ -473,17 +477,17 @@ def rows_of(batch):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_plain_loader_passes_batches_whole(workers):
-    sampler = PairSampler(range(5), 10, 8)
+    sampler = PairSampler(range(5), 10, batch_size=8)
     loader = DataLoader(sampler.dataset, batch_sampler=sampler, collate_fn=rows_of, num_workers=workers)
     assert len(loader) == len(sampler)
     loaded = [Rows.cat(list(loader)) for _ in range(2)]
-    fresh = PairSampler(range(5), 10, 8)
+    fresh = PairSampler(range(5), 10, batch_size=8)
     assert all(same(epoch, epoch_rows(fresh)) for epoch in loaded)
 
 
 def calls_of_a_batch(size):
     """Python calls from asking a loader for a batch to checked rows."""
-    sampler = PairSampler(range(10), 1000, size, samples_per_class=1000)
+    sampler = PairSampler(range(10), 1000, batch_size=size, samples_per_class=1000)
     collate = functools.partial(check_rows, objects=10, contexts=1000)
     batches = iter(DataLoader(sampler.dataset, batch_sampler=sampler, collate_fn=collate))
     next(batches)
@@ -503,7 +507,7 @@ def test_no_python_per_sample():
 
 
 def test_dataset_gives_back_what_it_is_asked_for():
-    sampler = PairSampler(range(5), 10, 8)
+    sampler = PairSampler(range(5), 10, batch_size=8)
     rows = next(iter(sampler))
     assert sampler.dataset.__getitems__(rows) is rows
     assert sampler.dataset[rows] is rows
@@ -511,7 +515,7 @@ def test_dataset_gives_back_what_it_is_asked_for():
 
 
 def stateful_loader(workers):
-    sampler = PairSampler(range(4), 6, 5, seed=9, samples_per_class=3)
+    sampler = PairSampler(range(4), 6, batch_size=5, seed=9, samples_per_class=3)
     return StatefulDataLoader(sampler.dataset, batch_sampler=sampler, collate_fn=rows_of, num_workers=workers)
 
 
@@ -519,7 +523,7 @@ def stateful_loader(workers):
 def test_stateful_loader_resumes_after_every_batch(workers):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'set_vital' is deprecated", UserWarning)  # torchdata calls it
-        reference, whole = [], PairSampler(range(4), 6, 5, seed=9, samples_per_class=3)
+        reference, whole = [], PairSampler(range(4), 6, batch_size=5, seed=9, samples_per_class=3)
         for _ in range(3):
             reference.extend(whole)
         loader, states = stateful_loader(workers), []
@@ -539,35 +543,57 @@ def test_stateful_loader_resumes_after_every_batch(workers):
 # --- errors and words
 
 
+def small() -> PairSampler:
+    return PairSampler([0, 1], 4, batch_size=2)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: PairSampler([0, 2], 5, 1),
+        (lambda: PairSampler([0, 2], 5, batch_size=1),
          "labels: expected classes 0 to 2, each with an object, got none of class 1. Number the classes from 0"),
-        (lambda: PairSampler([0, -1], 5, 1), "labels: expected classes 0 to 0, each with an object, got class -1."),
-        (lambda: PairSampler([], 5, 1), "labels: expected one integer class per object, got []. "),
-        (lambda: PairSampler(torch.zeros(3), 5, 1), "labels: expected one integer class per object, got float32 (3,)."),
-        (lambda: PairSampler(np.zeros((2, 2), int), 5, 1), "labels: .* got int64 array (2, 2)."),
-        (lambda: PairSampler([0, 1], 0, 1), "num_contexts: expected an integer of at least 1 "),
-        (lambda: PairSampler([0, 1], 5, 0), "batch_size: expected an integer of at least 1, got 0."),
-        (lambda: PairSampler([0, 1], 5, 1, seed=-1), "seed: "),
-        (lambda: PairSampler([0, 1, 1], 5, 1, samples_per_class=6),
+        (
+            lambda: PairSampler([0, -1], 5, batch_size=1),
+            "labels: expected classes 0 to 0, each with an object, got class -1.",
+        ),
+        (lambda: PairSampler([], 5, batch_size=1), "labels: expected one integer class per object, got []. "),
+        (
+            lambda: PairSampler(torch.zeros(3), 5, batch_size=1),
+            "labels: expected one integer class per object, got float32 (3,).",
+        ),
+        (lambda: PairSampler(np.zeros((2, 2), int), 5, batch_size=1), "labels: .* got int64 array (2, 2)."),
+        (lambda: PairSampler([0, 1], 0, batch_size=1), "num_contexts: expected an integer of at least 1 "),
+        (lambda: PairSampler([0, 1], 5, batch_size=0), "batch_size: expected an integer of at least 1, got 0."),
+        (lambda: PairSampler([0, 1], 5, batch_size=1, seed=-1), "seed: "),
+        (lambda: PairSampler([0, 1, 1], 5, batch_size=1, samples_per_class=6),
          "samples_per_class: expected an integer of at least 1 and at most 5, got 6. The smallest class has 5 "
          "different pairs: pass samples_per_class=5 or less."),
-        (lambda: PairSampler([0, 1, 2], 5, 1, samples_per_class=3, rank=0, world_size=2),
+        (lambda: PairSampler([0, 1, 2], 5, batch_size=1, samples_per_class=3, rank=0, world_size=2),
          "world_size: expected a divisor of the 9 samples per epoch, got 2. Pass samples_per_class=4 (12 samples)."),
-        (lambda: PairSampler([0, 1, 2], 5, 1, samples_per_class=5, rank=0, world_size=4), "Pass samples_per_class=4 "),
-        (lambda: PairSampler([0, 1, 2], 1, 1, rank=0, world_size=2), "use fewer ranks"),
-        (lambda: PairSampler([0, 1], 5, 1, world_size=2), "rank: expected rank and world_size together"),
-        (lambda: PairSampler([0, 1], 5, 1, rank=2, world_size=2), "rank: expected an integer of at least 0 and at"),
-        (lambda: PairSampler([0, 1], 4, 100, drop_last=True),
+        (
+            lambda: PairSampler([0, 1, 2], 5, batch_size=1, samples_per_class=5, rank=0, world_size=4),
+            "Pass samples_per_class=4 ",
+        ),
+        (lambda: PairSampler([0, 1, 2], 1, batch_size=1, rank=0, world_size=2), "use fewer ranks"),
+        (lambda: PairSampler([0, 1], 5, batch_size=1, world_size=2), "rank: expected rank and world_size together"),
+        (
+            lambda: PairSampler([0, 1], 5, batch_size=1, rank=2, world_size=2),
+            "rank: expected an integer of at least 0 and at",
+        ),
+        (lambda: PairSampler([0, 1], 4, batch_size=100, drop_last=True),
          "drop_last: expected at least one whole batch per epoch, got 4 samples for 1 x 100. Take a smaller batch"),
-        (lambda: PairSampler([0, 1], 4, 2).set_epoch(-1), "epoch: "),
-        (lambda: PairSampler([0, 1], 4, 2).load_state_dict({}), "state: expected the state_dict of a PairSampler,"),
-        (lambda: PairSampler([0, 1], 4, 2).load_state_dict(PairSampler([0, 1], 4, 1).state_dict()),
+        (lambda: PairSampler([0, 1], 4, batch_size=2).set_epoch(-1), "epoch: "),
+        (
+            lambda: small().load_state_dict({}),
+            "state: expected the state_dict of a PairSampler,",
+        ),
+        (lambda: small().load_state_dict(PairSampler([0, 1], 4, batch_size=1).state_dict()),
          "state: expected the state of a sampler with batch_size=2, got batch_size=1. Build the sampler as the"),
-        (lambda: PairSampler([0, 1], 4, 2).load_state_dict(PairSampler([1, 0], 4, 2).state_dict()), "labels_crc="),
-        (lambda: PairSampler([0, 1], 4, 2).load_state_dict({**PairSampler([0, 1], 4, 2).state_dict(), "batch": 9}),
+        (
+            lambda: small().load_state_dict(PairSampler([1, 0], 4, batch_size=2).state_dict()),
+            "labels_crc=",
+        ),
+        (lambda: small().load_state_dict({**small().state_dict(), "batch": 9}),
          "state['batch']: expected an integer of at least 0 and at most 2, got 9."),
     ],
 )  # fmt: skip
@@ -580,7 +606,7 @@ def test_errors_say_what_to_change(call, message):
 
 
 def test_repr_tells_the_epoch():
-    text = repr(PairSampler([0, 0, 1, 1, 1], 8, 3, seed=5, samples_per_class=7, rank=1, world_size=2))
+    text = repr(PairSampler([0, 0, 1, 1, 1], 8, batch_size=3, seed=5, samples_per_class=7, rank=1, world_size=2))
     assert text == (
         "PairSampler(5 objects of 2 classes, 8 contexts; 14 samples per epoch, 7 per class, in 3 batches of 3; "
         "contexts per object 2 to 4, objects per context 1 to 2; seed=5, epoch=0, rank 1 of 2)"
@@ -593,7 +619,7 @@ def test_repr_tells_the_epoch():
 def test_unbalanced_pairs_are_independent_and_uniform():
     """Degrees spread as those of a multinomial draw do, classes are not balanced, pairs repeat."""
     labels, contexts = [0, 0, 0, 1], 5
-    sampler = PairSampler(labels, contexts, 7, seed=3, samples_per_class=5, balanced=False)
+    sampler = PairSampler(labels, contexts, batch_size=7, seed=3, samples_per_class=5, balanced=False)
     epochs = [sampler.pairs(epoch).numpy() for epoch in range(1000)]
     assert all(pairs.shape == (10, 2) for pairs in epochs)
     cells = np.stack([np.bincount(pairs[:, 0] * contexts + pairs[:, 1], minlength=20) for pairs in epochs])
@@ -611,20 +637,23 @@ def test_unbalanced_pairs_are_independent_and_uniform():
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_unbalanced_shards_and_access_by_index(batch_size, world_size):
     def rows(rank, size, of):
-        return epoch_rows(PairSampler([0, 1, 0], 8, size, seed=5, samples_per_class=6, rank=rank, world_size=of,
+        return epoch_rows(PairSampler([0, 1, 0], 8, batch_size=size, seed=5, samples_per_class=6, rank=rank,
+                                      world_size=of,
                                       balanced=False))  # fmt: skip
 
     shards = by_index(Rows.cat([rows(rank, batch_size, world_size) for rank in range(world_size)]))
     assert shards.index.tolist() == list(range(12))
-    whole = PairSampler([0, 1, 0], 8, 5, seed=5, samples_per_class=6, balanced=False)
+    whole = PairSampler([0, 1, 0], 8, batch_size=5, seed=5, samples_per_class=6, balanced=False)
     assert torch.equal(shards.table[:, :2], whole.pairs(0))
     assert not torch.equal(whole.pairs(0), whole.pairs(1))
-    assert not torch.equal(whole.pairs(0), PairSampler([0, 1, 0], 8, 5, seed=5, samples_per_class=6).pairs(0))
+    assert not torch.equal(
+        whole.pairs(0), PairSampler([0, 1, 0], 8, batch_size=5, seed=5, samples_per_class=6).pairs(0)
+    )
 
 
 def test_unbalanced_state():
     def build(balanced=False):
-        return PairSampler([0, 1, 0], 8, 5, seed=5, samples_per_class=6, balanced=balanced)
+        return PairSampler([0, 1, 0], 8, batch_size=5, seed=5, samples_per_class=6, balanced=balanced)
 
     sampler = build()
     batches = iter(sampler)

@@ -246,7 +246,7 @@ def test_rows_go_through_queues_of_processes(start):
 @pytest.mark.parametrize(("workers", "start"), [(0, None), (2, "fork"), (2, "spawn")], ids=["none", "fork", "spawn"])
 @pytest.mark.parametrize("kind", [DataLoader, StatefulDataLoader])
 def test_loaders_pass_rows_whole(kind, workers, start):
-    pairs, want = PairSampler(range(5), 10, 8, seed=3), PairSampler(range(5), 10, 8, seed=3)
+    pairs, want = PairSampler(range(5), 10, batch_size=8, seed=3), PairSampler(range(5), 10, batch_size=8, seed=3)
     loaded = list(kind(pairs.dataset, batch_sampler=pairs, collate_fn=passed, num_workers=workers,
                        multiprocessing_context=start))  # fmt: skip
     assert all(type(rows) is Rows for rows in loaded)
@@ -258,9 +258,9 @@ def test_loaders_pass_rows_whole(kind, workers, start):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_pins_rows(workers):
-    pairs = PairSampler(range(5), 10, 5)
+    pairs = PairSampler(range(5), 10, batch_size=5)
     loader = DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=passed, num_workers=workers, pin_memory=True)
-    for rows, other in zip(loader, PairSampler(range(5), 10, 5), strict=True):
+    for rows, other in zip(loader, PairSampler(range(5), 10, batch_size=5), strict=True):
         assert type(rows) is Rows
         assert rows.table.is_pinned()
         assert same(rows, other)
@@ -281,7 +281,7 @@ class OneByOne(Dataset):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_without_getitems_gives_a_list_of_single_rows(workers):
-    pairs, want = PairSampler(range(5), 10, 8), PairSampler(range(5), 10, 8)
+    pairs, want = PairSampler(range(5), 10, batch_size=8), PairSampler(range(5), 10, batch_size=8)
     loader = DataLoader(OneByOne(pairs.dataset), batch_sampler=pairs, collate_fn=passed, num_workers=workers)
     for listed, other in zip(loader, want, strict=True):
         assert [len(row) for row in listed] == len(other) * [1]

@@ -48,9 +48,35 @@ RANGES = {
     "noise": SceneRange(camera=CameraRange(noise=(0.02, 0.2))),
     "color": SceneRange(color=WILD_COLOR),
     "own colors": SceneRange(color=WILD_COLOR, object_color=WILD_COLOR, context_color=WILD_COLOR),
-    "all": SceneRange(WARPED, None, (0.2, 0.9), WILD_COLOR, WILD_COLOR, WILD_COLOR, LENS),
-    "all, hard": SceneRange(WARPED, Framing(), (0.2, 0.9), WILD_COLOR, WILD_COLOR, None, LENS, Hard()),
-    "all, average": SceneRange(WARPED, Framing(), (0.2, 0.9), WILD_COLOR, None, WILD_COLOR, LENS, Average(0.7)),
+    "all": SceneRange(
+        pose=WARPED,
+        framing=None,
+        crop=(0.2, 0.9),
+        color=WILD_COLOR,
+        object_color=WILD_COLOR,
+        context_color=WILD_COLOR,
+        camera=LENS,
+    ),
+    "all, hard": SceneRange(
+        pose=WARPED,
+        framing=Framing(),
+        crop=(0.2, 0.9),
+        color=WILD_COLOR,
+        object_color=WILD_COLOR,
+        context_color=None,
+        camera=LENS,
+        blend=Hard(),
+    ),
+    "all, average": SceneRange(
+        pose=WARPED,
+        framing=Framing(),
+        crop=(0.2, 0.9),
+        color=WILD_COLOR,
+        object_color=None,
+        context_color=WILD_COLOR,
+        camera=LENS,
+        blend=Average(0.7),
+    ),
 }
 
 

@@ -238,7 +238,7 @@ def test_a_blend_of_ones_own() -> None:
 @pytest.mark.compile
 def test_a_blend_of_ones_own_compiled() -> None:
     torch._dynamo.reset()
-    composer, table, renderer = lightened(0.9), rows(9, layers=2), Renderer()
+    composer, table, renderer = lightened(0.9), rows(9), Renderer()
     renderer.compile()
     fast, slow = renderer(composer, table, 1.0, None, targets=True, scene=True), composer(table)
     assert same(fast.keys, slow.keys)

@@ -90,7 +90,7 @@ def test_batches_of_any_size(small, b):
 def test_strength_follows_the_epoch_of_each_row(small):
     composer, index = composer_of(), torch.arange(9)
     table = Rows.of(index % 5, index % 7, index, epoch=index)
-    ramp = Ramp(2, 6)
+    ramp = Ramp(start=2, stop=6)
     strength = torch.tensor([0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1])
     made = Renderer()(composer, table, ramp, None, targets=True, scene=True)
     assert same(made, composer(table, strength), layout=False)
@@ -102,7 +102,7 @@ SOME = make_composer(SceneRange(), SIZE)
 
 
 @settings(deadline=None)
-@given(b=st.integers(1, 5000), h=st.integers(1, 400), w=st.integers(1, 400), threads=st.integers(1, 64))
+@given(b=st.integers(1, 5000), h=st.integers(1, 900), w=st.integers(1, 900), threads=st.integers(1, 64))
 def test_where_a_batch_is_cut(b, h, w, threads):
     """Every row is in one chunk, none of which is a single row; threads have alike many; chunks are about alike."""
     composer = replace(SOME, size=(h, w), warn=False)

@@ -27,18 +27,18 @@ from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.targets import Composites
 from kornia_cag.training.recipes import SIGNS
 
-MOST = SceneRange(WARPED, Framing(), (0.2, 0.9), WILD_COLOR, camera=LENS)
+MOST = SceneRange(pose=WARPED, framing=Framing(), crop=(0.2, 0.9), color=WILD_COLOR, camera=LENS)
 
 
 def collate(ranges: SceneRange, size: tuple[int, int], compile: bool, chain: ContextChain | None = None) -> CAGCollate:
     objects = make_composer(ranges, size).objects
-    return CAGCollate(objects, make_contexts(), size, ranges=ranges, chain=chain, strength=Ramp(0, 4), returns="batch",
+    return CAGCollate(objects, make_contexts(), size, ranges=ranges, chain=chain, strength=Ramp(start=0, stop=4), returns="batch",
                       compile=compile)  # fmt: skip
 
 
 def batches(labels: Tensor, sizes: list[int], epochs: int) -> list[Rows]:
     """Rows of several epochs, each cut to batches of these sizes."""
-    sampler, found = PairSampler(labels, 7, sum(sizes), samples_per_class=7, seed=3), []
+    sampler, found = PairSampler(labels, 7, batch_size=sum(sizes), samples_per_class=7, seed=3), []
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
         found += cut(next(iter(sampler)), list(itertools.accumulate(sizes))[:-1])
@@ -90,7 +90,7 @@ def test_compiled_equals_eager_equals_oracle_without_compiling_anew(
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
         if number % 9 == 5 and not 0 < fast.chained.sum() < len(table):
             made = Composites(fast.images, fast.labels[:, None], table.keys, fast.chained, fast.targets, fast.scene)
-            strength = float(Ramp(0, 4)(table.epoch[:1]))
+            strength = float(Ramp(start=0, stop=4)(table.epoch[:1]))
             compare(quick.composer, table, made, strength, behind if fast.chained.all() else None)
     assert checked > 0.99 * 2 * sum(map(len, rows))
     assert counters["stats"]["unique_graphs"] == 1

@@ -13,7 +13,7 @@ SIZE = (14, 18)
 
 def test_strength_by_number_and_by_epoch():
     epoch = torch.tensor([0, 2, 3, 5, 6, 9])
-    assert given_strength(Ramp(2, 6), epoch).tolist() == [0, 0, 0.25, 0.75, 1, 1]
+    assert given_strength(Ramp(start=2, stop=6), epoch).tolist() == [0, 0, 0.25, 0.75, 1, 1]
     fixed = given_strength(0.3, epoch)
     assert fixed.dtype == torch.float32
     assert fixed.tolist() == pytest.approx([0.3] * 6)

@@ -25,7 +25,7 @@ def network(device="cpu"):
 def attacked_batch(objects, contexts, net, attack=None):
     attack = attack or PGD(eps=0.1, eps_object=0.02, steps=2)
     collate = CAGCollate(objects, contexts, 16, model=net, adversaries=(attack,), returns="batch")
-    return collate(next(iter(PairSampler(objects.labels.cpu(), len(contexts), 20, seed=5))))
+    return collate(next(iter(PairSampler(objects.labels.cpu(), len(contexts), batch_size=20, seed=5))))
 
 
 def test_the_losses_are_their_formulas(objects, contexts, device):
