@@ -71,17 +71,9 @@ def test_the_loop_and_the_ranges(names):
     again = names["collate"].composer.render(scene).images
     assert torch.equal(again, names["batch"].images)
     assert not torch.equal(names["turned"].images, again)
-
-
-def test_several_objects(names):
-    start = block("DataLoader(").split("collate =")[0]
-    small = replaced(start, ("batch_size=512", "batch_size=8"), (".procedural(", ".procedural(count=8, "))
-    exec(compile(small, "README.md", "exec"), names)
-    names["collate"] = CAGCollate(names["objects"], names["contexts"], size=64, returns="batch")
-    exec(compile(block("Rows.of("), "README.md", "exec"), names)
     assert names["boxes"].shape == (8, 2, 4)
     assert torch.equal(names["classes"], names["objects"].labels[names["two"]])
-    assert (names["batch"].targets.share[:, 0] < 1).all()  # something lies over each of the lower objects
+    assert (names["street"].targets.share[:, 0] < 1).all()  # something lies over each of the lower objects
 
 
 def test_a_stage_of_ones_own(names):
