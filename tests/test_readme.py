@@ -60,14 +60,13 @@ def test_the_loop_and_the_ranges(names):
     assert set(names["labels"].tolist()) == {0, 1}
     assert all(parameter.grad is not None for parameter in names["model"].parameters())
     exec(compile(block("SceneRange("), "README.md", "exec"), names)
-    batch = names["collate"](next(iter(names["pairs"])))
-    assert batch.masks.shape == (8, 1, 64, 64)
-    assert batch.boxes.shape == (8, 4)
     exec(compile(block("batch.scene"), "README.md", "exec"), names)
+    assert names["batch"].masks.shape == (8, 1, 64, 64)
+    assert names["batch"].boxes.shape == (8, 4)
     kept = torch.load("scene.pt", weights_only=True)
-    turned, scene = names["brighter"], names["scene"]
+    brighter, scene = names["brighter"], names["scene"]
     assert torch.equal(kept.pose.angle, scene.pose.angle)
-    assert torch.allclose(turned.light.exposure, scene.light.exposure + 1)
+    assert torch.allclose(brighter.light.exposure, scene.light.exposure + 1)
     again = names["collate"].composer.render(scene).images
     assert torch.equal(again, names["batch"].images)
     assert not torch.equal(names["turned"].images, again)
