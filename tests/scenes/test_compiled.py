@@ -32,8 +32,8 @@ MOST = SceneRange(pose=WARPED, framing=Framing(), crop=(0.2, 0.9), color=WILD_CO
 
 def collate(ranges: SceneRange, size: tuple[int, int], compile: bool, chain: ContextChain | None = None) -> CAGCollate:
     objects = make_composer(ranges, size).objects
-    return CAGCollate(objects, make_contexts(), size, ranges=ranges, chain=chain, strength=Ramp(start=0, stop=4), returns="batch",
-                      compile=compile)  # fmt: skip
+    return CAGCollate(objects, make_contexts(), size, ranges=ranges, chain=chain, strength=Ramp(start=0, stop=4),
+                      returns="batch", compile=compile)  # fmt: skip
 
 
 def batches(labels: Tensor, sizes: list[int], epochs: int) -> list[Rows]:
