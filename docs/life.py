@@ -34,6 +34,7 @@ RANGES = replace(
     color=replace(RIGID_SIGNS.color, exposure=(-0.8, 0.4), saturation=(0.6, 1.4), veil=(0.0, 0.2)),  # by day
     camera=replace(RIGID_SIGNS.camera, low_resolution=(0.0, 1.0)),
 )
+BETWEEN = "+>> >>+="  # the tiles
 ATTACK = PGD(eps=10 / 255, eps_object=2.5 / 255, steps=10)  # less on the sign itself
 
 
@@ -109,13 +110,15 @@ def picture(image: Tensor) -> Image.Image:
 
 def strip(tiles: list[tuple[Tensor, str, int | None]], icons: Tensor, label: int) -> Image.Image:
     """All tiles in one row, captions below."""
-    font, gap, foot, icon = ImageFont.load_default(17), 14, 60, 32
+    font, gap, foot, icon = ImageFont.load_default(17), 20, 60, 32
     whole = Image.new("RGB", (len(tiles) * (SIDE + gap) - gap, SIDE + foot), "white")
     pen = ImageDraw.Draw(whole)
     for place, (image, caption, read) in enumerate(tiles):
         left = place * (SIDE + gap)
         whole.paste(picture(image), (left, 0))
         middle = left + SIDE // 2
+        if place:
+            pen.text((left - gap // 2, SIDE // 2), BETWEEN[place - 1], "#666666", font, anchor="mm")
         pen.multiline_text((middle, SIDE + 5), caption, "#222222", font, anchor="ma", align="center", spacing=3)
         if read is not None:
             colour = "#1a7f37" if read == label else "#cf222e"
