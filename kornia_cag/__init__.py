@@ -1,9 +1,9 @@
-"""Train image models from one clean picture per class: composites made, paired and hardened on the device.
+"""Train image models from one clean picture per class: every batch is composed and hardened on the device.
 
-The way of a batch: :class:`PairSampler` draws rows of ids, :class:`CAGCollate` composes them with a :class:`Composer`
-from an :class:`ObjectBank` and a :class:`ContextBank`, offers earlier composites as contexts through a
-:class:`ContextChain`, chooses hard scenes by :class:`ScenePGD` or :class:`WorstOf`, and hardens the batch with
-:class:`PGD` or :func:`FGSM`.
+The life of a batch: a :class:`PairSampler` deals out :class:`Rows`, objects paired with contexts; a :class:`CAGCollate`
+draws a :class:`Scene` for each and renders it with a :class:`Composer` from an :class:`ObjectBank` and a
+:class:`ContextBank`, offers earlier composites as contexts through a :class:`ContextChain`, and lets every
+:class:`Adversary` work, such as :class:`ScenePGD` and :class:`PGD`.
 """
 
 import importlib

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from kornia_cag import PGD, CAGCollate, ContextChain, PairSampler
+from kornia_cag.command.cli import main
 from kornia_cag.training.architectures import convnet
 from kornia_cag.training.recipes import SIGNS
 
@@ -59,9 +60,69 @@ def test_the_loop_and_the_ranges(names):
     assert set(names["labels"].tolist()) == {0, 1}
     assert all(parameter.grad is not None for parameter in names["model"].parameters())
     exec(compile(block("SceneRange("), "README.md", "exec"), names)
-    batch = names["collate"](next(iter(names["pairs"])))
-    assert batch.masks.shape == (8, 1, 64, 64)
-    assert batch.boxes.shape == (8, 4)
+    exec(compile(block("batch.scene"), "README.md", "exec"), names)
+    assert names["batch"].masks.shape == (8, 1, 64, 64)
+    assert names["batch"].boxes.shape == (8, 4)
+    kept = torch.load("scene.pt", weights_only=True)
+    brighter, scene = names["brighter"], names["scene"]
+    assert torch.equal(kept.pose.angle, scene.pose.angle)
+    assert torch.allclose(brighter.light.exposure, scene.light.exposure + 1)
+    again = names["collate"].composer.render(scene).images
+    assert torch.equal(again, names["batch"].images)
+    assert not torch.equal(names["turned"].images, again)
+    assert names["boxes"].shape == (8, 2, 4)
+    assert torch.equal(names["classes"], names["objects"].labels[names["two"]])
+    assert (names["street"].targets.share[:, 0] < 1).all()  # something lies over each of the lower objects
+
+
+def test_a_stage_of_ones_own(names):
+    start = block("DataLoader(").split("collate =")[0]
+    small = replaced(start, ("batch_size=512", "batch_size=8"), (".procedural(", ".procedural(count=8, "))
+    exec(compile(small, "README.md", "exec"), names)
+    names["CAGCollate"] = CAGCollate
+    exec(compile(block("(Adversary)"), "README.md", "exec"), names)
+    rows = next(iter(names["pairs"]))
+    plain = CAGCollate(names["objects"], names["contexts"], size=64, returns="batch")(rows)
+    dimmed = names["collate"](rows).images
+    outside, inside = (plain.masks == 0).expand_as(dimmed), (plain.masks == 1).expand_as(dimmed)
+    assert torch.allclose(dimmed[outside], 0.3 * plain.images[outside])
+    assert torch.allclose(dimmed[inside], plain.images[inside])
+
+
+def test_how_to_add(names):
+    """What the page on architecture adds works, and does what it says."""
+    start = block("DataLoader(").split("collate =")[0]
+    small = replaced(start, ("batch_size=512", "batch_size=8"), (".procedural(", ".procedural(count=8, "))
+    exec(compile(small, "README.md", "exec"), names)
+    page = (README.parent / "docs/architecture.md").read_text()
+    blend, adversary, effect = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    rows = next(iter(names["pairs"]))
+    plain = CAGCollate(names["objects"], names["contexts"], 64)(rows).images
+    exec(compile(blend, "architecture.md", "exec"), names)
+    screened = CAGCollate(names["objects"], names["contexts"], 64, ranges=names["ranges"])(rows).images
+    assert (screened - plain).abs().amax() > 0.05
+    exec(compile(adversary, "architecture.md", "exec"), names)
+    duller = names["collate"](rows).images
+    halved = torch.isclose(duller, 0.5 * screened).flatten(1).all(dim=1)
+    kept = (duller == screened).flatten(1).all(dim=1)
+    assert (halved | kept).all()
+    exec(compile(effect, "architecture.md", "exec"), names)
+    shaded = CAGCollate(names["objects"], names["contexts"], 64, ranges=names["ranges"])(rows).images
+    assert torch.allclose(shaded[:, :, 31:33, 31:33], plain[:, :, 31:33, 31:33], atol=1e-3)
+    assert (shaded[:, :, 0, 0] <= plain[:, :, 0, 0]).all()
+    assert shaded.mean() < plain.mean()
+
+
+def test_the_command_of_the_readme_is_the_command(capsys):
+    """Each line of the block is taken by the command line's parser, and names options that are there."""
+    commands = re.findall(r"^kornia-cag (\w+) ?(.*?)(?: {2,}#.*| #.*)?$", README.read_text(), flags=re.MULTILINE)
+    assert len(commands) > 10
+    for name, rest in commands:
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        assert not stop.value.code
+        said = capsys.readouterr().out
+        assert [option for option in re.findall(r"(--[\w-]+)", rest) if option not in said] == [], name
 
 
 def test_the_attacks(names):
@@ -109,7 +170,7 @@ def test_every_promise_names_a_test_that_exists():
     rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
     assert len(rows) > 20
     for row in rows:
-        named = re.findall(r"`(tests/\w+\.py)::(\w+)`", row)
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
         assert named, row
         for file, test in named:
             assert f"def {test}(" in (README.parent / file).read_text(), f"{file}::{test}"

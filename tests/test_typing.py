@@ -30,7 +30,8 @@ contexts: ContextBank
 pairs: PairSampler
 collate: CAGCollate[Pair]
 ranges: SceneRange
-rows: Tensor
+batch: Batch
+rows: Rows
 torchattacks: Any
 """
 
