@@ -34,10 +34,10 @@ class Draft:
         size: b, number of samples of the batch.
         earlier: what the chain offers to each row; None: no chain.
         made: composites of the rows from ``waiting`` on; None where there are none.
-        waiting: how many rows an adversary will compose itself.
+        waiting: number of rows that an adversary will compose itself.
         photos: contexts that these lie on, where they are not the collate's own.
         composer: what composes; None until the batch is hardened.
-        strength: of what is drawn, in [0, 1], or by epoch.
+        strength: share of what is drawn, in [0, 1], or by epoch.
         targets: whether somebody asks for masks and boxes.
         scene: whether somebody asks for what was drawn.
         images: (b, 3, h, w); with their pixels changed; None where nothing changed them.
