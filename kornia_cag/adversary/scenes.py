@@ -195,24 +195,17 @@ class ScenePGD(Adversary):
         if m:
             ends = cuts(composer, m)
             earlier = mapped(lambda tensor: tensor[:m], draft.earlier)
-            parts = zip(cut(draft.rows[:m], ends), cut(earlier, ends), strict=True)
             climbed = [
-                self._climbed(cast(nn.Module, model), composer, rows, earlier, draft, rest) for rows, earlier in parts
-            ]
+                self(cast(nn.Module, model), composer, rows, given_strength(draft.strength, rows.epoch), held,
+                     targets=draft.targets, scene=draft.scene)
+                for rows, held in zip(cut(draft.rows[:m], ends), cut(earlier, ends), strict=True)
+            ]  # fmt: skip
             rest = joined(climbed if rest is None else [*climbed, rest])
         return replace(draft, made=rest, waiting=0)
 
-    def _climbed(
-        self, model: nn.Module, composer: Composer, rows: Rows, earlier: Earlier | None, draft: Draft,
-        like: Composites | None,
-    ) -> Composites:  # fmt: skip
-        strength = given_strength(draft.strength, rows.epoch)
-        made = self(model, composer, rows, strength, earlier, targets=draft.targets)
-        return made if draft.scene else replace(made, scene=None)
-
     def __call__(
         self, model: nn.Module, composer: Composer, rows: Rows, strength: Float[Tensor, " b"] | None = None,
-        earlier: Earlier | None = None, *, targets: bool = True,
+        earlier: Earlier | None = None, *, targets: bool = True, scene: bool = True,
     ) -> Composites:  # fmt: skip
         """The worst composites found, detached; ``model`` is left as it was (see :func:`frozen`).
 
@@ -223,6 +216,7 @@ class ScenePGD(Adversary):
             strength: as :meth:`Composer.__call__` takes it.
             earlier: likewise.
             targets: likewise.
+            scene: give the scenes as well.
         """
         if torch.is_inference_mode_enabled():
             fail("ScenePGD", "a place where gradients can be taken", "torch.inference_mode()",
@@ -236,8 +230,9 @@ class ScenePGD(Adversary):
                 with torch.set_grad_enabled(not last):
                     if now is None:
                         now = self._leaves(composer.ranges, rows, first)
-                    scene = composer.ranges.sample(rows, strength, draws=Draws(rows.keys, now))
-                    made = composer.render(scene, earlier, targets=targets)
+                    drawn = composer.ranges.sample(rows, strength, draws=Draws(rows.keys, now))
+                    made = composer.render(drawn, earlier, targets=targets)
+                    made = made if scene else replace(made, scene=None)
                     losses = _losses(net, self.loss, self.autocast, made.images, made.classes)
                 if worst is None or most is None:
                     worst, most = mapped(Tensor.detach, made), losses.detach()
