@@ -25,9 +25,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from kornia_cag import PGD, CAGCollate, ContextBank, ObjectBank, PairSampler, Recapture, ScenePGD, WorstOf
+from kornia_cag import PGD, Adversary, CAGCollate, ContextBank, ObjectBank, PairSampler, Recapture, ScenePGD, WorstOf
 from kornia_cag.command.options import SCENE_ATTACKS
 from kornia_cag.command.plots import draw_search
 from kornia_cag.command.sheets import save_sheet
@@ -36,6 +36,7 @@ from kornia_cag.core.storage import write_text
 from kornia_cag.evaluation.accuracy import evaluate
 from kornia_cag.evaluation.real import load_real
 from kornia_cag.evaluation.robustness import Pictures, composites, curve, named_rightly
+from kornia_cag.loading.batch import Pair
 from kornia_cag.training.network import load_network, save_network
 from kornia_cag.training.provenance import hardware, versions
 from kornia_cag.training.recipe import Recipe
@@ -87,7 +88,7 @@ def train(options: argparse.Namespace) -> None:
             if file.has(row=name, seed=seed) or (options.rows and name not in options.rows):
                 continue
             run, net = trained(row, options.images, seed)
-            single = run.average.eval()  # views would attack nine passes at once, for every row alike
+            single = run.learner.average.eval()  # views would attack nine passes at once, for every row alike
             context = curve(single, scenes, CONTEXT_EPS)
             pixels = curve(single, Pictures(some.images, some.labels), PGD_EPS, starts=("random",))
             result = {
@@ -100,7 +101,8 @@ def train(options: argparse.Namespace) -> None:
             file.add(result)
             file.close(summary(file.runs))
             if options.models is not None and seed == 0:
-                save_network(options.models / f"{recipe.name}-{name.replace(' ', '-')}.pt", run.average, row,
+                options.models.mkdir(parents=True, exist_ok=True)
+                save_network(options.models / f"{recipe.name}-{name.replace(' ', '-')}.pt", run.learner.average, row,
                              objects.classes, None)  # fmt: skip
     file.close(summary(file.runs))
 
@@ -126,17 +128,17 @@ def search(options: argparse.Namespace) -> None:
     known = load_network(options.model)
     recipe, net = known.recipe, known.network.eval()
     objects = recipe.objects(str(DATA / "objects" / recipe.name))
-    attacks: list[tuple[str, int, WorstOf | ScenePGD | None]] = [("random", 1, None)]
-    attacks += [("worst of k", k, WorstOf(k=k)) for k in (2, 4, 8, 16, 32)]
+    searches: list[tuple[str, int, tuple[Adversary, ...]]] = [("random", 1, ())]
+    searches += [("worst of k", k, (WorstOf(k=k),)) for k in (2, 4, 8, 16, 32)]
     # a step is a forward and a backward pass, which costs as much as two; the last scene is looked at once more
-    attacks += [("gradient", 3 * steps + 1, ScenePGD(steps=steps)) for steps in (1, 2, 3, 5, 10)]
+    searches += [("gradient", 3 * steps + 1, (ScenePGD(steps=steps),)) for steps in (1, 2, 3, 5, 10)]
     weights = zlib.crc32(b"".join(value.cpu().numpy().tobytes() for value in net.state_dict().values()))
     file = Results(options, {"weights": f"crc32 {weights:08x}", "recipe": recipe.name, "samples": options.count})
-    for name, cost, attack in attacks:
+    for name, cost, adversaries in searches:
         if file.has(search=name, cost=cost):
             continue
         collate = CAGCollate(objects, photographs(True), recipe.size, ranges=recipe.ranges, model=net,
-                             scene_attack=attack)  # fmt: skip
+                             adversaries=adversaries)  # fmt: skip
         losses, wrong = [], []
         for images, labels in composed(collate, options.count):
             with torch.no_grad():
@@ -159,24 +161,24 @@ def picture(path: Path, objects: ObjectBank, recipe: Recipe, net: nn.Module) -> 
     Pictures are stretched to their full contrast, as an eye does in the dark.
     """
     made = []
-    for attack in (None, WorstOf(k=8), ScenePGD(steps=3)):
+    searches: tuple[tuple[Adversary, ...], ...] = ((), (WorstOf(k=8),), (ScenePGD(steps=3),))
+    for adversaries in searches:
         collate = CAGCollate(objects, photographs(True), recipe.size, ranges=recipe.ranges, model=net,
-                             scene_attack=attack)  # fmt: skip
-        images = next(composed(collate, 48))[0]
+                             adversaries=adversaries)  # fmt: skip
+        images = next(composed(collate, 48)).images
         low, high = (x[:, None, None, None] for x in torch.aminmax(images.flatten(1), dim=1))
         made.append((images - low) / (high - low).clamp(min=1e-3))
     save_sheet(path, made[0], 24, below=made[1:])
 
 
-def composed(collate: CAGCollate, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+def composed(collate: CAGCollate[Pair], count: int) -> Iterator[Pair]:
     """Batches of the same samples for every collate, ``count`` together."""
     pairs = PairSampler(collate.objects.labels, len(collate.composer.contexts), batch_size=128, seed=5)
     made = 0
     for rows in pairs:
         rows = rows[: count - made]
         made += len(rows)
-        images, labels = collate(rows)[:2]
-        yield images, labels
+        yield collate(rows)
         if made >= count:
             return
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler
+from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler, Rows
 from kornia_cag.bench.timings import GLYPHS
+from kornia_cag.loading.batch import Pair
 from kornia_cag.sampling.passes import PairRows
 from kornia_cag.training.recipes import RIGID_SIGNS
 
@@ -21,8 +21,8 @@ BATCH = 128
 CUDA = torch.cuda.is_available()
 SECONDS = 0.5 if CUDA else 2.0  # of rounds, about
 
-Pairs = tuple[Tensor, Tensor]
-Collate = Callable[[Tensor], Any]
+Banks = tuple[ObjectBank, ContextBank]
+Collate = Callable[[Any], Any]  # rows to a batch
 
 
 def wait(device: torch.device) -> None:
@@ -31,7 +31,7 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def make_banks(side: int, device: torch.device | str = "cpu") -> tuple[ObjectBank, ContextBank]:
+def make_banks(side: int, device: torch.device | str = "cpu") -> Banks:
     """43 glyphs and 512 procedural contexts of 64 texels; of 256 texels, and 128 contexts, for sides above 64."""
     texels, count = (64, 512) if side <= 64 else (256, 128)
     objects = ObjectBank.from_glyphs(GLYPHS, size=texels, device=device).with_ink((220, 60, 40))
@@ -40,14 +40,14 @@ def make_banks(side: int, device: torch.device | str = "cpu") -> tuple[ObjectBan
 
 def make_collate(
     objects: ObjectBank, contexts: ContextBank, size: int, *, compiled: bool = False, **options: Any
-) -> CAGCollate:
+) -> CAGCollate[Pair]:
     """Composition of rigid signs, eager or compiled."""
     if compiled:
         options["compile"] = True
     return CAGCollate(objects, contexts, size, ranges=RIGID_SIGNS, **options)
 
 
-def rows(objects: ObjectBank, contexts: ContextBank, batch: int = BATCH) -> Iterator[Tensor]:
+def rows(objects: ObjectBank, contexts: ContextBank, batch: int = BATCH) -> Iterator[Rows]:
     """Rows of whole batches without end."""
     pairs = PairSampler(objects.labels, len(contexts), batch_size=batch, drop_last=True)
     while True:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from common import make_banks, make_collate
+from common import Banks, make_banks, make_collate
 
 from kornia_cag import CAGCollate, ContextBank, ObjectBank
 from kornia_cag.bench.timings import cores
+from kornia_cag.loading.batch import Pair
 from kornia_cag.training.provenance import hardware
 
 LOAD = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # before the first benchmark
@@ -39,25 +40,25 @@ def device() -> torch.device:
 
 
 @pytest.fixture(scope="session")
-def banks(device: torch.device) -> Callable[[int], tuple[ObjectBank, ContextBank]]:
+def banks(device: torch.device) -> Callable[[int], Banks]:
     """Objects and contexts for a canvas side, made once for all that read the same."""
     made = cache(lambda large: make_banks(128 if large else 64, device))
     return lambda side: made(side > 64)
 
 
 @pytest.fixture(scope="session")
-def collates(banks) -> Callable[..., CAGCollate]:
+def collates(banks: Callable[[int], Banks]) -> Callable[..., CAGCollate[Pair]]:
     """Collates on these banks, kept: what is compiled once need not be compiled by the next benchmark."""
     return cache(lambda side, compiled, **options: make_collate(*banks(side), side, compiled=compiled, **options))
 
 
 @pytest.fixture(scope="session")
-def objects(banks) -> ObjectBank:
+def objects(banks: Callable[[int], Banks]) -> ObjectBank:
     return banks(64)[0]
 
 
 @pytest.fixture(scope="session")
-def contexts(banks) -> ContextBank:
+def contexts(banks: Callable[[int], Banks]) -> ContextBank:
     return banks(64)[1]
 
 

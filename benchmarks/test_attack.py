@@ -38,17 +38,16 @@ from torch import Tensor, nn
 
 from kornia_cag import PGD, ContextChain, ScenePGD, WorstOf
 from kornia_cag.core.precision import autocast_dtype
-from kornia_cag.core.randomness import sample_keys
 from kornia_cag.training.recipes import SIGNS
 
 SIZES = (32, 64)
 EPS = 8 / 256
-ATTACKS = {
+ATTACKS: dict[str, dict[str, Any]] = {
     "fgsm": {"eps": EPS, "alpha": EPS, "steps": 1},
     "pgd4": {"eps": EPS, "alpha": 3 / 256, "steps": 4},
     "pgd4 l2": {"eps": 0.5, "alpha": 0.2, "steps": 4, "norm": "l2"},
 }
-SCENES = {
+SCENES: dict[str, ScenePGD | WorstOf] = {
     "scene gradient": ScenePGD(steps=1),
     "scene gradient of half a batch": ScenePGD(steps=1, fraction=0.5),
     "worst of 4 scenes": WorstOf(k=4),
@@ -96,10 +95,10 @@ def case(objects, contexts, device) -> Callable[[int], tuple[nn.Module, Tensor, 
 
     def make(size: int) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
         torch.manual_seed(0)
-        batch = make_collate(objects, contexts, size, returns="batch")(next(rows(objects, contexts)))
-        keys = sample_keys(*(batch.rows[:, column] for column in (4, 3, 2)))
+        drawn = next(rows(objects, contexts)).to(device)
+        images, labels = make_collate(objects, contexts, size)(drawn)
         network = replace(SIGNS, size=size).model(len(objects.classes)).to(device)
-        return network, (256 * batch.images).round() / 256, batch.labels, keys
+        return network, (256 * images).round() / 256, labels, drawn.keys
 
     return make
 
@@ -162,7 +161,7 @@ def test_scene(benchmark, objects, contexts, device, case, size, name):
     network = case(size)[0]
     attack = replace(SCENES[name], autocast=DTYPE)
     plain = make_collate(objects, contexts, size)
-    hard = make_collate(objects, contexts, size, model=network, scene_attack=attack)
+    hard = make_collate(objects, contexts, size, model=network, adversaries=(attack,))
     for_plain, for_hard = rows(objects, contexts), rows(objects, contexts)
     with torch.no_grad():
         images, labels = plain(next(for_plain))

@@ -3,8 +3,8 @@
 Measured: batches out of a DataLoader, from rows of a PairSampler to float32 images in [0, 1] and labels on the device
 (CUDA where there is one). ``kornia_cag`` is ``CAGCollate`` without chain and attack, eager and compiled; ``opencv`` and
 ``pillow`` are the collates of ``kornia_cag/bench/peers.py``. Same banks, same ranges (those of rigid signs), same
-loader. ``CAGCollate`` makes masks and boxes all the same, and draws its rows while the clock runs; the baselines do
-neither. ``tests/bench/test_peers.py`` holds their pictures against the library's.
+loader. None of them makes masks or boxes; ``CAGCollate`` alone draws its rows while the clock runs.
+``tests/bench/test_peers.py`` holds their pictures against the library's.
 
 How: a loader with workers first runs off the clock: workers start, and what they prepared ahead is taken, so that what
 is timed is what they can sustain. Workers have a core each, as far as there are any. ``threads`` are torch's in this
@@ -12,11 +12,9 @@ process: with 1, one core against the baselines' one core. To end in time, batch
 on a CPU above side 64, and the baselines on a GPU but at sides 64 and 224.
 """
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from common import BATCH, CUDA, SECONDS, elapsed, endless, from_workers, time_rounds, wait
+from common import BATCH, CUDA, SECONDS, Banks, Collate, elapsed, endless, from_workers, time_rounds, wait
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
@@ -67,7 +65,7 @@ def test_baseline(benchmark, banks, device, side, loader, workers):
 
 
 def time_workers(
-    benchmark: BenchmarkFixture, banks: tuple, collate: Callable[[Tensor], tuple[Tensor, Tensor]],
+    benchmark: BenchmarkFixture, banks: Banks, collate: Collate,
     device: torch.device, *, workers: int, side: int, what: str,
 ) -> None:  # fmt: skip
     """Time what the workers sustain: as many batches as fill ``SECONDS``, known from one batch made here."""

@@ -21,18 +21,17 @@ from pathlib import Path
 import pytest
 import torch
 from common import BATCH, CUDA, make_collate, time_rounds, wait
-from torch import Tensor
 
-from kornia_cag import ContextBank, ObjectBank
+from kornia_cag import ContextBank, ObjectBank, Rows
 from kornia_cag.banks.pyramid import Pyramid
 
 full = pytest.mark.full
 USUAL = 512 if CUDA else BATCH
-SETTINGS = [("batch", count) for count in (16, 64, 256, 1024, 4096, *((16384,) if CUDA else ()))]
-SETTINGS += [("side", count) for count in (32, 64, 128, 224)]
-SETTINGS += [("objects", count) for count in (10, 100, 1_000, 10_000)]
-SETTINGS += [("contexts", count) for count in (100, 1_000, 10_000, 100_000)]
-SETTINGS = [pytest.param(*pair, marks=[] if pair[1] in (16, 32, 10, 100) else full) for pair in SETTINGS]
+COUNTS = [("batch", count) for count in (16, 64, 256, 1024, 4096, *((16384,) if CUDA else ()))]
+COUNTS += [("side", count) for count in (32, 64, 128, 224)]
+COUNTS += [("objects", count) for count in (10, 100, 1_000, 10_000)]
+COUNTS += [("contexts", count) for count in (100, 1_000, 10_000, 100_000)]
+SETTINGS = [pytest.param(*pair, marks=[] if pair[1] in (16, 32, 10, 100) else full) for pair in COUNTS]
 SMALLEST = {"objects": 10, "contexts": 100}
 PATHS = ["eager", pytest.param("compiled", marks=full)]
 
@@ -72,14 +71,13 @@ def smallest(objects, contexts) -> Callable[[str, bool], Callable[[], object]]:
     return cache(make)
 
 
-def random_rows(objects: int, contexts: int, batch: int) -> Iterator[Tensor]:
+def random_rows(objects: int, contexts: int, batch: int) -> Iterator[Rows]:
     """Eight batches of rows, over and over, with ids all over the banks."""
     draw = torch.Generator().manual_seed(0)
     made = []
     for epoch in range(8):
-        ids = [torch.randint(count, (batch,), generator=draw) for count in (objects, contexts)]
-        index = torch.arange(batch)
-        made.append(torch.stack([*ids, index, torch.full_like(index, epoch), 0 * index], dim=1))
+        drawn, behind = (torch.randint(count, (batch,), generator=draw) for count in (objects, contexts))
+        made.append(Rows.of(drawn, behind, torch.arange(batch), epoch=epoch))
     return cycle(made)
 
 

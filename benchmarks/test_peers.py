@@ -12,7 +12,7 @@ process) to float32 images in [0, 1], by the operations named here, ranges near 
 
 ``albumentations`` (the MIT line, 2.0): ``Affine``, ``Perspective``, ``ColorJitter``, ``Blur``, ``GaussNoise``.
 
-``kornia_cag``: the whole scene, with cut-out, context and mask; eager and compiled.
+``kornia_cag``: the whole scene, with cut-out and context; eager and compiled.
 
 Each peer is skipped with a word where it is not installed. Everything in this process, threads as they come.
 """

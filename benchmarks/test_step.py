@@ -23,15 +23,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from common import BATCH, CUDA, endless, from_workers, time_rounds
+from common import BATCH, CUDA, Banks, endless, from_workers, time_rounds
 from resnet import resnet18
 from torch import Tensor, nn
 
-from kornia_cag import CAGCollate
+from kornia_cag import CAGCollate, Prefetcher
 from kornia_cag.bench.peers import OpenCVCollate
 from kornia_cag.bench.timings import cores
 from kornia_cag.core.precision import autocast_dtype
-from kornia_cag.loading.prefetch import Prefetcher
+from kornia_cag.loading.batch import Pair
 from kornia_cag.training.recipes import RIGID_SIGNS, SIGNS
 
 full = pytest.mark.full
@@ -64,7 +64,7 @@ def make_step(network: nn.Module, device: torch.device) -> Callable[[Tensor, Ten
     return step
 
 
-def make_source(source: str, banks: tuple, collate: CAGCollate, batch: int) -> Iterator[Any]:
+def make_source(source: str, banks: Banks, collate: CAGCollate[Pair], batch: int) -> Iterator[Any]:
     """Batches of images and labels, without end."""
     if source == "overlap":
         return iter(Prefetcher(endless(*banks, collate.compose, batch), collate))
@@ -72,7 +72,7 @@ def make_source(source: str, banks: tuple, collate: CAGCollate, batch: int) -> I
     return repeat(next(batches)) if source == "resident" else batches
 
 
-def from_opencv(banks: tuple, side: int, batch: int, device: torch.device, count: int) -> Iterator[Any]:
+def from_opencv(banks: Banks, side: int, batch: int, device: torch.device, count: int) -> Iterator[Any]:
     """``count`` batches that workers made while ``count`` batches were wanted."""
     workers = cores()
     collate = OpenCVCollate(*banks, side, RIGID_SIGNS)
