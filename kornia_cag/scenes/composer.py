@@ -108,7 +108,7 @@ class Composer:
             for layer in scene.layers:
                 picture, part = self.paste(layer, picture, tone, scene.camera.coarser, targets=targets)
                 seen.append(part)
-            known = targets_of(labels, cast(list[Pasted], seen)) if targets else None
+            known = targets_of(labels, cast("list[Pasted]", seen)) if targets else None
             return Composites(self.expose(picture, scene.camera, scene.keys), labels, scene.keys, used, known, scene)
 
     def finish(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:

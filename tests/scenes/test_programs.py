@@ -56,7 +56,7 @@ def test_any_number_of_objects_by_the_same_graphs():
     """Three graphs for two objects or more; the pictures, masks and scenes of eager mode."""
     torch._dynamo.reset()
     counters.clear()
-    composer, renderer = make_composer(RANGES["all"], SIZE), Renderer()
+    composer, renderer = make_composer(RANGES["pose"], SIZE), Renderer()
     renderer.compile()
     close, count, wrong = 0, 0, 0
     for layers, b in ((2, 6), (3, 5), (4, 7), (2, 3)):
