@@ -35,7 +35,7 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
     code, defaults, closure = function.__code__.replace(), function.__defaults__, function.__closure__
     own = types.FunctionType(code, function.__globals__, function.__name__, defaults, closure)
     options: dict[str, str | int | bool | Callable[..., Any]] = {
-        # Let the work of a pixel become one loop: what must not be written out again and again says so (fusion.py).
+        # Let the work of a pixel become one loop: what must not be written out again and again is `kept`.
         "realize_opcount_threshold": 1000,
         "realize_reads_threshold": 1000,
         "realize_acc_reads_threshold": 1000,
