@@ -32,7 +32,7 @@ class Blend(Protocol):
             rgb: the object's premultiplied colour.
             alpha: its alpha, in [0, 1].
             behind: what is there already.
-            edge: alpha above which a pixel is the object's.
+            edge: alpha above which a pixel is the object's: of each sample where the blend ``pastes``, else 0.5.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""``Composer``: from a scene to pictures. ``Composer.render`` holds the stages of a batch in their order."""
+"""``Composer``: from a scene to pictures. ``Composer.shoot`` holds the stages of a batch in their order."""
 
 from dataclasses import InitVar, dataclass, field, replace
 from typing import cast
@@ -141,7 +141,7 @@ class Composer:
         if layer.color is not None:
             ink = recolor(ink, layer.color.tone(), alpha)
         ink = light(ink, tone, None if blend.on_black else alpha)
-        edge = 0.5 if seen is None else seen.threshold[:, None, None]
+        edge = seen.threshold[:, None, None] if blend.pastes and seen is not None else 0.5
         picture = tuple(blend(c, alpha, k, edge) for c, k in zip(ink, behind, strict=True))
         if not targets or seen is None:
             return picture, None
