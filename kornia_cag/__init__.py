@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kornia_cag.adversary.free import Free
     from kornia_cag.adversary.frozen import frozen
-    from kornia_cag.adversary.pixels import BIM, FGSM, MIFGSM, PGD
+    from kornia_cag.adversary.pixels import PGD
+    from kornia_cag.adversary.presets import BIM, FGSM, MIFGSM
     from kornia_cag.adversary.recapture import Recapture
     from kornia_cag.adversary.scenes import ScenePGD, WorstOf
     from kornia_cag.adversary.stage import Adversary, Draft, External
     from kornia_cag.banks.contexts import ContextBank
     from kornia_cag.banks.objects import ObjectBank
     from kornia_cag.core.checks import Diverged, InputError
+    from kornia_cag.core.draws import Draws
     from kornia_cag.evaluation.monitor import OverfittingMonitor
     from kornia_cag.loading.batch import Batch
     from kornia_cag.loading.chain import ContextChain
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, Over
     from kornia_cag.scenes.camera import CameraRange
     from kornia_cag.scenes.composer import Composer
-    from kornia_cag.scenes.finishes import Unkeyed
+    from kornia_cag.scenes.finishes import Finish, Unkeyed
     from kornia_cag.scenes.light import ColorRange
     from kornia_cag.scenes.pose import Framing, PoseRange
     from kornia_cag.scenes.ranges import SceneRange
@@ -60,7 +62,9 @@ __all__ = [
     "Difference",
     "Diverged",
     "Draft",
+    "Draws",
     "External",
+    "Finish",
     "Framing",
     "Free",
     "Hard",
@@ -105,7 +109,7 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     ),
     "scenes.camera": ("CameraRange",),
     "scenes.composer": ("Composer",),
-    "scenes.finishes": ("Unkeyed",),
+    "scenes.finishes": ("Finish", "Unkeyed"),
     "scenes.light": ("ColorRange",),
     "scenes.pose": (
         "Framing",
@@ -120,12 +124,8 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     ),
     "adversary.free": ("Free",),
     "adversary.frozen": ("frozen",),
-    "adversary.pixels": (
-        "BIM",
-        "FGSM",
-        "MIFGSM",
-        "PGD",
-    ),
+    "adversary.pixels": ("PGD",),
+    "adversary.presets": ("BIM", "FGSM", "MIFGSM"),
     "adversary.recapture": ("Recapture",),
     "adversary.scenes": (
         "ScenePGD",
