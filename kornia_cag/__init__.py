@@ -92,61 +92,36 @@ __all__ = [
 ]
 
 _STAGES = {  # module: what it gives; loaded when first asked for, so that a command can answer before torch is there
-    "core.checks": (
-        "Diverged",
-        "InputError",
-    ),
+    "core.checks": ("Diverged", "InputError"),
+    "core.draws": ("Draws",),
     "banks.contexts": ("ContextBank",),
     "banks.objects": ("ObjectBank",),
     "sampling.pairs": ("PairSampler",),
     "sampling.rows": ("Rows",),
-    "scenes.blends": (
-        "Average",
-        "Blend",
-        "Difference",
-        "Hard",
-        "Over",
-    ),
+    "scenes.blends": ("Average", "Blend", "Difference", "Hard", "Over"),
     "scenes.camera": ("CameraRange",),
     "scenes.composer": ("Composer",),
     "scenes.finishes": ("Finish", "Unkeyed"),
     "scenes.light": ("ColorRange",),
-    "scenes.pose": (
-        "Framing",
-        "PoseRange",
-    ),
+    "scenes.pose": ("Framing", "PoseRange"),
     "scenes.ranges": ("SceneRange",),
     "scenes.scene": ("Scene",),
     "scenes.strength": ("Ramp",),
-    "scenes.targets": (
-        "Composites",
-        "Targets",
-    ),
+    "scenes.targets": ("Composites", "Targets"),
     "adversary.free": ("Free",),
     "adversary.frozen": ("frozen",),
     "adversary.pixels": ("PGD",),
     "adversary.presets": ("BIM", "FGSM", "MIFGSM"),
     "adversary.recapture": ("Recapture",),
-    "adversary.scenes": (
-        "ScenePGD",
-        "WorstOf",
-    ),
-    "adversary.stage": (
-        "Adversary",
-        "Draft",
-        "External",
-    ),
+    "adversary.scenes": ("ScenePGD", "WorstOf"),
+    "adversary.stage": ("Adversary", "Draft", "External"),
     "loading.batch": ("Batch",),
     "loading.chain": ("ContextChain",),
     "loading.collate": ("CAGCollate",),
     "loading.confusion": ("HardPairing",),
     "loading.prefetch": ("Prefetcher",),
     "evaluation.monitor": ("OverfittingMonitor",),
-    "training.objectives": (
-        "attacked_loss",
-        "mixed_loss",
-        "trades_loss",
-    ),
+    "training.objectives": ("attacked_loss", "mixed_loss", "trades_loss"),
 }
 _HOME = {name: stage for stage, names in _STAGES.items() for name in names}
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from test_randomness import joint, keys_of
 
-from kornia_cag.core.draws import Draws, drawn, full_strength
+from kornia_cag.core.draws import Draws, drawn
+from kornia_cag.scenes.strength import full_strength
 from kornia_cag.core.randomness import chance, normals, uniform, uniforms
 
 

@@ -4,7 +4,8 @@ from composing import RANGES, make_composer, rows, same
 from torch._dynamo.utils import counters
 
 from kornia_cag.scenes.chunks import Renderer
-from kornia_cag.scenes.programs import composed, given_strength, outputs
+from kornia_cag.scenes.programs import composed, outputs
+from kornia_cag.scenes.strength import given_strength
 from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.strength import Ramp
 
