@@ -46,7 +46,11 @@ class Draws:
         return part
 
     def uniform(self, slot: str, low: float = 0.0, high: float = 1.0) -> Float[Tensor, " b"]:
-        """One float32 per sample, uniform in ``[low, high)``."""
+        """One float32 per sample for what ``slot`` names, uniform in ``[low, high)``.
+
+        Raises:
+            InputError: for a slot of which several numbers a sample were drawn.
+        """
         place = self._layer, self._group, slot
         if place not in self.numbers:
             self.numbers[place] = uniform(self.keys, slot)

@@ -10,7 +10,7 @@ from kornia_cag.core.checks import check_instance, check_tensor
 from kornia_cag.core.precision import FLOATS
 from kornia_cag.core.randomness import fold_in
 
-_NUMBER = 0x66696E69  # folded into keys, so that stages draw apart from the scene, and from each other
+_NUMBER = 0x66696E69  # folded into keys, so that stages draw apart from each other
 
 
 @runtime_checkable
@@ -54,14 +54,16 @@ class Unkeyed:
 def finished(
     images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"], stages: tuple[Finish, ...]
 ) -> Float[Tensor, "b 3 h w"]:
-    """Images after all stages, clipped to [0, 1], in their own dtype. Every stage gets keys of its own.
+    """Images after all stages, clipped to [0, 1], in their own dtype.
+
+    The first stage gets the keys of the samples, each further one keys of its own: equal stages draw apart.
 
     Raises:
         InputError: for a stage that changes the shape or the device, or does not give floats.
     """
     for place, stage in enumerate(stages):
         with torch.autocast(images.device.type, enabled=False):  # a sample depends on no precision around it
-            changed = stage(images, fold_in(keys, _NUMBER + place))
+            changed = stage(images, fold_in(keys, _NUMBER + place) if place else keys)
         check_tensor(f"finish[{place}]", changed, tuple(images.shape), FLOATS, images.device,
                      fix="A stage after the camera must keep shape and device.")  # fmt: skip
         images = changed.to(images.dtype).clamp(0, 1)
