@@ -168,7 +168,8 @@ def test_draft_is_what_the_docs_say():
 
 @pytest.mark.parametrize(
     ("stages", "returns", "made"),
-    [((), "pair", 0), ((FGSM(eps=0.1),), "pair", 0), ((FGSM(eps=0.1, eps_object=0.0),), "pair", 1), ((External(torch.relu),), "pair", 0), ((Swap(),), "pair", 0),
+    [((), "pair", 0), ((FGSM(eps=0.1),), "pair", 0), ((FGSM(eps=0.1, eps_object=0.0),), "pair", 1),
+     ((External(torch.relu),), "pair", 0), ((Swap(),), "pair", 0),
      ((WorstOf(k=2),), "pair", 0), ((ScenePGD(steps=1),), "pair", 0), ((), "batch", 1)],
 )  # fmt: skip
 def test_no_masks_are_made_that_nobody_asks_for(stages, returns, made, monkeypatch):
@@ -315,7 +316,7 @@ def hardening(change):
         (lambda draft: draft.with_images(draft.pictures[:1]),
          r"adversaries\[1\]: expected float32 \(8, 3, 16, 16\) on cpu, got float32 \(1, 3, 16, 16\)\. An"),
         (lambda draft: draft.with_images(draft.pictures[..., 1:]), r"adversaries\[1\]: .*got float32 \(8, 3, 16, 15\)"),
-        (lambda draft: draft.chosen(torch.arange(3)), r"adversaries\[1\]: expected all 8 samples of the batch, got 3\. Ch"),
+        (lambda draft: draft.chosen(torch.arange(3)), r"adversaries\[1\]: expected all 8 samples of the batch, got 3\."),
         (lambda draft: draft.with_images(draft.pictures.to("meta")), r"adversaries\[1\]: .* on cpu, got .* on meta"),
         (lambda draft: draft.with_images(draft.pictures.clone(), torch.ones(8)),
          r"adversaries\[1\]\.attacked: expected bool \(8\) on cpu, got float32 \(8,\)\. Which samples were changed"),
@@ -415,9 +416,7 @@ class Blind(Adversary):
 
 
 def test_an_adversary_that_does_nothing_or_reads_what_it_did_not_ask_for():
-    with pytest.raises(
-        InputError, match=r"adversaries\[0\]: expected an adversary with a method plan or harden, got a Idle"
-    ):
+    with pytest.raises(InputError, match=r"adversaries\[0\]: expected an adversary with .* got a Idle"):
         collated(Idle())
     with pytest.raises(InputError, match=r"draft\.mask: expected an adversary that says .* Set needs_masks = True"):
         collated(Blind(), returns="pair")(rows_of())
