@@ -66,7 +66,8 @@ class Programs:
         images = None if earlier is None else earlier.images
         drawn = self._program(_opened)(composer, *given, rows.contexts, images, used, into["canvas"])
         for number, objects in enumerate(rows.layers.unbind(1)):
-            own, alpha = Draws(keys).layer(number).keys, into["full"][:, number] if targets else None
+            own = Draws(keys).layer(number).keys
+            alpha = into["canvas"].new_empty(len(rows), *composer.size) if targets else None
             objects = objects.contiguous()
             any_batch(own, objects, alpha)
             layer, edge = self._program(_laid)(composer, *given, objects, own, into["canvas"], alpha)
@@ -76,6 +77,7 @@ class Programs:
         known = targets_of(labels, seen) if targets else None
         if known is not None:
             into["masks"].copy_(known.masks)
+            into["full"].copy_(known.full)
         whole = replace(drawn, layers=tuple(layers)) if scene else None
         return placed(Composites(into["images"], labels, keys, used, known, whole), into)
 
