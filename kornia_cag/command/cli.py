@@ -100,7 +100,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="default: the recipe's")
     parser.add_argument("--compile", action="store_true", help="compose by a compiled graph: pays for long trainings")
     parser.add_argument(
-        "--hold-back", type=float, default=0.0, metavar="SHARE", help="share of --contexts kept for evaluate --attack"
+        "--hold-out", type=float, default=0.0, metavar="SHARE", help="share of --contexts kept for evaluate --attack"
     )
     parser.add_argument("--model", metavar="MODULE:FUNCTION", help="network to train: function(classes, size)")
     out = "folder for all that is written (default: runs/RECIPE)"

@@ -188,5 +188,5 @@ def _unseen(options: argparse.Namespace, device: torch.device, texels: int) -> C
     new = [i for i, crc in enumerate(photos.pyramid.checksums()) if crc not in seen]
     if not new:
         fail("--contexts", "photographs that were not trained on", f"{len(photos)}, all of which were",
-             "Give others, or train with --hold-back 0.2.")  # fmt: skip
+             "Give others, or train with --hold-out 0.2.")  # fmt: skip
     return ContextBank(replace(photos.pyramid, atlas=photos.pyramid.atlas[new]))

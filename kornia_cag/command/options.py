@@ -200,16 +200,16 @@ def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank,
     """Both banks, as every subcommand that composes needs them."""
     device, seed = str(chosen_device(options.device)), number("--seed", options.seed, 0, MOST_SEED)
     photos = given_photos(options)
-    hold_back = check_number("--hold-back", getattr(options, "hold_back", 0.0), 0, 1)
-    if hold_back == 1:
-        fail("--hold-back", "a share of at least 0 and below 1", "1")
-    if hold_back and photos is None:
-        fail("--hold-back", "to come with --contexts DIR", "no photographs")
+    hold_out = check_number("--hold-out", getattr(options, "hold_out", 0.0), 0, 1)
+    if hold_out == 1:
+        fail("--hold-out", "a share of at least 0 and below 1", "1")
+    if hold_out and photos is None:
+        fail("--hold-out", "to come with --contexts DIR", "no photographs")
     glyphs = len(recipe.classes) * (1 + len(recipe.thickness))
     pictures = (recipe.procedural if given_folder(options, "objects") else glyphs) or 1
     bank = replace(recipe, size=recipe.texels)
     check_memory(options, bank, pictures, BANK, "Its banks are as fine as its canvas: try a smaller --size.")
-    return load_objects(options, recipe), recipe.contexts(photos, device=device, seed=seed, hold_back=hold_back)
+    return load_objects(options, recipe), recipe.contexts(photos, device=device, seed=seed, hold_out=hold_out)
 
 
 def load_objects(options: argparse.Namespace, recipe: Recipe) -> ObjectBank:
