@@ -1,4 +1,4 @@
-"""What is done to finished pictures, after the camera: keyed stages, and an adapter for modules that know no keys."""
+"""Stages after the camera: functions of images and keys, and an adapter for modules without keys."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,9 +12,9 @@ from kornia_cag.core.checks import check_instance, check_tensor
 class Finish(Protocol):
     """A stage after the camera: any function of images and keys, such as :class:`kornia_cag.Recapture`.
 
-    Each picture may depend on its own key alone, and a frozen dataclass is what is best written for it: then a sample
-    is the same in any batch, a run repeats, and gradients reach through it what adversaries move. It may not move
-    anything: masks and boxes would not follow.
+    Each picture may depend only on its own key, and a frozen dataclass is the best way to write one: then a sample is
+    the same in any batch, runs are reproducible, and adversaries get gradients through it. It must not move anything:
+    masks and boxes would not follow.
     """
 
     def __call__(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
@@ -23,10 +23,10 @@ class Finish(Protocol):
 
 
 class Unkeyed:
-    """Lets a module that knows no keys, such as a kornia augmentation, be a stage after the camera.
+    """Adapts a module without keys, such as a kornia augmentation, as a stage after the camera.
 
-    It costs what keys give. Kornia's augmentations draw from the global random state: a run repeats only under
-    ``torch.manual_seed``, a sample depends on its batch, and a batch composed ahead draws a training step earlier.
+    You lose what keys provide. Kornia's augmentations draw from the global random state: a run repeats only with
+    ``torch.manual_seed``, a sample depends on its batch, and a batch composed ahead draws one training step earlier.
 
     Args:
         module: maps images (b, 3, h, w) to images of the same shape.
@@ -48,10 +48,10 @@ class Unkeyed:
 def finished(
     images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"], stages: tuple[Finish, ...]
 ) -> Float[Tensor, "b 3 h w"]:
-    """Images after all stages, clipped to [0, 1].
+    """Apply all stages, then clip to [0, 1].
 
     Raises:
-        InputError: for a stage that changes shape, dtype or device.
+        InputError: if a stage changes shape, dtype or device.
     """
     for place, stage in enumerate(stages):
         changed = stage(images, keys)

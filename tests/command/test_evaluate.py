@@ -124,7 +124,7 @@ def test_photographs_that_were_trained_on_are_no_test(run, signs, photos):
     for given in (("--eps", 0.1), ("--count", 5), ("--objects", signs), ("--attack", "pgd", "--contexts", "moved")):
         status, _, err = run("evaluate", "runs/signs", "--real", "real.npz", *given)
         assert status == 2
-        assert "to come with --attack" in err
+        assert "to be used with --attack" in err
 
 
 def test_a_network_says_which_pictures_it_takes(run):
