@@ -1,7 +1,7 @@
-"""The one interface of all adversaries: ``plan`` may run ahead of the model, ``harden`` sees it as it is.
+"""The one interface of all adversaries: ``plan`` may run ahead of the model, ``harden`` sees the model as it is now.
 
-An adversary takes a batch in the making, a :class:`Draft`, and gives another one. Some choose scenes, some change
-pixels; :class:`kornia_cag.CAGCollate` runs them in their order and knows nothing else about them.
+An adversary takes an unfinished batch, a :class:`Draft`, and returns another. Some choose scenes, some change pixels;
+:class:`kornia_cag.CAGCollate` runs them in order and knows nothing else about them.
 """
 
 from collections.abc import Callable
@@ -24,25 +24,25 @@ from kornia_cag.scenes.targets import Composites, Targets
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """A batch in the making, between composing and handing out.
+    """An unfinished batch, between composing and delivery.
 
-    There may be more rows than samples: rivals, among which an adversary will choose, stand behind the samples of the
-    batch. And there may be fewer composites than rows: those of the first ``waiting`` rows are still to be made.
+    There may be more rows than samples: rivals for an adversary to choose from follow the samples of the batch. And
+    there may be fewer composites than rows: those of the first ``waiting`` rows are still to be composed.
 
     Attributes:
-        rows: n of them, of which the first ``size`` are the batch's own.
+        rows: n rows, the first ``size`` of which belong to the batch itself.
         size: b, number of samples of the batch.
-        earlier: what the chain offers to each row; None: no chain.
-        made: composites of the rows from ``waiting`` on; None where there are none.
+        earlier: earlier composites that the chain offers to each row; None: no chain.
+        made: composites of the rows from ``waiting`` on; None: no composites yet.
         waiting: number of rows that an adversary will compose itself.
-        photos: contexts that these lie on, where they are not the collate's own.
-        composer: what composes; None until the batch is hardened.
-        strength: share of what is drawn, in [0, 1], or by epoch.
-        targets: whether somebody asks for masks and boxes.
-        scene: whether somebody asks for what was drawn.
-        images: (b, 3, h, w); with their pixels changed; None where nothing changed them.
-        attacked: (b,); whose pixels an adversary changed; None where none did.
-        changes: (b, 3, h, w); what the last attack on each slot ended with, to start from; None: nothing, or taken.
+        photos: contexts to use instead of the collate's own; None: its own.
+        composer: the composer to use; None until the batch is hardened.
+        strength: strength of the drawn amounts, in [0, 1], or a ramp over epochs.
+        targets: whether masks and boxes are requested.
+        scene: whether scenes are requested.
+        images: (b, 3, h, w); images with changed pixels; None: no pixels changed.
+        attacked: (b,); which samples had their pixels changed; None: no sample.
+        changes: (b, 3, h, w); final perturbation of each slot's last attack, to start from; None: none, or used up.
     """
 
     rows: Rows
@@ -62,7 +62,7 @@ class Draft:
 
     @property
     def rest(self) -> tuple[Rows, Earlier | None]:
-        """The rows that no adversary composes itself, and what the chain offers them."""
+        """The rows that no adversary will compose itself, and what the chain offers them."""
         if not self.waiting:
             return self.rows, self.earlier
         return self.rows[self.waiting :], cut(self.earlier, [self.waiting])[1]
@@ -72,31 +72,31 @@ class Draft:
 
     @property
     def composites(self) -> Composites:
-        """What is composed, once nothing waits any more."""
+        """The composites, once no rows are waiting."""
         return cast(Composites, self.made)
 
     @property
     def pictures(self) -> Shaped[Tensor, "b 3 h w"]:
-        """(b, 3, h, w); the images as they are by now."""
+        """(b, 3, h, w); the images in their current state."""
         return self.composites.images if self.images is None else self.images
 
     @property
     def labels(self) -> Int[Tensor, " b"] | Int[Tensor, "b k"]:
-        """(b,), classes; (b, K) where samples show several objects."""
+        """(b,), classes; (b, K) if samples show several objects."""
         return self.composites.classes
 
     @property
     def keys(self) -> Int[Tensor, " b"]:
-        """(b,); keys of the samples, see :func:`kornia_cag.core.randomness.sample_keys`."""
+        """(b,); keys of the samples, from :func:`kornia_cag.core.randomness.sample_keys`."""
         return self.composites.keys
 
     @property
     def mask(self) -> Float[Tensor, "b 1 h w"]:
-        """(b, 1, h, w); how far each pixel shows an object. Only where the adversary says ``needs_masks``."""
+        """(b, 1, h, w); how much each pixel shows an object. Only for adversaries with ``needs_masks``."""
         return cast(Targets, self.composites.targets).cover
 
     def chosen(self, places: Int[Tensor, " b"]) -> "Draft":
-        """The draft of these rows, composites and all."""
+        """The draft of these rows, including composites."""
 
         def chosen(tensor: Tensor) -> Tensor:
             return tensor[places]
@@ -105,10 +105,10 @@ class Draft:
         return replace(self, rows=self.rows[places], earlier=earlier, made=made)
 
     def with_images(self, images: Tensor, attacked: Bool[Tensor, " b"] | None = None) -> "Draft":
-        """The draft with other pixels.
+        """The draft with new pixels.
 
         Args:
-            images: (b, 3, h, w); of the same dtype and device.
+            images: (b, 3, h, w); same dtype and device.
             attacked: (b,); which samples were changed. Default: all.
         """
         every = torch.ones(len(images), dtype=torch.bool, device=images.device) if attacked is None else attacked
@@ -117,12 +117,12 @@ class Draft:
 
 
 class Adversary:
-    """What makes a batch harder. Derive from it, and override :meth:`harden`.
+    """Makes a batch harder. To write your own, derive from it and override :meth:`harden`.
 
     Attributes:
-        needs_model: whether it asks the model anything; where False, a collate needs none.
+        needs_model: whether it uses the model; if False, the collate needs none.
         needs_masks: whether it reads :attr:`Draft.mask`.
-        chooses_scenes: whether it makes or chooses composites; such stages come before those that change pixels.
+        chooses_scenes: whether it makes or chooses composites; such stages run before those that change pixels.
         starts_warm: whether it starts from :attr:`Draft.changes`.
     """
 
@@ -132,15 +132,15 @@ class Adversary:
     starts_warm: ClassVar[bool] = False
 
     def plan(self, draft: Draft) -> Draft:
-        """Change what is going to be composed. Knows no model, and may run ahead of it. Default: nothing."""
+        """Change what will be composed. Has no access to the model, and may run ahead of it. Default: no change."""
         return draft
 
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
-        """Make the batch harder for ``model`` as it is now, and leave the model as it was.
+        """Make the batch harder for ``model`` as it is now, and leave the model unchanged.
 
         Args:
             model: the model being trained.
-            draft: what the stage before left.
+            draft: the draft from the previous stage.
         """
         return draft
 
@@ -149,8 +149,8 @@ class External(Adversary):
     """Another library's attack, or any function, as an adversary that changes pixels.
 
     Args:
-        attack: called as ``attack(images, labels)``, the way of torchattacks' objects, which hold a model of their own;
-            images (b, 3, h, w) in [0, 1], labels (b,). Gives images of the same shape, dtype and device.
+        attack: called as ``attack(images, labels)``, like torchattacks' objects, which hold their own model; images
+            (b, 3, h, w) in [0, 1], labels (b,). Returns images of the same shape, dtype and device.
     """
 
     needs_model: ClassVar[bool] = False
@@ -161,7 +161,7 @@ class External(Adversary):
         self.attack = attack
 
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
-        """Give the attack a copy of the images, in which it may work."""
+        """Pass the attack a copy of the images, which it may modify."""
         return draft.with_images(self.attack(draft.pictures.clone(), draft.labels))
 
     def __repr__(self) -> str:
@@ -172,7 +172,7 @@ def check_adversaries(adversaries: Any, model: nn.Module | None) -> tuple[Advers
     """Require a tuple of adversaries whose order makes sense.
 
     Raises:
-        InputError: for what is no adversary, needs a model that is not there, or chooses scenes too late.
+        InputError: for anything but adversaries, a missing model, or one that chooses scenes too late.
     """
     if not isinstance(adversaries, tuple | list):
         fail("adversaries", "a tuple of adversaries", describe(adversaries), "Pass adversaries=(PGD(eps=8 / 255),).")
@@ -185,34 +185,34 @@ def check_adversaries(adversaries: Any, model: nn.Module | None) -> tuple[Advers
         if stage.chooses_scenes and pixels is not None:
             fail(f"adversaries[{place}]", f"a {type(stage).__name__}, which chooses scenes, before what changes pixels",
                  f"it after {type(pixels).__name__}", "Put it first.")  # fmt: skip
-        if not stage.chooses_scenes and type(stage).harden is not Adversary.harden:  # one that only plans fits anywhere
+        if not stage.chooses_scenes and type(stage).harden is not Adversary.harden:  # one that only plans may go last
             pixels = stage
     return tuple(adversaries)
 
 
 def check_planned(place: int, after: Any) -> Draft:
-    """Require of an adversary that it planned a batch.
+    """Require that an adversary returned a draft from ``plan``.
 
     Raises:
-        InputError: naming the adversary by its place.
+        InputError: naming the adversary by its index.
     """
-    check_instance(f"adversaries[{place}]", after, Draft, "plan(draft) gives dataclasses.replace(draft, rows=...).")
+    check_instance(f"adversaries[{place}]", after, Draft, "Return dataclasses.replace(draft, rows=...) from plan.")
     draft: Draft = after
     return draft
 
 
 def check_hardened(place: int, before: Draft, after: Any) -> Draft:
-    """Require of an adversary that it left a batch of the same shape.
+    """Require that an adversary kept the batch's shape.
 
     Raises:
-        InputError: naming the adversary by its place.
+        InputError: naming the adversary by its index.
     """
-    check_instance(f"adversaries[{place}]", after, Draft, "harden(model, draft) gives draft.with_images(images).")
+    check_instance(f"adversaries[{place}]", after, Draft, "Return draft.with_images(images) from harden.")
     draft: Draft = after
     if draft.images is not None and draft.images is not before.images:
         clean = before.pictures
         check_tensor(f"adversaries[{place}]", draft.images, tuple(clean.shape), clean.dtype, clean.device,
                      fix="An adversary must keep shape, dtype and device.")  # fmt: skip
         check_tensor(f"adversaries[{place}].attacked", draft.attacked, (len(clean),), torch.bool, clean.device,
-                     fix="Which samples were changed: draft.with_images(images, attacked).")  # fmt: skip
+                     fix="Say which samples were changed: draft.with_images(images, attacked).")  # fmt: skip
     return draft

@@ -84,7 +84,7 @@ def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet |
     print(f"trained on {training.seen:,} composites in {duration(training.seconds)}")
     if training.monitor is not None and (overfitting := training.monitor.report())["looks"]:
         *_, own, found = overfitting["looks"][-1]
-        catastrophic = "catastrophic overfitting: train with more --attack-steps or a smaller --eps; "
+        catastrophic = "catastrophic overfitting (train with more --attack-steps or a smaller --eps): "
         print(f"{catastrophic if overfitting['overfitted'] else ''}"
               f"{own:.0%} correct under the training's own attack, {found:.0%} under PGD")  # fmt: skip
     if accuracy is not None and real is not None:

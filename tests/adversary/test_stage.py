@@ -318,7 +318,7 @@ def hardening(change):
         (lambda draft: draft.with_images(draft.pictures.double()), r"adversaries\[1\]: .*got float64 \(8, 3, 16, 16\)"),
         (lambda draft: draft.with_images(draft.pictures.to("meta")), r"adversaries\[1\]: .* on cpu, got .* on meta"),
         (lambda draft: draft.with_images(draft.pictures.clone(), torch.ones(8)),
-         r"adversaries\[1\]\.attacked: expected bool \(8\) on cpu, got float32 \(8,\)\. Which samples were changed"),
+         r"adversaries\[1\]\.attacked: expected bool \(8\) on cpu, got float32 \(8,\)\. Say which samples"),
         (lambda draft: draft.with_images(draft.pictures.clone(), torch.tensor(True)),
          r"adversaries\[1\]\.attacked: expected bool \(8\) on cpu, got bool \(\)"),
     ],

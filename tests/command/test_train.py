@@ -258,7 +258,7 @@ def test_catastrophic_overfitting_is_told(run, monkeypatch):
     looks = {"columns": [], "looks": [[100, 0.99, 0.9, 0.01]], "overfitted": True}
     monkeypatch.setattr("kornia_cag.evaluation.monitor.OverfittingMonitor.report", lambda self: looks)
     _, out, _ = run("train", "digits", "--images", 16, "--eps", 0.1)
-    assert "a smaller --eps: 90% correct under the training's own attack, 1% under PGD" in out
+    assert "a smaller --eps): 90% correct under the training's own attack, 1% under PGD" in out
     assert json.loads(Path("runs/digits/report.json").read_text())["overfitting"] == looks
 
 
