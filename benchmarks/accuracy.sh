@@ -9,7 +9,7 @@ runs=${1:+$(realpath -m "$1")}
 cd "$(dirname "$0")/.."
 runs=${runs:-$PWD/runs}
 mkdir -p "$runs"
-signs=(signs --objects "$data/objects/signs" --contexts "$data/contexts" --real "$data/real/gtsrb_dev.npz" --hold-back 0.2)
+signs=(signs --objects "$data/objects/signs" --contexts "$data/contexts" --real "$data/real/gtsrb_dev.npz" --hold-out 0.2)
 digits=(digits --objects "$data/objects/digits" --real "$data/real/mnist_dev.npz")
 
 plain() { # COMMAND...: as others would type it, without this machine's folders
@@ -85,7 +85,7 @@ train signs-longest "${signs[@]}" --images 1500000 --scene-attack none
 for seed in 0 1 2; do train "signs-as-drawn-$seed" "${signs[@]}" --images 100000 --scene-attack none --seed "$seed"; done
 for seed in 0 1 2; do train "signs-longer-$seed" "${signs[@]}" --images 160000 --scene-attack none --seed "$seed"; done
 python3 benchmarks/photo_digits.py "$data/real/mnist_dev.npz" "$data/contexts" "$runs/photo_digits.npz"
-train photo-digits photo-digits --objects "$data/objects/digits" --contexts "$data/contexts" --hold-back 0.2 \
+train photo-digits photo-digits --objects "$data/objects/digits" --contexts "$data/contexts" --hold-out 0.2 \
   --real "$runs/photo_digits.npz"
 
 # A context that changes without bound: the hardened recipe beside the same without chain and attack

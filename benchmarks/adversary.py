@@ -5,7 +5,7 @@
     python benchmarks/adversary.py prints --out runs/adversary-prints.json
 
 ``train``: the recipe without an adversary and with each, equal numbers of images, several seeds: accuracy on real
-pictures, on composites over held-back photographs whose context alone is attacked, and on real pictures under PGD.
+pictures, on composites over held-out photographs whose context alone is attacked, and on real pictures under PGD.
 ``search``: the mean loss of what random drawing, the worst of k scenes, and gradients find, against forward passes.
 ``prints``: models hardened by equally many steps of PGD and of PGD through a random camera, and one that is not, each
 attacked through such cameras, printed and photographed by others.
@@ -35,7 +35,7 @@ from kornia_cag.core.randomness import sample_keys
 from kornia_cag.core.storage import write_text
 from kornia_cag.evaluation.accuracy import evaluate
 from kornia_cag.evaluation.real import load_real
-from kornia_cag.evaluation.robustness import Pictures, composites, curve, named_rightly
+from kornia_cag.evaluation.robustness import Pictures, composites, correct, curve
 from kornia_cag.loading.batch import Pair
 from kornia_cag.training.network import load_network, save_network
 from kornia_cag.training.provenance import hardware, versions
@@ -62,14 +62,14 @@ def rows(recipe: Recipe) -> dict[str, Recipe]:
     }
 
 
-def photographs(held_back: bool) -> ContextBank:
+def photographs(held_out: bool) -> ContextBank:
     """Those that are trained on, or the others."""
-    return ContextBank.from_folder(DATA / "contexts", size=64).split(0.2)[held_back]
+    return ContextBank.from_folder(DATA / "contexts", size=64).split(0.2)[held_out]
 
 
 def trained(recipe: Recipe, images: int, seed: int) -> tuple[Training, nn.Module]:
     """A finished run and its network."""
-    contexts = recipe.contexts(str(DATA / "contexts"), seed=seed, hold_back=0.2)
+    contexts = recipe.contexts(str(DATA / "contexts"), seed=seed, hold_out=0.2)
     run = Training(recipe, recipe.objects(str(DATA / "objects" / recipe.name)), contexts, images=images, seed=seed)
     run.run()
     return run, run.result.eval()
@@ -217,8 +217,8 @@ def photographed(net: nn.Module, scenes: Pictures, attack: PGD) -> dict[str, flo
                           for part in place.split(128)])  # fmt: skip
     found: dict[str, float] = {}
     for name, images in (("clean", scenes.images), ("attacked", attacked)):
-        found[name] = float(named_rightly(net, images, scenes.labels).float().mean())
-        shots = [named_rightly(net, Recapture()(images, sample_keys(0 * place + 2, 0 * place + shot, place)),
+        found[name] = float(correct(net, images, scenes.labels).float().mean())
+        shots = [correct(net, Recapture()(images, sample_keys(0 * place + 2, 0 * place + shot, place)),
                                scenes.labels) for shot in range(8)]  # fmt: skip
         found[f"{name}, photographed"] = float(torch.cat(shots).float().mean())
     return {key: round(value, 4) for key, value in found.items()}

@@ -1,7 +1,7 @@
 """Real handwriting on photographs, as MNIST-M has it: ``python benchmarks/photo_digits.py DIGITS.npz PHOTOS out.npz``.
 
 Every digit lies on a random crop of a photograph, each pixel the distance of the two (Ganin et al., 2016). Only
-photographs that ``kornia-cag train --hold-back 0.2`` keeps from the training are used.
+photographs that ``kornia-cag train --hold-out 0.2`` keeps from the training are used.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kornia_cag.banks import folders
-from kornia_cag.banks.contexts import held_back
+from kornia_cag.banks.contexts import held_out
 
 SEED = 0
 
@@ -36,6 +36,6 @@ if __name__ == "__main__":
     with np.load(options.digits) as data:
         images, labels = data["images"], data["labels"]
     photos = folders.read_contexts(options.photos)
-    held = [photo for photo, kept in zip(photos, held_back(len(photos), 0.2), strict=True) if kept]
+    held = [photo for photo, kept in zip(photos, held_out(len(photos), 0.2), strict=True) if kept]
     np.savez(options.out, images=compose(images, held), labels=labels)
     print(f"{len(images):,} digits on {len(held)} photographs: {options.out}")

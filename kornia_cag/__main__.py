@@ -1,4 +1,4 @@
-"""The entry point, light enough to answer Ctrl-C while torch is still being loaded."""
+"""The entry point, light enough to answer Ctrl-C while torch is still loading."""
 
 import os
 import signal
@@ -9,12 +9,12 @@ from types import FrameType
 def main() -> int:
     """Run the command line and return its exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # a shell ignores Ctrl-C for what it starts in the background
+        if signal.getsignal(number) != signal.SIG_IGN:  # a shell ignores Ctrl-C for background jobs
             signal.signal(number, _leave)
     _open_streams()
-    # Threads that wait for each other spin for a moment only, then sleep. By default they spin thirty times as long,
-    # and a training beside other processes takes a multiple of its time; without spinning, it is a fifth slower where
-    # it is alone. Read when torch is loaded.
+    # Waiting threads spin only briefly, then sleep. The default is thirty times as long, which slows training several
+    # times over next to other processes; with no spinning at all, training alone is a fifth slower. Read when torch
+    # loads.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from kornia_cag.command.cli import main as command
@@ -23,11 +23,11 @@ def main() -> int:
 
 
 def _flushed(status: int) -> int:
-    """The status, unless what was printed finds no room."""
+    """The status, unless standard output cannot be flushed."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more, and says so
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again, and complains
         if status == 0:
             print(f"kornia-cag: {error}", file=sys.stderr)
         return status or 2
@@ -35,14 +35,14 @@ def _flushed(status: int) -> int:
 
 
 def _open_streams() -> None:
-    """Let what is written to a closed stream go nowhere; a file that is opened later would take its number."""
+    """Point closed streams to the null device; otherwise a file opened later would take their number."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, for good
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End in one line: an exception could be swallowed by whatever is being imported, and nothing is begun yet."""
+    """Exit with one line: an import in progress could swallow an exception, and no work has started."""
     os.write(2, b"kornia-cag: interrupted\n" if number == signal.SIGINT else b"kornia-cag: terminated\n")
     os._exit(128 + number)
 

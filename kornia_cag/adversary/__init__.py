@@ -1,4 +1,4 @@
-"""Whatever makes a batch harder for the model that is being trained: its scenes, its pixels.
+"""Making a batch harder for the model being trained, by its scenes or its pixels.
 
 Imports core to scenes.
 """

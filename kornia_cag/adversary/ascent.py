@@ -1,8 +1,8 @@
 """Projected gradient ascent on images: the kernel of every pixel attack.
 
-A norm is three small functions of a budget map: where an attack may start, which way is up, and how to come back into
-the budget. In L-infinity the budget is a box around the image, in L2 an ellipsoid whose half-axes are the map; in both,
-a pixel of zero budget stays as it is.
+A norm is three small functions of a budget map: where an attack may start, which way is up, and how to project back
+into the budget. In L-infinity the budget is a box around the image, in L2 an ellipsoid whose half-axes are the map; in
+both, a pixel with zero budget never changes.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from kornia_cag.core.randomness import normals, uniform, uniforms
 Norm = Literal["linf", "l2"]
 Schedule = Literal["sign", "paper"]
 
-MASKS = (*FLOATS, torch.bool)  # of masks over which budgets differ
+MASKS = (*FLOATS, torch.bool)  # dtypes of masks with separate budgets
 EPS_FIX = "Budgets are in units of [0, 1]: write 8 / 255 for eight grey levels."
 # A power of two changes neither a sign nor a normalised gradient, and keeps small ones above float16's underflow.
 LOSS_SCALE = 128.0
@@ -43,40 +43,40 @@ def pgd(
     targeted: bool = False,
     compile: bool = False,
 ) -> Float[Tensor, "b c h w"]:
-    """Projected gradient ascent on each image's own loss, within its budget cut with [0, 1].
+    """Projected gradient ascent on each image's own loss, within its budget and [0, 1].
 
-    The budget of ``"linf"`` is the box ``|delta| <= eps``, which holds exactly in float32 and float64, and up to one
-    rounding in half precision; that of ``"l2"`` is the ellipsoid ``sum((delta / eps) ** 2) <= 1``, for an even map the
-    ball of radius ``eps``, which holds up to rounding. Each image follows the gradient of its own loss only, so its
-    attack does not depend on its neighbours unless the loss itself mixes them. A value outside [0, 1] is never moved
-    further out, and a pixel of zero budget keeps its bits. A NaN gradient is a zero step. Neither ``images`` nor any
-    ``.grad`` is written; gradients of the images alone are computed, also under ``torch.no_grad()``.
+    The ``"linf"`` budget is the box ``|delta| <= eps``; it holds exactly in float32 and float64, and up to one rounding
+    in half precision. The ``"l2"`` budget is the ellipsoid ``sum((delta / eps) ** 2) <= 1``, for a uniform map the ball
+    of radius ``eps``; it holds up to rounding. Each image follows the gradient of its own loss only, so its attack does
+    not depend on the rest of the batch unless the loss mixes images. A value outside [0, 1] never moves further out,
+    and a pixel with zero budget keeps its bits. A NaN gradient is a zero step. Neither ``images`` nor any ``.grad`` is
+    written; only the images' gradients are computed, even under ``torch.no_grad()``.
 
     Args:
         loss: maps images, of the dtype and memory format of ``images``, to one loss per image, ``(b,)``.
         images: in [0, 1].
         eps: the budget map, in units of [0, 1].
-        keys: of the samples; read by the random start only.
-        steps: number of gradients taken.
-        norm: ``"linf"`` steps along the gradient's sign, ``"l2"`` along the gradient, in a metric that the map scales.
+        keys: keys of the samples; used only by the random start.
+        steps: number of gradient steps.
+        norm: ``"linf"`` steps along the gradient's sign, ``"l2"`` along the gradient, in a metric scaled by the map.
         relative_alpha: step size as a multiple of the budget map. Default ``2.5 / steps``; fixed by ``"paper"``.
-        momentum: share of the earlier direction that is kept, each gradient being divided by its mean size first.
-        random_start: start at a point uniform in the budget, before the cut with [0, 1].
-        start: start at the point of the budget on the way to these images (in ``"linf"`` the nearest one). Where one is
-            the attacked image itself, nothing is known of a better start, and ``random_start`` decides.
+        momentum: share of the earlier direction to keep; each gradient is first divided by its mean absolute value.
+        random_start: start at a uniform point of the budget, before clipping to [0, 1].
+        start: start at the point of the budget on the way to these images (in ``"linf"`` the nearest one). If one is
+            the attacked image itself, no better start is known, and ``random_start`` decides.
         schedule: ``"sign"``, or ``"paper"``: step t of T is ``eps / T * ((T - t) * sign(g) + t * g / max|g|) / T``,
             t from 0, with the largest entry taken over the one image (Jin and Rinard's code takes it over the batch);
-            for ``"linf"`` only.
+            ``"linf"`` only.
         targeted: descend instead.
-        compile: fuse the random start and the bounds of the box into a compiled kernel. What repeats is the loss, which
-            may itself be compiled, in any mode; calling a compiled update would cost more than its three small kernels.
+        compile: fuse the random start and the bounds of the box into one compiled kernel. The steps are not compiled:
+            calling a compiled update costs more than its three small kernels. The loss may be compiled, in any mode.
 
     Returns:
-        Attacked images, detached, of the dtype and memory format of ``images``.
+        Attacked images, detached, in the dtype and memory format of ``images``.
 
     Raises:
-        InputError: for shapes and dtypes that do not fit, a loss that is not ``(b,)`` or does not depend on the images,
-            and under ``torch.inference_mode()``.
+        InputError: for wrong shapes and dtypes, a loss that is not ``(b,)`` or does not depend on the images, and under
+            ``torch.inference_mode()``.
 
     Source: Madry et al. 2018; step schedule: Jin and Rinard 2020; momentum: Dong et al. 2018.
     """
@@ -92,7 +92,7 @@ def pgd(
     with torch.no_grad():
         clean = images.clone() if images.is_inference() else images.detach()
         middle = widen(clean)
-        # taken before the box where it can be, so that the box lies in memory which the model has just warmed up
+        # taken before the box if possible, so that the box lands in memory which the model has just warmed up
         ahead = None if random_start or start is not None else gradient_at(middle)
         point, low, high, eps = begin(clean, eps, keys if random_start else None, norm)
         if start is not None:
@@ -135,7 +135,7 @@ def _check_kernel(
 
 
 def check_schedule(schedule: Any, norm: Norm, momentum: float) -> None:
-    """Require a schedule that goes with norm and momentum.
+    """Require a schedule that fits norm and momentum.
 
     Raises:
         InputError: for any other.
@@ -153,7 +153,7 @@ def _compiled_begin() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
 def _begin(
     clean: Float[Tensor, "b c h w"], eps: Float[Tensor, "#b #c #h #w"], keys: Int[Tensor, " b"] | None, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The first point, at random where ``keys`` are given; the lower and upper bound of a pixel; the budget map."""
+    """The first point, random if ``keys`` are given; each pixel's lower and upper bound; the budget map."""
     start = widen(clean)
     eps = eps.to(start.dtype)
     layout = memory_format(clean)
@@ -171,10 +171,10 @@ def _begin(
 
 
 def _bound(start: Float[Tensor, "b c h w"], change: Float[Tensor, "#b #c #h #w"]) -> Float[Tensor, "b c h w"]:
-    """``start + change``, rounded towards ``start``: the difference never exceeds ``change``."""
+    """``start + change``, rounded towards ``start``, so that the difference never exceeds ``change``."""
     end = start + change
     beyond = (end - start).abs_().gt_(change.abs())
-    # lerp chooses between its ends: where() stumbles over conditions as random as these, and takes ten times as long
+    # lerp selects one of its ends: where() is ten times slower on conditions as random as these
     return end.lerp_(torch.nextafter(end, start), beyond)
 
 
@@ -182,7 +182,7 @@ def _update(
     point: Float[Tensor, "b c h w"], gradient: Float[Tensor, "b c h w"], step: Float[Tensor, "#b #c #h #w"],
     low: Float[Tensor, "b c h w"], high: Float[Tensor, "b c h w"], share: float | None,
 ) -> Float[Tensor, "b c h w"]:  # fmt: skip
-    """One step within the box along the gradient's sign, or with a ``share`` of the gradient itself."""
+    """One step within the box along the gradient's sign, mixed with a ``share`` of the gradient itself."""
     direction = gradient.sign()  # 0 for NaN
     if share is not None:
         direction = (1 - share) * direction + share * _even(gradient)
@@ -195,7 +195,7 @@ def _length(change: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 1 1"]:
 
 
 def _within_ball(keys: Int[Tensor, " b"], eps: Float[Tensor, "#b #c #h #w"], shape: torch.Size) -> Tensor:
-    """A point uniform in the ellipsoid of half-axes ``eps``, for each key."""
+    """A uniform point in the ellipsoid with half-axes ``eps``, per key."""
     free = (eps > 0).expand(shape)
     way = torch.where(free, normals(keys, "attack.start", shape[1:].numel()).reshape(shape), 0)
     count = free.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
@@ -204,13 +204,13 @@ def _within_ball(keys: Int[Tensor, " b"], eps: Float[Tensor, "#b #c #h #w"], sha
 
 
 def _even(gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """The same direction with a largest entry of 1, so that no square overflows or vanishes; 0 for NaN."""
+    """The same direction, scaled to a largest entry of 1 so that no square overflows or vanishes; 0 for NaN."""
     gradient = torch.nan_to_num(gradient)
     return gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
 
 
 def _ahead_in_l2(gradient: Float[Tensor, "b c h w"], step: Float[Tensor, "#b #c #h #w"]) -> Float[Tensor, "b c h w"]:
-    """The step of length 1 in the metric of ``step`` along which the loss rises fastest; 0 for no gradient."""
+    """The step of length 1 in the metric of ``step`` along which the loss rises fastest; 0 without a gradient."""
     scaled = _even(gradient) * step
     return step * scaled / _length(scaled).clamp(min=torch.finfo(scaled.dtype).tiny)
 
@@ -218,7 +218,7 @@ def _ahead_in_l2(gradient: Float[Tensor, "b c h w"], step: Float[Tensor, "#b #c 
 def _pulled_in(
     point: Float[Tensor, "b c h w"], middle: Float[Tensor, "b c h w"], eps: Float[Tensor, "#b #c #h #w"]
 ) -> Float[Tensor, "b c h w"]:
-    """The point, or where the way to it from the middle leaves the ellipsoid of half-axes ``eps``."""
+    """The point, or where the line to it from the middle leaves the ellipsoid with half-axes ``eps``."""
     change = torch.where(eps > 0, point - middle, 0)
     relative = change / eps.clamp(min=torch.finfo(eps.dtype).tiny)
     return middle + change / _length(relative).clamp(min=1)
@@ -227,7 +227,7 @@ def _pulled_in(
 def _with_momentum(
     gradient: Float[Tensor, "b c h w"], trend: Float[Tensor, "b c h w"] | None, momentum: float
 ) -> tuple[Tensor, Tensor]:
-    """The direction to go, and what to remember of it. Where there is no gradient an image stays where it is."""
+    """The direction to go, and the trend to remember. An image without a gradient stays where it is."""
     even = _even(gradient)
     size = even.abs().mean(dim=(1, 2, 3), keepdim=True)
     even = even / size.clamp(min=torch.finfo(even.dtype).tiny)
@@ -240,7 +240,7 @@ def _input_gradient(
 ) -> Float[Tensor, "b c h w"]:
     with torch.enable_grad():
         leaf = point.detach().requires_grad_()
-        # a copy, so that a model may begin with an in-place operation
+        # a copy, since a model may start with an in-place operation
         losses = loss(leaf.to(dtype, copy=True))
         check_tensor("loss", losses, (len(point),), FLOATS, fix="Return one loss per image: reduction='none'.")
         gradient = None

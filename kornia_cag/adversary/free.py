@@ -1,4 +1,4 @@
-"""Adversarial training for free: one backward pass moves the weights and the attack."""
+"""Adversarial training for free: one backward pass updates both weights and attack."""
 
 from collections.abc import Iterator
 
@@ -12,26 +12,26 @@ from kornia_cag.core.precision import FLOATS
 
 
 class Free:
-    """Gives each batch ``replays`` times, attacked a little more each time by the gradient that training left there.
+    """Yields each batch ``replays`` times, attacked further each time with the gradient left behind by training.
 
-    No gradient is computed for the attack alone: the pass that trains the weights also reaches the images::
+    The attack needs no gradient of its own: the pass that trains the weights also reaches the images::
 
         free = Free(eps=8 / 255, replays=4)
-        for images, labels in loader:  # of a collate without an attack
+        for images, labels in loader:  # its collate has no attack
             for attacked in free(images):
                 loss = criterion(model(attacked), labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
 
-    The perturbation goes on from batch to batch, slot by slot, and starts at zero where there is none. Train for as
-    many times fewer epochs. Source: Shafahi et al. 2019.
+    The perturbation carries over from batch to batch, slot by slot, and starts at zero. Divide the number of epochs by
+    ``replays``. Source: Shafahi et al. 2019.
 
     Args:
         eps: budget in L-infinity, in units of [0, 1].
         eps_object: budget where the object's mask is 1; None: eps.
-        replays: how often each batch is given.
-        alpha: step where the larger budget holds, in proportion elsewhere. Default the larger budget, as in the paper.
+        replays: how often each batch is repeated.
+        alpha: step size at the larger budget, proportional elsewhere. Default the larger budget, as in the paper.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class Free:
     def __call__(
         self, images: Float[Tensor, "b c h w"], mask: Shaped[Tensor, "b 1 h w"] | None = None
     ) -> Iterator[Float[Tensor, "b c h w"]]:
-        """The attacked images of each replay, which are leaves that ``backward()`` has to reach.
+        """Yield the attacked images of each replay, leaf tensors that ``backward()`` has to reach.
 
         Args:
             images: in [0, 1].
-            mask: 1 on the object, 0 on the context, bool or float; needed where ``eps_object`` differs from ``eps``.
+            mask: 1 on the object, 0 on the context, bool or float; needed if ``eps_object`` differs from ``eps``.
 
         Raises:
-            InputError: where no gradient has arrived when the next replay is asked for.
+            InputError: if no gradient has arrived by the next replay.
         """
         check_tensor("images", images, ("b", "c", "h", "w"), FLOATS, fix="Images are float BCHW in [0, 1].")
         eps = self._budget(images, mask)
@@ -83,14 +83,14 @@ class Free:
         return self.eps * (1 - mask) + self.eps_object * mask
 
     def state_dict(self) -> dict[str, Tensor | None]:
-        """The perturbation that the next batch starts with."""
+        """The perturbation that the next batch starts from."""
         return {"change": self.change}
 
     def load_state_dict(self, state: dict[str, Tensor | None], device: torch.device | str | None = None) -> None:
-        """Take the state of :meth:`state_dict`, moved to ``device`` if one is given.
+        """Load the state of :meth:`state_dict`, moved to ``device`` if given.
 
         Raises:
-            InputError: for another state.
+            InputError: for any other state.
         """
         if not isinstance(state, dict) or set(state) != {"change"}:
             fail("state", "the state_dict of a Free", describe(state))

@@ -1,4 +1,4 @@
-"""Borrowing the model that is being trained, and giving it back as it was."""
+"""Borrowing the model being trained, and returning it unchanged."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,37 +10,37 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module to call in place of ``model``, so that no gradient hook, broadcast or other collective runs.
+    """The module to call instead of ``model``, so that no gradient hook, broadcast or other collective runs.
 
-    A DistributedDataParallel wrapper is taken off and a compiled module inside it kept. A compiled module *around* the
-    wrapper is taken off with it, so compile first and wrap then, or the attack runs eagerly.
+    A DistributedDataParallel wrapper is removed and a compiled module inside it kept. A compiled module *around* the
+    wrapper is removed with it, so compile first, then wrap; otherwise the attack runs eagerly.
     """
     inner = getattr(model, "_orig_mod", model)
     return unwrap(inner.module) if isinstance(inner, DistributedDataParallel) else model
 
 
 def _writable(buffer: Tensor) -> bool:
-    """Whether a forward pass can write to it in place, which torch refuses for inference and for expanded tensors."""
+    """Whether a forward pass can write to it in place: torch refuses this for inference and expanded tensors."""
     dense = buffer.layout == torch.strided and not buffer.is_inference()
     return dense and all(stride > 0 or size <= 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """Lend ``model``, unwrapped, in eval mode and without parameter gradients; afterwards all is as before.
+    """Lend ``model``, unwrapped, in eval mode and without parameter gradients; restore everything afterwards.
 
-    Put back, also when an exception passes through: the training flag of every submodule (by attribute: neither
-    ``train()`` nor ``eval()`` is called, since models override them), ``requires_grad`` of every parameter, the random
-    state of the CPU and of the model's CUDA devices, and buffers. Gradients and autocast are never touched. Nothing
-    waits for the device.
+    Restored, even after an exception: the training flag of every submodule (by attribute: neither ``train()`` nor
+    ``eval()`` is called, since models override them), ``requires_grad`` of every parameter, the random state of the CPU
+    and of the model's CUDA devices, and buffers. Gradients and autocast are never touched. Nothing waits for the
+    device.
 
-    One thread at a time: two that borrow a model at once put it back as the other one's. A model that draws random
-    numbers in eval mode draws those that the next training step will draw. Buffers of torch's
-    own layers do not change in eval mode; the dense ones of other modules are copied before and written back after,
-    which costs two small copies each. Python attributes that a ``forward`` changes are not put back.
+    One thread at a time: two that borrow a model at once would restore each other's changes. A model that draws random
+    numbers in eval mode draws the same ones as the next training step. Buffers of torch's own layers do not change in
+    eval mode; dense buffers of other modules are copied before and written back after, at the cost of two small copies
+    each. Python attributes that a ``forward`` changes are not restored.
     """
     net = unwrap(model)
-    modules = [*net.modules()]  # one walk: on a GPU, a small network is bound by what the host does
+    modules = [*net.modules()]  # walk once: on a GPU, a small network is limited by the host
     training = [(module, module.training) for module in modules]
     parameters = [parameter for module in modules for parameter in module.parameters(recurse=False)]
     trainable = [(parameter, parameter.requires_grad) for parameter in parameters]
@@ -66,7 +66,7 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             for parameter, flag in trainable:
                 parameter.requires_grad_(flag)
             for module, name, buffer, before in buffers:
-                # .data: the same values must not look like a change to a graph that still awaits its backward pass
+                # .data: restoring the same values must not look like a change to a graph still awaiting backward
                 buffer.data.copy_(before)
                 if getattr(module, name) is not buffer:
                     setattr(module, name, buffer)

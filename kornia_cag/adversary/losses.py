@@ -1,7 +1,7 @@
-"""What an attack raises: one loss per sample, of a model's logits and the classes it aims at.
+"""Attack losses: one loss per sample, from a model's logits and the classes that the attack aims at.
 
-An attack away from the labels raises the loss of the label, one towards a class lowers the loss of that class. Labels
-are (b,), or (b, K) where each sample shows K objects; its loss is then the mean over the objects' losses.
+An untargeted attack raises the loss of the label, a targeted one lowers the loss of its target class. Labels are (b,),
+or (b, K) if each sample shows K objects; its loss is then the mean over the objects' losses.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Loss = Callable[[Any, Tensor], Tensor]  # (model output, classes) to one loss pe
 
 
 def check_logits(logits: Any, count: int, least: int = 2, fix: str = "") -> Float[Tensor, "b classes"]:
-    """Require logits ``(count, classes)`` of at least so many classes.
+    """Require logits ``(count, classes)`` of at least ``least`` classes.
 
     Raises:
         InputError: for anything else.
@@ -41,18 +41,18 @@ def cross_entropy(logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"]) -
 
 
 def margin(logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"]) -> Float[Tensor, " b"]:
-    """The largest other logit less that of the class; above 0 where the model errs.
+    """The largest other logit minus the class's own; above 0 where the model errs.
 
-    Other are the classes that a sample does not show, or two objects of one sample would cancel each other.
+    Classes that the sample shows do not count as other, or two objects of one sample would cancel each other.
 
-    Its gradient does not fade where the model is sure. Source: Carlini and Wagner, 2017.
+    The gradient does not vanish where the model is confident. Source: Carlini and Wagner, 2017.
     """
     own, other, _ = _compared(logits, labels, 2)
     return (other - own).mean(dim=1)
 
 
 def dlr(logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"]) -> Float[Tensor, " b"]:
-    """:func:`margin` over the distance of the largest logit from the third: no matter how the logits are scaled.
+    """:func:`margin` divided by the difference of largest and third-largest logit: independent of the logits' scale.
 
     Requires at least three classes. Source: Croce and Hein, 2020.
     """
@@ -61,9 +61,9 @@ def dlr(logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"]) -> Float[Te
 
 
 def kl(logits: Any, clean: Float[Tensor, "b classes"]) -> Float[Tensor, " b"]:
-    """Divergence of the attacked picture's probabilities from those of the clean one, whose logits ``clean`` are.
+    """Divergence of the attacked picture's probabilities from the clean picture's, whose logits are ``clean``.
 
-    Knows no labels. At the clean picture itself its gradient is 0, so an attack has to start beside it.
+    Ignores labels. Its gradient is 0 at the clean picture itself, so an attack must start next to it.
     Source: TRADES, Zhang et al., 2019.
     """
     attacked, before = (F.log_softmax(widen(x), dim=1) for x in (check_logits(logits, len(clean)), clean))
@@ -73,7 +73,7 @@ def kl(logits: Any, clean: Float[Tensor, "b classes"]) -> Float[Tensor, " b"]:
 def _compared(
     logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"], least: int
 ) -> tuple[Float[Tensor, "b objects"], Float[Tensor, "b 1"], Float[Tensor, "b n"]]:
-    """The logits of the objects, the largest of what is not shown, and the largest three of all in their order."""
+    """The objects' logits, the largest logit of a class not shown, and the three largest of all, sorted."""
     shown = labels[:, None] if labels.ndim == 1 else labels
     logits = widen(check_logits(logits, len(labels), max(least, shown.shape[1] + 1)))
     own = logits.gather(1, shown)
@@ -82,7 +82,7 @@ def _compared(
 
 
 def shows(labels: Int[Tensor, " b"] | Int[Tensor, "b k"], classes: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
-    """Which samples show an object of their class here."""
+    """Which samples show an object of the given class."""
     shown: Tensor = labels == classes if labels.ndim == 1 else (labels == classes[:, None]).any(dim=1)
     return shown
 
@@ -90,15 +90,15 @@ def shows(labels: Int[Tensor, " b"] | Int[Tensor, "b k"], classes: Int[Tensor, "
 def class_not_shown(
     logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"], drawn: Float[Tensor, " b"] | None
 ) -> Int[Tensor, " b"]:
-    """For each sample a class that it does not show: by a number in [0, 1), or the one of the lowest logit."""
+    """For each sample a class that it does not show: chosen by a number in [0, 1), or the one with the lowest logit."""
     labels = labels[:, None] if labels.ndim == 1 else labels
-    fix = "Of another kind of output no wrong class can be drawn: give targets."
+    fix = "For another kind of output no wrong class can be drawn: pass targets."
     logits = check_logits(logits, len(labels), labels.shape[1] + 1, fix)
     if drawn is None:
         lowest: Tensor = logits.scatter(1, labels, torch.inf).argmin(dim=1)
         return lowest
     classes = logits.shape[1]
-    around = (labels[:, :1] + 1 + torch.arange(classes, device=labels.device)) % classes  # from the one behind its own
+    around = (labels[:, :1] + 1 + torch.arange(classes, device=labels.device)) % classes  # starting after its own
     free = torch.ones_like(around, dtype=torch.bool).scatter(1, labels, False).gather(1, around)
     count = free.sum(dim=1)
     place = torch.minimum((drawn * count).long(), count - 1)

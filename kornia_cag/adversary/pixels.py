@@ -1,4 +1,4 @@
-"""Adversarial examples against the model being trained, within a budget that may differ from pixel to pixel.
+"""Adversarial examples against the model being trained, within budgets that may differ between pixels.
 
 :class:`PGD` holds the numbers and attacks a model by the kernel of :mod:`.ascent`, raising a loss of :mod:`.losses`;
 :mod:`.frozen` sees to it that the attack leaves no trace on that model. Normalisation belongs inside the model: images
@@ -30,39 +30,39 @@ Transform = Callable[[Tensor, Tensor], Tensor]  # images and keys to images of t
 
 @dataclass(frozen=True, kw_only=True)
 class PGD(Adversary):
-    """The attack of projected gradients in L-infinity or L2, with budgets for object, context and sample.
+    """Projected gradient descent in L-infinity or L2, with separate budgets for object and context, and per sample.
 
     Called with a model and a batch, it returns the attacked images. The whole batch is computed whatever ``fraction``
-    says: reading which samples are meant would wait for the device.
+    is: reading which samples to attack would wait for the device.
 
-    In L2 the budget bounds the length of an image's whole change; apart for object and context, it bounds the length of
-    the change over the budget map, as :func:`pgd` says.
+    In L2 the budget bounds the length of an image's whole change; with separate budgets for object and context, it
+    bounds the length of the change divided by the budget map, see :func:`pgd`.
 
-    With a ``transform`` the model sees transformed images, drawn anew at each step, and the gradient is the mean over
-    ``eot_samples`` draws, which are seen in one forward pass: expectation over transformation (Athalye et al. 2018).
-    What is returned is not transformed.
+    With a ``transform`` the model sees transformed images, redrawn at each step, and the gradient is the mean over
+    ``eot_samples`` draws, evaluated in one forward pass: expectation over transformation (Athalye et al. 2018). The
+    returned images are not transformed.
 
     Source: Madry et al. 2018; one step from a random start: Wong et al. 2020.
 
     Attributes:
-        eps: budget, in units of [0, 1]: of each value, or in L2 of an image's whole change.
+        eps: budget, in units of [0, 1]: per value, or in L2 for an image's whole change.
         eps_object: budget where the object's mask is 1; None: eps.
-        eps_min: each sample draws its budget from here to eps, evenly in the logarithm; None: eps.
-        alpha: step where the larger budget holds, in proportion elsewhere; None: 2.5 budgets / steps.
+        eps_min: each sample draws its budget log-uniformly between this and eps; None: eps.
+        alpha: step size at the larger budget, proportional elsewhere; None: 2.5 budgets / steps.
         steps: number of gradient steps.
-        norm: ``"linf"``, each value for itself, or ``"l2"``, an image's whole change.
+        norm: ``"linf"``, which bounds each value, or ``"l2"``, which bounds an image's whole change.
         random_start: whether to start at a random point of the budget, else at the image itself.
-        target: a wrong class whose loss to lower, instead of raising that of the label.
-        momentum: share of the earlier direction that is kept.
-        schedule: of the steps: ``"sign"``, or ``"paper"``, see pgd, which sets the step, so that alpha stays None.
-        early_stop: leave a sample alone once the model is fooled; saves no time, but keeps changes small.
-        transform: attack what survives it: a function of images (b, c, h, w) and keys (b,), for example
-            kornia_cag.Recapture(); None: the images themselves.
-        eot_samples: number of draws of the transform at each step, over which the gradient is averaged.
+        target: a wrong class whose loss to lower, instead of raising the label's.
+        momentum: share of the earlier direction to keep.
+        schedule: step schedule: ``"sign"``, or ``"paper"``, see pgd, which sets the step, so alpha stays None.
+        early_stop: stop changing a sample once the model is fooled; saves no time, but keeps changes small.
+        transform: make the attack survive it: a function of images (b, c, h, w) and keys (b,), for example
+            kornia_cag.Recapture(); None: no transform.
+        eot_samples: draws of the transform per step, over which the gradient is averaged.
         fraction: share of the samples attacked, chosen by key; the others keep their bits.
         loss: (model output, classes) to one loss per sample, (b,): see losses.py.
-        autocast: of the attack's forward passes, float32 turns it off; None: as around it.
-        compile: whether to compile the random start and the box; for faster steps, hand in a compiled model.
+        autocast: dtype of the attack's forward passes, float32 turns autocast off; None: as in the caller.
+        compile: whether to compile the random start and the box; for faster steps, pass a compiled model.
     """
 
     starts_warm: ClassVar[bool] = True
@@ -128,22 +128,22 @@ class PGD(Adversary):
         scale: Float[Tensor, " b"] | None = None,
         start: Float[Tensor, "b c h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """Attack ``model``, which is left as it was (see :func:`frozen`); guarantees as in :func:`pgd`.
+        """Attack ``model``, which is left unchanged (see :func:`frozen`); guarantees as in :func:`pgd`.
 
         Args:
             model: maps images to logits ``(b, classes)``, or to whatever ``loss`` takes; plain, compiled or DDP.
             images: in [0, 1].
-            labels: true classes; (b, K) of images that show K objects each.
-            keys: of the samples; they choose the random start and the attacked fraction.
-            mask: 1 on the object, 0 on the context, anything between mixes the budgets; bool or float.
-            targets: the classes to be mistaken for, with ``target="given"``. ``"random"`` draws a class by key that the
-                image does not show; ``"least likely"`` asks the model, by one more forward pass (Kurakin et al. 2017).
-            scale: factor per sample on its budget.
-            start: images to start from, as near as the budget allows; where one is the image itself, ``random_start``
+            labels: true classes; (b, K) if images show K objects each.
+            keys: keys of the samples; they determine the random start and the attacked fraction.
+            mask: 1 on the object, 0 on the context, values between mix the budgets; bool or float.
+            targets: target classes, with ``target="given"``. ``"random"`` draws a class by key that the image does not
+                show; ``"least likely"`` asks the model, in one more forward pass (Kurakin et al. 2017).
+            scale: factor on each sample's budget.
+            start: images to start from, as near as the budget allows; if one is the image itself, ``random_start``
                 decides.
 
         Raises:
-            InputError: as :func:`pgd`, and for labels, mask, targets or scale that do not fit.
+            InputError: as :func:`pgd`, and for invalid labels, mask, targets or scale.
         """
         self._check(model, images, labels, keys, mask, targets, scale)
         if self.largest == 0 or self.fraction == 0:
@@ -154,7 +154,7 @@ class PGD(Adversary):
             with autocasting(self.autocast, images.device):
                 aims = self._aims(net, images, labels, targets)
             drawn = uniform(keys, "attack.target") if self.target == "random" else None
-            seen = count()  # forward passes: each draws other transforms
+            seen = count()  # forward passes: each draws new transforms
 
             def loss(x: Tensor) -> Tensor:
                 if self.transform is None:
@@ -170,7 +170,7 @@ class PGD(Adversary):
 
             def judge(x: Tensor, labels: Any, aims: Any, drawn: Any) -> Tensor:
                 with autocasting(self.autocast, images.device):
-                    output = net(x)  # only it says how many classes there are
+                    output = net(x)  # shows how many classes there are
                     classes = aims if drawn is None else class_not_shown(output, labels, drawn)
                     losses = self.loss(output, classes)
                     return losses if not self.early_stop else losses * ~self._fooled(output, labels, classes)
@@ -191,11 +191,11 @@ class PGD(Adversary):
         mask = draft.mask if self.needs_masks else None
         images = self(cast(nn.Module, model), images, draft.labels, mask=mask, keys=keys, start=start)
         hardened = draft.with_images(images, self.attacked(keys) if self.fraction < 1 else None)
-        return replace(hardened, changes=None)  # an attack behind this one starts at what this one found
+        return replace(hardened, changes=None)  # a later attack starts from what this one found
 
     @property
     def largest(self) -> float:
-        """The larger of the budgets for object and context."""
+        """The larger of the object and context budgets."""
         return max(self.eps, self.eps_object or 0.0)
 
     def budget(
@@ -206,11 +206,11 @@ class PGD(Adversary):
         mask: Shaped[Tensor, "b 1 h w"] | None = None,
         scale: Float[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b 1 #h #w"]:
-        """The budget map: ``eps`` off the mask, ``eps_object`` on it, times ``scale``, zero for samples left out.
+        """The budget map: ``eps`` off the mask, ``eps_object`` on it, times ``scale``, zero for unattacked samples.
 
         With ``eps_min`` both shrink by the factor that the sample draws.
 
-        Its height and width are 1 where the budget is the same all over the image.
+        Its height and width are 1 if the budget is uniform over the image.
         """
         dtype = torch.promote_types(images.dtype, torch.float32)
         if mask is None or self.eps_object is None:
@@ -235,7 +235,7 @@ class PGD(Adversary):
         labels: Int[Tensor, " b"] | Int[Tensor, "b k"],
         targets: Int[Tensor, " b"] | None,
     ) -> Tensor:
-        """What the loss compares with: classes, or the clean logits. Random classes are drawn in the loss itself."""
+        """What the loss compares with: classes, or the clean logits. Random targets are drawn in the loss itself."""
         aims = labels if targets is None else targets
         if self.target == "least likely" or self.loss is kl:
             with torch.no_grad():
@@ -246,7 +246,7 @@ class PGD(Adversary):
     def _fooled(
         self, output: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"], classes: Tensor
     ) -> Bool[Tensor, " b"]:
-        """Which samples the model names as the attack wants it."""
+        """Which samples already fool the model."""
         named = check_logits(output, len(labels), fix="early_stop needs logits: leave it out.").argmax(dim=1)
         fooled: Tensor = ~shows(labels, named) if self.target is None else named == classes
         return fooled

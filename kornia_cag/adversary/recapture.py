@@ -1,4 +1,4 @@
-"""A photograph of a picture: what a print goes through before a model sees it. Differentiable, one draw per key."""
+"""Photographing a picture: what happens to a print before a model sees it. Differentiable, one draw per key."""
 
 from dataclasses import dataclass, field
 
@@ -16,28 +16,28 @@ from kornia_cag.scenes.light import ColorRange, light
 from kornia_cag.scenes.pose import PoseRange, homographies
 from kornia_cag.scenes.warp import canvas_points, displace, project
 
-_NUMBER = 0x70686F74  # folded into keys, so that a photograph draws apart from the scene of the same key
+_NUMBER = 0x70686F74  # folded into keys, so that draws are independent of the scene with the same key
 
 
 @dataclass(frozen=True)
 class Recapture:
-    """Hold a picture before the library's camera: a slightly other pose, light, blur, noise, JPEG.
+    """Photographs a picture with the library's camera: slight changes of pose and light, blur, noise, JPEG.
 
     Called with images ``(b, 3, h, w)`` in [0, 1] and keys ``(b,)``, it returns images of the same shape and dtype. The
-    same key always gives the same photograph. Where the picture ends, its border goes on.
+    same key always gives the same photograph. Beyond the picture, its border is repeated.
 
-    Pass it to :class:`kornia_cag.PGD` as ``transform`` to attack what survives being photographed. Sources: expectation
-    over transformation, Athalye et al. 2018; photographed prints, Kurakin et al. 2017.
+    Pass it to :class:`kornia_cag.PGD` as ``transform`` for attacks that survive being photographed. Sources:
+    expectation over transformation, Athalye et al. 2018; photographed prints, Kurakin et al. 2017.
 
     Attributes:
-        pose: of the picture before the camera: units in :class:`PoseRange`.
+        pose: of the picture in front of the camera: units in :class:`PoseRange`.
         color: light on it: units in :class:`ColorRange`.
         camera: blur, noise, JPEG: units in :class:`CameraRange`.
     """
 
     pose: PoseRange = field(
         default_factory=lambda: PoseRange(
-            scale=(0.9, 1.1),  # of the picture over the frame
+            scale=(0.9, 1.1),  # picture over frame
             aspect=(0.95, 1.05),
             angle=(-6, 6),
             shear=(-3, 3),

@@ -1,8 +1,7 @@
-"""The adversary of scenes: not pixels, but pose, light, camera and context are chosen to confuse the model.
+"""Scene adversaries: they choose pose, light, camera and context, not pixels, to confuse the model.
 
-Both attacks here choose among scenes that the ranges allow, so what they give is a composite like any other:
-:class:`WorstOf` draws several and keeps the worst, :class:`ScenePGD` climbs the loss along the numbers that a scene is
-drawn from.
+Both choose among scenes that the ranges allow, so the result is a composite like any other: :class:`WorstOf` draws
+several and keeps the worst, :class:`ScenePGD` does gradient ascent on the numbers that a scene is drawn from.
 """
 
 from dataclasses import dataclass, replace
@@ -31,14 +30,14 @@ from kornia_cag.scenes.strength import given_strength
 from kornia_cag.scenes.targets import Composites
 
 Varied = Literal["pose", "color", "context", "camera"]
-_HIGHEST = 1 - 2.0**-24  # the largest number that is drawn
+_HIGHEST = 1 - 2.0**-24  # the largest number that can be drawn
 
 
 def _check_loss(loss: Any) -> None:
-    """Require a loss that a scene can be judged by.
+    """Require a loss that can judge a scene.
 
     Raises:
-        InputError: for what cannot be called, and for :func:`kl`, which compares with a clean picture.
+        InputError: if it is not callable, and for :func:`kl`, which compares with a clean picture.
     """
     if not callable(loss) or loss is kl:
         fail("loss", "a function of logits and classes, such as cross_entropy", describe(loss))
@@ -51,23 +50,23 @@ def how_many(fraction: float, b: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class WorstOf(Adversary):
-    """Keep the worst of ``k`` scenes: of each sample's own, and of ``k - 1`` others of the same object.
+    """Keeps the worst of ``k`` scenes: each sample's own, and ``k - 1`` others of the same object.
 
-    All are composed as one batch and seen by the model in one forward pass; nothing is differentiated. Of a batch
-    smaller than ``k`` some samples are rivals twice.
+    All are composed as one batch and seen by the model in one forward pass, without gradients. In a batch smaller than
+    ``k``, some samples serve as rivals twice.
 
-    It prefers what can hardly be seen: where ranges reach from deep shade to glare, as those of ``signs`` do, many more
-    of the worst than of plain draws are nearly black. A narrower ``exposure`` or a ``fraction`` keeps that down.
+    It favours objects that are hard to see: if ranges run from deep shade to glare, as in ``signs``, far more of the
+    worst scenes than of plain draws are nearly black. A narrower ``exposure`` or a smaller ``fraction`` limits that.
 
     Source: worst-of-k, Engstrom et al. 2019.
 
     Attributes:
-        k: number of scenes, each sample's own included.
-        scenes: the others draw pose, light, camera and crop anew.
-        contexts: the others lie over contexts, or earlier composites, of other samples of the batch.
-        fraction: share of a batch that is attacked, and paid for: its first samples, in a random order.
+        k: number of scenes, including each sample's own.
+        scenes: whether the others redraw pose, light, camera and crop.
+        contexts: whether the others use contexts, or earlier composites, of other samples of the batch.
+        fraction: share of a batch that is attacked, and paid for: its first samples, which are in random order.
         loss: (model output, classes) to one loss per sample, (b,).
-        autocast: of the model's forward pass, float32 turns it off; None: as around it.
+        autocast: dtype of the model's forward pass, float32 turns autocast off; None: as in the caller.
     """
 
     chooses_scenes: ClassVar[bool] = True
@@ -88,7 +87,7 @@ class WorstOf(Adversary):
             fail("scenes, contexts", "at least one that varies", "False for both")
 
     def plan(self, draft: Draft) -> Draft:
-        """Put the rivals of the attacked samples behind those of the batch."""
+        """Append the rivals of the attacked samples to the batch."""
         if len(draft.rows) != draft.size:
             fail("adversaries", "one WorstOf", "two, whose rivals would be each other's", "Raise its k instead.")
         rows, earlier = self.candidates(draft.rows, draft.earlier)
@@ -100,10 +99,10 @@ class WorstOf(Adversary):
         return draft.chosen(self.choose(cast(nn.Module, model), images, labels, draft.size))
 
     def candidates(self, rows: Rows, earlier: Earlier | None) -> tuple[Rows, Earlier | None]:
-        """The rows of all candidates and what the chain offers them: first the batch itself, then rivals.
+        """The rows of all candidates and what the chain offers them: first the batch itself, then its rivals.
 
-        There are ``n = b + (k - 1) * m`` of them, ``m`` being the number of samples attacked. A row that was chosen
-        says all of its scene, but for the slot of an earlier composite.
+        There are ``n = b + (k - 1) * m`` rows for ``m`` attacked samples. A chosen row determines its scene, except for
+        the slot of an earlier composite.
         """
         b, m = len(rows), how_many(self.fraction, len(rows))
         shifts = [max(1, number * b // self.k) if self.contexts else 0 for number in range(1, self.k)]
@@ -133,26 +132,26 @@ class WorstOf(Adversary):
 
 @dataclass(frozen=True, kw_only=True)
 class ScenePGD(Adversary):
-    """Projected gradient ascent over a scene's parameters, through the composer and the model.
+    """Projected gradient ascent on a scene's parameters, through composer and model.
 
-    A scene is a function of numbers in [0, 1), which its ranges turn into angles, exposures, blurs and so on. Every
-    step moves each number along the sign of its gradient, at most ``reach`` away from where it was drawn. Ranges
-    therefore hold by construction. What is chosen and not measured has no gradient and stays as drawn: mirror,
-    negative, thickness, whether and how to blur, low resolution, JPEG quality. So do the noise field and the sizes of
-    single elastic waves; the pyramid level follows pose and crop. Of the scenes on the way the worst is kept: the loss
-    is never lower than that of the scene as drawn. A batch's rows do not replay such scenes, which depend on the model.
+    A scene is a function of numbers in [0, 1), which its ranges turn into angles, exposures, blurs and so on. Each step
+    moves every number along the sign of its gradient, at most ``reach`` away from where it was drawn, so ranges hold by
+    construction. Discrete choices have no gradient and stay as drawn: mirror, negative, thickness, whether and how to
+    blur, low resolution, JPEG quality. So do the noise field and the sizes of individual elastic waves; the pyramid
+    level follows pose and crop. The worst scene on the way is kept, so the loss is never lower than that of the scene
+    as drawn. Such scenes depend on the model, so a batch's rows alone cannot reproduce them.
 
     A step takes a forward and a backward pass through composer and model, in eager mode.
 
     Attributes:
         steps: number of gradient steps.
         reach: how far a number may move, as a share of its range.
-        alpha: step, as a share of the range; None: 2.5 reaches / steps, at most the reach.
+        alpha: step size, as a share of the range; None: 2.5 reaches / steps, at most the reach.
         vary: what may move, some of ``"pose"``, ``"color"`` (light and colours), ``"context"`` (its crop) and
             ``"camera"``.
-        fraction: share of a batch that is attacked, and paid for: its first samples, in a random order.
+        fraction: share of a batch that is attacked, and paid for: its first samples, which are in random order.
         loss: (model output, classes) to one loss per sample, (b,).
-        autocast: of the model's forward passes, float32 turns it off; None: as around it.
+        autocast: dtype of the model's forward passes, float32 turns autocast off; None: as in the caller.
     """
 
     chooses_scenes: ClassVar[bool] = True
@@ -207,16 +206,16 @@ class ScenePGD(Adversary):
         self, model: nn.Module, composer: Composer, rows: Rows, strength: Float[Tensor, " b"] | None = None,
         earlier: Earlier | None = None, *, targets: bool = True, scene: bool = True,
     ) -> Composites:  # fmt: skip
-        """The worst composites found, detached; ``model`` is left as it was (see :func:`frozen`).
+        """The worst composites found, detached; ``model`` is left unchanged (see :func:`frozen`).
 
         Args:
             model: maps images to logits ``(b, classes)``, or to whatever ``loss`` takes.
-            composer: what composes, in eager mode.
-            rows: of the samples.
-            strength: as :meth:`Composer.__call__` takes it.
+            composer: the composer to use, in eager mode.
+            rows: rows of the samples.
+            strength: as for :meth:`Composer.__call__`.
             earlier: likewise.
             targets: likewise.
-            scene: give the scenes as well.
+            scene: also return the scenes.
         """
         if torch.is_inference_mode_enabled():
             fail("ScenePGD", "a place where gradients can be taken", "torch.inference_mode()",
@@ -243,7 +242,7 @@ class ScenePGD(Adversary):
         return cast(Composites, worst)
 
     def _leaves(self, ranges: SceneRange, rows: Rows, draws: Draws) -> dict[Slot, Tensor]:
-        """The numbers that the scenes are drawn from; those that vary are leaves of the graph to come."""
+        """The numbers that the scenes are drawn from; those that vary are leaves of the autograd graph."""
         with torch.no_grad():
             ranges.sample(rows, draws=draws)
         return {slot: numbers.clone().requires_grad_() if slot[1] in self.vary else numbers
@@ -274,11 +273,11 @@ def _losses(
     labels: Int[Tensor, " b"] | Int[Tensor, "b k"],
 ) -> Float[Tensor, " b"]:  # fmt: skip
     with autocasting(autocast, images.device):
-        losses = loss(net(images.clone()), labels)  # a model may begin with an in-place operation
+        losses = loss(net(images.clone()), labels)  # a model may start with an in-place operation
     check_tensor("loss", losses, (len(labels),), FLOATS, fix="Return one loss per image: reduction='none'.")
     return torch.nan_to_num(losses.float(), nan=-torch.inf)  # a scene that the model cannot judge is not the worst
 
 
 def _where(choice: Bool[Tensor, " b"], one: Tensor, other: Tensor) -> Tensor:
-    """Per sample ``one`` where ``choice`` is true, else the other; detached."""
+    """For each sample ``one`` if ``choice`` is true, else the other; detached."""
     return torch.where(choice.view(-1, *[1] * (one.ndim - 1)), one.detach(), other)

@@ -1,7 +1,7 @@
-"""The one interface of all adversaries: ``plan`` may run ahead of the model, ``harden`` sees it as it is.
+"""The one interface of all adversaries: ``plan`` may run ahead of the model, ``harden`` sees the model as it is now.
 
-An adversary takes a batch in the making, a :class:`Draft`, and gives another one. Some choose scenes, some change
-pixels; :class:`kornia_cag.CAGCollate` runs them in their order and knows nothing else about them.
+An adversary takes an unfinished batch, a :class:`Draft`, and returns another. Some choose scenes, some change pixels;
+:class:`kornia_cag.CAGCollate` runs them in order and knows nothing else about them.
 """
 
 from collections.abc import Callable
@@ -24,16 +24,16 @@ from kornia_cag.scenes.targets import Composites
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """A batch in the making, between composing and handing out.
+    """An unfinished batch, between composing and delivery.
 
-    There may be more rows than samples: rivals, among which an adversary will choose, stand behind the samples of the
-    batch. And there may be fewer composites than rows: those of the first ``waiting`` rows are still to be made.
+    There may be more rows than samples: rivals for an adversary to choose from follow the samples of the batch. And
+    there may be fewer composites than rows: those of the first ``waiting`` rows are still to be composed.
 
     Attributes:
-        rows: n of them, of which the first ``size`` are the batch's own.
+        rows: n rows, the first ``size`` of which belong to the batch itself.
         size: b, number of samples of the batch.
-        earlier: what the chain offers to each row; None: no chain.
-        made: composites of the rows from ``waiting`` on; None where there are none.
+        earlier: earlier composites that the chain offers to each row; None: no chain.
+        made: composites of the rows from ``waiting`` on; None: no composites yet.
         waiting: number of rows that an adversary will compose itself.
         photos: contexts that these lie on, where they are not the collate's own.
         composer: what composes; None until the batch is hardened.
@@ -62,7 +62,7 @@ class Draft:
 
     @property
     def rest(self) -> tuple[Rows, Earlier | None]:
-        """The rows that no adversary composes itself, and what the chain offers them."""
+        """The rows that no adversary will compose itself, and what the chain offers them."""
         if not self.waiting:
             return self.rows, self.earlier
         return self.rows[self.waiting :], cut(self.earlier, [self.waiting])[1]
@@ -72,22 +72,22 @@ class Draft:
 
     @property
     def composites(self) -> Composites:
-        """What is composed, once nothing waits any more."""
+        """The composites, once no rows are waiting."""
         return cast(Composites, self.made)
 
     @property
     def pictures(self) -> Shaped[Tensor, "b 3 h w"]:
-        """(b, 3, h, w); the images as they are by now."""
+        """(b, 3, h, w); the images in their current state."""
         return self.composites.images if self.images is None else self.images
 
     @property
     def labels(self) -> Int[Tensor, " b"] | Int[Tensor, "b k"]:
-        """(b,), classes; (b, K) where samples show several objects."""
+        """(b,), classes; (b, K) if samples show several objects."""
         return self.composites.classes
 
     @property
     def keys(self) -> Int[Tensor, " b"]:
-        """(b,); keys of the samples, see :func:`kornia_cag.core.randomness.sample_keys`."""
+        """(b,); keys of the samples, from :func:`kornia_cag.core.randomness.sample_keys`."""
         return self.composites.keys
 
     @property
@@ -100,7 +100,7 @@ class Draft:
         return targets.cover
 
     def chosen(self, places: Int[Tensor, " b"]) -> "Draft":
-        """The draft of these rows, composites and all."""
+        """The draft of these rows, including composites."""
 
         def chosen(tensor: Tensor) -> Tensor:
             return tensor[places]
@@ -122,12 +122,12 @@ class Draft:
 
 
 class Adversary:
-    """What makes a batch harder. Derive from it, and override :meth:`harden`.
+    """Makes a batch harder. To write your own, derive from it and override :meth:`harden`.
 
     Attributes:
-        needs_model: whether it asks the model anything; where False, a collate needs none.
+        needs_model: whether it uses the model; if False, the collate needs none.
         needs_masks: whether it reads :attr:`Draft.mask`.
-        chooses_scenes: whether it makes or chooses composites; such stages come before those that change pixels.
+        chooses_scenes: whether it makes or chooses composites; such stages run before those that change pixels.
         starts_warm: whether it starts from :attr:`Draft.changes`.
     """
 
@@ -137,15 +137,15 @@ class Adversary:
     starts_warm: ClassVar[bool] = False
 
     def plan(self, draft: Draft) -> Draft:
-        """Change what is going to be composed. Knows no model, and may run ahead of it. Default: nothing."""
+        """Change what will be composed. Has no access to the model, and may run ahead of it. Default: no change."""
         return draft
 
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
-        """Make the batch harder for ``model`` as it is now, and leave the model as it was.
+        """Make the batch harder for ``model`` as it is now, and leave the model unchanged.
 
         Args:
             model: the model being trained.
-            draft: what the stage before left.
+            draft: the draft from the previous stage.
         """
         return draft
 
@@ -154,8 +154,8 @@ class External(Adversary):
     """Another library's attack, or any function, as an adversary that changes pixels.
 
     Args:
-        attack: called as ``attack(images, labels)``, the way of torchattacks' objects, which hold a model of their own;
-            images (b, 3, h, w) in [0, 1], labels (b,). Gives images of the same shape, dtype and device.
+        attack: called as ``attack(images, labels)``, like torchattacks' objects, which hold their own model; images
+            (b, 3, h, w) in [0, 1], labels (b,). Returns images of the same shape, dtype and device.
     """
 
     needs_model: ClassVar[bool] = False
@@ -166,7 +166,7 @@ class External(Adversary):
         self.attack = attack
 
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
-        """Give the attack a copy of the images, in which it may work."""
+        """Pass the attack a copy of the images, which it may modify."""
         return draft.with_images(self.attack(draft.pictures.clone(), draft.labels))
 
     def __repr__(self) -> str:
@@ -177,7 +177,7 @@ def check_adversaries(adversaries: Any, model: nn.Module | None) -> tuple[Advers
     """Require a tuple of adversaries whose order makes sense.
 
     Raises:
-        InputError: for what is no adversary, needs a model that is not there, or chooses scenes too late.
+        InputError: for anything but adversaries, a missing model, or one that chooses scenes too late.
     """
     if not isinstance(adversaries, tuple | list):
         fail("adversaries", "a tuple of adversaries", describe(adversaries), "Pass adversaries=(PGD(eps=8 / 255),).")
@@ -193,7 +193,7 @@ def check_adversaries(adversaries: Any, model: nn.Module | None) -> tuple[Advers
         if stage.chooses_scenes and pixels is not None:
             fail(f"adversaries[{place}]", f"a {type(stage).__name__}, which chooses scenes, before what changes pixels",
                  f"it after {type(pixels).__name__}", "Put it first.")  # fmt: skip
-        if not stage.chooses_scenes and type(stage).harden is not Adversary.harden:  # one that only plans fits anywhere
+        if not stage.chooses_scenes and type(stage).harden is not Adversary.harden:  # one that only plans may go last
             pixels = stage
     return tuple(adversaries)
 

@@ -16,7 +16,7 @@ from kornia_cag.core.checks import check_number, check_pixels, check_tensor, fai
 from kornia_cag.core.devices import Device, chosen_device, upload
 
 
-def held_back(count: int, share: float) -> list[bool]:
+def held_out(count: int, share: float) -> list[bool]:
     """Which of so many contexts :meth:`ContextBank.split` holds back."""
     return [round((i + 1) * share) > round(i * share) for i in range(count)]
 
@@ -101,15 +101,15 @@ class ContextBank:
         return ContextBank(replace(self.pyramid, atlas=torch.cat([self.pyramid.atlas, other.pyramid.atlas])))
 
     def split(self, share: float) -> tuple["ContextBank", "ContextBank"]:
-        """Hold back a share of the contexts, evenly over their order: those to train on, and those held back.
+        """Hold out a share of the contexts, evenly over their order: those to train on, and those held out.
 
         Raises:
             InputError: for a share that leaves no context on one of the two sides.
         """
         check_number("share", share, 0, 1)
-        held = torch.tensor(held_back(len(self), share), device=self.device)
+        held = torch.tensor(held_out(len(self), share), device=self.device)
         if not held.any() or held.all():
-            fail("share held back", f"one that leaves some of {len(self)} contexts on both sides", f"{share:g}")
+            fail("share held out", f"one that leaves some of {len(self)} contexts on both sides", f"{share:g}")
         return (ContextBank(replace(self.pyramid, atlas=self.pyramid.atlas[~held])),
                 ContextBank(replace(self.pyramid, atlas=self.pyramid.atlas[held])))  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""``kornia-cag ablate``: train a recipe without each of its ingredients, and the paper's rows, and compare."""
+"""``kornia-cag ablate``: train a recipe with one ingredient left out at a time, plus the paper's rows, and compare."""
 
 import argparse
 import itertools
@@ -34,7 +34,7 @@ from kornia_cag.training.recipe import Recipe
 
 
 def ablate(options: argparse.Namespace) -> None:
-    """Train the rows of an ablation on one budget, measure each, and keep the results of those that are done."""
+    """Train every row of an ablation on the same budget, measure it, and save each result as it comes in."""
     out = folder(options)
     take_threads(options, out)
     base, seeds = chosen_recipe(options), number("--seeds", options.seeds, 1, 10_000)
@@ -55,7 +55,7 @@ def ablate(options: argparse.Namespace) -> None:
         todo = [(row, seed) for seed, row in itertools.product(range(first, first + seeds), table)
                 if (row.name, seed) not in done]  # fmt: skip
         for i, (row, seed) in enumerate(todo):
-            # what trains the same under another name is not trained again
+            # a row that trains exactly like a finished one reuses its result
             twin = next(
                 (other for other in table if (other.name, seed) in done and alike(other, row, folders[1])), None
             )
@@ -68,7 +68,7 @@ def ablate(options: argparse.Namespace) -> None:
                 accuracy = measured(training.result, real, objects.classes, training.objects.device, options)
                 done[row.name, seed] = {"row": row.name, **training.report(accuracy, real)}
             runs = [*done.values()]
-            try:  # kept where nobody reads what is told, and told where it cannot be kept
+            try:  # save even if printing fails, and print even if saving fails
                 write_json(out / ABLATION, {"plan": plan, "summary": summary(runs), "runs": runs})
             finally:
                 print(f"{row.name}, seed {seed}: {done[row.name, seed]['accuracy']:.2%}", flush=True)
@@ -76,7 +76,7 @@ def ablate(options: argparse.Namespace) -> None:
 
 
 def _tabulate(found: list[dict[str, Any]], out: Path, title: str) -> None:
-    """The table of an ablation, printed and written, and its plot."""
+    """Print the ablation's table, and write it with its plot."""
     text = markdown(found)
     print(text)
     write_text(out / TABLE, text + "\n")
@@ -84,16 +84,16 @@ def _tabulate(found: list[dict[str, Any]], out: Path, title: str) -> None:
     try:
         draw_ablation(found, out / PLOT, title=title)
         print(f"wrote {out / PLOT}")
-    except InputError as error:  # all else is done
+    except InputError as error:  # the plot is optional: everything else is written
         print(f"no plot: {error}")
 
 
 def _ablation_plan(
     options: argparse.Namespace, recipe: Recipe, images: int | None, real: RealSet, objects: ObjectBank
 ) -> dict[str, Any]:
-    """All that the rows have in common, ready for JSON."""
+    """What all rows share, ready for JSON."""
     photographs = given_photos(options)
-    # Made contexts differ with the seed.
+    # Procedural contexts differ between seeds.
     photos = None if photographs is None else ContextBank.from_folder(photographs, size=64, device="cpu").pyramid
     plan: dict[str, Any] = plain({
         "recipe": recipe, "images": recipe.images if images is None else images, "compile": options.compile,
@@ -106,7 +106,7 @@ def _ablation_plan(
 
 
 def _ablated_before(file: Path, plan: dict[str, Any], *, resume: bool) -> dict[tuple[str, int], dict[str, Any]]:
-    """The results of an ablation that was broken off, by row and seed; those of another one are set aside."""
+    """The saved results of an interrupted ablation, by row and seed; without ``resume`` they are set aside."""
     if not resume:
         set_aside(file.parent, "ablate")
     if not file.is_file():
@@ -124,7 +124,7 @@ def _ablated_before(file: Path, plan: dict[str, Any], *, resume: bool) -> dict[t
 
 
 def _result(run: Any) -> tuple[tuple[str, int], dict[str, Any]]:
-    """One result of an ablation, checked, and its row and seed."""
+    """Check one saved result; return its row and seed, and the result."""
     check_type("runs", run, dict)
     row = run.get("row")
     check_type("runs.row", row, str)

@@ -1,4 +1,4 @@
-"""A training as the command runs it: it says what it will take and how far it is, and ends after a step when asked."""
+"""Training as the command runs it: announces the cost, shows progress, and stops after a step when asked."""
 
 import time
 from pathlib import Path
@@ -11,18 +11,18 @@ from kornia_cag.training.run import Training
 
 
 def attended(training: Training, name: str, *, save: Path | None = None, more: int = 0) -> None:
-    """Run a training to its end, with a word on standard error before its first step and while it goes on.
+    """Run a training to its end, reporting on standard error before the first step and as it progresses.
 
     Args:
-        training: fresh, or read from what was saved.
-        name: to say before every line.
+        training: new, or loaded from a checkpoint.
+        name: prefix of every line.
         save: as for :meth:`Training.run`.
-        more: trainings that come after this one.
+        more: number of trainings still to come after this one.
 
     Raises:
-        Diverged: as :meth:`Training.run` does, with the name before it.
+        Diverged: as :meth:`Training.run` does, prefixed with the name.
         InputError: as :meth:`Training.run` does, about ``--model``.
-        Interrupted: after Ctrl-C or SIGTERM, when the step is done and the run is saved.
+        Interrupted: after Ctrl-C or SIGTERM, once the step is done and the run is saved.
     """
     if training.share < 1:
         _announce(training, name, more)
@@ -35,14 +35,14 @@ def attended(training: Training, name: str, *, save: Path | None = None, more: i
 
 def _announce(training: Training, name: str, more: int) -> None:
     if training.compile:
-        say(f"{name}: compiling, which takes about a minute, less where an earlier run left its kernels")
+        say(f"{name}: compiling, about a minute, or less if an earlier run cached its kernels")
         start = time.perf_counter()
         training.compile_graph()
-        say(f"{name}: compiled in {duration(time.perf_counter() - start)}, which no speed or time below counts")
+        say(f"{name}: compiled in {duration(time.perf_counter() - start)}, not counted in the times and speeds below")
     seconds = training.seconds_left()
     budget, size = training.budget, training.recipe.batch_size
-    begun = f", of which {training.seen:,} are done" if training.seen else ""
+    begun = f", {training.seen:,} of them done" if training.seen else ""
     time_ = "unknown time" if seconds is None else f"about {duration(seconds)}"
     after = f"; {more} more trainings, {duration(seconds * more)} if each takes as long" if seconds and more else ""
-    say(f"{name}: a budget of {budget:,} images{begun}, in batches of {size:,}; {time_} on this machine, by its first "
-        f"steps{after}")  # fmt: skip
+    say(f"{name}: a budget of {budget:,} images{begun}, in batches of {size:,}; {time_} on this machine, going by "
+        f"the first steps{after}")  # fmt: skip

@@ -14,18 +14,18 @@ from kornia_cag.training.recipes import RIGID_SIGNS
 
 
 def bench(options: argparse.Namespace) -> None:
-    """Time what matters on this machine, and answer whether composing on the device pays."""
+    """Time what matters on this machine, and say whether composing on the device pays off."""
     recipe = chosen_recipe(options)
     seconds = check_number("--seconds", options.seconds, 0.01, 600)
     check_training_memory(options, recipe)
-    if recipe.name == "signs":  # for the CPU loaders' sake
+    if recipe.name == "signs":  # the CPU loaders have no elastic displacement
         recipe = replace(recipe, ranges=RIGID_SIGNS)
-    if options.objects is None and not recipe.classes:  # speed does not depend on what is seen
+    if options.objects is None and not recipe.classes:  # speed does not depend on the pictures
         recipe = replace(recipe, classes=GLYPHS)
     objects, contexts = load_banks(options, recipe)
     where = hardware(objects.device)
     if not options.json:
-        rigid = ", which keep their shape" if recipe.ranges is RIGID_SIGNS else ""
+        rigid = ", without deformation" if recipe.ranges is RIGID_SIGNS else ""
         print(f"{where}; {recipe.name}{rigid}", flush=True)
     with worded(size="--size"), progress("timing") as log:
         report = timings(recipe, objects, contexts, compiled=not options.no_compile, seconds=seconds, log=log)

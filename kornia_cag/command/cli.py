@@ -1,4 +1,4 @@
-"""The ``kornia-cag`` command. A user's mistake ends in one line and status 2, never in a traceback."""
+"""The ``kornia-cag`` command. A user error ends in one line and status 2, never in a traceback."""
 
 import argparse
 import io
@@ -22,14 +22,14 @@ from kornia_cag.training.recipes import RECIPES
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what cannot be read."""
+    """Reports a command line that cannot be parsed in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Leave with status 2."""
+        """Exit with status 2."""
         self.exit(2, f"kornia-cag: {one_line(message)} (see {self.prog} --help)\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """As argparse does, which however says nothing of what cannot be written."""
+        """Like argparse, which however swallows write errors."""
         if message:
             print(message, end="", file=file or sys.stderr, flush=True)
 
@@ -37,10 +37,10 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    0; 1 for a training that diverged; 2 for a user's mistake; 130 and 143 when ended by Ctrl-C and SIGTERM.
+    0: success; 1: the training diverged; 2: user error; 130: Ctrl-C; 143: SIGTERM.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # class names that the terminal cannot spell
+        sys.stdout.reconfigure(errors="backslashreplace")  # for class names the terminal cannot display
     options = argparse.Namespace()
     threads = torch.get_num_threads()
     try:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not no_memory(error):
             raise
-        reason = " ".join(str(error).partition("\n")[0].split()).rstrip(".") or "memory is used up"
+        reason = " ".join(str(error).partition("\n")[0].split()).rstrip(".") or "out of memory"
         return _said(f"{reason.rpartition('] ')[2]}. {options.hint}", 2)
     finally:
         torch.set_num_threads(threads)
@@ -81,10 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_train(group.add_parser("train", help="train a classifier and measure it on real pictures"))
     _add_evaluate(group.add_parser("evaluate", help="measure a trained model on real pictures"))
-    _add_ablate(group.add_parser("ablate", help="train a recipe without each of its ingredients, and the paper's rows"))
-    _add_preview(group.add_parser("preview", help="write a sheet of composites as the training would see them"))
-    _add_inspect(group.add_parser("inspect", help="report the banks and the balance of their pairing"))
-    _add_bench(group.add_parser("bench", help="time composition, CPU loaders and a training step on this machine"))
+    _add_ablate(group.add_parser("ablate", help="train a recipe without each ingredient in turn, and the paper's rows"))
+    _add_preview(group.add_parser("preview", help="write a sheet of composites as training would see them"))
+    _add_inspect(group.add_parser("inspect", help="report what is in the banks and how balanced their pairs are"))
+    _add_bench(group.add_parser("bench", help="time composing, CPU loaders and a training step on this machine"))
     return parser
 
 
@@ -93,72 +93,72 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_scene_options(parser)
     _add_balance(parser)
     _add_ingredients(parser)
-    real = "real pictures to measure on: .npz or folder of class folders"
+    real = "real pictures to measure on: an .npz, or a folder with one folder per class"
     parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
-    parser.add_argument("--steps", type=int, help="budget in training steps, that is batches (default: the recipe's)")
+    parser.add_argument("--steps", type=int, help="budget in training steps (batches) (default: the recipe's)")
     parser.add_argument("--images", type=int, help="budget in composed images, instead of --steps")
     parser.add_argument("--batch-size", type=int, help="default: the recipe's")
-    parser.add_argument("--compile", action="store_true", help="compose by a compiled graph: pays for long trainings")
+    parser.add_argument("--compile", action="store_true", help="compose in a compiled graph: for long trainings")
     parser.add_argument(
-        "--hold-back", type=float, default=0.0, metavar="SHARE", help="share of --contexts kept for evaluate --attack"
+        "--hold-out", type=float, default=0.0, metavar="SHARE", help="share of --contexts kept for evaluate --attack"
     )
     parser.add_argument("--model", metavar="MODULE:FUNCTION", help="network to train: function(classes, size)")
-    out = "folder for all that is written (default: runs/RECIPE)"
+    out = "folder for the results (default: runs/RECIPE)"
     parser.add_argument("--out", type=path, metavar="DIR", help=out)
-    parser.add_argument("--float32", action="store_true", help="no bfloat16, where the processor would take it")
+    parser.add_argument("--float32", action="store_true", help="do not use bfloat16, even where it is faster")
     _add_threads(parser)
-    parser.add_argument("--resume", action="store_true", help="go on with the run saved in --out")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
+    parser.add_argument("--resume", action="store_true", help="continue the run saved in --out")
+    parser.add_argument("--json", action="store_true", help="print only the report, as JSON")
     parser.set_defaults(run=train.train, hint="Try a smaller --batch-size.")
 
 
 def _add_ablate(parser: argparse.ArgumentParser) -> None:
     _add_recipe(parser)
     _add_scene_options(parser)
-    parser.add_argument("--real", type=path, metavar="NPZ|DIR", help="real pictures to measure on, as for train")
-    parser.add_argument("--steps", type=int, help="budget of each row in training steps (default: the recipe's)")
-    parser.add_argument("--images", type=int, help="budget of each row in composed images, instead of --steps")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each row, from --seed upwards (default: 3)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="only rows whose names hold one of these")
-    parser.add_argument("--compile", action="store_true", help="compose by compiled graphs, one for each kind of scene")
+    parser.add_argument("--real", type=path, metavar="NPZ|DIR", help="real pictures to measure on, as in train")
+    parser.add_argument("--steps", type=int, help="budget per row, in training steps (default: the recipe's)")
+    parser.add_argument("--images", type=int, help="budget per row, in composed images, instead of --steps")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds per row, counting up from --seed (default: 3)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="only rows whose name contains one")
+    parser.add_argument("--compile", action="store_true", help="compose in compiled graphs, one per kind of scene")
     parser.add_argument(
         "--out", type=path, metavar="DIR", help="folder for the results (default: runs/ablation-RECIPE)"
     )
     _add_threads(parser)
-    parser.add_argument("--resume", action="store_true", help="keep the results that are in --out")
+    parser.add_argument("--resume", action="store_true", help="keep the results already in --out")
     parser.set_defaults(run=ablate.ablate, hint="Try --device cpu.")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model_from", type=path, metavar="OUT", help="folder that train wrote, or its model.pt")
+    parser.add_argument("model_from", type=path, metavar="OUT", help="folder written by train, or its model.pt")
     _add_function(parser)
-    real = "real pictures: .npz or folder of class folders"
+    real = "real pictures: an .npz, or a folder with one folder per class"
     parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
-    parser.add_argument("--errors", type=path, metavar="PNG", help="write a sheet of the pictures it misreads")
-    parser.add_argument("--views", type=int, help="views of a picture to average over (default: as trained)")
+    parser.add_argument("--errors", type=path, metavar="PNG", help="write a sheet of the misclassified pictures")
+    parser.add_argument("--views", type=int, help="views to average per picture (default: as trained)")
     parser.add_argument(
         "--attack", choices=["context", "pgd", "auto"],
-        help="accuracy against budget: of composites whose context alone may change, or of --real, every pixel, by PGD "
-        "or AutoAttack (needs torchattacks)",
+        help="accuracy against budget: context attacks the context of composites; pgd and auto (AutoAttack, needs "
+        "torchattacks) attack every pixel of --real",
     )  # fmt: skip
     objects = "the training's objects, for --attack context"
     parser.add_argument("--objects", type=path, metavar="DIR", help=objects)
-    photos = "photographs; those that the model was trained on are left out"
+    photos = "photographs; any the model was trained on are left out"
     parser.add_argument("--contexts", type=path, metavar="DIR", help=photos)
-    parser.add_argument("--key", choices=["white"], help="as in the training")
+    parser.add_argument("--key", choices=["white"], help="as in training")
     parser.add_argument(
         "--eps",
         type=fraction,
         nargs="+",
-        help="budgets, of a value in [0, 1] or, in l2, of a whole picture "
+        help="budgets per value in [0, 1], or with l2 per picture "
         "(default: 0, 2/255 ... 128/255, 1; l2: 0, 1/8 ... 4; auto: 0, 8/255)",
     )
-    parser.add_argument("--norm", choices=["linf", "l2"], help="of the budgets (default: linf)")
-    parser.add_argument("--restarts", type=int, help="random starts of each attack (default: 1)")
-    parser.add_argument("--attack-steps", type=int, help="gradient steps from each start (default: 20)")
+    parser.add_argument("--norm", choices=["linf", "l2"], help="norm of the budgets (default: linf)")
+    parser.add_argument("--restarts", type=int, help="random starts per attack (default: 1)")
+    parser.add_argument("--attack-steps", type=int, help="gradient steps per start (default: 20)")
     parser.add_argument("--count", type=int, help="pictures to attack (default: 1000)")
-    parser.add_argument("--seed", type=int, help="of the composites (default: 0)")
-    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    parser.add_argument("--seed", type=int, help="seed of the composites (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print only JSON")
     _add_device(parser)
     parser.set_defaults(run=evaluate.evaluate, hint="Try --device cpu.")
 
@@ -172,14 +172,14 @@ def _add_preview(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=path, default="preview.png", help=sheet)
     parser.add_argument("--rows", type=int, default=6, help="default: 6")
     parser.add_argument("--columns", type=int, default=12, help="default: 12")
-    parser.add_argument("--zoom", type=int, default=2, help="enlargement (default: 2)")
-    parser.add_argument("--boxes", action="store_true", help="draw the objects' boxes")
-    parser.add_argument("--masks", action="store_true", help="add a sheet of the objects' masks")
-    parser.add_argument("--perturbation", action="store_true", help="add a sheet of the attack's doing, magnified")
+    parser.add_argument("--zoom", type=int, default=2, help="enlargement factor (default: 2)")
+    parser.add_argument("--boxes", action="store_true", help="draw bounding boxes")
+    parser.add_argument("--masks", action="store_true", help="add a sheet of the object masks")
+    parser.add_argument("--perturbation", action="store_true", help="add a sheet of the amplified perturbation")
     trained = "attack this trained model (default: an untrained one)"
     parser.add_argument("--model-from", type=path, metavar="OUT", help=trained)
     _add_function(parser)
-    say = "print all that was drawn for the Nth composite, counted from 0, and write its picture alone"
+    say = "print everything drawn for the Nth composite (from 0), and write only its picture"
     parser.add_argument("--explain", type=int, metavar="N", help=say)
     parser.set_defaults(run=preview.preview, hint="Try fewer --rows.")
 
@@ -189,7 +189,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     _add_scene_options(parser)
     _add_balance(parser)
     parser.add_argument("--batch-size", type=int, help="default: the recipe's")
-    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    parser.add_argument("--json", action="store_true", help="print only JSON")
     parser.set_defaults(run=inspect.inspect, hint="Try --device cpu.")
 
 
@@ -197,14 +197,14 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     _add_recipe(parser, nargs="?")
     _add_scene_options(parser)
     parser.add_argument("--batch-size", type=int, help="default: the recipe's")
-    parser.add_argument("--no-compile", action="store_true", help="eager mode alone: compiling takes a minute or two")
-    parser.add_argument("--seconds", type=float, default=2.0, help="spent on each line (default: 2)")
-    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    parser.add_argument("--no-compile", action="store_true", help="eager mode only: compiling takes 1 to 2 minutes")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds per line (default: 2)")
+    parser.add_argument("--json", action="store_true", help="print only JSON")
     parser.set_defaults(run=bench.bench, hint="Try a smaller --batch-size.")
 
 
 def _add_function(parser: argparse.ArgumentParser) -> None:
-    function = "what made the network, where it was trained with --model"
+    function = "function that builds the network, if it was trained with --model"
     parser.add_argument("--model", metavar="MODULE:FUNCTION", help=function)
 
 
@@ -214,12 +214,12 @@ def _add_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> No
 
 
 def _add_scene_options(parser: argparse.ArgumentParser) -> None:
-    objects = "one RGBA picture per class, or one folder of them per class"
+    objects = "folder with one RGBA picture, or one folder of them, per class"
     parser.add_argument("--objects", type=path, metavar="DIR", help=objects)
-    contexts = "folder of photographs to put objects on, beside procedural contexts (default: procedural, no photos)"
+    contexts = "folder of photographs to use along with procedural contexts (default: procedural only)"
     parser.add_argument("--contexts", type=path, metavar="DIR|procedural", help=contexts)
-    parser.add_argument("--key", choices=["white"], help="make the white around objects without alpha transparent")
-    parser.add_argument("--size", type=int, help="side of the canvas, pixels, at least 16 (default: the recipe's)")
+    parser.add_argument("--key", choices=["white"], help="make white around objects transparent, if there is no alpha")
+    parser.add_argument("--size", type=int, help="side of the canvas in pixels, at least 16 (default: the recipe's)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     _add_device(parser)
 
@@ -229,27 +229,27 @@ def _add_balance(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_ingredients(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-chain", action="store_true", help="no earlier composites as contexts")
-    parser.add_argument("--hard-pairing", action="store_true", help="put objects over those they are mistaken for")
-    scenes = "choose half of the scenes against the model: by one gradient step, or as the worst of 4"
+    parser.add_argument("--no-chain", action="store_true", help="do not use earlier composites as contexts")
+    parser.add_argument("--hard-pairing", action="store_true", help="put objects over ones they are mistaken for")
+    scenes = "choose half of the scenes to be hard for the model: by one gradient step, or as the worst of 4"
     parser.add_argument(
-        "--scene-attack", choices=[*SCENE_ATTACKS], help=f"{scenes}; pays in long trainings (default: the recipe's)"
+        "--scene-attack", choices=[*SCENE_ATTACKS], help=f"{scenes}; pays off in long trainings (default: the recipe's)"
     )
-    parser.add_argument("--no-attack", action="store_true", help="no hardening, of pixels or of scenes")
+    parser.add_argument("--no-attack", action="store_true", help="do not attack pixels or scenes")
     parser.add_argument(
-        "--eps", type=fraction, help="harden: L-infinity budget on the context, in [0, 1], such as 8/255"
+        "--eps", type=fraction, help="attack pixels: L-infinity budget on the context, in [0, 1], such as 8/255"
     )
     parser.add_argument(
         "--eps-object",
         type=fraction,
-        help="budget on the object (default: as --eps; a quarter of it spares dark objects)",
+        help="budget on the object (default: same as --eps; a quarter of it protects dark objects)",
     )
     parser.add_argument("--attack-steps", type=int, help="gradient steps of the attack (default: 1)")
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--threads", type=int, help="of the CPU; results repeat bit for bit at equal numbers (default: torch's)"
+        "--threads", type=int, help="CPU threads; the same number repeats results bit for bit (default: torch's)"
     )
 
 

@@ -71,12 +71,12 @@ def evaluate(options: argparse.Namespace) -> None:
 def _print_recalls(accuracy: Accuracy) -> None:
     width = max(map(len, accuracy.per_class))
     for name, recall in accuracy.per_class.items():
-        if recall is not None:  # loading warns of classes without pictures
+        if recall is not None:  # load_real warned about classes without pictures
             print(f"{name.ljust(width)}  {recall:.2%}")
 
 
 def _save_errors(options: argparse.Namespace, accuracy: Accuracy, real: RealSet) -> None:
-    """Real pictures that the model misread, a row for each of the most frequent confusions."""
+    """Write a sheet of misclassified real pictures, one row per frequent confusion."""
     if not accuracy.confusions:
         if not options.json:
             print("no errors to show")
@@ -92,24 +92,24 @@ def _save_errors(options: argparse.Namespace, accuracy: Accuracy, real: RealSet)
 
 
 def _check_attack_options(options: argparse.Namespace) -> None:
-    """Nothing that is given goes unused."""
+    """Require that every option has an effect."""
     given = {"--eps": options.eps, "--attack-steps": options.attack_steps, "--count": options.count,
              "--norm": options.norm, "--restarts": options.restarts}  # fmt: skip
     only = {"--objects": options.objects, "--contexts": options.contexts, "--key": options.key, "--seed": options.seed}
     if options.attack and options.errors is not None:
-        fail("--errors", "to come without --attack", "both")
+        fail("--errors", "to be used without --attack", "both")
     for name, value in ({} if options.attack else given).items():
         if value is not None:
-            fail(name, "to come with --attack", "no --attack")
+            fail(name, "to be used with --attack", "no --attack")
     for name, value in ({} if options.attack == "context" else only).items():
         if value is not None:
-            fail(name, "to come with --attack context", "another --attack" if options.attack else "no --attack")
+            fail(name, "to be used with --attack context", "another --attack" if options.attack else "no --attack")
     own = {"--attack-steps": options.attack_steps, "--norm": options.norm, "--restarts": options.restarts}
     for name, value in own.items() if options.attack == "auto" else ():
         if value is not None:
-            fail(name, "to come without --attack auto, which sets its own", "both")
+            fail(name, "to be used without --attack auto, which sets its own", "both")
     if options.attack == "context" and options.real is not None:
-        fail("--real", "to come without --attack context, which attacks composites", "both")
+        fail("--real", "to be used without --attack context, which attacks composites", "both")
 
 
 def _attack(options: argparse.Namespace, trained: Trained, device: torch.device) -> None:
@@ -151,7 +151,7 @@ def _attack(options: argparse.Namespace, trained: Trained, device: torch.device)
 def _unseen_scenes(
     options: argparse.Namespace, trained: Trained, device: torch.device, count: int, seed: int
 ) -> tuple[str, Pictures]:
-    """Composites over photographs that the model was not trained on, and a word on them."""
+    """Composites over photographs unseen in training, and how to describe them."""
     contexts, recipe = _unseen(options, device, trained.recipe.texels), trained.recipe
     objects = load_objects(options, recipe)
     if objects.classes != trained.classes:
@@ -163,22 +163,22 @@ def _unseen_scenes(
 def _real_pictures(
     options: argparse.Namespace, trained: Trained, device: torch.device, count: int
 ) -> tuple[str, Pictures]:
-    """Some of the real pictures, evenly over their order, and a word on them."""
+    """``count`` real pictures, evenly spaced, and how to describe them."""
     real = needed_pictures(options.real, trained.recipe, trained.classes)
     some = real.some(count)
     return f"pictures of {real.name}", Pictures(some.images.to(device), some.labels.to(device))
 
 
 def _unseen(options: argparse.Namespace, device: torch.device, texels: int) -> ContextBank:
-    """Those of the given photographs that the model was not trained on, by what the run wrote of its contexts."""
+    """The photographs that the model was not trained on, by the checksums that the run saved."""
     photographs = given_folder(options, "contexts")
     if photographs is None:
-        fail("--contexts", "a folder of photographs that were not trained on", "nothing")
+        fail("--contexts", "a folder of photographs unseen in training", "nothing")
     folder = Path(options.model_from)
     config = (folder if folder.is_dir() else folder.parent) / CONFIG
     if not config.is_file():
-        fail("--attack context", f"a {CONFIG} beside the model, which tells what it was trained on", "none",
-             "Give the folder that train wrote.")  # fmt: skip
+        fail("--attack context", f"a {CONFIG} beside the model, which records its contexts", "none",
+             "Pass the folder that train wrote.")  # fmt: skip
     expected = f"a {CONFIG} as train writes it"
     told = read_json(config, "--attack context", expected, "Train again.").get("trained_on")
     with refused(config, "--attack context", expected, "Train again."):
@@ -187,6 +187,6 @@ def _unseen(options: argparse.Namespace, device: torch.device, texels: int) -> C
     photos = ContextBank.from_folder(photographs, size=texels, device=device)
     new = [i for i, crc in enumerate(photos.pyramid.checksums()) if crc not in seen]
     if not new:
-        fail("--contexts", "photographs that were not trained on", f"{len(photos)}, all of which were",
-             "Give others, or train with --hold-back 0.2.")  # fmt: skip
+        fail("--contexts", "photographs unseen in training", f"{len(photos)}, all of which were seen",
+             "Pass others, or train with --hold-out 0.2.")  # fmt: skip
     return ContextBank(replace(photos.pyramid, atlas=photos.pyramid.atlas[new]))

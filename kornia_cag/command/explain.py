@@ -1,4 +1,4 @@
-"""What was drawn for one sample, in words, beside its picture."""
+"""Everything drawn for one sample, in words beside its picture."""
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -17,19 +17,19 @@ UNITS = {
     "exposure": " stops", "hue": "°", "light_from": " turns", "direction": " turns", "coarser": " levels",
     "sigma": " px", "width": " px", "height": " px", "length": " px", "size": " px", "share": " of the context",
 }  # fmt: skip
-PLACES = {"pose": " of the short side", "crop": " of the way across"}  # units of x and y, by what they place
+PLACES = {"pose": " of the short side", "crop": " of the way across"}  # units of x and y
 USES = {"gaussian": ("sigma",), "box": ("width", "height"), "motion": ("length", "direction")}
-INDENT, LABEL = 17, 96  # of what is said of a part: characters in text, pixels in a picture
+INDENT, LABEL = 17, 96  # width of a part's name: characters in text, pixels in a picture
 LEAST_SIDE = 320  # of the enlarged picture, pixels
 
 
 def explained(batch: Batch, place: int, classes: tuple[str, ...]) -> list[str]:
-    """Lines on all that was drawn for one sample of a batch.
+    """Describe in lines of text everything drawn for one sample of a batch.
 
     Args:
         batch: of ``CAGCollate(..., returns="batch")``.
-        place: of the sample, from 0.
-        classes: names.
+        place: index of the sample, from 0.
+        classes: class names.
     """
     rows, scene = batch.rows, batch.scene
     seed, epoch, index = (int(column[place]) for column in (rows.seed, rows.epoch, rows.index))
@@ -69,7 +69,7 @@ def _lines(name: str, record: Any, place: int) -> list[str]:
         if not isinstance(values, Tensor):
             continue
         value = values[place]
-        if value.ndim == 2:  # waves and holes: how many there are says enough
+        if value.ndim == 2:  # waves and holes: their number is enough
             said += [f"{len(value)} {field.name}"] if len(value) else []
         else:
             said.append(_value(field.name, value) + (PLACES[name.split()[0]] if field.name in "xy" else ""))
@@ -97,13 +97,13 @@ def _wrapped(name: str, parts: list[str], width: int = 88) -> list[str]:
 
 
 def save_explained(path: str | Path, batch: Batch, place: int, lines: list[str]) -> None:
-    """Write a sample's picture, enlarged, with its box, and the lines beside it, to a picture file.
+    """Write a sample's enlarged picture with its box, and the lines beside it, to a file.
 
     Args:
         path: the file.
-        batch: that the sample belongs to.
-        place: of the sample, from 0.
-        lines: of :func:`explained`.
+        batch: the batch that holds the sample.
+        place: index of the sample, from 0.
+        lines: from :func:`explained`.
     """
     zoom = max(1, -(-LEAST_SIDE // min(batch.images.shape[-2:])))
     boxes = batch.boxes[place : place + 1]

@@ -1,4 +1,4 @@
-"""``kornia-cag inspect``: what is in the banks, and how evenly their pairs are balanced."""
+"""``kornia-cag inspect``: what is in the banks, and how balanced their pairs are."""
 
 import argparse
 from typing import Any
@@ -12,7 +12,7 @@ from kornia_cag.sampling.pairs import PairSampler
 
 
 def inspect(options: argparse.Namespace) -> None:
-    """Report the banks, and the balance of one epoch of pairs."""
+    """Report the banks and how balanced one epoch of pairs is."""
     if options.recipe is None and options.objects is None:
         fail("inspect", "a RECIPE or --objects", "neither")
     recipe = chosen_recipe(options)
@@ -34,7 +34,7 @@ def inspect(options: argparse.Namespace) -> None:
 
 
 def _balance(pairs: PairSampler, labels: torch.Tensor) -> dict[str, tuple[int, int]]:
-    """Lowest and highest counts over one epoch; of classes, in its whole batches, or in all where none is whole."""
+    """Lowest and highest counts in one epoch; for classes, per full batch (or per batch if none is full)."""
     ids = pairs.pairs()
     classes = labels[ids[:, 0]]
     whole = [part for part in classes.split(pairs.batch_size) if len(part) == pairs.batch_size] or [classes]

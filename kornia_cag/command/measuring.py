@@ -1,4 +1,4 @@
-"""Measuring on real pictures, as train, evaluate and ablate do it, and the budgets of what is measured."""
+"""Measuring on real pictures for train, evaluate and ablate, and training budgets."""
 
 import argparse
 
@@ -16,7 +16,7 @@ from kornia_cag.training.recipe import Recipe
 
 
 def budget(options: argparse.Namespace, recipe: Recipe) -> int | None:
-    """The images that ``--steps`` or ``--images`` allow; None for the recipe's own."""
+    """Number of images from ``--steps`` or ``--images``; None: the recipe's own."""
     if options.steps is not None and options.images is not None:
         fail("--steps", "either --steps or --images", "both")
     if options.steps is not None:
@@ -25,7 +25,7 @@ def budget(options: argparse.Namespace, recipe: Recipe) -> int | None:
 
 
 def real_pictures(path: str | None, recipe: Recipe, classes: tuple[str, ...]) -> RealSet | None:
-    """What ``--real`` names, or the handwriting that stands in for it where the classes are a recipe's digits."""
+    """The pictures from ``--real``; without it, handwritten digits if the classes are digits, else None."""
     with worded(real="--real"):
         if path is not None:
             return load_real(path, classes, recipe.size)
@@ -33,7 +33,7 @@ def real_pictures(path: str | None, recipe: Recipe, classes: tuple[str, ...]) ->
 
 
 def needed_pictures(path: str | None, recipe: Recipe, classes: tuple[str, ...]) -> RealSet:
-    """:func:`real_pictures`, without which there is nothing to do."""
+    """:func:`real_pictures`, or an error if there are none."""
     real = real_pictures(path, recipe, classes)
     if real is None:
         fail("--real", "an .npz file or a folder of class folders", "nothing")
@@ -43,7 +43,7 @@ def needed_pictures(path: str | None, recipe: Recipe, classes: tuple[str, ...]) 
 def measured(
     network: nn.Module, real: RealSet, classes: tuple[str, ...], device: torch.device, options: argparse.Namespace
 ) -> Accuracy:
-    """The accuracy of a network, with a word on how far it is; ``--model`` is blamed for what its network raises."""
+    """Measure a network's accuracy with progress; errors in the network are reported about ``--model``."""
     function = getattr(options, "model", None)
     with (
         worded(function="--model"),
@@ -54,7 +54,7 @@ def measured(
 
 
 def print_accuracy(accuracy: Accuracy, real: RealSet) -> None:
-    """Two lines: the most frequent errors, and the share that is right."""
+    """Print the most frequent errors and the accuracy."""
     if accuracy.confusions:
         print("most frequent errors: " + ", ".join(f"{t} as {p} ({n})" for t, p, n in accuracy.confusions[:6]))
     print(f"accuracy on {real.name}: {accuracy.share:.2%} of {len(real.labels):,} real pictures")

@@ -1,4 +1,4 @@
-"""From the options of a command line to a device, a recipe and its banks: what all subcommands share."""
+"""From command-line options to a device, a recipe and its banks, for all subcommands."""
 
 import argparse
 import os
@@ -27,19 +27,19 @@ SCENE_ATTACKS: dict[str, ScenePGD | WorstOf | None] = {
     "none": None,
 }
 
-MOST_SEED, MOST_STEPS, MOST_VIEWS = 2**61, 100_000, 1000  # beyond, a slip of the finger is likelier than a wish
-COMPOSED = 48  # bytes a pixel of a composed image takes at the least, with what it was composed of
-BANK = 32  # and a texel of a picture of a bank while that is made, as floats
-TRAINED = 400  # and in a training step of a recipe's network; measured were 800 to 1100
+MOST_SEED, MOST_STEPS, MOST_VIEWS = 2**61, 100_000, 1000  # anything above is more likely a typo
+COMPOSED = 48  # bytes per pixel of a composed image, at least, including what it is composed from
+BANK = 32  # bytes per texel while a bank is built, as floats
+TRAINED = 400  # bytes per pixel in a training step of a recipe's network; measured: 800 to 1100
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device that ``--device`` names; ``auto`` is a GPU where there is one."""
+    """The device named by ``--device``; ``auto`` is a GPU if there is one."""
     return devices.chosen_device(name, "--device")
 
 
 def chosen_recipe(options: argparse.Namespace) -> Recipe:
-    """The recipe with the changes that the options ask for."""
+    """The recipe, changed as the options say."""
     recipe: Recipe = RECIPES[options.recipe or "signs"]
     if options.size is not None:
         recipe = replace(recipe, size=number("--size", options.size, 16, 2**15))
@@ -49,7 +49,7 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
         recipe = replace(recipe, views=number("--views", options.views, 1, MOST_VIEWS))
     if getattr(options, "no_chain", False):
         if options.hard_pairing:
-            fail("--hard-pairing", "to come without --no-chain, whose slots it orders", "both")
+            fail("--hard-pairing", "to be used without --no-chain, whose slots it orders", "both")
         recipe = replace(recipe, reset=None, hard_pairing=False)
     if getattr(options, "hard_pairing", False):
         if recipe.reset is None:
@@ -66,15 +66,15 @@ def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     named = [name for name, value in given.items() if value is not None]
     if options.no_attack:
         if named:
-            fail(named[0], "to come without --no-attack", "both")
+            fail(named[0], "to be used without --no-attack", "both")
         if options.scene_attack not in (None, "none"):
-            fail("--scene-attack", "to come without --no-attack", "both")
+            fail("--scene-attack", "to be used without --no-attack", "both")
         return replace(recipe, attack=None, scene_attack=None)
     if recipe.attack is not None and named:
         return replace(recipe, attack=_changed(recipe.attack, options))
     if options.eps is None:
         if named:
-            fail(named[0], "to come with --eps", "no --eps")
+            fail(named[0], "to be used with --eps", "no --eps")
         return recipe
     steps = 1 if options.attack_steps is None else number("--attack-steps", options.attack_steps, 1, MOST_STEPS)
     if steps == 1:
@@ -83,10 +83,10 @@ def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
 
 
 def _changed(attack: PGD, options: argparse.Namespace) -> PGD:
-    """A recipe's own attack with other numbers; a step stays the same share of the budget."""
+    """A recipe's attack with other numbers; steps keep their share of the budget."""
     eps = attack.eps if options.eps is None else options.eps
     if attack.eps_min is not None and eps < attack.eps_min:
-        fail("--eps", f"at least {attack.eps_min:.3g}, the least budget that the recipe's attack draws", f"{eps:g}")
+        fail("--eps", f"at least {attack.eps_min:.3g}, the smallest budget that the recipe's attack draws", f"{eps:g}")
     inner = attack.eps_object if options.eps_object is None else options.eps_object
     asked = options.attack_steps
     steps = attack.steps if asked is None else number("--attack-steps", asked, 1, MOST_STEPS)
@@ -97,10 +97,10 @@ def _changed(attack: PGD, options: argparse.Namespace) -> PGD:
 
 
 def path(text: str) -> str:
-    """What an option that names a file or folder takes; argparse says that another is an "invalid path".
+    """Parse an option that names a file or folder; argparse reports bad ones as "invalid path".
 
     Raises:
-        InputError: for nothing, which would stand for the current folder, and for NUL, which no name holds.
+        InputError: for an empty string, which would mean the current folder, and for NUL, which no name may hold.
     """
     if not text or "\0" in text:
         fail("path", "the name of a file or folder", repr(text))
@@ -108,10 +108,10 @@ def path(text: str) -> str:
 
 
 def fraction(text: str) -> float:
-    """What an option that is a share of 1 takes; argparse says that anything else is an "invalid fraction".
+    """Parse an option that is a fraction; argparse reports anything else as "invalid fraction".
 
     Raises:
-        InputError: for what is neither a number nor a fraction such as ``8/255``.
+        InputError: for anything but a number or a fraction such as ``8/255``.
     """
     above, slash, below = text.partition("/")
     try:
@@ -121,15 +121,15 @@ def fraction(text: str) -> float:
 
 
 def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:
-    """Refuse to write among the pictures that are read: what is written there would be one of them next time.
+    """Refuse to write into an input folder: the next run would read the output as a picture.
 
     Args:
-        name: of the option that says where to write.
+        name: the option that says where to write.
         folder: where files will be written.
-        options: with the folders that are read.
+        options: names the input folders.
 
     Raises:
-        InputError: for a folder that is read, and for one inside it.
+        InputError: for an input folder, or a folder inside one.
     """
     here = Path(os.path.realpath(folder))
     for other in ("objects", "contexts", "real"):
@@ -138,14 +138,14 @@ def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:
             continue
         if any(os.path.exists(place) and os.path.samefile(place, given) for place in (here, *here.parents)):
             fail(name, f"a place outside of --{other} {given!r}, which is only read", repr(str(folder)),
-                 f"Give another {name}.")  # fmt: skip
+                 f"Choose another {name}.")  # fmt: skip
 
 
 def check_picture(name: str, path: Path, options: argparse.Namespace) -> None:
-    """Require a place for a picture: one that cannot be written is better found before the work.
+    """Require a path where a picture can be written, before the work starts.
 
     Raises:
-        InputError: for another kind of file, a folder that is not there, and one that is only read.
+        InputError: for another kind of file, a missing folder, or an input folder.
     """
     check_picture_name(name, path)
     if not path.absolute().parent.is_dir() or (path.exists() and not path.is_file()):
@@ -154,21 +154,21 @@ def check_picture(name: str, path: Path, options: argparse.Namespace) -> None:
 
 
 def number(option: str, value: int, low: int, high: int) -> int:
-    """The value of an option, an integer from ``low`` to ``high``, which is far beyond what anybody wants."""
+    """The value of an option, an integer from ``low`` to ``high``, a limit far beyond sensible values."""
     if check_int(option, value, low) > high:
         fail(option, f"an integer of at most {high:,}", describe(value))
     return value
 
 
 def check_memory(options: argparse.Namespace, recipe: Recipe, images: int, per_pixel: int, fix: str) -> None:
-    """Refuse a batch that can never fit a CPU's memory: the system would rather end the process than say so.
+    """Refuse a batch that cannot fit into CPU memory: the system would kill the process without a word.
 
     Args:
-        options: with ``device``.
-        recipe: with the size of an image.
-        images: in the batch.
-        per_pixel: bytes that are needed for each pixel of each image, at least.
-        fix: what to try.
+        options: names the device.
+        recipe: sets the image size.
+        images: number in the batch.
+        per_pixel: bytes needed per pixel of an image, at least.
+        fix: advice for the error.
     """
     have, need = machine_memory(), images * recipe.size**2 * per_pixel
     if have is not None and need > have and chosen_device(options.device).type == "cpu":
@@ -178,14 +178,14 @@ def check_memory(options: argparse.Namespace, recipe: Recipe, images: int, per_p
 
 
 def check_training_memory(options: argparse.Namespace, recipe: Recipe) -> None:
-    """:func:`check_memory` for training steps; a network of the user's may need less than those of the recipes."""
+    """:func:`check_memory` for training steps; a user's own network may need less than those of the recipes."""
     own = getattr(options, "model", None) is not None
     check_memory(options, recipe, recipe.batch_size, COMPOSED if own else TRAINED,
                  "Try a smaller --size" + (" or --batch-size." if "batch_size" in options else "."))  # fmt: skip
 
 
 def given_folder(options: argparse.Namespace, name: str) -> str | None:
-    """The folder that an option names, if it is there; ``None`` where the option is not given."""
+    """The folder named by an option, which must exist; None without the option."""
     path: str | None = getattr(options, name)
     if path is not None and not Path(path).is_dir():
         fail(f"--{name}", "a folder", f"{path!r}, which is {'a file' if Path(path).exists() else 'not there'}")
@@ -193,35 +193,35 @@ def given_folder(options: argparse.Namespace, name: str) -> str | None:
 
 
 def given_photos(options: argparse.Namespace) -> str | None:
-    """The folder of photographs, or ``None`` for procedural contexts alone."""
+    """The folder of photographs; None: procedural contexts only."""
     return None if options.contexts == "procedural" else given_folder(options, "contexts")
 
 
 def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank, ContextBank]:
-    """Both banks, as every subcommand that composes needs them."""
+    """Load both banks, for every subcommand that composes."""
     device, seed = str(chosen_device(options.device)), number("--seed", options.seed, 0, MOST_SEED)
     photos = given_photos(options)
-    hold_back = check_number("--hold-back", getattr(options, "hold_back", 0.0), 0, 1)
-    if hold_back == 1:
-        fail("--hold-back", "a share of at least 0 and below 1", "1")
-    if hold_back and photos is None:
-        fail("--hold-back", "to come with --contexts DIR", "no photographs")
+    hold_out = check_number("--hold-out", getattr(options, "hold_out", 0.0), 0, 1)
+    if hold_out == 1:
+        fail("--hold-out", "a share of at least 0 and below 1", "1")
+    if hold_out and photos is None:
+        fail("--hold-out", "to be used with --contexts DIR", "no photographs")
     glyphs = len(recipe.classes) * (1 + len(recipe.thickness))
     pictures = (recipe.procedural if given_folder(options, "objects") else glyphs) or 1
     bank = replace(recipe, size=recipe.texels)
     check_memory(options, bank, pictures, BANK, "Its banks are as fine as its canvas: try a smaller --size.")
-    return load_objects(options, recipe), recipe.contexts(photos, device=device, seed=seed, hold_back=hold_back)
+    return load_objects(options, recipe), recipe.contexts(photos, device=device, seed=seed, hold_out=hold_out)
 
 
 def load_objects(options: argparse.Namespace, recipe: Recipe) -> ObjectBank:
-    """The objects of a folder, or those that the recipe has of its own."""
+    """The objects of a folder, or the recipe's own."""
     folder, device = given_folder(options, "objects"), str(chosen_device(options.device))
     with worded(folder="--objects"):
         return recipe.objects(folder, key=options.key, device=device)
 
 
 def read_model(options: argparse.Namespace, device: torch.device) -> Trained:
-    """The trained model that is named, and averaged over as many views as are asked for."""
+    """Load the named model, averaged over the requested number of views."""
     asked = getattr(options, "views", None)
     views = None if asked is None else number("--views", asked, 1, MOST_VIEWS)
     with worded(path="model", function="--model"):

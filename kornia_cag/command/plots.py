@@ -1,4 +1,4 @@
-"""Plots of what was measured. They need matplotlib: ``pip install "kornia_cag[plot]"``."""
+"""Plots of results. They need matplotlib: ``pip install "kornia_cag[plot]"``."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ BLUE, GREY, ORANGE = "#0b5fa5", "#8a8a8a", "#d9822b"
 
 
 def draw_ablation(lines: Sequence[Mapping[str, Any]], path: Path, *, title: str = "") -> None:
-    """Accuracy of every row of an ablation as a dot, its deviation over the seeds as a bar; the recipe's as a line.
+    """Plot an ablation: a dot per row for its accuracy, a bar for the deviation over seeds, a line for the recipe.
 
     Args:
-        lines: what :func:`kornia_cag.training.ablation.summary` returns.
-        path: file to write; the suffix chooses the format.
-        title: a word on recipe and budget.
+        lines: from :func:`kornia_cag.training.ablation.summary`.
+        path: file to write; the suffix sets the format.
+        title: recipe and budget.
 
     Raises:
         InputError: without matplotlib.
@@ -33,12 +33,12 @@ def draw_ablation(lines: Sequence[Mapping[str, Any]], path: Path, *, title: str 
 
 
 def draw_curves(curves: Mapping[str, Mapping[str, Any]], path: Path, *, title: str = "") -> None:
-    """Accuracy against budget, one line for each model.
+    """Plot accuracy against budget, one line per model.
 
     Args:
-        curves: by name of the model, what :meth:`kornia_cag.evaluation.robustness.Curve.report` returns.
-        path: file to write; the suffix chooses the format.
-        title: a word on attack and pictures.
+        curves: by model name, from :meth:`kornia_cag.evaluation.robustness.Curve.report`.
+        path: file to write; the suffix sets the format.
+        title: attack and pictures.
 
     Raises:
         InputError: without matplotlib.
@@ -56,12 +56,12 @@ def draw_curves(curves: Mapping[str, Mapping[str, Any]], path: Path, *, title: s
 
 
 def draw_search(runs: Sequence[Mapping[str, Any]], path: Path, *, title: str = "") -> None:
-    """What searches for hard scenes find against what they cost, one line for each search.
+    """Plot the loss that searches for hard scenes reach against their cost, one line per search.
 
     Args:
-        runs: each with ``search``, ``cost`` in forward passes, and mean ``loss``; a search of one run is a level.
-        path: file to write; the suffix chooses the format.
-        title: a word on the samples.
+        runs: each with ``search``, ``cost`` in forward passes, and mean ``loss``; a search with one run is drawn level.
+        path: file to write; the suffix sets the format.
+        title: the samples.
 
     Raises:
         InputError: without matplotlib.
@@ -82,7 +82,7 @@ def draw_search(runs: Sequence[Mapping[str, Any]], path: Path, *, title: str = "
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
-    """A figure of one panel, apart from pyplot, whose backend is the caller's."""
+    """A figure with one panel, made without pyplot, whose backend belongs to the caller."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

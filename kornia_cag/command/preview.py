@@ -1,4 +1,4 @@
-"""``kornia-cag preview``: sheets of composites, masks and perturbations, as a training would see them."""
+"""``kornia-cag preview``: sheets of composites, masks and perturbations, as training would see them."""
 
 import argparse
 import itertools
@@ -25,11 +25,11 @@ from kornia_cag.sampling.pairs import PairSampler
 from kornia_cag.training.makers import build_network
 from kornia_cag.training.recipe import Recipe
 
-PREVIEW_EPS = 8 / 255  # of an attack that neither recipe nor options describe
+PREVIEW_EPS = 8 / 255  # if neither recipe nor options name an attack
 
 
 def preview(options: argparse.Namespace) -> None:
-    """Write sheets of composites, masks and perturbations, one below the other; or one composite, explained."""
+    """Write sheets of composites, masks and perturbations, stacked; or explain one composite."""
     rows, columns = check_int("--rows", options.rows, 1, 100), check_int("--columns", options.columns, 1, 100)
     zoom = check_int("--zoom", options.zoom, 1, 16)
     check_picture("--out", Path(options.out), options)
@@ -38,15 +38,15 @@ def preview(options: argparse.Namespace) -> None:
     check_memory(options, recipe, rows * columns, COMPOSED + 3 * zoom**2, "Try a smaller --size, or fewer --rows.")
     if options.perturbation and recipe.attack is None:
         if options.no_attack:
-            fail("--perturbation", "to come without --no-attack", "both")
+            fail("--perturbation", "to be used without --no-attack", "both")
         recipe = replace(recipe, attack=FGSM(eps=PREVIEW_EPS))
-        print("no attack on pixels is named: showing FGSM, 8/255")
+        print("no pixel attack chosen: showing FGSM, 8/255")
     objects, contexts = load_banks(options, recipe)
     pairs = PairSampler(
         objects.labels.cpu(), len(contexts), batch_size=rows * columns, seed=options.seed, balanced=options.balanced
     )
     model = _checked_model(options, recipe, objects)
-    with progress("composing", patience=3.0) as log:  # several batches, so that the chain has something to offer
+    with progress("composing", patience=3.0) as log:  # several batches, to fill the chain
         batch = compose(recipe, objects, contexts, pairs, model, batches=4, log=log)
     with worded(path="--out"):
         if options.explain is None:
@@ -64,7 +64,7 @@ def _check_explain(options: argparse.Namespace, count: int) -> None:
     check_int("--explain", options.explain, 0, count - 1, "Composites are counted from 0, row by row.")
     for name in ("masks", "perturbation", "boxes"):
         if getattr(options, name):
-            fail(f"--{name}", "to come without --explain, which shows one composite", "both")
+            fail(f"--{name}", "to be used without --explain, which shows one composite", "both")
 
 
 def _save_sheets(options: argparse.Namespace, recipe: Recipe, batch: Batch, columns: int, zoom: int) -> None:
@@ -76,13 +76,13 @@ def _save_sheets(options: argparse.Namespace, recipe: Recipe, batch: Batch, colu
 
 
 def _checked_model(options: argparse.Namespace, recipe: Recipe, objects: ObjectBank) -> nn.Module | None:
-    """The model to attack, where something attacks one."""
+    """The model to attack, if anything attacks one."""
     attacks = recipe.attack is not None or recipe.scene_attack is not None or recipe.hard_pairing
     if options.model_from is not None and not attacks:
-        fail("--model-from", "to come with something that looks at a model: an attack, --perturbation, --hard-pairing",
-             "nothing of the kind")  # fmt: skip
+        fail("--model-from", "to be used with something that needs a model: an attack, --perturbation, --hard-pairing",
+             "none of them")  # fmt: skip
     if options.model is not None and options.model_from is None:
-        fail("--model", "to come with --model-from, whose network it makes", "no --model-from")
+        fail("--model", "to be used with --model-from, whose network it builds", "no --model-from")
     return _attacked_model(options, recipe, objects) if attacks else None
 
 
@@ -95,7 +95,7 @@ def _attacked_model(options: argparse.Namespace, recipe: Recipe, objects: Object
     if trained.classes != objects.classes or trained.recipe.size != recipe.size:
         fail("--model-from", f"a model of {len(objects.classes)} classes, those of the objects, at size {recipe.size}",
              f"one of {len(trained.classes)} classes at size {trained.recipe.size}",
-             "Give the --objects and the --size of its training.")  # fmt: skip
+             "Pass the --objects and --size that it was trained with.")  # fmt: skip
     return trained.network
 
 
@@ -103,7 +103,7 @@ def compose(
     recipe: Recipe, objects: ObjectBank, contexts: ContextBank, pairs: PairSampler, model: nn.Module | None,
     batches: int, log: Log | None = None,
 ) -> Batch:  # fmt: skip
-    """The last whole one of the first batches of a sampler, whose state is not touched."""
+    """The last full batch among the first batches of a sampler, whose state stays as it is."""
     chain = recipe.chain(len(objects.classes))
     collate = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, chain=chain, model=model,
                          adversaries=recipe.adversaries, strength=recipe.strength,

@@ -1,4 +1,4 @@
-"""Pictures for people: sheets of composites, with boxes on request."""
+"""Sheets of composites for people to look at, optionally with boxes."""
 
 import io
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from kornia_cag.core.storage import write_bytes
 def sheet(
     images: Shaped[Tensor, "b 3 h w"], columns: int = 8, *, zoom: int = 2, boxes: Float[Tensor, "b 4"] | None = None
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Lay images out in rows, enlarged by whole pixels, one pixel of grey between them.
+    """Lay out images in rows, enlarged by a whole factor, with one grey pixel between them.
 
     Args:
         images: float in [0, 1], or uint8.
-        columns: images in a row.
+        columns: images per row.
         zoom: enlargement.
-        boxes: half-open xyxy in pixels of the images, drawn in yellow; none where they are NaN.
+        boxes: half-open xyxy in pixels of the images, drawn in yellow; NaN: no box.
 
     Raises:
-        InputError: for images of another shape, and for values beyond [0, 1].
+        InputError: for images of another shape, and for values outside [0, 1].
     """
     check_tensor("images", images, ("b", 3, "h", "w"))
     check_pixels("images", images)
@@ -41,7 +41,7 @@ def sheet(
         canvas.paste(Image.fromarray(picture).resize((w * zoom, h * zoom), Image.Resampling.NEAREST), (left, top))
         if boxes is not None:
             x1, y1, x2, y2 = (float(v) * zoom for v in boxes[i])
-            if x2 > x1:  # not where they are NaN
+            if x2 > x1:  # false for NaN
                 pen.rectangle((left + x1, top + y1, left + x2 - 1, top + y2 - 1), outline=(255, 220, 0))
     return np.asarray(canvas)
 
@@ -69,10 +69,10 @@ def save_sheet(
         columns: as for :func:`sheet`.
         zoom: as for :func:`sheet`.
         boxes: as for :func:`sheet`; drawn into ``images`` only.
-        below: further batches of as many pictures, of 1 or 3 channels, each of which becomes a sheet below the others.
+        below: more batches of equal length, with 1 or 3 channels; each becomes a sheet below the others.
 
     Raises:
-        InputError: for a name that is not that of a picture.
+        InputError: if the name is not that of a picture file.
     """
     sheets = [sheet(images, columns, zoom=zoom, boxes=boxes)]
     sheets += [sheet(batch.expand(-1, 3, -1, -1), columns, zoom=zoom) for batch in below]
@@ -82,16 +82,16 @@ def save_sheet(
 def save_rows(
     path: str | Path, rows: Sequence[tuple[str, Shaped[Tensor, "_ 3 h w"]]], columns: int = 12, *, zoom: int = 2
 ) -> None:
-    """Write rows of pictures, each behind its caption, to a picture file.
+    """Write rows of pictures, each after its caption, to a picture file.
 
     Args:
         path: the file.
-        rows: caption and pictures as for :func:`sheet`; what is beyond ``columns`` is left out.
-        columns: pictures in a row, at most.
+        rows: caption and pictures as for :func:`sheet`; pictures beyond ``columns`` are left out.
+        columns: most pictures per row.
         zoom: enlargement.
 
     Raises:
-        InputError: without rows, or for a name that is not that of a picture.
+        InputError: without rows, or if the name is not that of a picture file.
     """
     if not rows:
         fail("rows", "at least one row of pictures", "none")
@@ -101,7 +101,7 @@ def save_rows(
     strips = []
     for caption, images in rows:
         grey = 128 if images.dtype == torch.uint8 else 0.5
-        room = images.new_full((columns, *images.shape[1:]), grey)  # of empty places
+        room = images.new_full((columns, *images.shape[1:]), grey)  # fills empty places
         room[: len(images)] = images[:columns]
         strip = Image.fromarray(sheet(room, columns, zoom=zoom))
         whole = Image.new("RGB", (margin + strip.width, strip.height), (255, 255, 255))
@@ -111,14 +111,14 @@ def save_rows(
     save_picture(path, Image.fromarray(np.concatenate(strips)))
 
 
-_JPEGS = ("JPEG", "MPO")  # whose codec has a line of its own to say of what is too large
+_JPEGS = ("JPEG", "MPO")  # their codec prints a line of its own about pictures that are too large
 
 
 def check_picture_name(argument: str, path: str | Path) -> str:
-    """Pillow's name of the format that a file's suffix stands for.
+    """Pillow's name for the format of a file's suffix.
 
     Raises:
-        InputError: where Pillow has no such format, only reads it, or cannot keep a colour picture of any size in it.
+        InputError: if Pillow does not know the format, only reads it, or cannot write a colour picture of any size.
     """
     format = Image.registered_extensions().get(Path(path).suffix.lower(), "")
     trial, wide = io.BytesIO(), Image.new("RGB", (300, 2))
@@ -129,7 +129,7 @@ def check_picture_name(argument: str, path: str | Path) -> str:
                 fits = kept.size == wide.size
         else:
             fits = True  # such as PDF
-    except (KeyError, OSError, ValueError, SyntaxError):  # Pillow's ways to say that it does not write this
+    except (KeyError, OSError, ValueError, SyntaxError):  # what Pillow raises for formats it cannot write
         fits = False
     if not fits:
         fail(argument, "a picture file that Pillow can write, such as preview.png", repr(str(path)))
@@ -140,7 +140,7 @@ def save_picture(path: str | Path, picture: Image.Image) -> None:
     """Write a picture file in the format of its suffix.
 
     Raises:
-        InputError: for a name that is not that of a picture, and a picture too large for its format.
+        InputError: if the name is not that of a picture file, or the picture is too large for its format.
     """
     file = io.BytesIO()
     format = check_picture_name("path", path)
@@ -148,7 +148,7 @@ def save_picture(path: str | Path, picture: Image.Image) -> None:
     try:
         if not reason:
             picture.save(file, format)
-    except (OSError, ValueError) as error:  # other formats have a largest side, too
+    except (OSError, ValueError) as error:  # other formats limit the side, too
         reason = " ".join(str(error).split()) or type(error).__name__
     if reason:
         fail("path", f"a format that holds {picture.width} x {picture.height} pixels", f"{format} ({reason})",
@@ -159,5 +159,5 @@ def save_picture(path: str | Path, picture: Image.Image) -> None:
 def magnified(
     attacked: Float[Tensor, "b 3 h w"], clean: Float[Tensor, "b 3 h w"], eps: float
 ) -> Float[Tensor, "b 3 h w"]:
-    """An attack's perturbation as a picture: grey where there is none, 0 and 1 at ``eps`` below and above it."""
+    """An attack's perturbation as a picture: grey for none, 0 for ``-eps`` and 1 for ``+eps``."""
     return ((attacked - clean) / (2 * eps) + 0.5).clamp(0, 1) if eps > 0 else torch.full_like(clean, 0.5)

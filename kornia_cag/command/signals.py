@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: one line at once, or after the step that is running. For the command only, in its main thread."""
+"""Ctrl-C and SIGTERM: stop at once, or after the current step. For the command only, in its main thread."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def _handled(handler: Handler) -> Iterator[None]:
-    """Inside, ``handler`` takes both signals, but for those that are ignored; outside, all is as it was."""
+    """Inside the block, ``handler`` takes both signals, except ignored ones; afterwards they are restored."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -32,16 +32,16 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def caught() -> Iterator[None]:
-    """Inside, both signals raise :class:`Interrupted`."""
+    """Inside the block, both signals raise :class:`Interrupted`."""
     with _handled(_raise):
         yield
 
 
 @contextmanager
 def finishing() -> Iterator[Callable[[], bool]]:
-    """Inside, the first signal only makes the given function true, so that a step can end; the second one raises.
+    """Inside the block, the first signal only makes the yielded function true, so a step can end; the second raises.
 
-    On leaving, :class:`Interrupted` is raised if there was a signal.
+    On exit, :class:`Interrupted` is raised if there was a signal.
     """
     taken: list[int] = []
 
@@ -55,7 +55,7 @@ def finishing() -> Iterator[Callable[[], bool]]:
             yield lambda: bool(taken)
         except Diverged:
             raise
-        except RuntimeError:  # a compiler that worked for this process may have been ended by the same Ctrl-C
+        except RuntimeError:  # the same Ctrl-C may have killed a compiler process
             if not taken:
                 raise
     if taken:

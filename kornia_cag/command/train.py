@@ -54,7 +54,7 @@ def train(options: argparse.Namespace) -> None:
     with claimed(out):
         _prepare(training, options, out)
         attended(training, recipe.name, save=out / CHECKPOINT)
-        # before others' code fails
+        # saved before the user's own network can fail while it is measured
         save_network(out / MODEL, training.learner.average, recipe, objects.classes, options.model)
         accuracy = None if real is None else measured(training.result, real, objects.classes, objects.device, options)
         report = training.report(accuracy, real)
@@ -63,8 +63,8 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None:
-    """Load what is saved, and write what is known before the training."""
-    with tempfile.TemporaryFile(dir=out):  # a folder that cannot be written to is better found before the training
+    """Load the checkpoint when resuming; otherwise write the files that are known before training."""
+    with tempfile.TemporaryFile(dir=out):  # fail now, not after training, if the folder is not writable
         pass
     if options.resume:
         check_documents(out, "--resume")
@@ -84,9 +84,9 @@ def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet |
     print(f"trained on {training.seen:,} composites in {duration(training.seconds)}")
     if training.monitor is not None and (overfitting := training.monitor.report())["looks"]:
         *_, own, found = overfitting["looks"][-1]
-        catastrophic = "catastrophic overfitting, train with more --attack-steps or a smaller --eps: "
+        catastrophic = "catastrophic overfitting (train with more --attack-steps or a smaller --eps): "
         print(f"{catastrophic if overfitting['overfitted'] else ''}"
-              f"{own:.0%} right under the training's own attack, {found:.0%} under PGD")  # fmt: skip
+              f"{own:.0%} correct under the training's own attack, {found:.0%} under PGD")  # fmt: skip
     if accuracy is not None and real is not None:
         print_accuracy(accuracy, real)
     else:

@@ -1,4 +1,4 @@
-"""How the command says what the library says: an argument by its option, and advice as what to type."""
+"""Rewords the library's errors for the command line: arguments become options, advice becomes what to type."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from kornia_cag.core.checks import InputError
 
-ADVICE = {  # of the library, as a pattern: how the command gives it
+ADVICE = {  # the library's advice, as a pattern: the command's
     r"Pass its path: recipe\.objects\('signs/'\)": "Pass --objects FOLDER",
     r'read it with from_folder\(key="white"\)': "pass --key white",
     r'key="white"': "--key white",
@@ -26,13 +26,13 @@ ADVICE = {  # of the library, as a pattern: how the command gives it
 
 @contextmanager
 def worded(**options: str) -> Iterator[None]:
-    """Let an error inside name the option that an argument was given by.
+    """Make errors raised inside name the command-line option instead of the argument.
 
     Args:
-        options: by the name of an argument, what the user calls it: ``folder="--objects"``.
+        options: option per argument name: ``folder="--objects"``.
 
     Raises:
-        InputError: in the place of one about such an argument; any other passes as it is.
+        InputError: in place of one about such an argument; any other passes unchanged.
     """
     try:
         yield
@@ -44,7 +44,7 @@ def worded(**options: str) -> Iterator[None]:
 
 
 def spelled(text: str) -> str:
-    """A message with the library's advice in the words of the command."""
+    """A message with the library's advice reworded for the command line."""
     for pattern, here in ADVICE.items():
         text = re.sub(pattern, here, text)
     return text

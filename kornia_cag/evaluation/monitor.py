@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kornia_cag.adversary.pixels import PGD
 from kornia_cag.core.checks import check_instance, check_int, check_tensor, describe, fail
-from kornia_cag.evaluation.robustness import named_rightly
+from kornia_cag.evaluation.robustness import correct
 from kornia_cag.loading.batch import Batch, check_attacked
 
 
@@ -62,7 +62,7 @@ class OverfittingMonitor:
         keys, clean, images, labels, masks = (tensor[: self.samples] for tensor in looked_at)
         stronger = self.stronger(model, clean, labels, keys=keys, mask=masks)
         meant = self.attack.attacked(keys)
-        rights = [named_rightly(model, x, labels) & meant for x in (clean, images, stronger)]
+        rights = [correct(model, x, labels) & meant for x in (clean, images, stronger)]
         self._looks.append((self._step, torch.stack([meant, *rights]).sum(dim=1)))
 
     def report(self) -> dict[str, Any]:

@@ -188,9 +188,9 @@ def autoattack(
             for j, (images, labels) in enumerate(parts):
                 _tell(log, i, budgets, j / len(parts))
                 attack = AutoAttack(net, norm="Linf", eps=budget, n_classes=classes, seed=seed)
-                right.append(named_rightly(net, images, labels))
+                right.append(correct(net, images, labels))
                 if budget:
-                    right[-1] &= named_rightly(net, attack(images, labels), labels)
+                    right[-1] &= correct(net, attack(images, labels), labels)
             shares.append(float(torch.cat(right).float().mean()))
     _tell(log, len(budgets) - 1, budgets, 1.0)
     return Curve(tuple(budgets), tuple(shares), len(pictures.labels))
@@ -202,18 +202,18 @@ def _withstands(
 ) -> Bool[Tensor, " b"]:  # fmt: skip
     images, labels = pictures.images[ids], pictures.labels[ids]
     mask = None if pictures.masks is None else pictures.masks[ids]
-    right = named_rightly(model, images, labels)
+    right = correct(model, images, labels)
     for number, (start, loss) in enumerate(itertools.product(starts if eps else (), (cross_entropy, margin))):
         attack = PGD(eps=eps, eps_object=None if mask is None else 0.0, norm=norm, steps=steps,
                      random_start=start == "random", loss=loss, early_stop=True)  # fmt: skip
         keys = sample_keys(torch.full_like(ids, number), torch.zeros_like(ids), ids)
         first = pictures.images[other[ids]] if start == "previous" else None
-        right &= named_rightly(model, attack(model, images, labels, keys=keys, mask=mask, start=first), labels)
+        right &= correct(model, attack(model, images, labels, keys=keys, mask=mask, start=first), labels)
     return right
 
 
 @torch.no_grad()
-def named_rightly(model: nn.Module, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+def correct(model: nn.Module, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
     """Which images the model names rightly, in eval mode; it is left as it was. No answer of NaN is right."""
     with frozen(model) as net:
         logits = net(images.clone())  # a model may begin with an in-place operation

@@ -1,4 +1,4 @@
-"""The collate step of a DataLoader: it ties composing, chain and adversaries together.
+"""The collate step of a DataLoader, which ties together composing, chain and adversaries.
 
 Imports core to adversary.
 """

@@ -1,4 +1,4 @@
-"""What a collate may be given, what fits together, and where it may run."""
+"""The arguments of a collate: what fits together, and where it may run."""
 
 from types import NoneType
 from typing import Any, TypedDict
@@ -24,7 +24,7 @@ COUNTED = ("A worker would count samples of its own. To read photos in workers, 
 
 
 class Options(TypedDict, total=False):
-    """What a :class:`CAGCollate` may be given beside banks, size and ``returns``."""
+    """The arguments of a :class:`CAGCollate` besides banks, size and ``returns``."""
 
     ranges: SceneRange | None
     chain: ContextChain | None
@@ -38,10 +38,10 @@ class Options(TypedDict, total=False):
 
 
 def check_parts(objects: Any, contexts: Any, ranges: Any, chain: Any, model: Any) -> None:
-    """Require parts of the right kind.
+    """Require arguments of the right type.
 
     Raises:
-        InputError: naming the part, and how to build it.
+        InputError: naming the argument, and how to build it.
     """
     check_instance("objects", objects, ObjectBank, "Build it with ObjectBank.from_folder.")
     check_instance("contexts", contexts, (ContextBank, NoneType), "Build it with ContextBank.procedural.")
@@ -53,11 +53,11 @@ def check_parts(objects: Any, contexts: Any, ranges: Any, chain: Any, model: Any
 def check_together(
     classes: int, chain: ContextChain | None, adversaries: tuple[Adversary, ...], dtype: torch.dtype
 ) -> None:
-    """Require parts that can work together.
+    """Require arguments that work together.
 
     Raises:
-        InputError: for a chain whose pairing is of other classes, a warm start without an attack that takes one, and
-            for uint8 images where something needs floats.
+        InputError: for a chain whose pairing has other classes, a warm start without an attack that uses it, and uint8
+            images if something needs floats.
     """
     check_choice("dtype", dtype, DTYPES)
     if adversaries and dtype == torch.uint8:
@@ -73,13 +73,13 @@ def check_together(
 
 
 def check_place(device: torch.device, model: nn.Module | None, *, chain: bool, compiled: bool) -> None:
-    """Require a model on the banks' device, and in a worker process nothing that cannot live there.
+    """Require a model on the banks' device, and nothing that cannot run in a worker process if this is one.
 
     Args:
-        device: of the banks.
-        model: that adversaries ask; None: nobody asks one.
-        chain: whether there is one.
-        compiled: whether batches are made by a compiled graph.
+        device: device of the banks.
+        model: model that the adversaries use; None: no adversary needs one.
+        chain: whether there is a chain.
+        compiled: whether batches are composed by a compiled graph.
 
     Raises:
         InputError: saying what to move, or how many workers to use.
@@ -102,7 +102,7 @@ def check_place(device: torch.device, model: nn.Module | None, *, chain: bool, c
 
 
 def given_contexts(composer: Composer | None) -> Composer:
-    """Require a composer, which a collate without contexts does not have.
+    """Require a composer: a collate without contexts has none.
 
     Raises:
         InputError: saying what to pass.
@@ -124,7 +124,7 @@ def check_main_process(argument: str, fix: str) -> None:
 
 
 def check_state(state: Any, chain: ContextChain | None) -> None:
-    """Require the state of a collate that has a chain where this one has.
+    """Require the state of a collate with a chain exactly if this one has a chain.
 
     Raises:
         InputError: for anything else.
@@ -133,4 +133,4 @@ def check_state(state: Any, chain: ContextChain | None) -> None:
         fail("state", "the state_dict of a CAGCollate", describe(state))
     if (chain is None) != (state["chain"] is None):
         mine, other = ("no chain", "one") if chain is None else ("a chain", "none")
-        fail("state", f"the state of a collate with {mine}", other, "Build it as the saved one was built.")
+        fail("state", f"the state of a collate with {mine}", other, "Build it like the saved one.")

@@ -1,4 +1,4 @@
-"""What a collate gives: images and labels, or all that is known about a batch."""
+"""What a collate returns: images and labels, or everything known about a batch."""
 
 import re
 from typing import Any, NamedTuple, TypeVar, cast
@@ -15,7 +15,7 @@ from kornia_cag.scenes.targets import Targets
 
 
 class Pair(NamedTuple):
-    """The plain output of :class:`CAGCollate`: what a training loop unpacks.
+    """The plain output of :class:`CAGCollate`, for a training loop to unpack.
 
     Attributes:
         images: (b, 3, h, w), in [0, 1], or uint8; after all adversaries.
@@ -26,7 +26,7 @@ class Pair(NamedTuple):
     labels: Int[Tensor, " b"]
 
     def pin_memory(self) -> "Pair":
-        """Called by a DataLoader with ``pin_memory=True``; batches made on a GPU have nothing to pin."""
+        """Called by a DataLoader with ``pin_memory=True``; batches composed on a GPU have nothing to pin."""
         return cast(Pair, _pinned(self))
 
     def __repr__(self) -> str:
@@ -34,26 +34,26 @@ class Pair(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The full output of :class:`CAGCollate`, for training on boxes or masks and for looking at what was made.
+    """The full output of :class:`CAGCollate`, for training on boxes or masks and for inspection.
 
-    Fields of one object per sample are those of the lowest layer, which is the only one unless rows name several.
+    Fields with one object per sample refer to the lowest layer, the only one unless rows name several objects.
 
     Attributes:
         images: (b, 3, h, w), in [0, 1], or uint8; after all adversaries.
         labels: (b,), classes 0 to C - 1.
-        masks: (b, 1, h, w); how far each pixel shows the object, in [0, 1].
-        boxes: (b, 4); half-open xyxy, pixels; NaN where the object is out of sight.
-        visible: (b,); whether the object is seen at all: take ``boxes[visible]``.
+        masks: (b, 1, h, w); how much each pixel shows the object, in [0, 1].
+        boxes: (b, 4); half-open xyxy, pixels; NaN if the object is out of sight.
+        visible: (b,); whether the object is visible at all: use ``boxes[visible]``.
         objects: (b,); ids in the bank.
-        contexts: (b,); ids in the bank, or places among the photos; without effect where chained.
-        index: (b,), place of the sample in its epoch; shadows ``tuple.index``.
+        contexts: (b,); ids in the bank, or indices of the photos; unused where chained.
+        index: (b,), index of the sample in its epoch; shadows ``tuple.index``.
         clean: (b, 3, h, w); as composed: after adversaries that choose scenes, before those that change pixels.
         chained: (b,), whether the context is an earlier composite.
         rows: (b,) rows, of which each sample is a function, unless a ``ScenePGD`` moved its scene.
         scene: (b,) scenes; all that was drawn; ``composer.render(scene, earlier)`` makes ``clean`` anew, but on photos.
         earlier: (b,) composites that the chain offered as contexts; None without a chain.
         targets: (b, K) objects: classes, boxes and masks of all layers.
-        attacked: (b,), whose pixels were changed; None without an adversary that changes pixels.
+        attacked: (b,), which samples had their pixels changed; None without an adversary that changes pixels.
     """
 
     images: Shaped[Tensor, "b 3 h w"]
@@ -73,7 +73,7 @@ class Batch(NamedTuple):
     attacked: Bool[Tensor, " b"] | None
 
     def pin_memory(self) -> "Batch":
-        """Called by a DataLoader with ``pin_memory=True``; batches made on a GPU have nothing to pin."""
+        """Called by a DataLoader with ``pin_memory=True``; batches composed on a GPU have nothing to pin."""
         return cast(Batch, _pinned(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -83,7 +83,7 @@ class Batch(NamedTuple):
         return _short(self)
 
 
-for _record in (Pair, Batch):  # what help() says of each field
+for _record in (Pair, Batch):  # for help() on each field
     for _name, _text in re.findall(r"^ +(\w+): (.+)\.$", _record.__doc__ or "", flags=re.MULTILINE):
         getattr(_record, _name).__doc__ = _text
 
@@ -91,7 +91,7 @@ Output = TypeVar("Output", bound=Pair | Batch, covariant=True)
 
 
 def batch_of(draft: Draft) -> Batch:
-    """All that is known about a hardened draft of composites with targets and scene."""
+    """The full batch of a hardened draft of composites with targets and scene."""
     made, rows, images = draft.composites, draft.rows, draft.pictures
     targets = cast(Targets, made.targets)
     boxes, visible = targets.boxes[:, 0], targets.visible[:, 0]
@@ -113,7 +113,7 @@ def check_attacked(batch: Any) -> None:
 
 
 def _short(batch: Pair | Batch) -> str:
-    """Dtypes and shapes, not thousands of numbers."""
+    """Show dtypes and shapes instead of thousands of numbers."""
     parts = (f"{name}={describe(value) if isinstance(value, Tensor) else type(value).__name__}"
              for name, value in zip(batch._fields, batch, strict=True))  # fmt: skip
     return f"{type(batch).__name__}({', '.join(parts)})"

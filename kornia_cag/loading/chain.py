@@ -1,7 +1,7 @@
 """Earlier composites as contexts: the greedy bias correction of Jin and Rinard.
 
-The object of the batch before is the most confusing thing to put behind a new object: a model that has learned to look
-at the wrong one of two objects is punished for it.
+The previous batch's object is the most confusing thing to put behind a new object: a model that has learned to look at
+the wrong one of the two is penalised.
 """
 
 from types import NoneType
@@ -20,19 +20,19 @@ from kornia_cag.scenes.scene import Earlier
 
 
 class ContextChain:
-    """Keeps, for every slot of a batch, the composite that the slot held last, and offers it as a context.
+    """Keeps the last composite of every slot of a batch, and offers it as a context.
 
-    With probability ``reset`` a slot takes a fresh context from the bank instead. It also does where its last composite
-    shows an object of the new object's own class, since the label of the object in the context must differ: with C
+    With probability ``reset`` a slot uses a fresh context from the bank instead. It also does if its last composite
+    shows an object of the new object's class, since the object in the context must have a different label: with C
     balanced classes the share of fresh contexts is ``reset + (1 - reset) / C``, and less with a ``pairing``, which
     keeps objects of a class apart.
 
     Args:
         reset: probability in [0, 1]. The paper's code uses 0.171 for signs and 0.212 for digits.
-        pairing: chooses which slot offers its composite to which sample; default each slot to its own.
-        warm_start: let the attack start, in place of a random point, where the slot's last attack ended: at the new
-            composite plus the last perturbation. A slot that was not attacked last has no such point. Needs a
-            :class:`kornia_cag.PGD`.
+        pairing: chooses which slot offers its composite to which sample; default: each sample's own slot.
+        warm_start: start the attack where the slot's last attack ended, at the new composite plus the last
+            perturbation, instead of at a random point. A slot whose last sample was not attacked starts as usual.
+            Needs a :class:`kornia_cag.PGD`.
     """
 
     def __init__(self, reset: float = 0.171, *, pairing: HardPairing | None = None, warm_start: bool = False) -> None:
@@ -47,14 +47,14 @@ class ContextChain:
         self, b: int, *, size: tuple[int, int], device: torch.device, dtype: torch.dtype = torch.float32,
         layers: int = 1,
     ) -> Earlier:  # fmt: skip
-        """What the first ``b`` slots hold.
+        """The composites in the first ``b`` slots.
 
         Args:
             b: number of slots.
-            size: of the composites, ``(height, width)``, pixels.
-            device: of them.
-            dtype: of them.
-            layers: number of objects that each shows, K.
+            size: size of the composites, ``(height, width)``, pixels.
+            device: their device.
+            dtype: their dtype.
+            layers: number of objects each shows, K.
 
         Raises:
             InputError: if the kept composites have another size, dtype, device or number of objects.
@@ -75,9 +75,9 @@ class ContextChain:
         return Earlier(images, torch.cat([self._labels, self._labels.new_full((missing, layers), -1)]), self.reset)
 
     def offered(self, composer: Composer, rows: Rows) -> Earlier:
-        """What is offered to each row: its own slot's composite, or, with a ``pairing``, that of the slot it chose.
+        """The composite offered to each row: its own slot's, or with a ``pairing`` that of the slot it chose.
 
-        Empty slots offer black pictures, which are not used: a compiled graph is the same from the first batch on.
+        Empty slots offer black pictures, which are not used, so that one compiled graph serves from the first batch on.
         """
         earlier = self.slots(
             len(rows), size=composer.size, device=rows.device, dtype=composer.dtype, layers=rows.layers.shape[1]
@@ -90,9 +90,9 @@ class ContextChain:
         return Earlier(images.contiguous(memory_format=layout), labels, self.reset)
 
     def changes(self, b: int) -> Float[Tensor, "b 3 h w"] | None:
-        """What the last attack on each slot ended with, with ``warm_start``; None without, and before the first attack.
+        """The final perturbation of the last attack on each of the first ``b`` slots; zero if not yet attacked.
 
-        Of the first ``b`` slots; zero for those that were not attacked yet.
+        None without ``warm_start``, and before the first attack.
         """
         if not self.warm_start or self._changes is None:
             return None
@@ -106,7 +106,7 @@ class ContextChain:
         labels: Int[Tensor, "b k"],
         changes: Float[Tensor, "b 3 h w"] | None = None,
     ) -> None:
-        """Remember the finished (attacked) composites of a batch. Slots beyond a smaller batch stay as they are.
+        """Store the finished (attacked) composites of a batch. Slots beyond a smaller batch keep theirs.
 
         Args:
             images: attacked.
@@ -127,17 +127,17 @@ class ContextChain:
         self._labels = torch.cat([labels, self._labels[len(labels) :]])
 
     def clear(self) -> None:
-        """Forget all composites and perturbations."""
+        """Drop all composites and perturbations."""
         self._images = self._labels = self._changes = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The kept composites and their labels, as they are; with them a stopped run goes on bit for bit."""
+        """The stored composites and their labels, not copied; with them a stopped run resumes bit for bit."""
         pairing = None if self.pairing is None else self.pairing.state_dict()
         return {"images": self._images, "labels": self._labels, "pairing": pairing,
                 "changes": self._changes}  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | str | None = None) -> None:
-        """Take the state of :meth:`state_dict`, moved to ``device`` if one is given.
+        """Load the state of :meth:`state_dict`, moved to ``device`` if given.
 
         Raises:
             InputError: for anything but images ``(b, 3, h, w)`` with labels ``(b, K)`` int64, or None for both.
@@ -164,7 +164,7 @@ class ContextChain:
         if mine != saved:
             words = {True: f"one with a {what}", False: f"one with no {what}"}
             fail("state", f"the state of a chain like this, {words[mine]}", words[saved],
-                 "Build it as the saved one was built.")  # fmt: skip
+                 "Build it like the saved one.")  # fmt: skip
 
     def __repr__(self) -> str:
         pairing = "" if self.pairing is None else f", pairing={self.pairing!r}"

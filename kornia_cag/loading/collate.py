@@ -1,4 +1,4 @@
-"""``CAGCollate``: the collate step that composes. It ties composer, chain and adversaries together."""
+"""``CAGCollate``: the collate step that composes. It ties together composer, chain and adversaries."""
 
 import copy
 from collections.abc import Sequence
@@ -26,27 +26,27 @@ from kornia_cag.scenes.strength import Ramp
 class CAGCollate(Generic[Output]):
     """A ``collate_fn`` that composes a batch on the banks' device.
 
-    It takes the :class:`Rows` of a :class:`PairSampler`; every random choice is a function of a row. Use it with
-    ``num_workers=0`` and ``pin_memory=False`` on a GPU. On a CPU it may run in workers, as long as it has no chain and
-    is not compiled; adversaries run in the main process (:class:`kornia_cag.Prefetcher`).
+    It takes the :class:`Rows` of a :class:`PairSampler`; every random choice is a function of a row. On a GPU, use it
+    with ``num_workers=0`` and ``pin_memory=False``. On a CPU it may run in workers if it has no chain and is not
+    compiled; adversaries run in the main process (:class:`kornia_cag.Prefetcher`).
 
-    Or it takes the items of a data set of your own, ``DataLoader(photos, batch_size=..., collate_fn=collate)``: each
-    item's image becomes the context of one object, see :mod:`kornia_cag.sampling.photos`. In the main process only.
+    It also takes items of your own data set, ``DataLoader(photos, batch_size=..., collate_fn=collate)``: each item's
+    image becomes the context of one object, see :mod:`kornia_cag.sampling.photos`. Main process only.
 
     Args:
-        objects: what to recognise.
-        contexts: what to put it on; may be None where only a data set's items are composed.
+        objects: objects to recognise.
+        contexts: contexts to put them on; may be None if you only compose a data set's items.
         size: canvas, one integer or ``(height, width)``, pixels.
         ranges: what varies from scene to scene.
         chain: use earlier composites as contexts.
-        model: the model being trained, which adversaries ask; on the banks' device.
-        adversaries: make batches harder for ``model``, one after the other: a :class:`ScenePGD` or :class:`WorstOf`
-            chooses scenes, a :class:`PGD` changes pixels, an :class:`External` wraps another library's attack.
+        model: the model being trained, for the adversaries; on the banks' device.
+        adversaries: make batches harder for ``model``, in order: a :class:`ScenePGD` or :class:`WorstOf` chooses
+            scenes, a :class:`PGD` changes pixels, an :class:`External` wraps another library's attack.
         strength: in [0, 1], or a :class:`Ramp` over epochs.
         returns: ``"pair"`` for ``(images, labels)``, ``"batch"`` for a :class:`Batch`.
-        seed: of the samples on a data set's items; a row brings its own.
-        dtype: of the images: float32, bfloat16, float16, or uint8 (without adversaries and ``ranges.finish``).
-        channels_last: torch's memory format of the images.
+        seed: seed of samples on a data set's items; rows carry their own.
+        dtype: dtype of the images: float32, bfloat16, float16, or uint8 (without adversaries and ``ranges.finish``).
+        channels_last: whether images use torch's memory format of that name.
         compile: see :meth:`compile`.
     """
 
@@ -91,30 +91,30 @@ class CAGCollate(Generic[Output]):
 
     @property
     def device(self) -> torch.device:
-        """Where batches are made."""
+        """The device on which batches are composed."""
         return self.objects.device
 
     @property
     def composer(self) -> Composer:
-        """What composes the rows of a sampler; an InputError where there is no bank of contexts."""
+        """The composer for a sampler's rows; an InputError without a bank of contexts."""
         return arguments.given_contexts(self._composer)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of ``epoch``, for the items of a data set; rows bring their own epoch."""
+        """Go to the start of ``epoch``, for the items of a data set; rows carry their own epoch."""
         self._photos.set_epoch(epoch)
 
     def __call__(self, rows: Rows | Sequence[Any]) -> Output:
-        """Compose, harden, and remember one batch.
+        """Compose and harden one batch, and store it in the chain.
 
         Args:
-            rows: as :class:`PairSampler` yields them; or a data set's items.
+            rows: as yielded by a :class:`PairSampler`; or a data set's items.
         """
         return self.harden(self.compose(rows))
 
     def compose(self, rows: Rows | Sequence[Any]) -> Draft:
-        """The first half of a call: all that does not depend on the model, which may therefore run ahead of it.
+        """The first half of a call: everything that does not depend on the model, so it may run ahead of training.
 
-        With a chain, compose a batch after the one before it was hardened.
+        With a chain, compose a batch only after the previous one was hardened.
         """
         model = self.model if any(stage.needs_model for stage in self.adversaries) else None
         arguments.check_place(self.device, model, chain=self.chain is not None, compiled=self._renderer.compiled)
@@ -133,7 +133,7 @@ class CAGCollate(Generic[Output]):
         return replace(draft, made=made)
 
     def harden(self, draft: Draft) -> Output:
-        """The second half: let the adversaries work against the model as it is now, and remember the result."""
+        """The second half: run the adversaries against the model as it is now, and store the result in the chain."""
         check_instance("draft", draft, Draft, "Pass what collate.compose(rows) gave.")
         if self.adversaries:
             arguments.check_main_process("adversaries", arguments.STALE)
@@ -148,7 +148,7 @@ class CAGCollate(Generic[Output]):
         return cast(Output, Pair(draft.pictures, draft.composites.labels[:, 0]))
 
     def _taken(self, rows: Any) -> tuple[ContextBank | None, Rows]:
-        """What was given as rows on the device; for the items of a data set, also their photos as contexts."""
+        """The argument as rows on the device; for a data set's items, also their photos as contexts."""
         if are_rows(rows) or not isinstance(rows, list | tuple) or not rows:
             found = check_rows(rows, objects=len(self.objects), contexts=len(self.composer.contexts))
             return None, found.to(self.device)
@@ -160,31 +160,31 @@ class CAGCollate(Generic[Output]):
         return Composer(self.objects, contexts, self.size, self.ranges, self.dtype, self.channels_last, warn=False)
 
     def compile(self) -> "CAGCollate[Output]":
-        """From the next batch on, compose by one compiled graph, from rows to images; returns the collate itself.
+        """Compose in one compiled graph, from rows to images, from the next batch on; returns the collate itself.
 
-        The first batch takes as long as compiling does: up to two minutes on a CPU, unless an earlier process left the
-        kernels in inductor's cache. Batches of other sizes, contents, epochs and strengths do not compile anew; a batch
-        of one sample does, once. The images equal those of eager mode within 1 / 255.
+        The first batch includes compiling: up to two minutes on a CPU, unless an earlier process left the kernels in
+        inductor's cache. Other batch sizes, contents, epochs and strengths do not recompile; a batch of one sample
+        does, once. The images equal those of eager mode within 1 / 255.
         """
         self._renderer.compile()
         return self
 
     def twin(self, model: nn.Module | None) -> "CAGCollate[Output]":
-        """A collate like this one, its chain copied, for another ``model``; it leaves no trace in this one."""
+        """A copy of this collate, including its chain, for another ``model``; using it does not affect this one."""
         twin = copy.copy(self)
         twin.model, twin._renderer = model, self._renderer.twin()
         twin.chain, twin._photos = copy.deepcopy((self.chain, self._photos))
         return twin
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next batch depends on beside its rows: the chain, and the count of samples on a data set's items."""
+        """What the next batch depends on besides its rows: the chain, and the sample count on a data set's items."""
         return {"chain": None if self.chain is None else self.chain.state_dict(), "photos": self._photos.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the state of :meth:`state_dict`, wherever its tensors are.
+        """Load the state of :meth:`state_dict`, from tensors on any device.
 
         Raises:
-            InputError: for the state of a collate that was built otherwise.
+            InputError: for the state of a collate that was built differently.
         """
         arguments.check_state(state, self.chain)
         self._photos.load_state_dict(state["photos"])

@@ -1,4 +1,4 @@
-"""``Prefetcher``: the next batch is composed on a side stream while the model trains on this one."""
+"""``Prefetcher``: composes the next batch on a side stream while the model trains on the current one."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -19,24 +19,24 @@ T = TypeVar("T")
 
 
 class SideStream:
-    """A CUDA stream for work ahead of its consumer, which is the stream that is current where a method is called."""
+    """A CUDA stream for work ahead of its consumer, the stream that is current when a method is called."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, torch.cuda.Stream(device)
 
     def launch(self, work: Callable[[], T]) -> Callable[[], T]:
-        """Start ``work`` behind all that the consumer's stream holds by now, but beside what it is given later.
+        """Start ``work`` after everything already queued on the consumer's stream, in parallel with what comes later.
 
         Returns:
-            What gives the result, or raises the error of ``work``; from that call on the consumer's stream waits for
-            the result. The host never does.
+            A function that returns the result or raises the error of ``work``; calling it makes the consumer's stream
+            wait for the result. The host never waits.
         """
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         future: Future[T] = Future()
         with torch.cuda.stream(self._stream):
             try:
                 future.set_result(work())
-            except Exception as error:  # belongs to the batch that is asked for next
+            except Exception as error:  # raised when the next batch is requested
                 future.set_exception(error)
         return partial(self._collect, future)
 
@@ -45,25 +45,25 @@ class SideStream:
         consumer.wait_stream(self._stream)
         result = future.result()
         for tensor in tensors(result):
-            tensor.record_stream(consumer)  # else later work ahead could overwrite what the consumer still reads
+            tensor.record_stream(consumer)  # or later work could overwrite what the consumer still reads
         return result
 
 
 class Prefetcher(Generic[Output]):
-    """Goes through a loader that composes, and hardens its batches, each against the model as it is when handed out.
+    """Iterates over a loader that composes, and hardens each batch against the model as it is when the batch is due.
 
-    ``Prefetcher(DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate.compose), collate)`` gives the
-    batches of ``DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate)``, to the bit. On a GPU it composes
-    one batch ahead, on one stream of its own, so that composing overlaps with the training step. On a CPU it composes
-    a batch when it is asked for; what overlaps there is worker processes, which compose while the attack runs here.
+    ``Prefetcher(DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate.compose), collate)`` yields the same
+    batches as ``DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=collate)``, bit for bit. On a GPU it composes
+    one batch ahead, on its own stream, so that composing overlaps with the training step. On a CPU it composes a batch
+    on request; worker processes can still compose while the attack runs in the main process.
 
-    A loop that is broken off drops the batch made ahead; epochs of the sampler begin and end as without a prefetcher.
-    A state taken after the last batch goes on with the next epoch, also where the loader has workers.
-    Only an ``Unkeyed`` finish that draws from the global random state does so one training step earlier.
+    Breaking out of the loop drops the batch composed ahead; the sampler's epochs begin and end as without a prefetcher.
+    A state saved after the last batch resumes with the next epoch, even if the loader has workers.
+    Only an ``Unkeyed`` finish notices: it draws from the global random state one training step earlier.
 
     Args:
         loader: with ``collate_fn=collate.compose`` and ``pin_memory=False``.
-        collate: hardens, and keeps the chain.
+        collate: hardens batches, and holds the chain.
 
     Raises:
         InputError: for a loader that does not compose with this collate, or that pins memory.
@@ -79,10 +79,10 @@ class Prefetcher(Generic[Output]):
             fail("pin_memory", "False in a loader that only composes", "True", "Pin the finished batches instead.")
         self.loader, self.collate = loader, collate
         self._side = SideStream(collate.device) if collate.device.type == "cuda" else None
-        self._start = self._done = 0  # batches of the epoch: loaded as done, handed out
-        self._saved: dict[str, Any] | None = None  # the state without the batch made ahead, while there is one
-        self._failed = False  # a batch was taken from the loader and not handed out
-        self._ended = False  # the state that was loaded is one behind the last batch
+        self._start = self._done = 0  # batches of the epoch: done when loaded, delivered so far
+        self._saved: dict[str, Any] | None = None  # the state without the batch composed ahead, while there is one
+        self._failed = False  # a batch was taken from the loader but not delivered
+        self._ended = False  # the loaded state is from after the last batch
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -94,7 +94,7 @@ class Prefetcher(Generic[Output]):
         ended, self._ended = self._ended, False
         pending = self._ahead(compose)
         composed = pending()
-        if composed is None and ended:  # with workers a StatefulDataLoader first gives the end of the epoch it was in
+        if composed is None and ended:  # with workers a StatefulDataLoader first yields the end of its old epoch
             pending = self._ahead(compose := partial(next, iter(self.loader), None))
             composed = pending()
         while composed is not None:
@@ -102,21 +102,21 @@ class Prefetcher(Generic[Output]):
             batch = self.collate.harden(composed)
             self._done, self._failed = self._done + 1, False
             del composed  # the training step needs the memory
-            pending = self._ahead(compose)  # after the attack, whose result the chain offers; before the training step
+            pending = self._ahead(compose)  # after the attack, which the chain needs; before the training step
             yield batch
             composed = pending()
         self._done, self._saved = 0, None
 
     def _ahead(self, compose: Callable[[], Draft | None]) -> Callable[[], Draft | None]:
-        # What the side stream reads is freed only when the consumer's has waited for it, or the batch is dropped.
-        if self._side is None or self._done == length_hint(self.loader, -1):  # asking on would end the sampler's epoch
+        # Free what the side stream reads only after the consumer's stream has waited for it, or the batch is dropped.
+        if self._side is None or self._done == length_hint(self.loader, -1):  # asking would end the sampler's epoch
             self._saved = None
             return compose
         self._saved = self._state(self.loader) if hasattr(self.loader, "state_dict") else None
         return self._side.launch(compose)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to ``epoch``, as the sampler and the collate say of their own ``set_epoch``."""
+        """Go to ``epoch``: calls ``set_epoch`` of the sampler and the collate."""
         parts: tuple[Any, ...] = (self.loader.batch_sampler, self.loader.sampler, self.collate)
         for part in parts:
             if hasattr(part, "set_epoch"):
@@ -124,10 +124,10 @@ class Prefetcher(Generic[Output]):
         self._done, self._saved, self._ended = self._start, None, False
 
     def state_dict(self) -> dict[str, Any]:
-        """Where to go on: behind the last batch handed out. The sampler's own state counts the batch made ahead too.
+        """Where to resume: after the last delivered batch. The sampler's own state also counts batches composed ahead.
 
         Raises:
-            InputError: if the loader has no state; a ``StatefulDataLoader`` has. And where the last batch failed.
+            InputError: if the loader has no state (use a ``StatefulDataLoader``), or if the last batch failed.
         """
         loader = self._resumable()
         if self._failed:
@@ -135,15 +135,15 @@ class Prefetcher(Generic[Output]):
                  "Go on from an earlier state.")  # fmt: skip
         if self._saved is None:
             return self._state(loader)
-        # What the batch made ahead has not changed is as it is now: a training step may have told the chain's pairing.
+        # Take the current value of what the batch composed ahead left alone: training may have updated the pairing.
         photos = self._saved["collate"]["photos"]
         return {**self._saved, "collate": {**self.collate.state_dict(), "photos": photos}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the state of :meth:`state_dict`; the next iteration goes on there.
+        """Load the state of :meth:`state_dict`; the next iteration resumes there.
 
         Raises:
-            InputError: for another state, that of a loader or collate built otherwise, or a loader without state.
+            InputError: for any other state, that of a loader or collate built differently, or a loader without state.
         """
         if not isinstance(state, dict) or set(state) != {"loader", "collate", "batch"}:
             fail("state", "the state_dict of a Prefetcher", describe(state))

@@ -1,8 +1,8 @@
-"""Random bipartite graphs without double edges, of given degrees.
+"""Random bipartite graphs with given degrees and no double edges.
 
 A sparse graph is a random stub matching (the configuration model) whose few double edges are swapped away. A dense one,
-or one where the swaps do not come to an end, is a cyclic graph randomised by curveball trades, which is valid at every
-step. Memory grows with the edges, never with objects x contexts.
+or one where the swaps do not finish, is a cyclic graph randomised by curveball trades, which is valid at every step.
+Memory grows with the number of edges, never with objects x contexts.
 
 A seed gives the same graph on every machine. NumPy's default argsort would not: it orders ties differently on different
 processors.
@@ -13,27 +13,27 @@ from jaxtyping import Int64
 
 
 def _sorting(keys: Int64[np.ndarray, " e"], bits: int) -> Int64[np.ndarray, " e"]:
-    """The order that sorts ``keys``, of so many bits, and keeps ties in place: one radix pass for every 16 bits."""
+    """Stable argsort of ``keys`` of the given number of bits: one radix pass per 16 bits."""
     return np.lexsort([(keys >> shift).astype(np.uint16) for shift in range(0, max(bits, 1), 16)])
 
 
 def match(
     objects: Int64[np.ndarray, " e"], stubs: Int64[np.ndarray, " e"], rng: np.random.Generator, *, num_contexts: int
 ) -> Int64[np.ndarray, " e"] | None:
-    """Give every object stub a random context stub, then swap double edges with random others.
+    """Match every object stub with a random context stub, then swap double edges with random others.
 
     Args:
-        objects: of every edge, ascending.
-        stubs: of the contexts, one per edge.
+        objects: object of every edge, ascending.
+        stubs: context stubs, one per edge.
         rng: the only source of randomness.
         num_contexts: more than the highest stub.
 
     Returns:
-        One context per entry of ``objects``, or None where the swaps left double edges.
+        One context per entry of ``objects``, or None if the swaps left double edges.
     """
     contexts = rng.permutation(stubs)
     for _ in range(40):
-        order = _sorting(contexts, num_contexts.bit_length())  # objects ascend: edges come sorted by both
+        order = _sorting(contexts, num_contexts.bit_length())  # objects ascend, so edges end up sorted by both
         keys = (contexts << 32 | objects)[order]
         double = order[1:][keys[1:] == keys[:-1]]
         if not double.size:
@@ -52,9 +52,10 @@ def match(
 def trade(
     degrees: Int64[np.ndarray, " n"], cycle: Int64[np.ndarray, " c"], rng: np.random.Generator
 ) -> Int64[np.ndarray, " e"]:
-    """Deal the contexts to the objects in turn, then let random pairs of objects trade what only one of them has.
+    """Deal the contexts to the objects in turn, then let two random objects at a time trade what only one of them has.
 
-    Dealing gives an object consecutive contexts of ``cycle``, which differ as its degree is at most ``len(cycle)``.
+    Dealing gives an object consecutive contexts of ``cycle``, all different, since its degree is at most
+    ``len(cycle)``.
     Source: Carstens, Berger and Strona, "Curveball: a new generation of sampling algorithms for graphs with fixed
     degree sequence", 2016; all objects trading at once: Carstens et al., 2018.
     """
@@ -69,7 +70,7 @@ def trade(
     for _ in range(8 + 2 * n.bit_length()):
         guest = rng.permutation(n)  # the guests of seats 2p and 2p + 1 trade
         seat = np.argsort(guest)[objects]
-        # The seat's side rides in the lowest bit of both sorts.
+        # The lowest bit carries the seat's side through both sorts.
         keys = (((seat >> 1) << bits | contexts) << 1) | (seat & 1)
         keys = keys[_sorting(keys, width + 1)]
         shared = keys[1:] >> 1 == keys[:-1] >> 1
@@ -90,11 +91,11 @@ def trade(
 def biregular(
     degrees: Int64[np.ndarray, " n"], cycle: Int64[np.ndarray, " c"], rng: np.random.Generator
 ) -> Int64[np.ndarray, " e"]:
-    """A random bipartite graph without double edges.
+    """A random bipartite graph with no double edges.
 
     Args:
         degrees: contexts per object, each at most ``len(cycle)``.
-        cycle: all contexts in some order; those first in it get one edge more where the counts do not divide.
+        cycle: all contexts in some order; the first get one extra edge if the counts do not divide evenly.
         rng: the only source of randomness.
 
     Returns:

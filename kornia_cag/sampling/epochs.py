@@ -1,7 +1,7 @@
 """The samples of one epoch: which object meets which context, and how the classes take turns.
 
-A batch's class balance is decided here, in :meth:`Epochs.edges`: the classes take turns, so that any run of samples is
-balanced, and a batch is such a run.
+:meth:`Epochs.edges` balances the classes of a batch: classes take turns, so any run of consecutive samples is balanced,
+and a batch is such a run.
 """
 
 import math
@@ -13,22 +13,22 @@ from jaxtyping import Int64
 from kornia_cag.sampling.biregular import biregular
 
 LOW = 0xFFFFFFFF  # the half of an edge, ``object << 32 | context``, that names its context
-_EPOCH_LENGTH = 100_000  # samples: up to here an epoch is made longer to make all degrees exact
+_EPOCH_LENGTH = 100_000  # samples: up to this length, an epoch is extended to make all degrees equal
 _EDGES, _OBJECTS, _CONTEXTS, _SLOTS, _UNIFORM = range(5)  # streams of randomness
 
 
 def _generator(stream: int, *counters: int) -> np.random.Generator:
-    # Two words per counter: different counters can then never spell the same seed.
+    # Two words per counter, so that different counters never give the same seed.
     return np.random.default_rng([stream, *(word for c in counters for word in (c & LOW, c >> 32))])
 
 
 def default_samples(sizes: Int64[np.ndarray, " k"], *, num_contexts: int, most: int) -> int:
-    """Samples per class where none are asked for, as :class:`PairSampler` says.
+    """Default number of samples per class, as described in :class:`PairSampler`.
 
     Args:
-        sizes: objects of each class.
-        num_contexts: how many contexts there are.
-        most: different pairs of the smallest class.
+        sizes: number of objects per class.
+        num_contexts: number of contexts.
+        most: number of different pairs in the smallest class.
     """
     classes, limit = len(sizes), max(_EPOCH_LENGTH, 2 * num_contexts)
     objects_exact = math.lcm(*set(sizes.tolist()))
@@ -42,15 +42,15 @@ def default_samples(sizes: Int64[np.ndarray, " k"], *, num_contexts: int, most: 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Epochs:
-    """The epochs of a sampler. Each follows from the seed and its number alone.
+    """The epochs of a sampler. Each depends only on the seed and its number.
 
     Attributes:
         objects: (n,); ids of all objects, class by class.
-        sizes: (k,); objects of each class.
-        num_contexts: how many contexts there are.
-        samples_per_class: of one epoch.
+        sizes: (k,); number of objects per class.
+        num_contexts: number of contexts.
+        samples_per_class: per epoch.
         seed: in ``[0, 2^62)``.
-        balanced: if false, objects and contexts are drawn uniformly and independently.
+        balanced: if False, objects and contexts are drawn uniformly and independently.
     """
 
     objects: Int64[np.ndarray, " n"]
@@ -62,14 +62,14 @@ class Epochs:
 
     @property
     def samples(self) -> int:
-        """Of one epoch."""
+        """Number of samples per epoch."""
         return self.samples_per_class * len(self.sizes)
 
     def edges(self, epoch: int) -> Int64[np.ndarray, " e"]:
         """All samples of an epoch, by index, as ``object << 32 | context``.
 
-        The classes come in a random cyclic order: sample ``i`` is of class ``order[i % k]``. So the class counts of any
-        run of samples differ by at most one.
+        Classes take turns in a random cyclic order: sample ``i`` has class ``order[i % k]``. So the class counts in any
+        run of consecutive samples differ by at most one.
         """
         if not self.balanced:
             return self._independent(epoch)
@@ -81,7 +81,7 @@ class Epochs:
         return named
 
     def slots(self, epoch: int, *, start: int, count: int) -> Int64[np.ndarray, " b"]:
-        """Sample indices ``start`` to ``start + count - 1``, shuffled over the slots of their batch."""
+        """Sample indices ``start`` to ``start + count - 1``, shuffled over the slots of the batch."""
         return start + _generator(_SLOTS, self.seed, epoch, start).permutation(count)
 
     def _independent(self, epoch: int) -> Int64[np.ndarray, " e"]:
@@ -91,14 +91,14 @@ class Epochs:
         return edges
 
     def _cycle(self, epoch: int) -> Int64[np.ndarray, " c"]:
-        """The contexts, those that get one edge more in this epoch first."""
+        """The contexts, starting with those that get one extra edge in this epoch."""
         n = self.num_contexts
         block = epoch // (n // math.gcd(n, self.samples))
         order = _generator(_CONTEXTS, self.seed, block).permutation(n)
         return np.roll(order, -(epoch * self.samples % n))
 
     def _degrees(self, epoch: int) -> Int64[np.ndarray, " n"]:
-        """Contexts per object, class by class; classes of one size are done together."""
+        """Contexts per object, class by class; classes of equal size are handled together."""
         samples, starts = self.samples_per_class, np.cumsum(self.sizes) - self.sizes
         degrees = np.repeat(samples // self.sizes, self.sizes)
         for size in np.unique(self.sizes).tolist():

@@ -1,7 +1,7 @@
-"""``PairSampler``: which object meets which context, balanced, sharded, resumable. Indices only, no image needed.
+"""``PairSampler``: which object meets which context; balanced, sharded, resumable. Indices only, no images needed.
 
-What an epoch holds and in which order is decided in :mod:`.epochs`; here it is cut into batches, of which every rank
-takes its part. How loaders go through them is up to :mod:`.passes`.
+:mod:`.epochs` decides the content and order of an epoch; here it is cut into batches, of which every rank takes its
+share. :mod:`.passes` handles how loaders iterate over them.
 """
 
 import math
@@ -50,52 +50,52 @@ class PairSampler(Sampler[Any]):
     """Batches of (object, context) pairs: the edges of one random biregular graph per epoch, in class-balanced order.
 
     Use it as ``DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...)``. A batch is :class:`Rows` on the CPU; a
-    row says all about a sample: whatever is random later is a function of its seed, epoch and index.
+    row determines its sample: everything random later is a function of its seed, epoch and index.
 
-    Within an epoch no pair comes twice. Every class has exactly ``samples_per_class`` samples; its objects share them
-    with degrees that differ by at most one. So do the contexts' degrees. All are equal where the counts divide. An
-    object meets every context with the same probability, and the objects of a class are alike. In any run of
-    consecutive sample indices the class counts differ by at most one.
+    Within an epoch no pair repeats. Every class has exactly ``samples_per_class`` samples, shared by its objects with
+    degrees that differ by at most one. The contexts' degrees also differ by at most one. All are equal if the counts
+    divide evenly. An object meets every context with the same probability, and the objects of a class are
+    interchangeable. In any run of consecutive sample indices the class counts differ by at most one.
 
-    In the long run, too, over the epochs 0 to e together, the totals of any two contexts differ by at most one, and so
-    do those of any two objects of a class: with E samples per epoch, epoch e takes the places ``[e * E, (e + 1) * E)``
-    of a cycle through all contexts in random order. The order is redrawn whenever the end of an epoch meets that of
-    the cycle, so that no object is tied to contexts of its own rhythm. The objects of a class take turns likewise.
+    Balance also holds in the long run: over epochs 0 to e together, the totals of any two contexts differ by at most
+    one, and so do those of any two objects of a class. With E samples per epoch, epoch e takes positions ``[e * E,
+    (e + 1) * E)`` of a cycle through all contexts in random order. The order is redrawn whenever an epoch and the cycle
+    end together, so that no object stays tied to particular contexts. The objects of a class take turns likewise.
 
     Sample index ``i`` is the same pair for any batch size and rank. Global batch ``t`` covers ``batch_size *
-    world_size`` indices, of which every rank takes an equal, contiguous part. The rows of a batch are shuffled, so that
-    a slot sees changing classes.
+    world_size`` indices, of which every rank takes an equal, contiguous share. The rows of a batch are shuffled, so
+    that the class in a slot changes.
 
-    Every pass goes through fresh pairs: a new iterator goes on with the next epoch, whether the pass before it was
-    finished or broken off. A pass is finished when its last batch is drawn, so that ``len(sampler)`` batches are enough
-    (``islice``, Lightning's ``Trainer``). What a pass that is broken off did not draw is left out. An iterator that no
-    batch was asked of does not count. (Worker processes draw ahead, and as soon as a loader is asked for an iterator.)
+    Every pass uses fresh pairs: a new iterator starts the next epoch, whether the previous pass was finished or broken
+    off. A pass is finished once its last batch is drawn, so drawing ``len(sampler)`` batches is enough (``islice``,
+    Lightning's ``Trainer``). The remaining batches of an unfinished pass are skipped. An iterator that never drew a
+    batch does not count. (Worker processes draw ahead, from the moment a loader's iterator is created.)
 
-    :meth:`set_epoch` takes any epoch without those before it; ``state_dict``, taken at any batch, goes on there. The
-    state is exact for this sampler and, with workers too, for torchdata's ``StatefulDataLoader``, which saves it;
-    beside a plain DataLoader with workers it counts the batches drawn ahead. After the last batch it goes on with the
-    next epoch; a ``StatefulDataLoader`` with workers that was not asked for the end by then asks for it first, which is
-    a pass of no batches. Ranks agree as long as all of them take, break off and load alike.
+    :meth:`set_epoch` jumps to any epoch; a ``state_dict``, taken at any batch, resumes there. The state is exact for
+    this sampler and, even with workers, for torchdata's ``StatefulDataLoader``, which saves it; next to a plain
+    DataLoader with workers it includes the batches drawn ahead. After the last batch it resumes with the next epoch; a
+    ``StatefulDataLoader`` with workers that had not yet reached the end first reports it, as a pass with no batches.
+    Ranks agree as long as all of them draw, break off and load in the same way.
 
     Args:
-        labels: class of each object (an object's id is its place), every class from 0 to the highest.
-        num_contexts: how many contexts there are.
+        labels: class of each object (its position is its id), every class from 0 to the highest.
+        num_contexts: number of contexts.
         batch_size: rows per batch and rank.
-        seed: of all pairs, in ``[0, 2^62)``.
-        samples_per_class: of one epoch. By default the smallest number that makes all degrees equal, if the epoch then
+        seed: seed of all pairs, in ``[0, 2^62)``.
+        samples_per_class: per epoch. By default the smallest number that makes all degrees equal, if the epoch then
             has at most ``max(100_000, 2 * num_contexts)`` samples; else the smallest that uses every context and makes
             the degrees equal within each class, under the same limit; else one that uses every context and, within
             that limit, every object.
-        rank: of this process; by default from ``torch.distributed`` where that is initialised, else 0.
+        rank: rank of this process; by default from ``torch.distributed`` if initialised, else 0.
         world_size: number of processes, likewise.
-        balanced: as said above. If false, every sample is an object and a context drawn uniformly and independently, as
-            data loaders without balance do: classes, objects and contexts come as chance has it, pairs may repeat.
-            Epochs are of the same length, and sharding, access by index and resuming are exact all the same.
-        drop_last: leave out the last global batch if it is not full, instead of sharing it among the ranks. What is
-            said above of whole epochs then holds before leaving out.
+        balanced: as described above. If False, every sample is an object and a context drawn uniformly and
+            independently, as in ordinary data loaders: counts are left to chance, and pairs may repeat. Epochs have the
+            same length, and sharding, access by index and resuming stay exact.
+        drop_last: drop the last global batch if it is not full, instead of sharing it among the ranks. Statements about
+            whole epochs then hold before dropping.
 
     Raises:
-        InputError: for labels with gaps, sizes that cannot be, or ranks that cannot share an epoch equally.
+        InputError: for labels with gaps, impossible sizes, or ranks that cannot share an epoch equally.
     """
 
     def __init__(
@@ -149,18 +149,18 @@ class PairSampler(Sampler[Any]):
 
     @property
     def dataset(self) -> PairRows:
-        """What a DataLoader takes as its data set; its length is the samples per epoch of all ranks."""
+        """The data set for a DataLoader; its length is the number of samples per epoch over all ranks."""
         return self._rows_read
 
     @property
     def epoch(self) -> int:
-        """The epoch of the batch that comes next in a pass: with the last batch drawn, that of the pass to follow."""
+        """The epoch of the next batch: once the last batch is drawn, that of the next pass."""
         return self._place.next_epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to ``epoch``; a place within this epoch that was just loaded is kept, any other epoch begins anew.
+        """Go to ``epoch``; a position just loaded within this epoch is kept, any other epoch starts at the beginning.
 
-        At the end of the epoch, too: nothing of it is left then, and the pass is empty.
+        This includes a position at the end of the epoch: nothing is left then, and the pass is empty.
         """
         self._place.set_epoch(check_int("epoch", epoch, 0, 2**62 - 1))
 
@@ -188,7 +188,7 @@ class PairSampler(Sampler[Any]):
         return Rows(torch.from_numpy(rows))
 
     def pairs(self, epoch: int | None = None) -> Int[Tensor, "e 2"]:
-        """Object and context of every sample of an epoch (by default the current), all ranks, by sample index."""
+        """Object and context of every sample of an epoch (default: the current one), all ranks, by sample index."""
         edges = self._epochs.edges(self.epoch if epoch is None else check_int("epoch", epoch, 0, 2**62 - 1))
         return torch.from_numpy(np.stack([edges >> 32, edges & LOW], axis=1))
 
@@ -203,17 +203,17 @@ class PairSampler(Sampler[Any]):
         return {"epoch": self._place.epoch, "batch": self._place.batch, "configuration": self._configuration()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where :meth:`state_dict` was taken.
+        """Resume where :meth:`state_dict` was taken.
 
         Raises:
-            InputError: for the state of a sampler that was built otherwise.
+            InputError: for the state of a sampler that was built differently.
         """
         if not isinstance(state, dict) or not {"epoch", "batch", "configuration"} <= set(state):
             fail("state", "the state_dict of a PairSampler", describe(state))
         for name, mine in self._configuration().items():
             if (saved := state["configuration"].get(name)) != mine:
                 fail("state", f"the state of a sampler with {name}={mine}", f"{name}={saved}",
-                     "Build the sampler as the saved one was built.")  # fmt: skip
+                     "Build the sampler like the saved one.")  # fmt: skip
         batch = check_int("state['batch']", state["batch"], 0, len(self))
         epoch = check_int("state['epoch']", state["epoch"], 0, 2**62 - 1)
         self._place.load(epoch=epoch, batch=batch)

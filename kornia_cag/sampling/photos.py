@@ -1,7 +1,7 @@
-"""Composites on photos: the images of a data set's items become contexts, and rows are dealt to them.
+"""Composites on photos: images of a data set's items become contexts, and rows are dealt to them.
 
-Each item's image becomes the context of one object, whose class is the composite's label; the photo's own label is not
-used. Classes are balanced. The items carry no index, so samples are counted, from 0 or from the last ``set_epoch``:
+Each item's image becomes the context of one object, whose class is the composite's label; the photo's own label is
+ignored. Classes are balanced. Items carry no index, so samples are counted from 0 or from the last ``set_epoch``:
 replay depends on the order in which the data set is read, and on the batch size.
 """
 
@@ -20,11 +20,11 @@ from kornia_cag.sampling.rows import FIX, Rows
 
 
 class PhotoRows:
-    """Deals objects to the items of a data set, which carry no index: it counts samples.
+    """Deals objects to the items of a data set, which carry no index, by counting samples.
 
     Args:
         labels: (n,); class of each object, on the CPU, every class from 0 to the highest.
-        seed: of the choice, in ``[0, 2^62)``.
+        seed: seed of the choice, in ``[0, 2^62)``.
     """
 
     def __init__(self, labels: Int[Tensor, " n"], *, seed: int) -> None:
@@ -36,27 +36,27 @@ class PhotoRows:
         self._epoch, self._index = check_int("epoch", epoch, 0, 2**62 - 1), 0
 
     def __call__(self, count: int) -> Rows:
-        """Rows of the next ``count`` samples; their contexts are the places of their photos in the batch."""
+        """Rows of the next ``count`` samples; their contexts are the positions of their photos in the batch."""
         rows = photo_rows(self._labels, count=count, seed=self.seed, epoch=self._epoch, start=self._index)
         self._index += count
         return rows
 
     def state_dict(self) -> dict[str, int]:
-        """The seed, and the place of the next sample."""
+        """The seed, and the position of the next sample."""
         return {"seed": self.seed, "epoch": self._epoch, "index": self._index}
 
     def load_state_dict(self, state: Any) -> None:
-        """Take the state of :meth:`state_dict`.
+        """Load the state of :meth:`state_dict`.
 
         Raises:
-            InputError: for another state, and for that of another seed.
+            InputError: for any other state, or one with another seed.
         """
         if not isinstance(state, dict) or set(state) != {"seed", "epoch", "index"}:
             fail("state['photos']", "seed, epoch and index", describe(state))
         epoch, index = (check_int(f"state['photos'][{name!r}]", state[name], 0) for name in ("epoch", "index"))
         if state["seed"] != self.seed:
             fail("state", f"the state of a collate with seed={self.seed}", f"seed={state['seed']}",
-                 "Build it as the saved one was built.")  # fmt: skip
+                 "Build it like the saved one.")  # fmt: skip
         self._epoch, self._index = epoch, index
 
 
@@ -64,24 +64,24 @@ def photo_bank(items: Sequence[Any], *, canvas: tuple[int, int], device: torch.d
     """The images of a data set's items as contexts 0 to b - 1, twice as fine as the canvas.
 
     Args:
-        items: each an image, or a tuple, list or dict, nested or not, whose first image counts, of a dict that
-            under ``image`` or ``img``. All else in it is not used, the photo's own label least of all: the label of a
+        items: each an image, or a tuple, list or dict, possibly nested, whose first image counts; in a dict, the one
+            under ``image`` or ``img``. Everything else is ignored, including the photo's own label: the label of a
             composite is that of its object. An image is
 
-            - a PIL image without transparency; its colour profile is heeded;
+            - a PIL image without transparency; its colour profile is applied;
             - a tensor ``(3, h, w)`` or ``(1, h, w)``, uint8 or float32 in [0, 1];
             - a NumPy array ``(h, w, 3)``, ``(h, w, 1)`` or ``(h, w)``, uint8, taken as RGB: OpenCV reads BGR, which
-              cannot be told from it, so turn that around with ``image[..., ::-1]``;
-            - the bytes of a picture file, or a dict ``{"bytes": ..., "path": ...}``, as Hugging Face's data sets give
-              where they do not decode;
-            - a path of a picture file. A string counts as one if it has the suffix of a picture and the file exists.
+              looks the same, so convert it with ``image[..., ::-1]``;
+            - the bytes of a picture file, or a dict ``{"bytes": ..., "path": ...}``, as in Hugging Face's data sets
+              without decoding;
+            - the path of a picture file. A string counts as one if it has a picture suffix and the file exists.
 
             Sizes may differ; the central square is kept.
         canvas: ``(height, width)``, pixels.
-        device: where the bank lives.
+        device: device of the bank.
 
     Raises:
-        InputError: naming the item that has no usable image.
+        InputError: naming the item without a usable image.
     """
     first = items[0] if items else None
     if isinstance(first, int) or (isinstance(first, Tensor) and first.dtype == torch.int64 and first.ndim < 3):
@@ -93,17 +93,17 @@ def photo_bank(items: Sequence[Any], *, canvas: tuple[int, int], device: torch.d
 
 
 def photo_rows(labels: Int[Tensor, " n"], *, count: int, seed: int, epoch: int, start: int) -> Rows:
-    """Rows, as a :class:`PairSampler` yields them, that put an object on each of ``count`` photos.
+    """Rows, like those of a :class:`PairSampler`, that put an object on each of ``count`` photos.
 
-    Samples ``start`` to ``start + count - 1`` of the epoch, shuffled over the slots. What index ``i`` shows depends on
-    seed, epoch and ``i`` alone. Its class is that of place ``i`` in a random cyclic order of classes, so that the class
-    counts of consecutive indices differ by at most one; its object is uniform within the class.
+    Samples ``start`` to ``start + count - 1`` of the epoch, shuffled over the slots. Sample ``i`` depends only on seed,
+    epoch and ``i``. Classes take turns in a random cyclic order, so the class counts of consecutive indices differ by
+    at most one; the object is uniform within its class.
 
     Args:
         labels: class of each object, on the CPU, every class from 0 to the highest.
-        count: how many.
-        seed: of the choice.
-        epoch: of the samples.
+        count: number of photos.
+        seed: seed of the choice.
+        epoch: epoch of the samples.
         start: first sample index.
     """
     index = start + torch.arange(count, device="cpu")

@@ -1,4 +1,4 @@
-"""``Rows``: what each sample of a batch is made from. Everything that is random later is a function of its row."""
+"""``Rows``: what each sample of a batch is made from. Everything random later is a function of its row."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ FIX = "Rows come by DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=..
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Rows:
-    """Rows of ``b`` samples, packed into one tensor, so that they go to a device in one copy.
+    """Rows of ``b`` samples, packed into one tensor so that they go to a device in one copy.
 
-    A :class:`PairSampler` yields them; :meth:`of` makes them from columns. They can be pickled, pinned and joined, and
-    are indexed like a tensor: ``rows[:8]``, ``rows[mask]``; ``rows[3]`` is still rows, of one sample. Slices share
+    A :class:`PairSampler` yields them; :meth:`of` builds them from columns. They can be pickled, pinned and joined, and
+    are indexed like a tensor: ``rows[:8]``, ``rows[mask]``; ``rows[3]`` is still rows, with one sample. Slices share
     memory.
 
     Attributes:
-        table: (b, 4 + K); object, context, index, epoch, seed, and the objects above the first, of K layers.
+        table: (b, 4 + K); object, context, index, epoch, seed, then the objects of the other K - 1 layers.
     """
 
     table: Int[Tensor, "b n"]
@@ -42,17 +42,17 @@ class Rows:
         epoch: int | Int[Tensor, " b"] = 0,
         seed: int | Int[Tensor, " b"] = 0,
     ) -> "Rows":
-        """Rows of columns on one device.
+        """Build rows from columns on one device.
 
         Args:
-            objects: ids in the object bank, from 0; of K layers from back to front, or of one.
+            objects: ids in the object bank, from 0; for one layer, or for K layers from back to front.
             contexts: ids in the context bank, from 0.
-            index: places of the samples in their epoch, from 0.
-            epoch: of all samples, or of each.
-            seed: of all samples, or of each, in ``[0, 2^62)``.
+            index: indices of the samples in their epoch, from 0.
+            epoch: one for all samples, or one each.
+            seed: one for all samples, or one each, in ``[0, 2^62)``.
 
         Raises:
-            InputError: for columns of unequal lengths, types or devices, and for numbers out of range.
+            InputError: for columns of different lengths, types or devices, and for numbers out of range.
         """
         layered = isinstance(objects, Tensor) and objects.ndim == 2
         check_tensor("objects", objects, ("b", "K") if layered else ("b",), torch.int64)
@@ -66,7 +66,7 @@ class Rows:
 
     @property
     def objects(self) -> Int[Tensor, " b"]:
-        """(b,); ids in the object bank; of the lowest layer, where there are several."""
+        """(b,); ids in the object bank; those of the lowest layer if there are several."""
         return self.table[:, 0]
 
     @property
@@ -82,7 +82,7 @@ class Rows:
 
     @property
     def index(self) -> Int[Tensor, " b"]:
-        """(b,); place of each sample in its epoch."""
+        """(b,); index of each sample in its epoch."""
         return self.table[:, 2]
 
     @property
@@ -97,21 +97,21 @@ class Rows:
 
     @cached_property
     def keys(self) -> Int[Tensor, " b"]:
-        """(b,); what all randomness of a sample comes from: a hash of seed, epoch and index. Computed once."""
+        """(b,); the source of each sample's randomness: a hash of seed, epoch and index. Computed once."""
         return sample_keys(self.seed, self.epoch, self.index)
 
     @property
     def device(self) -> torch.device:
-        """Where the rows are."""
+        """The device of the rows."""
         return self.table.device
 
     def to(self, device: torch.device | str) -> "Rows":
-        """The same rows on another device, by one copy; from the CPU to a GPU without waiting for it."""
+        """The same rows on another device, in one copy; from the CPU to a GPU without waiting for it."""
         table = upload(self.table, device)
         return self if table is self.table else Rows(table)
 
     def pin_memory(self) -> "Rows":
-        """The same rows in pinned memory; a DataLoader with ``pin_memory=True`` calls it."""
+        """The same rows in pinned memory; called by a DataLoader with ``pin_memory=True``."""
         return Rows(self.table.pin_memory())
 
     def replaced(
@@ -121,7 +121,7 @@ class Rows:
         contexts: Int[Tensor, " b"] | None = None,
         seed: Int[Tensor, " b"] | None = None,
     ) -> "Rows":
-        """The same rows with other objects (of the lowest layer), contexts or seeds."""
+        """The same rows with different objects (in the lowest layer), contexts or seeds."""
         table = self.table.clone()
         for column, values in ((0, objects), (1, contexts), (4, seed)):
             if values is not None:
@@ -130,7 +130,7 @@ class Rows:
 
     @staticmethod
     def cat(rows: Sequence["Rows"]) -> "Rows":
-        """Rows one behind the other."""
+        """Concatenate rows."""
         return Rows(torch.cat([part.table for part in rows]))
 
     def __len__(self) -> int:
@@ -141,7 +141,7 @@ class Rows:
         return Rows(table if table.ndim == 2 else table[None])
 
     def __iter__(self) -> Iterator["Rows"]:
-        """Rows of one sample each."""
+        """Iterate over rows of one sample each."""
         return (Rows(self.table[place : place + 1]) for place in range(len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Rows:
 
 
 def _column(name: str, value: Any, like: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """The column ``value``, or one filled with a number that stands for all samples."""
+    """The column ``value``, or a column filled with one number for all samples."""
     if name in ("epoch", "seed") and not isinstance(value, Tensor):
         return torch.full_like(like, check_int(name, value, 0, 2**62 - 1))
     check_tensor(name, value, like.shape, torch.int64, like.device)
@@ -161,22 +161,22 @@ def _column(name: str, value: Any, like: Int[Tensor, " b"]) -> Int[Tensor, " b"]
 
 
 def are_rows(batch: Any) -> bool:
-    """Whether a batch is rows, or a list of them, as a loader gives that asks for one sample after the other."""
+    """Whether a batch is rows, or a list of them, as from a loader that fetches one sample at a time."""
     return isinstance(batch, Rows) or (
         isinstance(batch, list | tuple) and bool(batch) and all(isinstance(row, Rows) for row in batch)
     )
 
 
 def check_rows(rows: Any, *, objects: int, contexts: int) -> Rows:
-    """Require rows, or a list of them, and give them as one.
+    """Require rows, or a list of them, and return them as one.
 
     Args:
-        rows: what a collate was given.
-        objects: how many there are.
-        contexts: how many there are.
+        rows: argument of a collate.
+        objects: number of objects.
+        contexts: number of contexts.
 
     Raises:
-        InputError: for anything else, and for ids beyond the given counts of objects and contexts.
+        InputError: for anything else, and for ids beyond the given numbers of objects and contexts.
     """
     if not are_rows(rows):
         fail("rows", "those of a PairSampler", describe(rows), FIX)
@@ -186,7 +186,7 @@ def check_rows(rows: Any, *, objects: int, contexts: int) -> Rows:
     check_tensor("rows.table", found.table, ("b", "4 + K"), torch.int64, fix=FIX)
     if found.table.shape[1] < len(COLUMNS) or not len(found):
         fail("rows.table", f"at least one row of {len(COLUMNS)} or more columns", describe(found.table), FIX)
-    if found.device.type == "cpu":  # elsewhere, reading the ids would wait for the device
+    if found.device.type == "cpu":  # on other devices, reading the ids would wait for the device
         table = np.asarray(found.table)
         places = [(0, objects), (1, contexts), *((k, objects) for k in range(len(COLUMNS), table.shape[1]))]
         for column, count in places:

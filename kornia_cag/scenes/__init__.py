@@ -1,4 +1,4 @@
-"""From rows to pictures: ranges are drawn into a scene, and a scene is warped, blended, lit and photographed.
+"""From rows to pictures: draw a scene from its ranges, then warp, blend, light and photograph it.
 
 Imports core, banks and sampling.
 """

@@ -1,4 +1,4 @@
-"""Putting an object over a context: frozen callables, elementwise, for planes or whole pictures that broadcast."""
+"""Blending an object with its context: frozen, elementwise callables for planes or whole pictures that broadcast."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
@@ -14,12 +14,12 @@ Plane = Float[Tensor, "*#b"]  # one channel of a picture, or all of them
 
 @runtime_checkable
 class Blend(Protocol):
-    """How a layer is put over what lies behind it. To add one, derive a frozen dataclass that has a ``__call__``.
+    """How a layer is blended with what lies behind it. To write your own, derive a frozen dataclass with ``__call__``.
 
     Attributes:
-        on_black: whether the layer counts as an opaque picture of the object on black, which is lit all over; else
-            light falls on the object alone.
-        pastes: whether a pixel is wholly the object's, where alpha is above ``edge``, or not at all.
+        on_black: whether the layer is treated as an opaque picture of the object on black and lit all over; otherwise
+            only the object is lit.
+        pastes: whether each pixel belongs fully to the object (alpha above ``edge``) or not at all.
     """
 
     on_black: ClassVar[bool] = False
@@ -51,7 +51,7 @@ class Over(Blend):
 
 @dataclass(frozen=True)
 class Hard(Blend):
-    """Paste: a pixel is the object's where its alpha is above ``edge``, else the context's. The paper's signs."""
+    """Paste: a pixel shows the object where its alpha is above ``edge``, else the context. The paper's signs use it."""
 
     pastes: ClassVar[bool] = True
 
@@ -62,12 +62,12 @@ class Hard(Blend):
 
 @dataclass(frozen=True)
 class Average(Blend):
-    """Weighted mean of the object on black, and the context: ``opacity * rgb + (1 - opacity) * behind``.
+    """Weighted mean of the object on black and the context: ``opacity * rgb + (1 - opacity) * behind``.
 
     A bright stroke shines through and over the context. The paper's digits use ``opacity=2 / 3``.
 
     Attributes:
-        opacity: share of the object, in [0, 1].
+        opacity: weight of the object, in [0, 1].
     """
 
     opacity: float = 2 / 3
@@ -83,10 +83,10 @@ class Average(Blend):
 
 @dataclass(frozen=True)
 class Difference(Blend):
-    """How far premultiplied colour and context are apart: white ink turns what it covers into its negative.
+    """Absolute difference of premultiplied colour and context: white ink inverts what it covers.
 
-    Stays in [0, 1] where both are. Differentiable but where the two are equal. MNIST-M was made so from digits and
-    photographs (Ganin et al., 2016).
+    Stays in [0, 1] where both are. Differentiable except where the two are equal. MNIST-M was made this way from digits
+    and photographs (Ganin et al., 2016).
     """
 
     def __call__(self, rgb: Plane, alpha: Plane, behind: Plane, edge: float | Plane = 0.5) -> Plane:

@@ -1,7 +1,7 @@
-"""Point-spread functions of three kinds in one form, and the two passes that blur by them.
+"""Three kinds of point-spread function in one form, and the two passes that blur with them.
 
-Every point-spread function here is a line of taps along one axis, which may lean across, followed by a column of taps:
-a Gaussian or a box is a row and a column, a motion is a leaning line and no column.
+Each is a line of taps along one axis, possibly slanted, followed by a column of taps: a Gaussian or a box is a row and
+a column, motion is a slanted line without a column.
 """
 
 import functools
@@ -18,20 +18,20 @@ from kornia_cag.core.compiling import fusing, kept, once
 
 @dataclass(frozen=True)
 class PointSpread:
-    """Point-spread functions of ``b`` samples, of ``k`` taps a side, ``k`` odd.
+    """Point-spread functions of ``b`` samples with ``k`` taps per side, ``k`` odd.
 
     Convention: tap ``i`` stands for ``i - k // 2`` pixels, to the right or down.
     """
 
     line: Float[Tensor, "b k"]  # weights of the first pass; they sum to 1
-    lean: Float[Tensor, " b"]  # how far the line moves across for each step along, pixels, in [-1, 1]
-    steep: Bool[Tensor, " b"]  # whether the line goes down and not to the right
+    lean: Float[Tensor, " b"]  # shift across the line per step along it, pixels, in [-1, 1]
+    steep: Bool[Tensor, " b"]  # whether the line runs down instead of right
     column: Float[
         Tensor, "b k"
-    ]  # weights of the second pass, downwards; all in the middle if the line leans or is steep
+    ]  # weights of the second pass, downwards; all in the middle tap if the line is slanted or steep
 
     def kernels(self) -> Float[Tensor, "b k k"]:
-        """The same as dense kernels, rows downwards: a step that ends between two pixels is shared by them."""
+        """The same as dense kernels, rows downwards: a step that ends between two pixels is split between them."""
         step = steps(self.line.shape[1], self.line.device)
         across = step[:, None, None] - step - (self.lean[:, None] * step)[:, None, :, None]  # row, tap, column's tap
         shares = (1 - across.abs()).clamp(min=0) * self.column[:, None, None, :]
@@ -40,7 +40,7 @@ class PointSpread:
 
 
 def steps(taps: int, device: torch.device) -> Float[Tensor, " k"]:
-    """What the taps stand for, pixels: ``-(taps // 2)`` to ``taps // 2``."""
+    """Offsets of the taps, pixels: ``-(taps // 2)`` to ``taps // 2``."""
     return torch.arange(taps, dtype=torch.float32, device=device) - (taps - 1) / 2
 
 
@@ -50,17 +50,17 @@ def gaussian(sigma: Float[Tensor, " b"], taps: int) -> Float[Tensor, "b k"]:
 
 
 def box(width: Float[Tensor, " b"], taps: int) -> Float[Tensor, "b k"]:
-    """Taps of a box of ``width`` pixels, at least 1 and not necessarily whole: how much of each pixel it covers."""
+    """Taps of a box of ``width`` pixels, at least 1, possibly fractional: how much of each pixel it covers."""
     return _shares((0.5 * width[:, None] + 0.5 - steps(taps, width.device).abs()).clamp(0, 1))
 
 
 def motion(
     length: Float[Tensor, " b"], angle: Float[Tensor, " b"], taps: int
 ) -> tuple[Float[Tensor, "b k"], Float[Tensor, " b"], Bool[Tensor, " b"]]:
-    """Line, lean and direction of a straight path of ``length`` pixels: the mean of the picture on its way along it.
+    """Line, lean and direction of a straight path of ``length`` pixels: the mean of the picture moved along it.
 
-    ``angle`` is in radians, clockwise on screen. On the way, a picture is read linearly along the
-    longer axis; across, each whole step along it is shared by the two pixels that it ends between.
+    ``angle`` is in radians, clockwise on screen. The picture is interpolated linearly along the longer axis; across it,
+    each whole step is split between the two pixels that it ends between.
     """
     cos, sin = angle.cos(), angle.sin()
     steep = sin.abs() > cos.abs()
@@ -71,7 +71,7 @@ def motion(
 
 
 def _tent_below(x: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Integral of the tent ``max(1 - |x|, 0)``, the weight of a bilinear read, up to ``x``."""
+    """Integral of the tent ``max(1 - |x|, 0)``, the weight in bilinear interpolation, up to ``x``."""
     inside = x.clamp(-1, 1)
     return 0.5 + inside - 0.5 * inside * inside.abs()
 
@@ -81,7 +81,7 @@ def _shares(weights: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
 
 
 def blur(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
-    """Convolve each picture with its own point-spread function; beyond the border, the border's pixel goes on."""
+    """Convolve each picture with its own point-spread function; border pixels are repeated outwards."""
     return (_two_passes if fusing() else _filter)(picture, spread)
 
 
@@ -91,7 +91,7 @@ def _filter(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Ten
 
 
 def _two_passes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
-    """The same as sums of shifted pictures, 2k - 1 and k of them, which a compiler makes a loop each of."""
+    """The same as sums of 2k - 1 and k shifted pictures, each of which a compiler turns into one loop."""
     b, channels, height, width = picture.shape
     reach = spread.line.shape[1] // 2
     padded = kept(_pad(picture, reach))
@@ -103,7 +103,7 @@ def _two_passes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float
     shifts, weights = (once(*values) for values in _taps(spread, pitch))
     count = (b - 1) * channels * plane + plane - width + 1
     lines = []
-    for channel in range(channels):  # all in one loop over pixels, so that a tap's shift and weight are read once
+    for channel in range(channels):  # all in one loop over pixels, so each tap's shift and weight are read once
         rows = padded.flatten()[channel * plane :].as_strided((count, width), (1, 1))
         read = [weight[:, None, None] * F.embedding(places + shift[:, None], rows)
                 for shift, weight in zip(shifts, weights, strict=True)]  # fmt: skip
@@ -118,7 +118,7 @@ def _total(values: list[Tensor]) -> Tensor:
 
 
 def _taps(spread: PointSpread, pitch: int) -> tuple[list[Int[Tensor, " b"]], list[Float[Tensor, " b"]]]:
-    """Shifts and weights of the pixels that the line reads: two for each step, as it may end between them."""
+    """Shifts and weights of the pixels read by the line: two per step, since it may end between pixels."""
     reach = spread.line.shape[1] // 2
     ahead = torch.where(spread.steep, pitch, 1)  # one step along, and one across, in numbers of the padded picture
     aside = torch.where(spread.steep, 1, pitch)

@@ -20,15 +20,15 @@ KINDS = ("gaussian", "box", "motion")
 
 @dataclass(frozen=True)
 class Blur:
-    """Drawn blur. What a sample's kind does not use is drawn all the same.
+    """Drawn blur. Fields that a sample's kind does not use are drawn anyway.
 
     Attributes:
-        kind: (b,); place in :data:`KINDS`, -1 for none.
-        sigma: (b,); of the Gaussian, pixels.
+        kind: (b,); index into :data:`KINDS`, -1 for none.
+        sigma: (b,); standard deviation of the Gaussian, pixels.
         width: (b,); of the box, pixels.
         height: (b,); of the box, pixels.
-        length: (b,); of the path that each pixel moves along, pixels.
-        direction: (b,); of that path, in turns, clockwise on screen: 0 is to the right, a quarter is downwards.
+        length: (b,); length of the motion path, pixels.
+        direction: (b,); direction of the motion, in turns, clockwise on screen: 0 is right, a quarter is down.
         taps: side of the point-spread function, pixels, odd.
     """
 
@@ -41,7 +41,7 @@ class Blur:
     taps: int
 
     def spread(self) -> PointSpread:
-        """The point-spread function of each sample's kind."""
+        """The point-spread function of each sample."""
         bell = gaussian(self.sigma, self.taps)
         wide, high = box(self.width, self.taps), box(self.height, self.taps)
         path, lean, steep = motion(self.length, 2 * math.pi * self.direction, self.taps)
@@ -64,7 +64,7 @@ class Grain:
     Attributes:
         deviation: (b,); standard deviation, in units of [0, 1].
         size: (b,); pixels, at least 1.
-        grey: (b,); share that all channels have in common.
+        grey: (b,); share of the grain that is the same in all channels.
     """
 
     deviation: Float[Tensor, " b"]
@@ -80,7 +80,7 @@ class Camera:
         coarser: (b,); pyramid levels to add.
         blur: in pixels; None: no blur.
         noise: (b,); standard deviation, in units of [0, 1]; None: no noise.
-        grain: noise of a smaller picture; None: none.
+        grain: noise of an enlarged smaller picture; None: none.
         quality: (b,); of JPEG, 1 to 100; None: no JPEG.
     """
 
@@ -93,20 +93,20 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True)
 class CameraRange:
-    """Ranges of what a camera does to a scene. A sample blurs by one of the kinds, or by none.
+    """Ranges of camera effects. Each sample gets one kind of blur, or none.
 
     Attributes:
         low_resolution: pyramid levels to add: 1 halves the resolution.
         blur: probability of any blur.
-        kinds: of blur, equally likely: some of ``"gaussian"``, ``"box"``, ``"motion"``.
+        kinds: kinds of blur, equally likely: some of ``"gaussian"``, ``"box"``, ``"motion"``.
         gaussian: standard deviation, pixels.
         box: width and height each, pixels.
-        motion: length of the path that each pixel is drawn along, pixels.
+        motion: length of the motion path, pixels.
         taps: side of the point-spread function, pixels, odd.
         noise: standard deviation of sensor noise, nearly normal, in units of [0, 1].
-        grain: standard deviation of a smaller picture's noise, coloured or grey, enlarged with it, in units of [0, 1].
-        grain_size: factor by which it is enlarged.
-        jpeg: quality, 1 to 100; 100 leaves the picture alone; None: no JPEG.
+        grain: standard deviation of noise enlarged with a smaller picture, coloured or grey, in units of [0, 1].
+        grain_size: enlargement factor of the grain.
+        jpeg: quality, 1 to 100; 100 leaves the picture unchanged; None: no JPEG.
     """
 
     low_resolution: tuple[float, float] = (0.0, 0.0)
@@ -145,7 +145,7 @@ class CameraRange:
 
         Args:
             draws: keys of the samples, or the numbers to draw from.
-            strength: per sample in [0, 1]; scales every amount from 0 (a perfect camera). Default 1.
+            strength: per sample in [0, 1]; scales every effect; 0 is a perfect camera. Default 1.
         """
         numbers = drawn(draws)
         s = full_strength(numbers.keys) if strength is None else strength
@@ -182,7 +182,7 @@ class CameraRange:
 
 
 def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
-    """Blur, noise, grain, clipping to [0, 1] and JPEG, in this order. Low resolution is a matter of the resample."""
+    """Apply blur, noise, grain, clipping to [0, 1] and JPEG, in this order. The resample handles low resolution."""
     if camera.blur is not None:
         picture = blur(picture, camera.blur.spread())
     if camera.noise is not None:
@@ -196,7 +196,7 @@ def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tens
 
 
 def _grains(field: Float[Tensor, "b 3 h w"], grain: Grain) -> Float[Tensor, "b 3 h w"]:
-    """Noise of a smaller picture, read linearly where the larger picture's pixels lie in it."""
+    """Noise of a smaller picture, linearly interpolated at the pixels of the larger one."""
     common = grain.grey[:, None, None, None]
     mixed = (1 - common) * field + common * math.sqrt(3) * field.mean(dim=1, keepdim=True)
     coarse = _enlarged(_enlarged(kept(mixed), grain.size).mT, grain.size).mT

@@ -1,4 +1,4 @@
-"""``Renderer``: rows to composites, compiled or not, in chunks that fit a cache, into memory that is used again."""
+"""``Renderer``: rows to composites, compiled or not, in chunks that fit the cache, into reused memory."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,15 +14,15 @@ from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.strength import Ramp
 from kornia_cag.scenes.targets import Composites
 
-PIXELS = 2**18  # of a chunk, where there are enough rows for every thread: 3 MiB of float32 images
+PIXELS = 2**18  # per chunk, if there are enough rows for every thread: 3 MiB of float32 images
 
 
 class Renderer:
     """Composes batches of rows.
 
-    On a CPU a large batch is made in chunks, each written straight into its place in memory that is used again once
-    nobody reads it: an image costs the same in a batch of 64 and of 4096. Samples do not depend on their neighbours,
-    so the pictures are the same to the bit.
+    On a CPU a large batch is composed in chunks, each written directly into its place in memory, which is reused once
+    nobody reads it: an image costs the same in a batch of 64 and of 4096. Samples do not depend on each other, so the
+    pictures are bit-identical.
     """
 
     def __init__(self) -> None:
@@ -31,22 +31,22 @@ class Renderer:
 
     @property
     def compiled(self) -> bool:
-        """Whether batches are made by compiled graphs."""
+        """Whether batches are composed by compiled graphs."""
         return self._programs is not None
 
     def compile(self) -> None:
-        """From the next batch on, make batches by compiled graphs, from rows to images."""
+        """Use compiled graphs, from rows to images, from the next batch on."""
         if self._programs is None:
             self._programs = Programs()
 
     def twin(self) -> "Renderer":
-        """One with the same compiled graphs, and memory of its own."""
+        """A renderer with the same compiled graphs and its own memory."""
         twin = Renderer()
         twin._programs = self._programs
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"compiled": self.compiled}  # another process compiles its own, and has memory of its own
+        return {"compiled": self.compiled}  # another process compiles for itself, and has its own memory
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(Renderer().__dict__)
@@ -61,12 +61,12 @@ class Renderer:
         """Compose a batch.
 
         Args:
-            composer: what composes.
+            composer: the composer to use.
             rows: on its device.
-            strength: in [0, 1], or by epoch.
-            earlier: what is offered to each row as its context.
-            targets: make masks and boxes as well.
-            scene: give what was drawn as well.
+            strength: in [0, 1], or a ramp over epochs.
+            earlier: the context offered to each row.
+            targets: also make masks and boxes.
+            scene: also return the scenes.
         """
         ends = cuts(composer, len(rows))
         if self._programs is None and not ends:
@@ -88,20 +88,20 @@ class Renderer:
         return self._programs(composer, strength, rows, earlier, into, targets=targets, scene=scene)
 
     def _room(self, composer: Composer, rows: Rows, targets: bool) -> Written:
-        """Memory for what is large in a batch of composites, as they are laid out."""
+        """Memory for the large tensors of a batch of composites, in their layout."""
         room, layers = {}, rows.layers.shape[1]
         shapes = outputs(composer, len(rows), layers=layers, targets=targets, staged=self.compiled and layers > 1)
         for name, (shape, dtype) in shapes.items():
             last = name == "images" and composer.channels_last
             order = (shape[0], shape[2], shape[3], shape[1]) if last else shape
             block = self._memories.setdefault(name, Memory()).empty(order, dtype, composer.objects.device)
-            # Not views of anything, as far as autograd knows: a user may write into them.
+            # Autograd must not see them as views: a user may write into them.
             room[name] = (block.permute(0, 3, 1, 2) if last else block).detach()
         return room
 
 
 def _small(made: Composites) -> Composites:
-    """Composites without what is large, which is where it belongs already."""
+    """Composites without their large tensors, which are already in place."""
     targets = made.targets
     if targets is not None:
         targets = replace(targets, masks=targets.masks[..., :0], full=targets.full[..., :0])
@@ -109,10 +109,10 @@ def _small(made: Composites) -> Composites:
 
 
 def cuts(composer: Composer, b: int) -> list[int]:
-    """Where a batch is cut into chunks: nowhere on a GPU, on a CPU such that each has about :data:`PIXELS`.
+    """Where to cut a batch into chunks: nowhere on a GPU; on a CPU, into chunks of about :data:`PIXELS`.
 
-    Every thread gets as many rows of a chunk as the others, at least one; no chunk is a single row, which compiles on
-    its own.
+    Each thread gets the same number of rows of a chunk, at least one. No chunk is a single row, which would compile
+    separately.
     """
     if composer.objects.device.type != "cpu":
         return []

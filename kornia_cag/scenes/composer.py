@@ -24,25 +24,25 @@ from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.targets import Composites, Targets
 from kornia_cag.scenes.warp import CELL, SEEN, Outline, canvas_points, draft, outline, warp
 
-Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and what is seen of it
-Planes = tuple[Float[Tensor, "b h w"], ...]  # red, green and blue, apart: a compiler makes one loop over pixels of them
+Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and its visible outline
+Planes = tuple[Float[Tensor, "b h w"], ...]  # red, green and blue, separately: one loop over pixels once compiled
 
 
 @dataclass(frozen=True)
 class Composer:
     """Composes batches of ``size = (height, width)`` pixels from two banks on one device.
 
-    Images are of ``dtype``: float32, bfloat16 or float16 in [0, 1], or uint8; in torch's memory format channels_last if
-    asked for.
+    Images have ``dtype``: float32, bfloat16 or float16 in [0, 1], or uint8; optionally in torch's memory format
+    channels_last.
 
     Attributes:
-        objects: bank of what to recognise.
-        contexts: bank of what to put it on, on the same device.
+        objects: bank of objects to recognise.
+        contexts: bank of contexts to put them on, on the same device.
         size: canvas ``(height, width)``, pixels.
-        ranges: what varies, with units in its own fields.
-        dtype: of the images: float32, bfloat16, float16 in [0, 1], or uint8 in 0 to 255.
-        channels_last: whether images are in torch's memory format of that name.
-        warn: whether to warn of banks that are too coarse for the canvas.
+        ranges: what varies; units in its fields.
+        dtype: dtype of the images: float32, bfloat16, float16 in [0, 1], or uint8 in 0 to 255.
+        channels_last: whether images use torch's memory format of that name.
+        warn: whether to warn about banks that are too coarse for the canvas.
     """
 
     objects: ObjectBank
@@ -78,29 +78,29 @@ class Composer:
         Args:
             rows: on the banks' device.
             strength: how far drawn amounts move from neutral, see :meth:`SceneRange.sample`. Default 1.
-            earlier: composites to use in place of bank contexts.
-            targets: make masks and boxes as well.
+            earlier: earlier composites to use instead of bank contexts.
+            targets: also make masks and boxes.
 
         Returns:
-            Composites; each is a function of its own row alone, whatever else the batch holds.
+            Composites; each depends only on its own row, not on the rest of the batch.
         """
         check_instance("rows", rows, Rows, "Build them with Rows.of(objects, contexts, index).")
         return self.render(self.ranges.sample(rows, strength), earlier, targets=targets)
 
     def render(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
-        """Make pictures of a scene; nothing is drawn here but the noise fields of its keys.
+        """Render a scene to pictures; the only random part is the noise fields of its keys.
 
         Args:
-            scene: of :meth:`SceneRange.sample`, changed or not, on the banks' device.
-            earlier: composites to use in place of bank contexts.
-            targets: make masks and boxes as well.
+            scene: from :meth:`SceneRange.sample`, edited or not, on the banks' device.
+            earlier: earlier composites to use instead of bank contexts.
+            targets: also make masks and boxes.
         """
         made = self.shoot(scene, earlier, targets=targets)
         return replace(made, images=self.finish(made.images, scene.keys)) if self.ranges.finish else made
 
     def shoot(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
-        """Render up to the camera, without the stages of ``ranges.finish``: what can be compiled."""
-        with torch.autocast(scene.keys.device.type, enabled=False):  # a sample depends on no precision around it
+        """Render up to the camera, without the stages of ``ranges.finish``: the part that can be compiled."""
+        with torch.autocast(scene.keys.device.type, enabled=False):  # samples do not depend on the caller's precision
             labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
             used = chained(earlier, labels, scene.keys)
             tone = scene.light.tone()
@@ -118,7 +118,7 @@ class Composer:
     def backdrop(
         self, scene: Scene, tone: Tone, earlier: Shaped[Tensor, "b 3 h w"] | None, used: Bool[Tensor, " b"]
     ) -> Planes:
-        """The lit context, or an earlier composite, which was lit when it was made."""
+        """The lit context, or an earlier composite, which was lit when it was composed."""
         behind = self._crop(scene)
         if scene.context_color is not None:
             behind = recolor(behind, scene.context_color.tone())
@@ -131,7 +131,7 @@ class Composer:
     def paste(
         self, layer: Layer, behind: Planes, tone: Tone, coarser: Float[Tensor, " b"], *, targets: bool
     ) -> tuple[Planes, Pasted | None]:
-        """Put one lit object over what is there; also its alpha as pasted, and its outline, where somebody asks."""
+        """Blend one lit object over the picture; also return its pasted alpha and outline, if requested."""
         blend = self.ranges.blend
         (*colors, alpha), opacity = self._place(layer, coarser)
         ink, seen = tuple(colors), None
@@ -147,15 +147,15 @@ class Composer:
             return picture, None
         if blend.pastes:  # the mask of what was pasted
             alpha = (alpha > seen.threshold[:, None, None]).to(alpha.dtype)
-        return picture, (alpha.clamp(0, 1), seen)  # interpolation weights add up to 1 but for rounding
+        return picture, (alpha.clamp(0, 1), seen)  # interpolation weights sum to 1 only up to rounding
 
     def expose(self, picture: Planes, camera: Camera, keys: Int[Tensor, " b"]) -> Shaped[Tensor, "b 3 h w"]:
-        """Photograph what was put together, into images of the composer's format."""
-        exposed = torch.stack(picture, dim=1).clamp(min=0)  # no light is less than none; the camera clips too much
+        """Photograph the blended picture, into images of the composer's format."""
+        exposed = torch.stack(picture, dim=1).clamp(min=0)  # light is never negative; the camera clips the top
         return to_format(photograph(exposed, camera, keys), self.dtype, self.channels_last)
 
     def _place(self, layer: Layer, coarser: Float[Tensor, " b"]) -> tuple[Planes, Float[Tensor, " b"]]:
-        """Draw each object in its pose on an empty canvas: premultiplied RGB and alpha; and its opacity."""
+        """Warp each object onto an empty canvas: premultiplied RGB and alpha; also its opacity."""
         pose, bank = layer.pose, self.objects
         if self.ranges.framing is not None:
             pose = replace(pose, x=0 * pose.x, y=0 * pose.y)  # framing replaces scale and shift
@@ -174,7 +174,7 @@ class Composer:
         return planes, opacity
 
     def _crop(self, scene: Scene) -> Planes:
-        """Read the crop of each context, which has the canvas's aspect ratio."""
+        """Read each context's crop, which has the canvas's aspect ratio."""
         (height, width), crop, pyramid = self.size, scene.crop, self.contexts.pyramid
         share = crop.share / max(self.size)
         mirror = 1 - 2 * crop.mirrored.float()
@@ -189,12 +189,12 @@ class Composer:
 
 
 def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], keys: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
-    """Which samples take an earlier composite as their context."""
+    """Which samples use an earlier composite as context."""
     return torch.zeros_like(keys, dtype=torch.bool) if earlier is None else earlier.used(labels, keys)
 
 
 def targets_of(labels: Int[Tensor, "b k"], seen: list[Pasted]) -> Targets:
-    """What is known of the objects, of which the later ones cover the earlier ones."""
+    """The targets of the objects; later ones cover earlier ones."""
     if len(seen) == 1:
         alpha, edge = seen[0]
         masks = alpha[:, None]
@@ -213,9 +213,9 @@ def targets_of(labels: Int[Tensor, "b k"], seen: list[Pasted]) -> Targets:
 def warn_if_coarse(
     objects: ObjectBank, contexts: ContextBank | None, size: tuple[int, int], ranges: SceneRange, *, stacklevel: int
 ) -> None:
-    """Warn of banks whose pictures a canvas of ``(height, width)`` pixels enlarges so much that they look soft.
+    """Warn about banks whose pictures look soft when enlarged to a canvas of ``(height, width)`` pixels.
 
-    ``stacklevel`` is that of the user's line, the caller being 1.
+    ``stacklevel`` points to the user's line; the caller is 1.
     """
     share = ranges.pose.scale[1] if ranges.framing is None else ranges.framing.side
     warn_if_soft("objects", objects.size, share * min(size), EXTENT * objects.size, stacklevel + 2)

@@ -1,4 +1,4 @@
-"""What is done to finished pictures, after the camera: keyed stages, and an adapter for modules that know no keys."""
+"""Stages after the camera: functions of images and keys, and an adapter for modules without keys."""
 
 from typing import Protocol, runtime_checkable
 
@@ -29,10 +29,10 @@ class Finish(Protocol):
 
 
 class Unkeyed:
-    """Lets a module that knows no keys, such as a kornia augmentation, be a stage after the camera.
+    """Adapts a module without keys, such as a kornia augmentation, as a stage after the camera.
 
-    It costs what keys give. Kornia's augmentations draw from the global random state: a run repeats only under
-    ``torch.manual_seed``, a sample depends on its batch, and a batch composed ahead draws a training step earlier.
+    You lose what keys provide. Kornia's augmentations draw from the global random state: a run repeats only with
+    ``torch.manual_seed``, a sample depends on its batch, and a batch composed ahead draws one training step earlier.
 
     Args:
         module: maps images (b, 3, h, w) to images of the same shape.

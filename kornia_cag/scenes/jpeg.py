@@ -1,4 +1,4 @@
-"""JPEG of a batch, one quality per picture, by kornia's codec, without waiting for the device."""
+"""JPEG for a batch with one quality per picture, using kornia's codec, without waiting for the device."""
 
 import torch
 from jaxtyping import Float
@@ -26,10 +26,10 @@ _CHROMA = (
 
 
 def jpeg(picture: Float[Tensor, "b 3 h w"], quality: Float[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
-    """Encode and decode pictures in [0, 1] at qualities from 1 to 100; 100 leaves a picture alone.
+    """Encode and decode pictures in [0, 1] at qualities from 1 to 100; 100 leaves a picture unchanged.
 
-    Kornia reads the qualities back to check them, so it is given quality 50, held on the CPU, and tables that are
-    already scaled to each picture's own quality by libjpeg's rule.
+    Kornia reads the qualities back to check them, so it gets quality 50, on the CPU, and tables already scaled to each
+    picture's own quality by libjpeg's rule.
     """
     scale = torch.where(quality < 50, 5000 / quality.clamp(min=1), 200 - 2 * quality).floor()
     luma, chroma = (
@@ -38,7 +38,7 @@ def jpeg(picture: Float[Tensor, "b 3 h w"], quality: Float[Tensor, " b"]) -> Flo
         ).clamp(1, 255)
         for table in (_LUMA, _CHROMA)
     )
-    # Matrix products of a batch of one round differently, so it is done beside itself.
+    # Matrix products round differently in a batch of one, so a single picture is processed twice.
     batch = [torch.cat([x, x]) if len(x) == 1 else x for x in (picture, luma.floor(), chroma.floor())]
     coded = jpeg_codec_differentiable(
         batch[0], torch.full((1,), 50.0, dtype=torch.float32, device="cpu"), batch[1], batch[2]

@@ -1,6 +1,6 @@
-"""Light and colour: ``ColorRange`` → ``Color``, what is drawn → ``Tone``, one affine map of colours → a lit picture.
+"""Light and colour: ``ColorRange`` → ``Color`` (as drawn) → ``Tone`` (one affine map of colours) → a lit picture.
 
-Colours are treated as linear numbers. Light may go beyond 1 until the camera, last of all, clips it.
+Colours are treated as linear. Light may exceed 1 until the camera clips it at the end.
 """
 
 import math
@@ -26,15 +26,15 @@ class Color:
     Attributes:
         brightness: (b,); factor on all light.
         exposure: (b,); stops.
-        contrast: (b,); factor about mid-grey.
-        saturation: (b,); factor about the pixel's grey.
-        hue: (b,); degrees, about the grey axis.
+        contrast: (b,); factor around mid-grey.
+        saturation: (b,); factor around the pixel's grey.
+        hue: (b,); degrees, around the grey axis.
         tint: (b, 3); relative change of the gain of red, green, blue.
         veil: (b,); share of flat light.
-        veil_level: (b,); how bright that is, in [0, 1].
+        veil_level: (b,); brightness of that light, in [0, 1].
         illumination: (b,); relative gain from the canvas's centre to its edge.
-        light_from: (b,); where the light comes from, in turns: 0 is the right, a quarter is below.
-        inverted: (b,); whether it is the negative.
+        light_from: (b,); direction the light comes from, in turns: 0 is right, a quarter is below.
+        inverted: (b,); whether colours are inverted.
     """
 
     brightness: Float[Tensor, " b"]
@@ -50,7 +50,7 @@ class Color:
     inverted: Bool[Tensor, " b"]
 
     def tone(self) -> "Tone":
-        """All of it folded into one affine map of colours and one plane of light."""
+        """Fold everything into one affine map of colours and one plane of light."""
         gain = self.brightness * _power_of_two(self.exposure)
         gains = gain[:, None] * (1 + self.tint)
         sign = 1 - 2 * self.inverted.float()
@@ -67,7 +67,7 @@ class Color:
 
 @dataclass(frozen=True)
 class Tone:
-    """A colour change, ready to be applied: ``gain(x, y) * (matrix @ rgb + offset)``.
+    """A colour change, ready to apply: ``gain(x, y) * (matrix @ rgb + offset)``.
 
     Attributes:
         matrix: (b, 3, 3); factors, from RGB to RGB.
@@ -82,18 +82,18 @@ class Tone:
 
 @dataclass(frozen=True, kw_only=True)
 class ColorRange:
-    """Uniform ranges of colour and light. The defaults change nothing that a cloudy day would not.
+    """Uniform ranges of colour and light. The defaults change no more than a cloudy day would.
 
     Attributes:
         brightness: factor on all light.
         exposure: stops, a factor of 2 to this power.
-        contrast: factor about mid-grey.
-        saturation: factor about the pixel's grey.
-        hue: degrees, about the grey axis.
+        contrast: factor around mid-grey.
+        saturation: factor around the pixel's grey.
+        hue: degrees, around the grey axis.
         tint: relative change of each channel's gain: coloured light.
         veil: share of flat light laid over everything: haze, glare, washed-out film.
         illumination: relative gain from the canvas's centre to its edge.
-        invert: probability of the negative.
+        invert: probability of inverted colours.
     """
 
     brightness: tuple[float, float] = (0.8, 1.2)
@@ -121,9 +121,9 @@ class ColorRange:
 
         Args:
             draws: keys of the samples, or the numbers to draw from.
-            strength: per sample in [0, 1]; moves each drawn value from neutral (0) to itself (1); ``invert`` is a
-                choice and does not ramp. Default 1.
-            layer: names the picture layer, so that layers draw independently.
+            strength: per sample in [0, 1]; scales each drawn value from neutral (0) to full (1); ``invert`` is a choice
+                and does not scale. Default 1.
+            layer: name of the picture layer, so that layers draw independently.
         """
         numbers = drawn(draws)
         s = full_strength(numbers.keys) if strength is None else strength
@@ -147,12 +147,12 @@ class ColorRange:
 
 
 def _power_of_two(stops: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-    # Not torch.exp2: on a CPU it rounds differently at the end of a vector, so by the place in a batch.
+    # Not torch.exp2: on a CPU it rounds differently at the end of a vector, so results depend on the place in a batch.
     return torch.exp(math.log(2) * stops)
 
 
 def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
-    """Rotate around the grey axis (Rodrigues about (1, 1, 1)), then scale what differs from the new colour's luma."""
+    """Rotate around the grey axis (Rodrigues about (1, 1, 1)), then scale the difference from the new colour's luma."""
     angle = torch.deg2rad(hue)
     third, turn = (1 - angle.cos()) / 3, angle.sin() / math.sqrt(3)
     same, up, down = angle.cos() + third, third + turn, third - turn
@@ -171,7 +171,7 @@ def light(
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     """Apply colour and light to red, green and blue of an opaque picture, or of a premultiplied layer with its alpha.
 
-    Linear and not clamped: what is lit layer by layer and then composited equals the composite, lit.
+    Linear and not clamped: lighting each layer and then compositing equals lighting the composite.
     """
     r, g, b = planes
     numbers = once(*tone.matrix.flatten(1).unbind(1), *tone.offset.unbind(1), *tone.slope.unbind(1))
@@ -184,7 +184,7 @@ def light(
 def recolor(
     planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, alpha: Float[Tensor, "b h w"] | None = None
 ) -> tuple[Float[Tensor, "b h w"], ...]:
-    """Change a picture's, or a premultiplied layer's, own colours: as :func:`light`, in [0, 1], at most ``alpha``."""
+    """Change a picture's or premultiplied layer's own colours: like :func:`light`, but in [0, 1], at most ``alpha``."""
     lit = light(planes, tone, alpha)
     return tuple(c.clamp(0, 1) if alpha is None else torch.minimum(c.clamp(min=0), alpha) for c in lit)
 

@@ -2,7 +2,7 @@
 
 Convention: object coordinates are ``(x, y)`` in units of half the object's longest side, from its centre, so the
 longest side spans [-1, 1]. Canvas coordinates are pixels, ``(x, y)``, centres at +0.5. Homographies map canvas to
-object, which is the direction a resample reads in.
+object, the direction in which a resample reads.
 """
 
 import math
@@ -16,25 +16,25 @@ from kornia_cag.core.checks import check_int, check_number, check_range
 from kornia_cag.core.draws import Draws, drawn
 from kornia_cag.scenes.strength import full_strength
 
-THIN = 0.625  # of its highest alpha bounds what never reaches its opacity; half of the opacity bounds the rest
+THIN = 0.625  # share of the highest alpha that bounds an object which never reaches its opacity; else half the opacity
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Drawn poses of ``b`` objects; every field a tensor over the batch, in the units of :class:`PoseRange`.
+    """Drawn poses of ``b`` objects; every field is a tensor over the batch, in the units of :class:`PoseRange`.
 
     Attributes:
         scale: (b,); object's longest side over the canvas's short side.
         aspect: (b,); stretch, width over height.
         angle: (b,); degrees, clockwise on screen.
         shear: (b,); degrees, along x.
-        x: (b,); shift to the right, of the canvas's short side.
-        y: (b,); shift downwards, of the canvas's short side.
+        x: (b,); shift right, as a share of the canvas's short side.
+        y: (b,); shift down, as a share of the canvas's short side.
         tilt_x: (b,); change of depth from the centre to an edge, along x.
         tilt_y: (b,); change of depth from the centre to an edge, along y.
         waves: (b, k, 5); elastic displacement: frequency x, y; amplitude x, y; phase.
         holes: (b, m, 3); occluding discs: centre x, y; radius.
-        variant: (b,); which stroke thickness, from 0 (as drawn) to 1 (farthest from it).
+        variant: (b,); stroke thickness, from 0 (as drawn) to 1 (farthest from it).
     """
 
     scale: Float[Tensor, " b"]
@@ -52,19 +52,19 @@ class Pose:
 
 @dataclass(frozen=True, kw_only=True)
 class PoseRange:
-    """Uniform ranges of a :class:`Pose`; the defaults are mild ones that suit signs, logos and parts.
+    """Uniform ranges of a :class:`Pose`; the defaults are mild and suit signs, logos and parts.
 
-    Sources: rotation, scale, shear and perspective in the manner of torchvision's ``RandomAffine`` and
-    ``RandomPerspective``, as in Jin and Rinard; elastic displacement after Simard et al., 2003, here a sum of plane
-    waves, which is smooth, differentiable, and can be evaluated at any point.
+    Sources: rotation, scale, shear and perspective follow torchvision's ``RandomAffine`` and ``RandomPerspective``, as
+    in Jin and Rinard; elastic displacement follows Simard et al., 2003, here as a sum of plane waves, which is smooth,
+    differentiable, and can be evaluated at any point.
 
     Attributes:
         scale: object's longest side over the canvas's short side.
         aspect: stretch, width over height.
         angle: degrees, clockwise on screen.
         shear: degrees, along x: positive leans the top to the right.
-        translate: share of the canvas's short side, along x and y each.
-        perspective: change of depth from the centre to an edge, along x and y each.
+        translate: shift along x and along y, as a share of the canvas's short side.
+        perspective: change of depth from the centre to an edge, along x and along y.
         elastic: root mean square displacement along each axis, object units (half of the object's longest side).
         wavelength: of the elastic waves, object units.
         waves: number of elastic waves.
@@ -98,8 +98,8 @@ class PoseRange:
 
         Args:
             draws: keys of the samples, see :func:`kornia_cag.core.randomness.sample_keys`, or the numbers to draw from.
-            strength: per sample in [0, 1]; each drawn value moves that far from its neutral one (no rotation, no
-                shift …; the middle of the range for ``scale``) to the one drawn. Default 1.
+            strength: per sample in [0, 1]; how far each value moves from neutral (no rotation, no shift …; the middle
+                of the range for ``scale``) to the drawn value. Default 1.
         """
         numbers = drawn(draws)
         s = full_strength(numbers.keys) if strength is None else strength
@@ -129,7 +129,7 @@ class PoseRange:
         span = math.log(self.wavelength[1] / self.wavelength[0])
         wavelength = self.wavelength[0] * torch.exp(span * u[:, 0])
         direction = 2 * math.pi * u[:, 1]
-        # Of k waves of independent amplitudes, each of variance 2 / k, the sum has variance 1.
+        # The sum of k waves with independent amplitudes of variance 2 / k has variance 1.
         size = (amplitude * math.sqrt(2 / self.waves))[:, None, None]
         size = size * draws.normals("pose.wave_size", 2 * self.waves).unflatten(1, (2, self.waves))
         columns = [direction.cos() / wavelength, direction.sin() / wavelength, *size.unbind(1), 2 * math.pi * u[:, 2]]
@@ -144,7 +144,7 @@ class PoseRange:
 
 
 def homographies(pose: Pose, size: tuple[int, int]) -> Float[Tensor, "b 3 3"]:
-    """Canvas-to-object homographies of a canvas of ``(height, width)`` pixels.
+    """Homographies from a canvas of ``(height, width)`` pixels to the objects.
 
     Perspective along the object's own axes first, then stretch, shear, rotation, shift: the depth at ``(x, y)`` on the
     object is ``1 + tilt_x * x + tilt_y * y``. The third row is scaled so that the object's centre has depth 1.
@@ -155,7 +155,7 @@ def homographies(pose: Pose, size: tuple[int, int]) -> Float[Tensor, "b 3 3"]:
     wide, high = half * pose.aspect.sqrt(), half / pose.aspect.sqrt()
     angle, slant = torch.deg2rad(pose.angle), -torch.deg2rad(pose.shear).tan()
     cos, sin = angle.cos(), angle.sin()
-    # The inverse of rotation · shear · stretch, in closed form: no linear solver, no waiting for the device.
+    # The inverse of rotation · shear · stretch in closed form: no linear solver, no waiting for the device.
     a, b = (cos + slant * sin) / wide, (sin - slant * cos) / wide
     c, d = -sin / high, cos / high
     x, y = 0.5 * width + short * pose.x, 0.5 * height + short * pose.y
@@ -168,7 +168,7 @@ def homographies(pose: Pose, size: tuple[int, int]) -> Float[Tensor, "b 3 3"]:
 def to_canvas(
     pose: Pose, points: Float[Tensor, "n 2"], size: tuple[int, int]
 ) -> tuple[Float[Tensor, "b n 2"], Float[Tensor, "b n"]]:
-    """Where points of the object come to lie on the canvas, without elastic displacement, and their depth.
+    """Where points of the object land on the canvas, without elastic displacement, and their depth.
 
     The inverse of :func:`homographies`. Points at or behind the horizon, depth at most 0.05, land anywhere.
     """
@@ -185,9 +185,9 @@ def to_canvas(
 
 @dataclass(frozen=True)
 class Framing:
-    """Canonical framing: the object's longest side to a given size, its centre of mass to the canvas's centre.
+    """Canonical framing: scale the object's longest side to a given size, centre its mass on the canvas.
 
-    MNIST was made so: digits fitted into 20×20, centred by mass in 28×28 (LeCun et al., 1998), hence ``side=20 / 28``.
+    MNIST was made this way: digits fitted into 20×20, centred by mass in 28×28 (LeCun et al., 1998): ``side=20 / 28``.
 
     Attributes:
         side: the object's longest side, as a share of the canvas's short side.
@@ -207,16 +207,16 @@ class Framing:
         cell: float | Float[Tensor, " b"] = 1.0,
         area: Float[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b 3 3"]:
-        """Append the similarity that frames the object.
+        """Append the similarity transform that frames the object.
 
         Args:
             homography: canvas to object.
             points: canvas points that cover the object, which may reach beyond the canvas.
-            weights: the object's alpha at these points, relative to its opacity. Those above 0.5 bound it, or above
-                five eighths of the highest where that is less; all of them weigh.
+            weights: the object's alpha at these points, relative to its opacity. Points above 0.5, or above five
+                eighths of the highest if that is less, bound it; all of them count towards the mass.
             size: canvas ``(height, width)``.
-            cell: distance of neighbouring points, pixels.
-            area: canvas area that a point stands for, in any unit. Default: the same for all.
+            cell: distance between neighbouring points, pixels.
+            area: canvas area that each point represents, in any unit. Default: the same for all.
         """
         bound = (THIN * weights.amax(dim=1, keepdim=True)).clamp(max=0.5)
         inside = (weights > bound)[..., None]

@@ -1,9 +1,9 @@
-"""The programs that are compiled: rows to composites as one graph, or a graph per stage where there are many layers.
+"""The compiled programs: rows to composites as one graph, or one graph per stage if there are several layers.
 
-One object per sample is one graph, in which a pixel passes from the context to the object over it without going through
-memory. Several objects take three graphs: the backdrop, one layer, which is used for each object, and the camera, so
-that the time to compile does not grow with the number of objects. What a program makes of every pixel it writes into
-memory that it is given, by the names that :func:`outputs` lists.
+One object per sample takes one graph, in which each pixel goes from context to object without passing through memory.
+Several objects take three graphs: the backdrop, one layer (reused for each object), and the camera, so that compile
+time does not grow with the number of objects. A program writes its per-pixel results into memory passed to it, under
+the names that :func:`outputs` lists.
 """
 
 from collections.abc import Callable
@@ -25,13 +25,13 @@ from kornia_cag.scenes.strength import Ramp, given_strength
 from kornia_cag.scenes.targets import Composites
 from kornia_cag.scenes.warp import Outline
 
-Written = dict[str, Tensor]  # what is large, by name
+Written = dict[str, Tensor]  # large tensors, by name
 
 
 def outputs(
     composer: Composer, b: int, *, layers: int, targets: bool, staged: bool
 ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shapes and dtypes of what is written of every pixel of ``b`` samples."""
+    """Shapes and dtypes of the per-pixel outputs of ``b`` samples."""
     height, width = composer.size
     found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"images": ((b, 3, height, width), composer.dtype)}
     if targets:
@@ -44,7 +44,7 @@ def outputs(
 
 
 class Programs:
-    """The compiled graphs of one collate, each compiled when it is first used."""
+    """The compiled graphs of one collate, each compiled on first use."""
 
     def __init__(self) -> None:
         self._made: dict[str, Callable[..., Any]] = {}
@@ -58,7 +58,7 @@ class Programs:
         if "canvas" not in into:
             made: Composites = self._program(composed)(composer, strength, rows.table, earlier, into, targets, scene)
             return made
-        # What the stages are given is of the same shape for any number of objects, or they would be compiled anew.
+        # The stages' inputs have the same shape for any number of objects, or they would be recompiled.
         keys, labels = rows.keys, composer.objects.labels[rows.layers]
         used, layers, seen = chained(earlier, labels, keys), [], []
         given = keys, given_strength(strength, rows.epoch)
@@ -95,13 +95,13 @@ def composed(
     """Rows to composites, up to the camera.
 
     Args:
-        composer: what composes.
-        strength: in [0, 1], or by epoch.
-        table: of the rows.
-        earlier: what is offered to each row as its context.
-        into: where to write what is large; None: to memory of its own.
-        targets: make masks and boxes as well.
-        scene: give what was drawn as well.
+        composer: the composer to use.
+        strength: in [0, 1], or a ramp over epochs.
+        table: table of the rows.
+        earlier: the context offered to each row.
+        into: where to write the large tensors; None: allocate them.
+        targets: also make masks and boxes.
+        scene: also return the scenes.
     """
     rows = Rows(table)
     keys = kept(sample_keys(rows.seed, rows.epoch, rows.index))
@@ -118,7 +118,7 @@ def composed(
 
 
 def placed(made: Composites, into: Written) -> Composites:
-    """Composites whose large tensors are where they were written."""
+    """Composites that use the large tensors where they were written."""
     targets = made.targets
     if targets is not None:
         targets = replace(targets, masks=into["masks"], full=into.get("full", into["masks"]))
@@ -129,7 +129,7 @@ def _opened(
     composer: Composer, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"], contexts: Int[Tensor, " b"],
     images: Shaped[Tensor, "b 3 h w"] | None, used: Bool[Tensor, " b"], canvas: Float[Tensor, "b 3 h w"],
 ) -> Scene:  # fmt: skip
-    """The backdrop, onto the canvas; gives the scene, still without objects."""
+    """Render the backdrop onto the canvas; return the scene, still without objects."""
     scene = composer.ranges.surroundings(contexts, Draws(keys), strength)
     with torch.autocast(canvas.device.type, enabled=False):
         canvas.copy_(torch.stack(composer.backdrop(scene, scene.light.tone(), images, used), dim=1))
@@ -140,7 +140,7 @@ def _laid(
     composer: Composer, keys: Int[Tensor, " b"], strength: Float[Tensor, " b"], objects: Int[Tensor, " b"],
     own: Int[Tensor, " b"], canvas: Float[Tensor, "b 3 h w"], full: Float[Tensor, "b h w"] | None,
 ) -> tuple[Layer, Outline | None]:  # fmt: skip
-    """One object, drawn by keys of its own, over what is on the canvas; its alpha goes into ``full``."""
+    """Draw one object, by its own keys, over the canvas; its alpha goes into ``full``."""
     ranges, draws = composer.ranges, Draws(keys)
     tone, camera = ranges.color.sample(draws, strength).tone(), ranges.camera.sample(draws, strength)
     layer = ranges.layer(objects, Draws(own), strength)

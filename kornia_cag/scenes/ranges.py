@@ -1,4 +1,4 @@
-"""``SceneRange``: everything that varies from scene to scene, and how a scene is drawn from its row."""
+"""``SceneRange``: everything that varies between scenes, and how a scene is drawn from its row."""
 
 from dataclasses import dataclass, field, replace
 
@@ -20,19 +20,19 @@ from kornia_cag.scenes.strength import full_strength
 
 @dataclass(frozen=True, kw_only=True)
 class SceneRange:
-    """Everything that varies from scene to scene, how the layers are blended, and what is done to the picture after.
+    """Everything that varies between scenes, how layers are blended, and the stages after the camera.
 
     Attributes:
         pose: where the object lies: units in :class:`PoseRange`.
         framing: canonical framing, after the pose, as a share of the canvas; None: none.
-        crop: part of the context that is seen, as a share of its side.
-        color: the light of the scene, on object and fresh context alike: units in :class:`ColorRange`.
-        object_color: the same of the object alone, before the light: faded paint, another printer; None: none.
-        context_color: the same of the fresh context alone, before the light; None: none.
+        crop: visible part of the context, as a share of its side.
+        color: light of the scene, on object and fresh context alike: units in :class:`ColorRange`.
+        object_color: colours of the object only, before the light: faded paint, another printer; None: unchanged.
+        context_color: colours of the fresh context only, before the light; None: unchanged.
         camera: blur, noise, JPEG: units in :class:`CameraRange`.
-        blend: how an object is put over what lies behind it: ``Over()``, ``Hard()`` (paste), ``Average()``,
-            ``Difference()``, or one of your own.
-        finish: stages after the camera, in their order: functions of images (b, 3, h, w) in [0, 1] and keys (b,).
+        blend: how an object is blended with what lies behind it: ``Over()``, ``Hard()`` (paste), ``Average()``,
+            ``Difference()``, or your own.
+        finish: stages after the camera, in order: functions of images (b, 3, h, w) in [0, 1] and keys (b,).
     """
 
     pose: PoseRange = field(default_factory=PoseRange)
@@ -65,13 +65,13 @@ class SceneRange:
                      "Wrap a module, such as a kornia augmentation: Unkeyed(module).")  # fmt: skip
 
     def sample(self, rows: Rows, strength: Float[Tensor, " b"] | None = None, *, draws: Draws | None = None) -> Scene:
-        """Draw one scene per row: the same row always gives the same scene, whatever else the batch holds.
+        """Draw one scene per row: the same row always gives the same scene, in any batch.
 
         Args:
-            rows: what the samples are made from.
+            rows: the samples' rows.
             strength: how far drawn amounts move from neutral, per sample in [0, 1]; choices (crop, mirror, negative,
-                whether to blur) do not. Default 1.
-            draws: the numbers to draw from. Default: those that the rows' keys give.
+                whether to blur) are not affected. Default 1.
+            draws: the numbers to draw from. Default: hashed from the rows' keys.
         """
         draws = Draws(rows.keys) if draws is None else draws
         s = full_strength(draws.keys) if strength is None else strength

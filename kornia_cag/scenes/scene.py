@@ -1,6 +1,6 @@
-"""``Scene``: everything that was drawn for a batch, as a value: to look at, to save, to change, and to render again.
+"""``Scene``: everything drawn for a batch, as a value that you can inspect, save, edit and render again.
 
-Every field is a tensor over the batch, in physical units: degrees, pixels, stops. Nothing here is random any more.
+Every field is a tensor over the batch, in physical units: degrees, pixels, stops. Nothing in it is random.
 """
 
 from dataclasses import dataclass, replace
@@ -19,13 +19,13 @@ from kornia_cag.scenes.pose import Pose
 
 @dataclass(frozen=True)
 class Crop:
-    """What is seen of the context of ``b`` samples: a rectangle of the canvas's shape.
+    """The visible part of the context of ``b`` samples: a rectangle with the canvas's aspect ratio.
 
     Attributes:
         share: (b,); its longer side, as a share of the context's side.
-        x: (b,); place from left (0) to right (1).
-        y: (b,); place from top (0) to bottom (1).
-        mirrored: (b,); whether left and right change places.
+        x: (b,); position from left (0) to right (1).
+        y: (b,); position from top (0) to bottom (1).
+        mirrored: (b,); whether it is flipped left to right.
     """
 
     share: Float[Tensor, " b"]
@@ -51,15 +51,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scene:
-    """What was drawn for ``b`` samples, by :meth:`SceneRange.sample`; :meth:`Composer.render` makes pictures of it.
+    """The scenes of ``b`` samples, drawn by :meth:`SceneRange.sample` and rendered by :meth:`Composer.render`.
 
-    ``torch.save`` and ``torch.load`` keep it; :meth:`posed` and ``dataclasses.replace`` change it.
+    Save it with ``torch.save``, load it with ``torch.load``; edit it with :meth:`posed` or ``dataclasses.replace``.
 
     Attributes:
-        keys: (b,); keys of the noise fields, which are too large to be kept here.
+        keys: (b,); keys of the noise fields, which are too large to store here.
         layers: objects from back to front, K of them.
         contexts: (b,); ids in the bank.
-        crop: what is seen of the context.
+        crop: visible part of the context.
         light: light on objects and fresh context alike.
         context_color: the fresh context's own colours, before the light; None: as in the bank.
         camera: blur, noise, grain, JPEG.
@@ -75,14 +75,14 @@ class Scene:
 
     @property
     def pose(self) -> Pose:
-        """The pose of the lowest layer, which is the only one where a sample shows one object."""
+        """The pose of the lowest layer: the only one if samples show one object."""
         return self.layers[0].pose
 
     def posed(self, *, layer: int = 0, **changes: Tensor) -> "Scene":
-        """The same scene with other values of a layer's pose: ``scene.posed(angle=scene.pose.angle + 90)``.
+        """A copy with changes to one layer's pose: ``scene.posed(angle=scene.pose.angle + 90)``.
 
         Args:
-            layer: place among the layers.
+            layer: index of the layer.
             changes: fields of :class:`Pose`.
         """
         layers = list(self.layers)
@@ -94,12 +94,12 @@ class Scene:
 class Earlier:
     """Earlier composites, one offered to each of ``b`` samples as its context.
 
-    A sample takes it, unless chance says to start afresh, or it shows an object of a class that the sample shows too:
-    the label of the object behind must differ.
+    A sample uses it unless a fresh context is drawn, or it shows an object of one of the sample's own classes: the
+    object behind must have a different label.
 
     Attributes:
         images: (b, 3, h, w); in [0, 1], or uint8.
-        labels: (b, K); classes that they show, -1 where there is none yet.
+        labels: (b, K); classes they show, -1 for empty slots.
         reset: probability of a fresh context, in [0, 1].
     """
 
@@ -108,11 +108,11 @@ class Earlier:
     reset: float = 0.0
 
     def used(self, labels: Int[Tensor, "b k"], keys: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
-        """Which samples, of these classes and keys, take theirs."""
+        """Which samples, given their classes and keys, use their earlier composite."""
         apart = (self.labels[:, :, None] != labels[:, None, :]).flatten(1).all(dim=1)
         taken: Tensor = (self.labels >= 0).all(dim=1) & apart & ~chance(keys, "chain.reset", self.reset)
         return taken
 
 
 RECORDS: tuple[Any, ...] = (Rows, Crop, Layer, Scene, Pose, Color, Camera, Blur, Grain)
-torch.serialization.add_safe_globals([*RECORDS])  # so that torch.load takes a saved scene with weights_only=True
+torch.serialization.add_safe_globals([*RECORDS])  # lets torch.load read a saved scene with weights_only=True

@@ -11,13 +11,13 @@ from kornia_cag.core.checks import check_number, fail
 
 @dataclass(frozen=True, kw_only=True)
 class Ramp:
-    """Strength over training: 0 up to epoch ``start``, rising evenly to 1 at ``stop`` (the paper's curriculum).
+    """Strength over training: 0 up to epoch ``start``, rising linearly to 1 at ``stop`` (the paper's curriculum).
 
-    The epoch is that of a sample's row; for a data set's items, that of the last :meth:`CAGCollate.set_epoch`.
+    A sample's epoch comes from its row, or for items of a data set from the last :meth:`CAGCollate.set_epoch`.
 
     Attributes:
-        start: epochs: strength 0 up to here.
-        stop: epochs: strength 1 from here on.
+        start: epoch up to which strength is 0.
+        stop: epoch from which strength is 1.
     """
 
     start: float = 0.0

@@ -1,4 +1,4 @@
-"""What is known about the objects of a composite, made only where somebody asks: classes, boxes, masks."""
+"""Targets of a composite's objects, made only on request: classes, boxes, masks."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ class Targets:
 
     Attributes:
         labels: (b, K); classes.
-        boxes: (b, K, 4); around what is seen, half-open xyxy, pixels, see :func:`outline`; NaN where nothing is.
-        visible: (b, K); whether anything of the object is seen, so that it has a box.
-        masks: (b, K, h, w); how far each pixel shows the object, in [0, 1]: its alpha, less what covers it.
+        boxes: (b, K, 4); around the visible part, half-open xyxy, pixels, see :func:`outline`; NaN if out of sight.
+        visible: (b, K); whether any of the object is visible, so that it has a box.
+        masks: (b, K, h, w); how much each pixel shows the object, in [0, 1]: its alpha, less what covers it.
         full: (b, K, h, w); its alpha on the canvas, in [0, 1], as if nothing covered it.
     """
 
@@ -28,14 +28,14 @@ class Targets:
 
     @property
     def share(self) -> Float[Tensor, "b k"]:
-        """(b, K); which share of the object on the canvas nothing covers, in [0, 1]; 0 where it is out of sight."""
+        """(b, K); uncovered share of the object on the canvas, in [0, 1]; 0 if it is out of sight."""
         whole = self.full.sum(dim=(2, 3))
         part: Tensor = self.masks.sum(dim=(2, 3)) / whole.clamp(min=1e-6)
         return part
 
     @property
     def cover(self) -> Float[Tensor, "b 1 h w"]:
-        """(b, 1, h, w); how far each pixel shows any object, in [0, 1]."""
+        """(b, 1, h, w); how much each pixel shows any object, in [0, 1]."""
         if self.masks.shape[1] == 1:
             return self.masks
         covered: Tensor = self.masks.sum(dim=1, keepdim=True).clamp(0, 1)
@@ -49,10 +49,10 @@ class Composites:
     Attributes:
         images: (b, 3, h, w); in [0, 1], or uint8.
         labels: (b, K); classes of the objects, from back to front.
-        keys: (b,); of the samples.
+        keys: (b,); keys of the samples.
         chained: (b,); whether the context is an earlier composite.
-        targets: what is known about the objects; None where nobody asked.
-        scene: what was drawn; None where nobody asked.
+        targets: targets of the objects; None if not requested.
+        scene: what was drawn; None if not requested.
     """
 
     images: Shaped[Tensor, "b 3 h w"]
@@ -64,5 +64,5 @@ class Composites:
 
     @property
     def classes(self) -> Int[Tensor, " b"] | Int[Tensor, "b k"]:
-        """(b,); classes, where each sample shows one object; else (b, K), as ``labels``."""
+        """(b,); classes, if each sample shows one object; else (b, K), like ``labels``."""
         return self.labels[:, 0] if self.labels.shape[1] == 1 else self.labels

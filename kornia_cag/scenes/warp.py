@@ -1,4 +1,4 @@
-"""The one resample: canvas pixels pulled from the bank's pyramid, and outlines of what arrived."""
+"""The one resample: canvas pixels read from the bank's pyramid, and outlines of the result."""
 
 import math
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from kornia_cag.banks.texels import EXTENT
 from kornia_cag.core.compiling import once
 from kornia_cag.scenes.pose import THIN
 
-SEEN = 1 / 255  # alpha that changes an 8-bit picture: an object that stays below it everywhere is out of sight
+SEEN = 1 / 255  # smallest alpha that changes an 8-bit picture: an object below it everywhere is out of sight
 REACH = 1.75  # half a side of the draft, object units: an object of half-side 1, elastically displaced
 CELL = 0.0625  # distance of its points, object units
 
@@ -29,7 +29,7 @@ def project(
 ) -> tuple[Float[Tensor, " b *p"], Float[Tensor, " b *p"]]:
     """Map points by homographies. Points on or behind the horizon land far outside the object.
 
-    Written out in elementwise operations: a batched matrix product may round differently for another batch size.
+    Elementwise on purpose: a batched matrix product may round differently for another batch size.
     """
     room = [1] * max(x.ndim, y.ndim)
     m = [v.reshape(-1, *room) for v in once(*homography.flatten(1).unbind(1))]
@@ -76,12 +76,12 @@ def warp(
         ids: picture per sample.
         homography: canvas to object, see :mod:`kornia_cag.scenes.pose`.
         waves: elastic displacement, added in object coordinates.
-        holes: discs ``(x, y, radius)`` in object coordinates in which the object is not to be seen.
+        holes: discs ``(x, y, radius)`` in object coordinates that hide the object.
         coarser: pyramid levels to add to the fitting one: low resolution.
         size: canvas ``(height, width)``.
 
     Returns:
-        Four planes: premultiplied red, green, blue, and alpha, in [0, 1] but for rounding.
+        Four planes: premultiplied red, green, blue, and alpha, in [0, 1] up to rounding.
     """
     x, y = project(homography, *canvas_points(size, ids.device))
     level = fit_level(homography, pyramid, coarser)
@@ -102,7 +102,7 @@ def _texels(
 def draft(
     pyramid: Pyramid, ids: Int[Tensor, " b"], waves: Float[Tensor, "b k 5"], holes: Float[Tensor, "b m 3"]
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "b n"]]:
-    """The alpha of each displaced object on a coarse grid of its own plane, where no canvas cuts it off.
+    """The alpha of each displaced object on a coarse grid in its own plane, where no canvas cuts it off.
 
     Returns:
         The grid's points in object coordinates, :data:`CELL` apart, and the alpha there.
@@ -128,25 +128,25 @@ def _outside(
 
 
 class Outline(NamedTuple):
-    """What of each object is seen on its canvas."""
+    """The visible part of each object on its canvas."""
 
-    threshold: Float[Tensor, " b"]  # alpha above which a pixel is the object's; infinite where it is out of sight
-    boxes: Float[Tensor, "b 4"]  # around these pixels, half-open xyxy; NaN where it is out of sight
+    threshold: Float[Tensor, " b"]  # alpha above which a pixel belongs to the object; infinite if it is out of sight
+    boxes: Float[Tensor, "b 4"]  # around these pixels, half-open xyxy; NaN if it is out of sight
     visible: Bool[Tensor, " b"]  # whether it changes any pixel of the canvas by a level of 255
 
 
 def outline(alpha: Float[Tensor, "b h w"], opacity: Float[Tensor, " b"]) -> Outline:
-    """Tell the object's pixels from the others, relative to its own opacity, and put the smallest box around them.
+    """Find the object's pixels, relative to its own opacity, and the smallest box around them.
 
-    A pixel is the object's above half of the opacity. What is too thin to reach that, a bar of less than a pixel, or
-    shows no more than a soft edge, has the pixels above :data:`THIN` of the highest alpha there is.
+    A pixel belongs to the object if its alpha is above half of the opacity. An object that never reaches that, such as
+    a bar thinner than a pixel or just a soft edge, has the pixels above :data:`THIN` of its highest alpha.
 
     Convention: half-open ``(x1, y1, x2, y2)`` in pixels, so one pixel at column 3, row 5 gives ``(3, 5, 4, 6)``. An
     object out of sight, below :data:`SEEN` everywhere, has no box: four times NaN.
 
     Args:
         alpha: the warped alpha, in [0, 1].
-        opacity: highest alpha of the object as it is in the bank, in (0, 1].
+        opacity: highest alpha of the object in the bank, in (0, 1].
     """
     columns, rows = alpha.amax(dim=1), alpha.amax(dim=2)
     peak = columns.amax(dim=1)
@@ -159,7 +159,7 @@ def outline(alpha: Float[Tensor, "b h w"], opacity: Float[Tensor, " b"]) -> Outl
 
 
 def _span(seen: Bool[Tensor, "b n"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    # Floats: where AVX2 is asked for on a machine that has AVX-512 too, GCC 12 gets a compiled minimum of int64 wrong.
+    # Floats: when AVX2 is requested on a machine with AVX-512, GCC 12 miscompiles a minimum of int64.
     place = torch.arange(seen.shape[1], dtype=torch.float32, device=seen.device)
     first = torch.where(seen, place, seen.shape[1]).amin(dim=1)
     last = torch.where(seen, place + 1, 0).amax(dim=1)

@@ -94,14 +94,14 @@ class Recipe:
         return bank.with_thickness(radii) if radii else bank
 
     def contexts(
-        self, folder: str | None, *, device: Device = "auto", seed: int = 0, hold_back: float = 0.0
+        self, folder: str | None, *, device: Device = "auto", seed: int = 0, hold_out: float = 0.0
     ) -> ContextBank:
-        """The given photographs, less a share that is held back, and the recipe's procedural contexts."""
+        """The given photographs, less a share that is held out, and the recipe's procedural contexts."""
         made = ContextBank.procedural(self.kind, count=self.procedural, size=self.texels, seed=seed, device=device)
         if folder is None:
             return made
         photos = ContextBank.from_folder(folder, size=self.texels, device=device)
-        return (photos.split(hold_back)[0] if hold_back else photos) + made
+        return (photos.split(hold_out)[0] if hold_out else photos) + made
 
     def chain(self, classes: int) -> ContextChain | None:
         """A fresh, empty chain, or none."""

@@ -319,7 +319,7 @@ def hardening(change):
         (lambda draft: draft.chosen(torch.arange(3)), r"adversaries\[1\]: expected all 8 samples .*got 3\."),
         (lambda draft: draft.with_images(draft.pictures.to("meta")), r"adversaries\[1\]: .* on cpu, got .* on meta"),
         (lambda draft: draft.with_images(draft.pictures.clone(), torch.ones(8)),
-         r"adversaries\[1\]\.attacked: expected bool \(8\) on cpu, got float32 \(8,\)\. Which samples were changed"),
+         r"adversaries\[1\]\.attacked: expected bool \(8\) on cpu, got float32 \(8,\)\. Say which samples"),
         (lambda draft: draft.with_images(draft.pictures.clone(), torch.tensor(True)),
          r"adversaries\[1\]\.attacked: expected bool \(8\) on cpu, got bool \(\)"),
     ],

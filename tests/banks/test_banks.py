@@ -374,7 +374,7 @@ def test_real_photographs(data, tmp_path):
 
 
 @pytest.mark.parametrize(("count", "share", "held"), [(10, 0.2, 2), (7, 0.5, 4), (188, 0.2, 38), (3, 0.7, 2)])
-def test_a_share_of_contexts_is_held_back_evenly(count, share, held):
+def test_a_share_of_contexts_is_held_out_evenly(count, share, held):
     levels = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
     kept, back = ContextBank.from_tensors(levels, size=8).split(share)
     first = [bank.pyramid.atlas[:, 1, 1, 0].tolist() for bank in (kept, back)]
@@ -386,7 +386,7 @@ def test_a_share_of_contexts_is_held_back_evenly(count, share, held):
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
 def test_a_share_that_leaves_nothing_is_refused(share):
-    with pytest.raises(InputError, match="share held back: expected one that leaves some of 5 contexts on both sides"):
+    with pytest.raises(InputError, match="share held out: expected one that leaves some of 5 contexts on both sides"):
         ContextBank.from_tensors(torch.zeros(5, 3, 8, 8), size=8).split(share)
 
 

@@ -39,7 +39,7 @@ def test_ablate_keeps_what_is_done(run, tmp_path):
     assert status == 2
     assert "--resume: expected the options of the saved ablation, got objects.crc" in err
     assert run(*few[:-2], "baseline", "--seeds", 1)[2].startswith(
-        "kornia-cag: 'runs/ablation-digits' held a run, which is"
+        "kornia-cag: moved the earlier run in 'runs/ablation-digits' to"
     )
     assert json.loads((file.parent / "earlier-1/ablation.json").read_text())["runs"][:4] == before
     for text in ("[]", "{", '{"plan": {}}', None):

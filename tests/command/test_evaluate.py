@@ -66,7 +66,7 @@ def test_evaluate_needs_real_pictures(run, signs):
 def test_evaluate_against_an_attack(run, signs, photos, tmp_path):
     for i in range(8):
         Image.new("RGB", (50, 40), (30 * i, 100, 200)).save(tmp_path / "photos" / f"more{i}.jpg")
-    trained = ("train", "signs", "--objects", signs, "--contexts", photos, "--images", 16, "--hold-back", 0.3)
+    trained = ("train", "signs", "--objects", signs, "--contexts", photos, "--images", 16, "--hold-out", 0.3)
     assert run(*trained)[0] == 0
     attack = ("evaluate", "runs/signs", "--attack", "context", "--eps", 0, 0.5, "--attack-steps", 2, "--count", 12)
     status, out, err = run(*attack, "--objects", signs, "--contexts", photos, "--json")
@@ -108,7 +108,7 @@ def test_photographs_that_were_trained_on_are_no_test(run, signs, photos):
     assert run("train", "signs", "--objects", signs, "--contexts", photos, "--images", 8)[0] == 0
     status, _, err = run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", photos)
     assert status == 2
-    assert "--hold-back" in err
+    assert "--hold-out" in err
     Path(photos).rename("moved")
     assert run("evaluate", "runs/signs", "--attack", "context", "--objects", signs, "--contexts", "moved")[0] == 2
     for other in ("{}", "[1]", "no JSON", None):
@@ -124,7 +124,7 @@ def test_photographs_that_were_trained_on_are_no_test(run, signs, photos):
     for given in (("--eps", 0.1), ("--count", 5), ("--objects", signs), ("--attack", "pgd", "--contexts", "moved")):
         status, _, err = run("evaluate", "runs/signs", "--real", "real.npz", *given)
         assert status == 2
-        assert "to come with --attack" in err
+        assert "to be used with --attack" in err
 
 
 def test_a_network_says_which_pictures_it_takes(run):

@@ -60,4 +60,4 @@ def test_preview_explain_refuses(run, signs):
                                 "Composites are counted from 0, row by row.\n")  # fmt: skip
     status, _, err = run(*options, "--explain", 1, "--masks")
     assert status == 2
-    assert "--masks: expected to come without --explain" in err
+    assert "--masks: expected to be used without --explain" in err

@@ -163,7 +163,7 @@ def test_a_model_of_a_function_is_told_it_on_the_command_line(refused, capsys):
         )
         assert cli.main([*command, "--model", "commandnets:net"]) == 0
         assert "--model: expected a function that can be imported" in refused(*command, "--model", "elsewhere:net")
-    assert "--model: expected to come with --model-from" in refused(*preview[:-2], "--model", "commandnets:net")
+    assert "--model: expected to be used with --model-from" in refused(*preview[:-2], "--model", "commandnets:net")
 
 
 def test_a_model_that_names_what_it_likes_kills_nobody(refused, monkeypatch):

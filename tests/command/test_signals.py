@@ -178,7 +178,7 @@ def test_a_training_that_is_interrupted_twice_equals_one_that_is_not(tmp_path):
     second = interrupted(tmp_path, signal.SIGTERM, *TRAIN, "--out", "o", "--resume")
     for (status, said), number, word in ((first, 2, "interrupted"), (second, 15, "terminated")):
         assert status == 128 + number, said
-        assert said.endswith(f"kornia-cag: {word}; repeat the command with --resume to go on\n")
+        assert said.endswith(f"kornia-cag: {word}; repeat the command with --resume to continue\n")
         assert said.count("kornia-cag:") == 1
         assert "Traceback" not in said
     assert not (tmp_path / "o/model.pt").exists()

@@ -67,7 +67,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Training, "run", interrupted)
         status, _, err = run("train", "digits", "--out", "stopped")
-    assert (status, err) == (130, "kornia-cag: interrupted; repeat the command with --resume to go on\n")
+    assert (status, err) == (130, "kornia-cag: interrupted; repeat the command with --resume to continue\n")
     assert names("stopped") == FILES[:2] + FILES[3:4]
     assert run("train", "digits", "--out", "stopped", "--resume")[0] == 0
     one, other = (torch.load(Path(out) / "model.pt", weights_only=True)["state"] for out in ("straight", "stopped"))
@@ -85,7 +85,7 @@ def test_a_fresh_start_forgets_the_run_before(run, monkeypatch):
         patch.setattr(Training, "run", interrupted)
         status, _, err = run("train", "digits", "--out", "o", "--seed", 1)
         assert status == 130
-        assert err.startswith("kornia-cag: 'o' held a run, which is now in 'o/earlier-1'\n")
+        assert err.startswith("kornia-cag: moved the earlier run in 'o' to 'o/earlier-1'\n")
     assert {name: (Path("o/earlier-1") / name).read_bytes() for name in FILES} == before  # not lost
     status, _, err = run("train", "digits", "--out", "o", "--seed", 1, "--resume")
     assert (status, err) == (2, "kornia-cag: --resume: expected a saved run in 'o', got none. Leave --resume out to "
@@ -180,7 +180,8 @@ def test_progress_is_told_without_a_terminal(run):
     )  # which a slow machine tells, too
     time = r"[\d.]+ (s|min)"
     assert re.fullmatch(
-        rf"digits: a budget of 32 images, in batches of 8; about {time} on this machine, by its first steps\n", first
+        rf"digits: a budget of 32 images, in batches of 8; about {time} on this machine, going by the first steps\n",
+        first,
     )
     assert all(
         re.fullmatch(rf"digits: +\d+%  loss \d+\.\d+  [\d,]+ images/s  ({time} left|took {time})\n", line)
@@ -199,7 +200,7 @@ def test_a_resumed_run_takes_up_the_threads_of_its_start(run):
     assert "2 threads" in json.loads(Path("runs/digits/report.json").read_text())["hardware"]
     assert torch.get_num_threads() == 1  # as before the command
     assert run("train", "digits", "--steps", 2, "--resume")[0] == 0
-    assert run.progress[0] == "going on with 2 threads, as the run began, in place of this machine's 1\n"
+    assert run.progress[0] == "resuming with 2 threads, as the run started, instead of this machine's 1\n"
     status, _, err = run("train", "digits", "--steps", 2, "--resume", "--threads", 3)
     assert status == 2
     assert "threads 3 (saved: 2)" in err
@@ -208,7 +209,7 @@ def test_a_resumed_run_takes_up_the_threads_of_its_start(run):
     rows = ("ablate", "digits", "--images", 16, "--only", "baseline", "--seeds")
     assert run(*rows, 1, "--threads", 2)[0] == 0
     assert run(*rows, 2, "--resume")[0] == 0
-    assert run.progress[0] == "going on with 2 threads, as the run began, in place of this machine's 1\n"
+    assert run.progress[0] == "resuming with 2 threads, as the run started, instead of this machine's 1\n"
     status, _, err = run(*rows, 3, "--resume", "--threads", 1)
     assert status == 2
     assert "got threads 1 (saved: 2)" in err
@@ -257,7 +258,7 @@ def test_catastrophic_overfitting_is_told(run, monkeypatch):
     looks = {"columns": [], "looks": [[100, 0.99, 0.9, 0.01]], "overfitted": True}
     monkeypatch.setattr("kornia_cag.evaluation.monitor.OverfittingMonitor.report", lambda self: looks)
     _, out, _ = run("train", "digits", "--images", 16, "--eps", 0.1)
-    assert "a smaller --eps: 90% right under the training's own attack, 1% under PGD" in out
+    assert "a smaller --eps): 90% correct under the training's own attack, 1% under PGD" in out
     assert json.loads(Path("runs/digits/report.json").read_text())["overfitting"] == looks
 
 

@@ -21,7 +21,7 @@ VALUES = [
         "--batch-size=1", "--batch-size=-3", "--batch-size=1000000000", f"--batch-size={HUGE}", "--size=15",
         "--size=20000", f"--size={HUGE}", "--size=0x20", "--seed=-1", f"--seed={HUGE}", "--threads=0", "--threads=-2",
         f"--threads={HUGE}", "--threads=two", "--eps=inf", "--eps=-0.1", "--eps=1e400", "--eps-object=nan --eps=0.1",
-        f"--eps=0.1 --attack-steps={HUGE}", "--hold-back=nan", "--hold-back=1", "--hold-back=-1", "--hold-back=0.5",
+        f"--eps=0.1 --attack-steps={HUGE}", "--hold-out=nan", "--hold-out=1", "--hold-out=-1", "--hold-out=0.5",
         "--device=", "--device=gpu", "--device=meta", "--device=cuda:99", "--device=cpu:", "--device=cpu:1",
         "--key=black",
         "--scene-attack=best", "--model=", "--model=a:", "--model=:b", "--model=a:b:c", "--model=..:x",

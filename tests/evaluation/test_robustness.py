@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kornia_cag import InputError
-from kornia_cag.evaluation.robustness import Curve, Pictures, _others, autoattack, composites, curve, named_rightly
+from kornia_cag.evaluation.robustness import Curve, Pictures, _others, autoattack, composites, correct, curve
 from kornia_cag.training.recipes import SIGNS
 
 
@@ -120,7 +120,7 @@ def test_an_answer_of_nan_is_wrong():
             return torch.full((len(x), 3), torch.nan)
 
     pictures = Pictures(torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
-    assert not named_rightly(Silent(), pictures.images, pictures.labels).any()
+    assert not correct(Silent(), pictures.images, pictures.labels).any()
 
 
 def test_what_cannot_be_measured_is_refused(untyped):

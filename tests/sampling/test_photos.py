@@ -261,7 +261,7 @@ def test_objects_on_items_do_not_depend_on_how_samples_are_cut_into_batches():
         (lambda photos: photos.load_state_dict({"seed": 4, "epoch": 0, "index": -1}),
          "state['photos']['index']: expected an integer of at least 0, got -1."),
         (lambda photos: photos.load_state_dict({"seed": 5, "epoch": 0, "index": 0}),
-         "state: expected the state of a collate with seed=4, got seed=5. Build it as the saved one was built."),
+         "state: expected the state of a collate with seed=4, got seed=5. Build it like the saved one."),
     ],
 )  # fmt: skip
 def test_a_count_that_cannot_be_is_refused(call, message, untyped):
