@@ -117,6 +117,8 @@ class Draft:
         """
         every = torch.ones(len(images), dtype=torch.bool, device=images.device) if attacked is None else attacked
         before = self.attacked
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            fail("images", "float images (b, 3, h, w)", describe(images), "An adversary gives the pixels it changed.")
         images = images.detach().to(self.pictures.dtype).clamp(0, 1)
         return replace(self, images=images, attacked=every if before is None else before | every)
 
@@ -167,7 +169,7 @@ class External(Adversary):
 
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
         """Pass the attack a copy of the images, which it may modify."""
-        return draft.with_images(self.attack(draft.pictures.clone(), draft.labels))
+        return draft.with_images(self.attack(draft.pictures.clone(), draft.composites.labels[:, 0]))
 
     def __repr__(self) -> str:
         return f"External({self.attack!r})"
@@ -223,11 +225,16 @@ def hardened(adversaries: tuple[Adversary, ...], model: nn.Module | None, draft:
     Raises:
         InputError: naming, by its place, an adversary that leaves another number of samples, or other shapes.
     """
-    ended = None
+    ended, size = None, draft.size
     for place, stage in enumerate(adversaries):
         before, draft = draft, _checked(place, draft, stage.harden(model, draft))
         if warm and stage.starts_warm and ended is None:
             ended = draft.pictures - before.pictures
+    made = 0 if draft.made is None else len(draft.made.images)
+    if draft.waiting or {size, draft.size, len(draft.rows)} != {made}:
+        fail("adversaries", f"rows and composites of all {size} samples of the batch in the end",
+             f"{len(draft.rows)} rows, {made} composites and {draft.waiting} that wait to be composed",
+             "Whoever plans rivals chooses among them: draft.chosen(places), one place for every sample.")  # fmt: skip
     return replace(draft, changes=ended) if warm else draft
 
 
@@ -241,7 +248,4 @@ def _checked(place: int, before: Draft, after: Any) -> Draft:
                      fix="An adversary must keep shape, dtype and device.")  # fmt: skip
         check_tensor(f"{name}.attacked", draft.attacked, (len(clean),), torch.bool, clean.device,
                      fix="Which samples were changed: draft.with_images(images, attacked).")  # fmt: skip
-    if not draft.waiting and not draft.size <= len(draft.composites.images) <= len(before.rows):
-        fail(name, f"all {draft.size} samples of the batch", f"{len(draft.composites.images)}",
-             "Choose among rivals by draft.chosen(places), one place for every sample.")  # fmt: skip
     return draft

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from kornia_cag.core.checks import check_instance, check_tensor
+from kornia_cag.core.formats import memory_format
 from kornia_cag.core.precision import FLOATS
 from kornia_cag.core.randomness import fold_in
 
@@ -66,5 +67,6 @@ def finished(
             changed = stage(images, fold_in(keys, _NUMBER + place) if place else keys)
         check_tensor(f"finish[{place}]", changed, tuple(images.shape), FLOATS, images.device,
                      fix="A stage after the camera must keep shape and device.")  # fmt: skip
-        images = changed.to(images.dtype).clamp(0, 1)
+        layout = memory_format(images)
+        images = changed.to(images.dtype).clamp(0, 1).contiguous(memory_format=layout)
     return images

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kornia_cag.core.checks import check_instance, check_range, describe, fail
+from kornia_cag.core.checks import check_instance, check_range, check_tensor, describe, fail
 from kornia_cag.core.draws import Draws
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Blend, Over
@@ -75,6 +75,7 @@ class SceneRange:
         """
         draws = Draws(rows.keys) if draws is None else draws
         s = full_strength(draws.keys) if strength is None else strength
+        check_tensor("strength", s, (len(draws.keys),), torch.float32, draws.keys.device, "One for each row.")
         objects = enumerate(rows.layers.unbind(1))
         layers = tuple(self.layer(ids, draws.layer(number), s) for number, ids in objects)
         return replace(self.surroundings(rows.contexts, draws, s), layers=layers)
