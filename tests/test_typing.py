@@ -84,4 +84,4 @@ def test_help_names_every_field_with_its_unit_or_shape(record):
 def test_help_of_a_tuple_s_fields(record):
     for name in record._fields:
         assert re.match(r"\(b,.*\)", getattr(record, name).__doc__), name
-    assert "NaN where the object is out of sight" in kornia_cag.Batch.boxes.__doc__
+    assert "NaN if the object is out of sight" in kornia_cag.Batch.boxes.__doc__

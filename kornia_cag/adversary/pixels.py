@@ -58,7 +58,7 @@ class PGD(Adversary):
         early_stop: stop changing a sample once the model is fooled; saves no time, but keeps changes small.
         transform: make the attack survive it: a function of images (b, c, h, w) and keys (b,), for example
             kornia_cag.Recapture(); None: no transform.
-        eot_samples: draws of the transform per step, over which the gradient is averaged.
+        eot_samples: number of draws of the transform per step, over which the gradient is averaged.
         fraction: share of the samples attacked, chosen by key; the others keep their bits.
         loss: (model output, classes) to one loss per sample, (b,): see losses.py.
         autocast: dtype of the attack's forward passes, float32 turns autocast off; None: as in the caller.

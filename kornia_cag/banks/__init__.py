@@ -1,4 +1,4 @@
-"""Objects and contexts: read from files or made, fitted, and kept as mip pyramids on one device.
+"""Objects and contexts: read from files or generated, fitted, and kept as mip pyramids on one device.
 
 Imports core.
 """

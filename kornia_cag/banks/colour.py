@@ -1,4 +1,4 @@
-"""Colours brought to sRGB, as a viewer shows them: by a picture's ICC profile, or by the gamma of a PNG file."""
+"""Converting colours to sRGB, as viewers show them: by a picture's ICC profile, or the gamma of a PNG file."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, features
 
-SAME = 2  # levels of 255: a profile that moves no colour farther is sRGB in effect, and leaves pixels untouched
-MODELS = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # ICC's names of colour models, and Pillow's
+SAME = 2  # levels of 255: a profile that moves no colour further counts as sRGB, and pixels stay untouched
+MODELS = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour models: ICC's names, and Pillow's
 
 Convert = Callable[[Image.Image], Image.Image]
 
@@ -20,17 +20,17 @@ def base_mode(mode: str) -> str:
 
 
 def to_srgb(info: Mapping[Any, Any], mode: str) -> tuple[Convert | None, str]:
-    """What brings pictures of a :func:`base_mode` to sRGB: None where they are sRGB already.
+    """What converts pictures of a :func:`base_mode` to sRGB; None if they are sRGB already.
 
-    A profile outweighs gamma, and the ``sRGB`` chunk of a PNG file outweighs its ``gAMA``. What a profile says of
-    chromaticities elsewhere (``cHRM``) or of HDR is not used.
+    A profile takes precedence over gamma, and the ``sRGB`` chunk of a PNG file over its ``gAMA``. Chromaticities
+    (``cHRM``) and HDR data are ignored.
 
     Args:
-        info: of a Pillow image.
+        info: ``info`` of a Pillow image.
         mode: base mode.
 
     Returns:
-        A function to an image of mode RGB; and why a profile could not be used, else an empty string.
+        A function that returns an RGB image; and why a profile could not be used, else an empty string.
     """
     profile = info.get("icc_profile")
     if profile:
@@ -43,8 +43,8 @@ def to_srgb(info: Mapping[Any, Any], mode: str) -> tuple[Convert | None, str]:
 
 @lru_cache(maxsize=32)
 def _by_gamma(gamma: float) -> Convert | None:
-    """Samples are light to the power of ``gamma``; an sRGB screen expects 1 / 2.2."""
-    if not 0.01 <= gamma <= 100:  # nonsense, which decoders pass over
+    """Convert samples that are light to the power of ``gamma``; an sRGB screen expects 1 / 2.2."""
+    if not 0.01 <= gamma <= 100:  # nonsense, which decoders ignore
         return None
     ramp = np.linspace(0, 1, 256)
     table = np.rint(255 * ramp ** (1 / (2.2 * gamma))).astype(int).tolist()
@@ -69,7 +69,7 @@ def _by_profile(profile: bytes, mode: str) -> tuple[Convert | None, str]:
 
     def convert(image: Image.Image) -> Image.Image:
         done = ImageCms.applyTransform(image.convert(model), transform)
-        return image.convert("RGB") if done is None else done  # None is for work in place only
+        return image.convert("RGB") if done is None else done  # None only for in-place work
 
     probe = _probe(model)
     moved = np.abs(np.asarray(convert(probe)).astype(int) - np.asarray(probe.convert("RGB")))

@@ -17,7 +17,7 @@ from kornia_cag.core.devices import Device, chosen_device, upload
 
 
 def held_out(count: int, share: float) -> list[bool]:
-    """Which of so many contexts :meth:`ContextBank.split` holds back."""
+    """Which of ``count`` contexts :meth:`ContextBank.split` holds out."""
     return [round((i + 1) * share) > round(i * share) for i in range(count)]
 
 
@@ -25,10 +25,10 @@ def held_out(count: int, share: float) -> list[bool]:
 class ContextBank:
     """Opaque RGB pictures to put objects on; any crop of them will do.
 
-    ``size`` is how many texels a side the finest level has. With ``"auto"`` pixels stay as they are given: it is the
-    smallest power of two that holds the shorter side of half of the pictures, but from 64 to 512, and less where the
-    bank would take more than 1 GiB. Pictures made from nothing get 128: 512 of 256 texels take seconds to make and 200
-    MiB. A canvas that enlarges a bank's pictures by more than a quarter is warned of.
+    ``size`` is the side of the finest level, in texels. ``"auto"`` keeps the pictures' resolution: it is the smallest
+    power of two that holds the shorter side of half of the pictures, limited to 64 to 512, and less if the bank would
+    take more than 1 GiB. Procedural pictures get 128: 512 pictures of 256 texels take seconds to make and 200 MiB. You
+    get a warning if the canvas enlarges a bank's pictures by more than a quarter.
 
     Attributes:
         pyramid: RGB of all pictures with all mip levels, uint8 texels.
@@ -43,7 +43,7 @@ class ContextBank:
         """Read every picture below a folder and keep its central square.
 
         Raises:
-            InputError: naming the file that cannot be used and how to mend it.
+            InputError: naming the unusable file and how to fix it.
         """
         device = chosen_device(device)
         paths = _quietly(folders.list_contexts, path, on_error) if size == "auto" else []
@@ -65,7 +65,7 @@ class ContextBank:
         size: Size = "auto",
         device: Device = "auto",
     ) -> "ContextBank":
-        """Take RGB, uint8 or float in [0, 1], of equal or of different sizes; the central square is kept."""
+        """Build from RGB tensors, uint8 or float in [0, 1], of equal or different sizes; keeps the central square."""
         device, texels = chosen_device(device), None if size == "auto" else chosen_texels(size, 0, 1)
         for i, image in enumerate(_some_images(images, "RGB")):
             check_tensor(f"images[{i}]", image, (3, "h", "w"), (torch.uint8, torch.float32))
@@ -78,21 +78,21 @@ class ContextBank:
     def procedural(
         cls, kind: str = "mix", *, count: int = 512, size: Size = "auto", seed: int = 0, device: Device = "auto"
     ) -> "ContextBank":
-        """Make contexts from nothing, so that training needs no photo at all.
+        """Generate contexts, so that training needs no photos at all.
 
         Args:
             kind: ``"solid"``, ``"gradient"``, ``"noise"`` (smooth, several octaves), ``"pixel"`` (noise), ``"stripes"``
                 (and checks), or ``"mix"``.
-            count: how many.
-            size: texels a side, a power of two from 8 to 4096, or ``"auto"``, see above.
-            seed: of the pictures.
-            device: where the bank lives; ``"auto"`` is a GPU where there is one.
+            count: number of contexts.
+            size: texels per side, a power of two from 8 to 4096, or ``"auto"``, see above.
+            seed: seed of the pictures.
+            device: device of the bank; ``"auto"`` is a GPU if there is one.
         """
         texels, device = chosen_texels(size, MADE, 1), chosen_device(device)
         return cls(build_pyramid(procedural.render(kind, count, texels, seed, device), replicate=True))
 
     def __add__(self, other: "ContextBank") -> "ContextBank":
-        """Both banks' contexts in one; sizes and devices must agree."""
+        """Both banks' contexts in one bank; sizes and devices must match."""
         if not isinstance(other, ContextBank):
             return NotImplemented
         if (self.size, self.device) != (other.size, other.device):
@@ -101,10 +101,10 @@ class ContextBank:
         return ContextBank(replace(self.pyramid, atlas=torch.cat([self.pyramid.atlas, other.pyramid.atlas])))
 
     def split(self, share: float) -> tuple["ContextBank", "ContextBank"]:
-        """Hold out a share of the contexts, evenly over their order: those to train on, and those held out.
+        """Hold out a share of the contexts, evenly spaced; returns the training contexts and the held-out ones.
 
         Raises:
-            InputError: for a share that leaves no context on one of the two sides.
+            InputError: for a share that leaves one of the two without contexts.
         """
         check_number("share", share, 0, 1)
         held = torch.tensor(held_out(len(self), share), device=self.device)
@@ -115,12 +115,12 @@ class ContextBank:
 
     @property
     def size(self) -> int:
-        """Texels a side of the finest level."""
+        """Texels per side of the finest level."""
         return self.pyramid.size
 
     @property
     def device(self) -> torch.device:
-        """Where the bank lives."""
+        """The device of the bank."""
         return self.pyramid.atlas.device
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Given pictures, checked and fitted into the square that a bank keeps."""
+"""Checking the user's pictures and fitting them into the square that a bank keeps."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from kornia_cag.banks.texels import EXTENT
 from kornia_cag.banks.tiles import reduced, spare
 from kornia_cag.core.checks import describe, fail
 
-FAINT = 6  # of 255: alpha from which a texel of an object counts as seen
+FAINT = 6  # of 255: alpha from which a texel of an object counts as visible
 
 
 def _some_images(images: Any, kind: str) -> Sequence[Tensor] | Tensor:
@@ -29,10 +29,10 @@ def _some_images(images: Any, kind: str) -> Sequence[Tensor] | Tensor:
 
 
 def _as_ids(labels: Any) -> Tensor:
-    """What is given as labels, on the CPU."""
+    """The user's labels, on the CPU."""
     try:
         return torch.as_tensor(labels, device="cpu")
-    except (TypeError, ValueError, RuntimeError):  # names; numbers that no integer of 64 bits holds
+    except (TypeError, ValueError, RuntimeError):  # names, or numbers too large for 64 bits
         return fail("labels", "class ids 0 to C - 1, one per image", describe(labels), "Pass names as classes.")
 
 
@@ -41,14 +41,14 @@ def _to_uint8(image: Tensor) -> UInt8[Tensor, "c h w"]:
 
 
 def _quietly(scan: Callable[..., list[Any]], folder: str | Path, on_error: str) -> list[Any]:
-    """Scan a folder whose reading, which follows, will warn."""
+    """Scan a folder without warnings: reading it, which follows, will warn."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return scan(folder, on_error=on_error)
 
 
 def _longest(rgba: UInt8[Tensor, "h w 4"]) -> int:
-    """Longest side of what is seen, pixels."""
+    """Longest side of the visible part, pixels."""
     seen = rgba[..., 3] >= FAINT
     longest: int = max(span.stop - span.start for span in (_span(seen.any(dim=axis)) for axis in (0, 1)))
     return longest
@@ -69,7 +69,7 @@ def _fail_unseen(name: str, got: str) -> NoReturn:
 
 
 def _fit(rgba: UInt8[Tensor, "h w 4"], size: int) -> Float[Tensor, "4 s s"]:
-    """Premultiply, cut to what is seen, and fit the longest side into :data:`EXTENT` of a square."""
+    """Premultiply, crop to the visible part, and fit the longest side into :data:`EXTENT` of a square."""
     seen = rgba[..., 3] >= FAINT
     if not seen.any():
         _fail_unseen("alpha", f"at most {int(rgba[..., 3].max())} of 255")
@@ -80,19 +80,19 @@ def _fit(rgba: UInt8[Tensor, "h w 4"], size: int) -> Float[Tensor, "4 s s"]:
     small = torch.from_numpy(reduced(cut.numpy(), factor)) if factor > 1 else cut
     h, w = (max(1, round(inner * side / max(height, width))) for side in (height, width))
     picture = torch.stack([_resized(channel, (h, w)) for channel in _premultiplied(small, factor > 1)]).clamp(0, 1)
-    if picture[3].max() < 0.5 / 255:  # a few dots far apart
+    if picture[3].max() < 0.5 / 255:  # a few scattered dots
         _fail_unseen("alpha", f"what fades away when it is fitted into {inner} texels")
     top, left = (size - h) // 2, (size - w) // 2
     return F.pad(picture, (left, size - w - left, top, size - h - top))
 
 
 def _span(seen: Bool[Tensor, " n"]) -> slice:
-    """From the first to the last that is seen."""
+    """From the first visible entry to the last."""
     return slice(int(seen.byte().argmax()), len(seen) - int(seen.flip(0).byte().argmax()))
 
 
 def _premultiplied(rgba: UInt8[Tensor, "h w 4"], already: bool) -> Iterator[Float[Tensor, "h w"]]:
-    """The four planes one after another: a large picture is never held as floats."""
+    """The four planes one by one: a large picture is never held as floats."""
     alpha = rgba[..., 3].float() / 255
     for channel in range(3):
         plane = rgba[..., channel].float() / 255

@@ -1,7 +1,7 @@
-"""Folders of picture files for the banks: find the files and classes, read them, say what is wrong with bad ones.
+"""Folders of picture files for the banks: find files and classes, read them, report what is wrong with bad ones.
 
-Nothing visible in a folder is passed over in silence: a file that is no picture is refused by name, or left out with a
-warning where the caller says so.
+No visible file is ignored silently: one that is not a picture is refused by name, or skipped with a warning if the
+caller allows it.
 """
 
 import os
@@ -42,7 +42,7 @@ SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
     *(".tif", ".tiff", ".webp"),
 )
-SYSTEM_FILES = ("desktop.ini", "thumbs.db")  # what the file manager of Windows leaves behind
+SYSTEM_FILES = ("desktop.ini", "thumbs.db")  # left behind by Windows Explorer
 TAKE_OUT = 'Take it out of the folder, or pass on_error="skip".'
 
 Apply = Callable[[np.ndarray], np.ndarray]
@@ -50,9 +50,9 @@ Apply = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class _Refusals:
-    """What to do with bad files below ``folder``: raise at the first, or gather them for one summary.
+    """How to treat bad files below ``folder``: raise at the first, or collect them for one summary.
 
-    Files with a colour profile that cannot be used are gathered either way.
+    Files with an unusable colour profile are collected either way.
     """
 
     folder: Path
@@ -86,13 +86,13 @@ class _Refusals:
 
 
 def list_objects(folder: PathLike, *, on_error: str = "raise") -> list[tuple[str, list[Path]]]:
-    """Find the classes of a folder: one picture each (named by its stem), or one sub-folder each (named by it).
+    """Find the classes of a folder: one picture per class (named by its stem), or one sub-folder per class.
 
-    Classes that are numbers are sorted by value, others and files by name. Hidden files are passed over; any other file
-    that is not named as a picture is refused, or skipped with a warning under ``on_error="skip"``. No file is opened.
+    Classes that are numbers are sorted by value, others and files by name. Hidden files are ignored; any other file
+    without a picture suffix is refused, or skipped with a warning under ``on_error="skip"``. No file is opened.
 
     Raises:
-        InputError: for a missing or empty folder, both layouts at once, a class twice or a class without pictures.
+        InputError: for a missing or empty folder, both layouts at once, a duplicate class or a class without pictures.
     """
     classes, refusals = _scan_objects(folder, on_error)
     refusals.warn()
@@ -100,7 +100,7 @@ def list_objects(folder: PathLike, *, on_error: str = "raise") -> list[tuple[str
 
 
 def list_contexts(folder: PathLike, *, on_error: str = "raise") -> list[Path]:
-    """Find all pictures in a folder and below, sorted by path, with the manners of :func:`list_objects`."""
+    """Find all pictures in a folder and below, sorted by path, under the same rules as :func:`list_objects`."""
     paths, refusals = _scan_contexts(folder, on_error)
     refusals.warn()
     return paths
@@ -111,11 +111,11 @@ def read_objects(
 ) -> tuple[list[str], list[tuple[int, np.ndarray]]]:
     """Read the cut-outs of a folder: the class names, and ``(class index, RGBA)`` of each file in order.
 
-    ``apply`` maps each picture as soon as it is read, so that large ones need not be held together.
-    ``on_error="skip"`` leaves bad files out and warns once, but a class is never left without a picture.
+    ``apply`` is called on each picture as soon as it is read, so large pictures need not be in memory together.
+    ``on_error="skip"`` skips bad files and warns once, but never leaves a class without a picture.
 
     Raises:
-        InputError: as :func:`list_objects` and :func:`read_rgba` do.
+        InputError: as for :func:`list_objects` and :func:`read_rgba`.
     """
     check_key(key)
     classes, refusals = _scan_objects(folder, on_error)
@@ -135,9 +135,9 @@ def read_objects(
 def read_contexts(
     folder: PathLike, *, on_error: str = "raise", apply: Apply | None = None, side: int | None = None
 ) -> list[np.ndarray]:
-    """Read all pictures in a folder and below as RGB, with the manners of :func:`read_objects`.
+    """Read all pictures in a folder and below as RGB, under the same rules as :func:`read_objects`.
 
-    ``side`` is what is needed of each picture's shorter side, pixels; see :func:`read_rgb`.
+    ``side`` is the required shorter side of each picture, pixels; see :func:`read_rgb`.
     """
     paths, refusals = _scan_contexts(folder, on_error)
     images = _read_all(paths, lambda path, notes: read_rgb(path, side=side, notes=notes), apply, refusals)
@@ -183,7 +183,7 @@ def _scan_objects(folder: PathLike, on_error: str) -> tuple[list[tuple[str, list
 
 
 def _class_order(name: str) -> tuple[bool, int, str]:
-    """Numbers by value, so that 10 comes after 9, then all other names by their letters."""
+    """Sort key: numbers by value, so that 10 comes after 9, then all other names alphabetically."""
     number = name.isascii() and name.isdigit()
     return not number, int(name) if number else 0, name
 
@@ -196,7 +196,7 @@ def _scan_contexts(folder: PathLike, on_error: str) -> tuple[list[Path], _Refusa
     while todo:
         place = todo.pop()
         real = os.path.realpath(place)
-        if real in seen:  # a link to a folder that is read anyway, or a loop of links
+        if real in seen:  # a link to a folder already read, or a loop of links
             continue
         seen.add(real)
         entries: list[Path] = []
@@ -211,10 +211,10 @@ def _scan_contexts(folder: PathLike, on_error: str) -> tuple[list[Path], _Refusa
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """What a person sees in a folder, sorted by name.
+    """The visible entries of a folder, sorted by name.
 
     Raises:
-        InputError: naming the folder that cannot be listed.
+        InputError: naming a folder that cannot be listed.
     """
     try:
         entries = sorted(folder.iterdir(), key=lambda path: path.name)
@@ -224,7 +224,7 @@ def list_folder(folder: Path) -> list[Path]:
 
 
 def _parted(entries: Sequence[Path], refusals: _Refusals) -> tuple[list[Path], list[Path]]:
-    """Folders, and all else; what cannot be told is refused."""
+    """Split entries into folders and others; refuse those that cannot be told."""
     parts: tuple[list[Path], list[Path]] = ([], [])
     for path in entries:
         with refusals.at(path):
@@ -233,7 +233,7 @@ def _parted(entries: Sequence[Path], refusals: _Refusals) -> tuple[list[Path], l
 
 
 def _pictures(entries: Sequence[Path], refusals: _Refusals) -> list[Path]:
-    """Those named as pictures; the others are refused."""
+    """Entries with a picture suffix; the others are refused."""
     pictures = []
     for path in entries:
         with refusals.at(path):

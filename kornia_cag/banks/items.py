@@ -1,4 +1,4 @@
-"""The image of a data set's item, whatever the data set calls an image."""
+"""Extracting the image from a data set's item, in whatever form it comes."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -16,8 +16,8 @@ from kornia_cag.banks.pictures import read_bytes, read_rgb, refusing, straight_r
 from kornia_cag.core.checks import InputError, check_pixels, describe, fail
 
 PIL_MODES = ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "RGBX", "I", "I;16", "I;16L", "I;16B", "I;16N")
-DEPTH = 4  # containers within containers
-NAMES = ("image", "img")  # under which a dict keeps its photograph, whatever stands before it
+DEPTH = 4  # most levels of nested containers
+NAMES = ("image", "img")  # keys of a dict's photograph, which take precedence over its other entries
 
 _KINDS = "a PIL image, a tensor (3, h, w), a uint8 array (h, w, 3), bytes or a path, or a tuple, list or dict with one"
 _FLATTEN = ("Flatten it, for example: image = image.convert('RGBA'); "
@@ -28,9 +28,9 @@ def item_pixels(name: str, item: Any, side: int) -> Shaped[Tensor, "3 h w"]:
     """The first image of an item, uint8 or float32; ``photo_bank`` in ``sampling`` says what counts as one.
 
     Args:
-        name: of the item, for errors.
+        name: name of the item, for errors.
         item: an image, or a container.
-        side: pixels that are needed of the shorter side.
+        side: required shorter side, pixels.
 
     Raises:
         InputError: saying what to change.
@@ -53,13 +53,13 @@ def item_pixels(name: str, item: Any, side: int) -> Shaped[Tensor, "3 h w"]:
 
 
 def _entries(item: Any, depth: int) -> Iterator[Any]:
-    """What an item holds, depth first; an image that is not decoded yet is its bytes or its path."""
+    """An item's entries, depth first; an undecoded image is represented by its bytes or its path."""
     if isinstance(item, Mapping):
         if "bytes" in item and item.keys() <= {"bytes", "path"}:
             encoded, path = item["bytes"], item.get("path")
             item = [encoded if encoded is not None else Path(path) if isinstance(path, str) else path]
         else:
-            item = [item[name] for name in NAMES if name in item] + list(item.values())  # a mask may stand before it
+            item = [item[name] for name in NAMES if name in item] + list(item.values())  # a mask may come first
     if isinstance(item, list | tuple) and depth:
         for entry in item:
             yield from _entries(entry, depth - 1)
@@ -68,7 +68,7 @@ def _entries(item: Any, depth: int) -> Iterator[Any]:
 
 
 def _is_image(entry: Any) -> bool:
-    if isinstance(entry, np.ndarray):  # a plane of other numbers is a mask, a depth or a list of boxes
+    if isinstance(entry, np.ndarray):  # a plane of another dtype is a mask, a depth map or a list of boxes
         return entry.ndim == 3 or (entry.ndim == 2 and entry.dtype == np.uint8)
     if isinstance(entry, Tensor):
         return entry.ndim == 3
@@ -82,7 +82,7 @@ def _names_picture(text: str) -> bool:
 
 
 def _no_image(name: str, item: Any) -> NoReturn:
-    """Refuse an item by what comes nearest to an image."""
+    """Refuse an item, naming the entry most like an image."""
     for entry in _entries(item, DEPTH):
         if isinstance(entry, Tensor | np.ndarray) and entry.ndim in (2, 4):
             one = "Give each item one image: unpack the batch." if entry.ndim == 4 else "Add a channel: image[None]."

@@ -1,7 +1,7 @@
-"""A cut-out keyed out of the white that it stands on.
+"""Keying a cut-out from its white background.
 
-A 3 x 3 neighbourhood is all that a pixel depends on, but for the fill, which SciPy does: so a picture is worked through
-tile by tile, and the whole takes a few bytes a pixel, whatever its shape and content.
+Except for the fill, which SciPy does, each pixel depends only on its 3 x 3 neighbourhood. So pictures are processed in
+tiles, which takes a few bytes per pixel for any shape and content.
 """
 
 from itertools import product
@@ -12,14 +12,14 @@ from scipy import ndimage
 
 from kornia_cag.banks.tiles import tiles
 
-WHITE_TOLERANCE = 16  # levels of 255 below white that still count as white, so that JPEG's noise does
+WHITE_TOLERANCE = 16  # levels of 255 below white that still count as white, to allow for JPEG noise
 
 
 def key_white(rgba: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 4"]:
-    """Make white that is connected to the border transparent, and unmix white from the pixels beside it.
+    """Make white connected to the border transparent, and unmix white from the adjacent pixels.
 
-    A pixel beside the background is taken as ``a F + (1 - a) white``, where ``F`` is the darkest colour among it and
-    its eight neighbours; over white the result looks as before, over any other colour there is no light fringe.
+    A pixel next to the background is modelled as ``a F + (1 - a) white``, where ``F`` is the darkest colour among it
+    and its eight neighbours. Over white the result looks unchanged; over other colours there is no light fringe.
     """
     height, width = rgba.shape[:2]
     white = np.empty((height, width), np.bool_)
@@ -42,7 +42,7 @@ def _unmixed(rgb: UInt8[np.ndarray, "h w 3"], outside: Bool[np.ndarray, "h w"]) 
     ink = 255.0 - rgb[y, x]  # distance from white, per channel
     full = _strongest_neighbour(rgb, y, x)
     share = (ink * full).sum(axis=1) / np.maximum((full * full).sum(axis=1), 1)
-    share = np.clip(np.maximum(share, ink.max(axis=1) / 255), 1 / 255, 1)  # so that no colour leaves 0..255
+    share = np.clip(np.maximum(share, ink.max(axis=1) / 255), 1 / 255, 1)  # keeps colours within 0..255
     keyed = np.dstack([rgb, alpha])
     keyed[y, x, :3] = np.rint(255 - np.minimum(ink / share[:, None], 255))
     keyed[y, x, 3] = np.rint(255 * share)
@@ -51,7 +51,7 @@ def _unmixed(rgb: UInt8[np.ndarray, "h w 3"], outside: Bool[np.ndarray, "h w"]) 
 
 
 def _strongest_neighbour(rgb: UInt8[np.ndarray, "h w 3"], y: np.ndarray, x: np.ndarray) -> Float[np.ndarray, "n 3"]:
-    """Per pixel, the distance from white (per channel) of the darkest of its 3 x 3 neighbourhood."""
+    """Per pixel, the distance from white (per channel) of the darkest pixel in its 3 x 3 neighbourhood."""
     height, width = rgb.shape[:2]
     ink = 765 - rgb.sum(axis=2, dtype=np.int16).ravel()
     best = y * width + x
@@ -63,8 +63,8 @@ def _strongest_neighbour(rgb: UInt8[np.ndarray, "h w 3"], y: np.ndarray, x: np.n
 
 
 def connected_to_border(white: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Those white pixels that a path of white pixels (up, down, left, right) joins with the border."""
-    if min(white.shape) <= 2:  # all of it is border
+    """White pixels connected to the border by white pixels (up, down, left, right)."""
+    if min(white.shape) <= 2:  # every pixel is border
         return white
     labels, count = ndimage.label(white)  # 4-connected; 0 where it is not white
     outer = np.zeros(count + 1, np.bool_)

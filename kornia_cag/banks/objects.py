@@ -1,4 +1,4 @@
-"""Objects and contexts, loaded once and kept on one device.
+"""Objects: cut-outs with classes, loaded once and kept on one device.
 
 ``ObjectBank`` holds premultiplied RGBA, so that resampling never mixes in the colour of transparent pixels;
 ``ContextBank`` holds RGB. Both hold mip pyramids in uint8. Nothing is read from disk after construction.
@@ -25,20 +25,20 @@ from kornia_cag.core.devices import Device, chosen_device
 class ObjectBank:
     """Cut-out objects with their classes.
 
-    Object ``i`` has class ``labels[i]`` and is kept in ``variants`` stroke thicknesses; variant ``v`` is picture
-    ``i * variants + v`` of the pyramid, sorted from the thickness as drawn to the farthest from it.
+    Object ``i`` has class ``labels[i]`` and comes in ``variants`` stroke thicknesses; variant ``v`` is picture
+    ``i * variants + v`` of the pyramid, sorted from the thickness as drawn to the one farthest from it.
 
-    ``size`` is how many texels a side the finest level has, 7/8 of which the longest side of an object takes. With
-    ``"auto"`` pixels stay as they are given: it is the smallest power of two that holds the largest picture (of a
-    folder as its files say, of tensors what is seen of it), but from 64 to 512, and less where the bank would take
-    more than 1 GiB. Glyphs, which have no pixels, get 256. A canvas that enlarges a bank's pictures by more than a
-    quarter is warned of; a bank much finer than its canvas costs memory, and nothing else.
+    ``size`` is the side of the finest level, in texels; an object's longest side takes 7/8 of it. ``"auto"`` keeps the
+    pictures' resolution: it is the smallest power of two that holds the largest picture (for files by their headers,
+    for tensors by the visible part), limited to 64 to 512, and less if the bank would take more than 1 GiB. Glyphs,
+    which have no pixels, get 256. You get a warning if the canvas enlarges a bank's pictures by more than a quarter; a
+    bank much finer than its canvas costs only memory.
 
     Attributes:
         pyramid: premultiplied RGBA of ``m = n * variants`` pictures with all mip levels, uint8 texels.
         labels: (n,); class of each object, 0 to C - 1.
         classes: C names.
-        variants: number of stroke thicknesses of each object.
+        variants: number of stroke thicknesses per object.
         opacity: (m,); highest alpha of each picture, in (0, 1].
     """
 
@@ -62,17 +62,17 @@ class ObjectBank:
         on_error: str = "raise",
         device: Device = "auto",
     ) -> "ObjectBank":
-        """Read one RGBA file per class, or one folder per class with several; sorted names are the class names.
+        """Read one RGBA file per class, or one folder of files per class; the sorted names are the class names.
 
         Args:
             path: the folder.
-            size: texels a side of the finest level, a power of two from 8 to 4096, or ``"auto"``, see above.
-            key: ``"white"`` makes the white that touches a picture's border transparent, for files without alpha.
-            on_error: ``"skip"`` leaves out bad files with one warning; a class without a good file is an error still.
-            device: where the bank lives; ``"auto"`` is a GPU where there is one.
+            size: texels per side of the finest level, a power of two from 8 to 4096, or ``"auto"``, see above.
+            key: ``"white"`` makes white that touches a picture's border transparent, for files without alpha.
+            on_error: ``"skip"`` skips bad files with one warning; a class without a good file is still an error.
+            device: device of the bank; ``"auto"`` is a GPU if there is one.
 
         Raises:
-            InputError: naming the file that cannot be used and how to mend it.
+            InputError: naming the unusable file and how to fix it.
         """
         device, paths = chosen_device(device), []
         if size == "auto":
@@ -94,14 +94,14 @@ class ObjectBank:
         size: Size = "auto",
         device: Device = "auto",
     ) -> "ObjectBank":
-        """Take straight (not premultiplied) RGBA, uint8 or float in [0, 1], of equal or of different sizes.
+        """Build from straight (not premultiplied) RGBA tensors, uint8 or float in [0, 1], of equal or different sizes.
 
         Args:
             images: a batch, or a sequence of ``(4, h, w)``.
             labels: class per image, 0 to C - 1, each class at least once. Default: one class per image.
             classes: class names. Default: the numbers.
-            size: texels a side of the finest level, a power of two from 8 to 4096, or ``"auto"``, see above.
-            device: where the bank lives; ``"auto"`` is a GPU where there is one.
+            size: texels per side of the finest level, a power of two from 8 to 4096, or ``"auto"``, see above.
+            device: device of the bank; ``"auto"`` is a GPU if there is one.
         """
         device, texels = chosen_device(device), None if size == "auto" else chosen_texels(size, 0, 1)
         for i, image in enumerate(_some_images(images, "RGBA")):
@@ -127,7 +127,7 @@ class ObjectBank:
 
     @classmethod
     def from_glyphs(cls, characters: str, *, size: Size = "auto", device: Device = "auto") -> "ObjectBank":
-        """Render one object per character, black, with the font that Pillow carries."""
+        """Render one black object per character, in the font that comes with Pillow."""
         texels, device = chosen_texels(size, GLYPHS, len(characters)), chosen_device(device)
         if not characters or len(set(characters)) != len(characters):
             fail("characters", "at least one character, none twice", repr(characters))
@@ -141,7 +141,7 @@ class ObjectBank:
         return cls(build_pyramid(stack.to(device), replicate=False), labels.to(device), classes)
 
     def with_ink(self, rgb: tuple[int, int, int]) -> "ObjectBank":
-        """The same shapes in the colour ``rgb``, each channel 0 to 255: glyphs and line art are shapes of ink."""
+        """The same shapes in the colour ``rgb``, each channel 0 to 255: for glyphs and line art."""
         if len(rgb) != 3:
             fail("rgb", "three integers from 0 to 255", repr(rgb))
         ink = (
@@ -157,8 +157,8 @@ class ObjectBank:
         """Add stroke thicknesses: each object dilated (radius above 0) or eroded (below 0) by a disc.
 
         Args:
-            radii: texels of the finest level; 0 is the object as drawn and is always kept. The object fills 7/8 of
-                the bank's side, so a radius above ``size / 16`` is refused: it would be cut off at the border.
+            radii: in texels of the finest level; 0 is the object as drawn and is always included. The object fills 7/8
+                of the bank's side, so a radius above ``size / 16`` is refused: it would be cut off at the border.
 
         Source: grey-scale morphology, Sternberg, 1986; kornia's implementation.
         """
@@ -178,12 +178,12 @@ class ObjectBank:
 
     @property
     def size(self) -> int:
-        """Texels a side of the finest level."""
+        """Texels per side of the finest level."""
         return self.pyramid.size
 
     @property
     def device(self) -> torch.device:
-        """Where the bank lives."""
+        """The device of the bank."""
         return self.pyramid.atlas.device
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
-"""One picture: read from a file as 8-bit RGBA or RGB, keyed out of its white, or drawn from a font.
+"""A single picture: read from a file as 8-bit RGBA or RGB, keyed from white, or rendered from a font.
 
-Only NumPy and Pillow here. A file is either read as a viewer would show it (first frame, EXIF orientation applied, any
-colour mode brought to 8-bit RGB) or refused with an :class:`~kornia_cag.core.checks.InputError` that names it.
+Uses only NumPy and Pillow. A file is either read as a viewer would show it (first frame, EXIF orientation applied, any
+colour mode converted to 8-bit RGB) or refused with an :class:`~kornia_cag.core.checks.InputError` that names it.
 """
 
 import errno
@@ -24,7 +24,7 @@ from kornia_cag.banks.png import Transparency, low_bytes, transparency
 from kornia_cag.banks.tiles import spare, tiles
 from kornia_cag.core.checks import InputError, check_choice, check_int, describe, fail
 
-MAX_PIXELS = 2**26  # per picture, 256 MiB as RGBA: larger ones are taken for decompression bombs
+MAX_PIXELS = 2**26  # per picture, 256 MiB as RGBA: larger ones are treated as decompression bombs
 KEYS = ("white",)
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -32,7 +32,7 @@ PathLike = str | os.PathLike[str]
 
 
 def check_path(argument: str, value: Any) -> Path:
-    """Require a path that the system can take, and return it as such."""
+    """Require a path that the system accepts, and return it."""
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
     if not isinstance(text, str):
         fail(argument, "a path", describe(value))
@@ -45,8 +45,7 @@ def kind_of(path: Path) -> str:
     """``"file"``, ``"folder"``, ``"other"`` (a pipe, a device), or ``"nothing"``.
 
     Raises:
-        InputError: naming the path, where the system does not say: below a folder that may not be entered, in a circle
-            of links.
+        InputError: naming the path, if the system cannot tell: in a folder without access, or a loop of links.
     """
     try:
         mode = path.stat().st_mode
@@ -54,16 +53,16 @@ def kind_of(path: Path) -> str:
         return "nothing"
     except OSError as error:
         fail(str(path), "a file or folder that can be reached", system_reason(error), way_in(error))
-    except ValueError:  # of a name that no system takes
+    except ValueError:  # a name that no system accepts
         return "nothing"
     return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
 
 def way_in(error: OSError) -> str:
-    """What to do about a path that the system does not let one reach."""
+    """Advice for a path that cannot be reached."""
     if error.errno in (errno.EACCES, errno.EPERM):
-        return "Give yourself the right to read it, and to enter the folders above it."
-    return "Mend the link." if error.errno == errno.ELOOP else ""
+        return "Grant yourself permission to read it and to enter the folders above it."
+    return "Fix the link." if error.errno == errno.ELOOP else ""
 
 
 def check_key(key: str | None) -> None:
@@ -74,16 +73,16 @@ def check_key(key: str | None) -> None:
 def read_rgba(path: PathLike, *, key: str | None = None, notes: list[str] | None = None) -> UInt8[np.ndarray, "h w 4"]:
     """Read a cut-out with straight alpha, in sRGB.
 
-    With ``key="white"`` a picture without transparency gets it: white that is connected to the border becomes
-    transparent, white inside the object stays. A picture that already has transparency keeps its own.
+    With ``key="white"`` a picture without transparency gets some: white connected to the border becomes transparent,
+    white inside the object stays. A picture that already has transparency keeps it.
 
     Args:
         path: the file.
         key: ``"white"`` or None.
-        notes: takes what is amiss with the colour profile, which is warned of otherwise.
+        notes: collects problems with the colour profile; None: warn about them.
 
     Raises:
-        InputError: naming the file, when it cannot be read, has no transparent pixel or has nothing but those.
+        InputError: naming the file, if it cannot be read, has no transparent pixels or only those.
     """
     check_key(key)
     rgba = _noted(path, *_decode(check_path("path", path)), notes)
@@ -107,18 +106,18 @@ def read_rgb(path: PathLike, *, side: int | None = None, notes: list[str] | None
 
     Args:
         path: the file.
-        side: pixels that are needed of the shorter side: a huge JPEG is decoded at a half, quarter or eighth that has
-            them. Default: as large as it is.
-        notes: takes what is amiss with the colour profile, which is warned of otherwise.
+        side: required shorter side, pixels: a huge JPEG is decoded at a half, quarter or eighth of its size if that is
+            enough. Default: full size.
+        notes: collects problems with the colour profile; None: warn about them.
 
     Raises:
-        InputError: naming the file, when it cannot be read or is transparent anywhere.
+        InputError: naming the file, if it cannot be read or is transparent anywhere.
     """
     return _opaque(str(path), _noted(path, *_decode(check_path("path", path), side), notes))
 
 
 def read_bytes(name: str, data: bytes, side: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
-    """What :func:`read_rgb` makes of the bytes of a file; ``name`` is what errors say."""
+    """Like :func:`read_rgb`, from the bytes of a file; ``name`` is for errors."""
     with refusing(name):
         rgba, note = _decode_open(name, io.BytesIO(data), side)
     return _opaque(name, _noted(name, rgba, note, None))
@@ -139,8 +138,8 @@ def _noted(name: PathLike, rgba: UInt8[np.ndarray, "h w 4"], note: str, notes: l
 
 
 def warn_of_profile(name: str, reason: str) -> None:
-    """Warn that a colour profile is not used."""
-    warnings.warn(f"{name}: read as sRGB, for its colour profile cannot be used ({reason})", stacklevel=4)
+    """Warn that a colour profile is ignored."""
+    warnings.warn(f"{name}: read as sRGB, since its colour profile cannot be used ({reason})", stacklevel=4)
 
 
 def system_reason(error: OSError) -> str:
@@ -156,7 +155,7 @@ def _decode(path: Path, draft: int | None = None) -> tuple[UInt8[np.ndarray, "h 
     """
     name = str(path)
     with refusing(name):
-        # A pipe or a device would keep the reader waiting for ever.
+        # A pipe or a device would block the reader forever.
         if (kind := kind_of(path)) in ("folder", "other"):
             fail(name, "a picture file", "a folder" if kind == "folder" else "no regular file")
         with path.open("rb") as file:
@@ -165,10 +164,10 @@ def _decode(path: Path, draft: int | None = None) -> tuple[UInt8[np.ndarray, "h 
 
 @contextmanager
 def refusing(name: str) -> Iterator[None]:
-    """Say whatever a decoder raises, in one line that names the picture."""
+    """Turn whatever a decoder raises into one line that names the picture."""
     try:
         with warnings.catch_warnings():
-            # What Pillow warns of is either decided here (the size) or does not change the pixels (odd metadata).
+            # Pillow's warnings are either handled here (the size) or do not affect the pixels (odd metadata).
             warnings.simplefilter("ignore")
             yield
     except InputError:
@@ -202,7 +201,7 @@ def _decode_open(name: str, file: Any, draft: int | None) -> tuple[UInt8[np.ndar
         if width * height > MAX_PIXELS:
             fail(name, f"a picture of at most {MAX_PIXELS:,} pixels", f"{width} x {height}", "Shrink it.")
         if draft is not None and (factor := spare(height, width, min(height, width) // draft)) > 1:
-            image.draft(None, (width // factor, height // factor))  # JPEG's own way, by 2, 4 or 8
+            image.draft(None, (width // factor, height // factor))  # JPEG's built-in reduction by 2, 4 or 8
         image.load()
         if image.format == "PNG":
             image.info.pop("transparency", None)  # read by ourselves
@@ -215,16 +214,16 @@ def _decode_open(name: str, file: Any, draft: int | None) -> tuple[UInt8[np.ndar
 def straight_rgba(
     name: str, image: Image.Image, clear: Transparency | None = None, low: Image.Image | None = None
 ) -> tuple[UInt8[np.ndarray, "h w 4"], str]:
-    """The pixels of a Pillow image as straight RGBA in sRGB, and why its colour profile could not be used, if so.
+    """The pixels of a Pillow image as straight RGBA in sRGB, and why its colour profile could not be used, if any.
 
     Args:
-        name: of the image, for errors.
-        image: of 8 or 16 bits a channel, any mode.
+        name: name of the image, for errors.
+        image: any mode, 8 or 16 bits per channel.
         clear: transparency of a PNG file.
-        low: low bytes of one with 16-bit colours.
+        low: low bytes of a PNG file with 16-bit colours.
 
     Raises:
-        InputError: for other numbers.
+        InputError: for other pixel types.
     """
     if image.mode == "F":
         fail(name, "a picture of integers", "one of floating point numbers", "Save it with 8 or 16 bits.")
@@ -261,10 +260,10 @@ def _turned(rgba: UInt8[np.ndarray, "h w 4"], orientation: Any) -> UInt8[np.ndar
 
 
 def glyph(character: str, size: int) -> UInt8[np.ndarray, "size size 4"]:
-    """Render one character with the font that Pillow carries: black, its ink in straight alpha.
+    """Render one character in the font that comes with Pillow: black, with its ink as straight alpha.
 
-    A capital letter is 80 % of ``size`` high, others are in proportion and shrunk where they would not fit; the
-    bounding box of the ink is centred.
+    A capital letter is 80 % of ``size`` high, others are in proportion and shrunk if they would not fit; the bounding
+    box of the ink is centred.
 
     Raises:
         InputError: for anything but one character, and for one that the font lacks or that has no ink.
@@ -274,12 +273,12 @@ def glyph(character: str, size: int) -> UInt8[np.ndarray, "size size 4"]:
         fail("character", "one character", describe(character))
     inner = 0.8 * size
     reference = _ink(character, 256.0)
-    missing = _ink("\U0010ffff", 256.0)  # a noncharacter: no font has it, so this is the box drawn for missing ones
+    missing = _ink("\U0010ffff", 256.0)  # a noncharacter: no font has it, so this renders the box for missing ones
     if 0 in reference.shape or (reference.shape == missing.shape and (reference == missing).all()):
         fail("character", "one that the font can draw", describe(character), "Leave it out, or draw it as a picture.")
     scale = min(inner / max(_ink("H", 256.0).shape[0], reference.shape[0]), inner / reference.shape[1])
-    # Four times too large and then averaged: centred to an eighth of a pixel, and no hinting to the pixel grid. Very
-    # large glyphs need less of it, and Pillow refuses still larger pictures.
+    # Rendered four times too large and then averaged: centred to an eighth of a pixel, without hinting to the pixel
+    # grid. Very large glyphs need less, and Pillow refuses even larger pictures.
     times = max(1, min(4, 8192 // size))
     ink = Image.fromarray(_ink(character, times * 256.0 * scale))
     canvas = Image.new("L", (times * size, times * size))
@@ -290,7 +289,7 @@ def glyph(character: str, size: int) -> UInt8[np.ndarray, "size size 4"]:
 
 
 def _ink(character: str, points: float) -> UInt8[np.ndarray, "h w"]:
-    """The coverage of a character, cropped to its bounding box: no row or no column if there is no ink."""
+    """The coverage of a character, cropped to its bounding box; zero rows or columns if there is no ink."""
     font = ImageFont.load_default(size=points)
     left, top, right, bottom = (int(v) for v in font.getbbox(character))
     canvas = Image.new("L", (max(right - left, 0) + 8, max(bottom - top, 0) + 8))

@@ -1,8 +1,8 @@
-"""Transparency of PNG files by the raw sample value.
+"""Transparency of PNG files by raw sample value.
 
-A ``tRNS`` chunk names the transparent sample as it stands in the file. Decoded pictures have lost it: Pillow scales
-greys of 1, 2 and 4 bits, keeps the high bytes of 16-bit colours only, and differs from version to version in what it
-makes of the chunk. So the chunk is read here, and compared with samples that are scaled back.
+A ``tRNS`` chunk names the transparent sample as stored in the file. Decoding loses it: Pillow scales greys of 1, 2 and
+4 bits, keeps only the high bytes of 16-bit colours, and treats the chunk differently from version to version. So the
+chunk is read here, and compared with samples that are scaled back.
 """
 
 import struct
@@ -19,7 +19,7 @@ GREY, COLOUR, PALETTE = 0, 2, 3
 
 @dataclass(frozen=True)
 class Transparency:
-    """What a ``tRNS`` chunk says.
+    """The content of a ``tRNS`` chunk.
 
     Source: Portable Network Graphics specification, third edition, section 11.3.1.1.
     """
@@ -40,7 +40,7 @@ class Transparency:
             table[: len(self.values)] = self.values
             found: np.ndarray = table[np.asarray(tile)]
             return found
-        mask = 2**self.depth - 1  # of shorter samples, only the low bits of a value count
+        mask = 2**self.depth - 1  # for shorter samples, only the low bits of a value count
         values = np.array([value & mask for value in self.values])
         if self.colour == GREY and self.depth == 16:
             clear = np.asarray(tile) == values[0]
@@ -54,9 +54,9 @@ class Transparency:
 
 
 def transparency(file: Any) -> Transparency | None:
-    """What the ``tRNS`` chunk of a PNG file says; None without a valid one before the image data.
+    """The ``tRNS`` chunk of a PNG file; None without a valid one before the image data.
 
-    The file is left at its beginning.
+    Leaves the file at its beginning.
     """
     file.seek(0)
     try:
@@ -92,7 +92,7 @@ def low_bytes(file: Any) -> Image.Image:
     """Decode a PNG file of 16-bit colours once more, for the low bytes that Pillow drops."""
     file.seek(0)
     image: Any = Image.open(file, formats=["PNG"])
-    # Read as if the low byte came first, what Pillow keeps of each sample is the other one.
+    # Read as little-endian, Pillow keeps the other byte of each sample.
     image.tile = [(*tile[:3], "RGB;16L") for tile in image.tile]
     image.load()
     low: Image.Image = image

@@ -1,8 +1,8 @@
 """Contexts without photographs: solid colours, gradients, smooth noise, pixel noise, stripes and checks.
 
-Image ``i`` is a pure function of ``(kind, seed, i, size)``: more images extend fewer, and no memory is held but a
-chunk's. All kinds draw their colours alike: hue uniform, saturation and value thick at both ends, so that greys and
-full colours, near black and near white are all common.
+Image ``i`` is a pure function of ``(kind, seed, i, size)``: a larger count extends a smaller one, and only one chunk is
+in memory. All kinds draw colours in the same way: hue uniform, saturation and value heavy at both ends, so that greys
+and full colours, near black and near white are all common.
 """
 
 import math
@@ -24,16 +24,16 @@ OCTAVES = 5  # of smooth noise: lattices of 2, 4, ... 32 cells per side
 def render(
     kind: str, count: int, size: int, seed: int, device: torch.device | str = "cpu"
 ) -> UInt8[Tensor, "count 3 size size"]:
-    """Render square pictures of one kind, or of all in turn.
+    """Render square pictures of one kind, or of all kinds in turn.
 
     Args:
         kind: ``"solid"``, ``"gradient"`` (linear, radial), ``"noise"`` (smooth, several octaves), ``"pixel"`` (noise
-            without neighbourly relation), ``"stripes"`` (stripes, checks, plaids), or ``"mix"``: picture ``i`` is the
+            independent per pixel), ``"stripes"`` (stripes, checks, plaids), or ``"mix"``: picture ``i`` is the
             ``i``-th of kind ``KINDS[i % 5]``.
         count: number of pictures.
         size: side, in pixels.
         seed: below 2^62.
-        device: where to render, and where the result stays.
+        device: device to render on, which also holds the result.
 
     Raises:
         InputError: for an unknown kind, or a number out of range.
@@ -69,7 +69,7 @@ def _fill(images: UInt8[Tensor, "n 3 s s"], kind: str, index: Int[Tensor, " n"],
 def _colours(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n 3 1 1"]:
     """Draw colours of every kind (HSV to RGB: Smith, 1978)."""
     hue, saturation, value = uniforms(keys, slot, 3 * count).view(-1, 3, count, 1).unbind(1)
-    # In HSV all of a low value is black, whatever the rest: the power makes it rarer.
+    # In HSV any colour with a low value is black: the power makes it rarer.
     saturation, value = (0.5 - 0.5 * torch.cos(math.pi * u) for u in (saturation, value**0.7))
     k = (torch.tensor([5.0, 3.0, 1.0], dtype=torch.float32, device=keys.device) + 6 * hue) % 6
     rgb = value * (1 - saturation * torch.minimum(k, 4 - k).clamp(0, 1))
@@ -77,13 +77,13 @@ def _colours(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b
 
 
 def _coordinates(size: int, device: torch.device) -> tuple[Float[Tensor, "1 s"], Float[Tensor, "s 1"]]:
-    """Where the pixel centres are. Convention: x and y from -0.5 to 0.5 over the picture."""
+    """Coordinates of the pixel centres. Convention: x and y from -0.5 to 0.5 over the picture."""
     line = (torch.arange(size, dtype=torch.float32, device=device) + 0.5) / size - 0.5
     return line[None, :], line[:, None]
 
 
 def _ramp(t: Float[Tensor, "b 1 s s"], stops: Float[Tensor, "b 3 3 1 1"]) -> Float[Tensor, "b 3 s s"]:
-    """Lead from the first colour over the second to the third while ``t`` goes from 0 to 1."""
+    """Interpolate from the first colour through the second to the third as ``t`` goes from 0 to 1."""
     first, middle, last = stops.unbind(1)
     t = 2 * t.clamp(0, 1)
     return first + (middle - first) * t.clamp(max=1) + (last - middle) * (t - 1).clamp(min=0)
@@ -102,7 +102,7 @@ def _solid(keys: Int[Tensor, " b"], size: int) -> Float[Tensor, "b 3 s s"]:
 
 
 def _gradient(keys: Int[Tensor, " b"], size: int) -> Float[Tensor, "b 3 s s"]:
-    """Three colours along a line or away from a point, from hardly a change to a soft edge."""
+    """Three colours along a line or away from a point, from almost uniform to a soft edge."""
     x, y = _coordinates(size, keys.device)
     angle = _per_image(uniform(keys, "gradient.angle", 0.0, 2 * math.pi))
     cos, sin = torch.cos(angle), torch.sin(angle)
@@ -140,7 +140,7 @@ def _noise(keys: Int[Tensor, " b"], size: int) -> Float[Tensor, "b 3 s s"]:
 
 
 def _pixel(keys: Int[Tensor, " b"], size: int) -> Float[Tensor, "b 3 s s"]:
-    """Every pixel drawn for itself between two colours: on the way or at its ends, per channel or for all together."""
+    """Every pixel drawn independently: between two colours or one of them, per channel or for all channels at once."""
     draw = uniforms(keys, "pixel", 3 * size * size).view(-1, 3, size, size)
     draw = torch.where(_per_image(uniform(keys, "pixel.together")) < 0.4, draw[:, :1], draw)
     share = _per_image(uniform(keys, "pixel.share", 0.03, 0.5))
@@ -161,7 +161,7 @@ def _stripes(keys: Int[Tensor, " b"], size: int) -> Float[Tensor, "b 3 s s"]:
         phase = along * cycles + _per_image(uniform(keys, f"stripes.phase.{name}"))
         triangle = 4 * (phase - phase.floor() - 0.5).abs() - 1
         duty = _per_image(uniform(keys, f"stripes.duty.{name}", -0.6, 0.6))
-        width = torch.maximum(soft, 4 * cycles / size)  # of the edge: at least a pixel, in which it rises by this much
+        width = torch.maximum(soft, 4 * cycles / size)  # of the edge: at least the change over one pixel
         waves.append(((triangle - duty) / width + 0.5).clamp(0, 1))
     a, b = waves
     c00, c01, c10, c11 = _colours(keys, "stripes.colours", 4).unbind(1)

@@ -1,11 +1,11 @@
-"""Mip pyramids of square pictures, laid out in one atlas so that the level is data and not a branch.
+"""Mip pyramids of square pictures, laid out in one atlas so that the level is data, not a branch.
 
-No warp antialiases by itself: shrinking a picture four times by bilinear interpolation reads one texel in sixteen. A
-pyramid (Williams, 1983) keeps the picture at every power of two, and each sample reads the level that fits it.
+A warp does not antialias by itself: shrinking a picture four times by bilinear interpolation reads one texel in
+sixteen. A pyramid (Williams, 1983) holds the picture at every power of two, and each sample reads the level that fits.
 
 Atlas layout: level 0 on the left, the others in one column to its right, each with a gutter of one texel on every side,
-so that bilinear reads at a border never see a neighbour. The place of a level is arithmetic in ``level``. The four
-bytes of a texel lie together, so that one 32-bit load fetches it.
+so that bilinear reads at a border never see a neighbour. The position of a level is computed from ``level``. The four
+bytes of a texel are adjacent, so that one 32-bit load fetches it.
 """
 
 import zlib
@@ -19,14 +19,14 @@ from torch import Tensor
 from kornia_cag.core.checks import check_pixels, check_tensor, describe, fail
 from kornia_cag.core.compiling import fusing, kept, once
 
-SMALLEST_LEVEL = 4  # texels a side
+SMALLEST_LEVEL = 4  # texels per side
 
 
 @dataclass(frozen=True, eq=False)
 class Pyramid:
-    """``n`` square pictures of ``size`` texels a side with all their levels, on one device."""
+    """``n`` square pictures of ``size`` texels per side with all their levels, on one device."""
 
-    atlas: UInt8[Tensor, "n ah aw 4"]  # of fewer channels, the others hold 255
+    atlas: UInt8[Tensor, "n ah aw 4"]  # unused channels hold 255
     size: int
     channels: int
 
@@ -42,7 +42,7 @@ class Pyramid:
 
     @property
     def fits(self) -> bool:
-        """Whether an int32 counts all texels."""
+        """Whether an int32 can index all texels."""
         return self.atlas.numel() // 4 < 2**31
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class Pyramid:
 
 
 def level_count(size: int) -> int:
-    """Levels of a pyramid whose finest side is ``size``."""
+    """Number of levels of a pyramid whose finest side is ``size``."""
     return (size // SMALLEST_LEVEL).bit_length()
 
 
@@ -87,8 +87,8 @@ def build_pyramid(pictures: Float[Tensor, "n c s s"] | UInt8[Tensor, "n c s s"],
     """Build every level by 2×2 box means, rounded to uint8.
 
     Args:
-        pictures: square pictures of at most 4 channels, a power of two a side; uint8, or float in [0, 1]. RGBA must be
-            premultiplied.
+        pictures: square pictures of at most 4 channels, the side a power of two; uint8, or float in [0, 1]. RGBA must
+            be premultiplied.
         replicate: fill gutters with the border texels (contexts) instead of zero (objects).
     """
     check_tensor("pictures", pictures, ("n", "c", "s", "s"), (torch.uint8, torch.float32))
@@ -101,7 +101,7 @@ def build_pyramid(pictures: Float[Tensor, "n c s s"] | UInt8[Tensor, "n c s s"],
     levels = level_count(size)
     height = max(size + 2, _top(size, levels - 1) + SMALLEST_LEVEL + 1)
     atlas = torch.full((n, height, size + 4 + size // 2, 4), 0 if c == 4 else 255, dtype=torch.uint8, device=device)
-    for start in range(0, n, 256):  # bounds the float copy
+    for start in range(0, n, 256):  # limits the float copy
         texels = pictures[start : start + 256]
         texels = texels.float() if texels.dtype == torch.uint8 else texels * 255
         for level in range(levels):
@@ -122,8 +122,8 @@ def sample_pyramid(
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     """Read one level per sample at the given points, bilinearly, in [0, 1]; outside, the gutter's value.
 
-    Convention: points are in [0, 1] from the picture's left upper corner to its right lower corner, so the centre of
-    the first of ``s`` texels is at ``0.5 / s``. Differentiable in ``x`` and ``y``.
+    Convention: points are in [0, 1] from the picture's upper left to its lower right corner, so the centre of the first
+    of ``s`` texels is at ``0.5 / s``. Differentiable in ``x`` and ``y``.
 
     Returns:
         One plane per channel.
@@ -134,7 +134,7 @@ def sample_pyramid(
     top = torch.where(level == 0, 1, above)
     dtype = torch.promote_types(x.dtype, torch.float32)
     side, left, top = (v[:, None, None] for v in once(side.to(dtype), left.to(dtype), top.to(dtype)))
-    # Half a texel beyond the border lies the gutter's centre: farther out, the value stays the same.
+    # The gutter's centre is half a texel beyond the border: farther out, the value stays the same.
     x = torch.minimum((x * side).clamp(min=-0.5), side + 0.5) + left
     y = torch.minimum((y * side).clamp(min=-0.5), side + 0.5) + top
     return _gather(pyramid, ids, x, y) if fusing() else _grid_sample(pyramid, ids, x, y)
@@ -153,12 +153,12 @@ def _grid_sample(
 def _gather(
     pyramid: Pyramid, ids: Int[Tensor, " b"], x: Float[Tensor, "#b #h #w"], y: Float[Tensor, "#b #h #w"]
 ) -> tuple[Float[Tensor, "b h w"], ...]:
-    """Four loads of whole texels per point, which a compiler fuses with all around them; eager, they are slow."""
+    """Four whole-texel loads per point, which a compiler fuses with their surroundings; slow in eager mode."""
     words = pyramid.words
     _, height, width = words.shape
     flat = words.flatten()[:, None]
     x, y = kept(x - 0.5), kept(y - 0.5)
-    # On the far gutter's centre, the next texel weighs nothing, and the atlas may end before it.
+    # At the far gutter's centre, the next texel has weight 0 and may lie beyond the atlas.
     column, row = x.floor().clamp(max=width - 2), y.floor().clamp(max=height - 2)
     index = torch.int32 if pyramid.fits else torch.int64
     place = (row * width + column).to(index) + (ids * (height * width)).to(index)[:, None, None]

@@ -1,4 +1,4 @@
-"""How fine a bank is: what ``size="auto"`` means, and a word where a canvas asks for more than a bank has."""
+"""The resolution of a bank: what ``size="auto"`` means, and a warning if the canvas needs more than the bank has."""
 
 import statistics
 import warnings
@@ -12,19 +12,19 @@ from kornia_cag.banks.pictures import FORMATS
 from kornia_cag.banks.pyramid import check_texels
 
 Size = int | Literal["auto"]
-Sides = tuple[int, int]  # of a picture, pixels
+Sides = tuple[int, int]  # sides of a picture, pixels
 
-SMALLEST, LARGEST = 64, 512  # that "auto" chooses, texels a side
-GLYPHS, MADE = 256, 128  # "auto" for what has no pixels of its own; made contexts are soft, many, and slow to make
-MEMORY = 2**30  # bytes that a bank with "auto" takes at most, as long as it is not at its smallest
-SOFT = 1.25  # enlarged beyond this, a picture looks blurred
+SMALLEST, LARGEST = 64, 512  # limits of "auto", texels per side
+GLYPHS, MADE = 256, 128  # "auto" for generated pictures; procedural contexts are soft, many, and slow to make
+MEMORY = 2**30  # most bytes of a bank with "auto", unless it is at its smallest
+SOFT = 1.25  # enlarged by more than this, a picture looks blurred
 
 
 def chosen_texels(size: Size, wanted: float, count: int) -> int:
-    """``size`` itself, or for ``"auto"`` what holds ``wanted`` texels a side for a bank of ``count`` pictures.
+    """``size`` itself, or for ``"auto"`` a size that holds ``wanted`` texels per side in a bank of ``count`` pictures.
 
     Raises:
-        InputError: for anything else than a power of two from 8 to 4096.
+        InputError: for anything but a power of two from 8 to 4096.
     """
     if size != "auto":
         return check_texels("size", size)
@@ -37,28 +37,28 @@ def chosen_texels(size: Size, wanted: float, count: int) -> int:
 
 
 def for_objects(longest: Sequence[float]) -> float:
-    """Texels a side that keep the pixels of every object, from their longest sides in pixels."""
+    """Texels per side that keep the resolution of every object, from their longest sides in pixels."""
     return max(longest, default=SMALLEST) / EXTENT
 
 
 def for_contexts(sides: Sequence[Sides]) -> float:
-    """Texels a side that keep the pixels of half of the contexts: one huge photograph does not decide."""
+    """Texels per side that keep the resolution of half of the contexts, so one huge photograph does not decide."""
     return statistics.median_high([min(pair) for pair in sides]) if sides else SMALLEST
 
 
 def file_sides(paths: Sequence[Path]) -> list[Sides]:
-    """Sides of picture files by their headers; which of the two is the width is left open, since EXIF may turn it.
+    """Sides of picture files, from their headers, in either order, since EXIF may rotate a picture.
 
-    What cannot be opened is passed over here: reading it will say why.
+    Files that cannot be opened are skipped here: reading them will say why.
     """
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]
     found: list[Sides] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata, and of sizes that the reader refuses
+        warnings.simplefilter("ignore")  # about odd metadata, and sizes that the reader refuses
         for path in paths:
             try:
-                if path.is_file():  # a pipe would keep the reader waiting
+                if path.is_file():  # a pipe would block the reader
                     with Image.open(path, formats=formats) as picture:
                         found.append(picture.size)
             except Exception:  # damaged headers make decoders raise nearly anything
@@ -67,14 +67,14 @@ def file_sides(paths: Sequence[Path]) -> list[Sides]:
 
 
 def warn_if_soft(kind: str, size: int, seen: float, texels: float, stacklevel: int) -> None:
-    """Warn of a bank whose pictures the canvas enlarges so much that they look blurred.
+    """Warn about a bank whose pictures look blurred because the canvas enlarges them too much.
 
     Args:
         kind: the bank, as the user calls it.
-        size: of the bank, texels a side.
+        size: size of the bank, texels per side.
         seen: pixels of the canvas that its pictures may cover.
-        texels: that they have for it.
-        stacklevel: of the user's line, this function being 1.
+        texels: texels that they have for these pixels.
+        stacklevel: stack level of the user's line; this function is 1.
     """
     if seen <= SOFT * texels:
         return
@@ -89,9 +89,7 @@ def warn_if_soft(kind: str, size: int, seen: float, texels: float, stacklevel: i
 
 
 def _bytes(size: int) -> int:
-    return 4 * (size + 2) * (size + 4 + size // 2)  # of an atlas, nearly: see pyramid.py
+    return 4 * (size + 2) * (size + 4 + size // 2)  # approximate bytes of an atlas: see pyramid.py
 
 
-EXTENT = (
-    0.875  # share of a bank picture's side that the object's longest side fills: the rest is room for thicker strokes
-)
+EXTENT = 0.875  # share of a picture's side filled by the object's longest side; the rest is room for thicker strokes

@@ -1,4 +1,4 @@
-"""Walking over a large picture in tiles, so that what is computed on the way never takes a multiple of its memory."""
+"""Processing a large picture in tiles, so that intermediate results never take a multiple of its memory."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 TILE = 2**18  # pixels, about
-HUGE = 2**24  # pixels: a picture beyond is reduced, as far as a bank can spare them, before it is made float
+HUGE = 2**24  # pixels: a larger picture is reduced, as far as the bank permits, before converting to float
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom, as Pillow has them
+Box = tuple[int, int, int, int]  # left, top, right, bottom, as in Pillow
 
 
 def tiles(height: int, width: int, align: int = 1) -> Iterator[Box]:
@@ -22,7 +22,7 @@ def tiles(height: int, width: int, align: int = 1) -> Iterator[Box]:
 
 
 def spare(height: int, width: int, room: int) -> int:
-    """By which factor to reduce a huge picture so that it is huge no longer, at most ``room``; 1 for all others."""
+    """Factor that reduces a huge picture to a manageable size, at most ``room``; 1 for all others."""
     factor = 1
     while factor < room and -(-height // factor) * -(-width // factor) > HUGE:
         factor += 1
@@ -30,7 +30,7 @@ def spare(height: int, width: int, room: int) -> int:
 
 
 def reduced(picture: UInt8[np.ndarray, "h w c"], factor: int) -> UInt8[np.ndarray, "H W c"]:
-    """Means of ``factor`` × ``factor`` boxes, rounded; RGBA comes straight and leaves premultiplied."""
+    """Means of ``factor`` × ``factor`` boxes, rounded; straight RGBA becomes premultiplied."""
     height, width, channels = picture.shape
     small = np.empty((-(-height // factor), -(-width // factor), channels), np.uint8)
     for left, top, right, bottom in tiles(height, width, factor):

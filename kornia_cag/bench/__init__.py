@@ -1,4 +1,4 @@
-"""How fast it is: timings, and the loaders on a CPU that it is held against.
+"""Speed: timings, and the CPU loaders to compare with.
 
 Imports core to training.
 """

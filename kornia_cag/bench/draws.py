@@ -1,7 +1,7 @@
-"""All numbers of one scene, drawn in plain Python: what a loader that makes one scene at a time works from.
+"""All numbers of one scene, drawn in plain Python, for loaders that make one scene at a time.
 
-The same ranges, slots and formulas as :mod:`kornia_cag.scenes.pose` and :mod:`kornia_cag.scenes.light`, as far as
-``RIGID_SIGNS`` of :mod:`kornia_cag.training.recipes` goes. Numbers of one scene are faster as floats than as arrays.
+Uses the ranges, slots and formulas of :mod:`kornia_cag.scenes.pose` and :mod:`kornia_cag.scenes.light`, limited to
+``RIGID_SIGNS`` of :mod:`kornia_cag.training.recipes`. For a single scene, floats are faster than arrays.
 
 Convention: canvas and texel coordinates are ``(x, y)``, pixel centres at +0.5.
 """
@@ -26,7 +26,7 @@ Row = tuple[float, float, float, float]
 
 
 class Blur(NamedTuple):
-    """Of one scene, in pixels: ``"gaussian"`` (sigma), ``"box"`` (width, height) or ``"motion"`` (radians, half)."""
+    """Blur of one scene, in pixels: ``"gaussian"`` (sigma), ``"box"`` (width, height), ``"motion"`` (radians, half)."""
 
     kind: str
     first: float
@@ -34,7 +34,7 @@ class Blur(NamedTuple):
 
 
 class Light(NamedTuple):
-    """Of one scene, in the units of :class:`kornia_cag.scenes.light.ColorRange`."""
+    """Light of one scene, in the units of :class:`kornia_cag.scenes.light.ColorRange`."""
 
     hue: float  # radians
     saturation: float
@@ -42,7 +42,7 @@ class Light(NamedTuple):
     veil: float
     level: float  # of the veil, in [0, 1]
     gains: tuple[float, float, float]  # factor per channel: brightness, exposure and tint
-    slope: tuple[float, float]  # illumination, see photometric.Color
+    slope: tuple[float, float]  # illumination, see Tone in scenes/light.py
 
 
 class Shot(NamedTuple):
@@ -58,7 +58,7 @@ class Shot(NamedTuple):
 
 
 class Director:
-    """Draws shots: everything of a scene that is no picture."""
+    """Draws everything about a scene except its pictures."""
 
     def __init__(self, objects: ObjectBank, contexts: ContextBank, size: int, ranges: SceneRange) -> None:
         check_int("size", size)
@@ -123,13 +123,13 @@ def fresh(rng: np.random.Generator) -> Draw:
 
 
 def rotation(hue: float) -> tuple[float, float, float]:
-    """First row of the rotation about the grey axis by ``hue`` radians; the next rows are the same, shifted."""
+    """First row of the rotation around the grey axis by ``hue`` radians; the other rows are shifted copies."""
     third, turn = (1 - math.cos(hue)) / 3, math.sin(hue) / math.sqrt(3)
     return math.cos(hue) + third, third - turn, third + turn
 
 
 def color_matrix(light: Light) -> tuple[Row, Row, Row]:
-    """All of a light but its slope, as an affine map from RGB in [0, 255] to [0, 1]."""
+    """A light without its slope, as an affine map from RGB in [0, 255] to [0, 1]."""
     same, right, left = rotation(light.hue)
     r, g, b = LUMA
     clear = (1 - light.veil) * light.contrast / 255

@@ -1,13 +1,13 @@
-"""CPU loaders, one scene at a time, with OpenCV or with Pillow: what composition on the device is held against.
+"""CPU loaders that make one scene at a time, with OpenCV or Pillow, for comparison with composing on the device.
 
-Both are a ``collate_fn`` for the rows of a :class:`kornia_cag.PairSampler`, to be run in as many workers as wanted, and
-make the scenes of a ``SceneRange`` as far as ``RIGID_SIGNS`` goes: a mip level read through one perspective warp,
-put over a crop of a context, colour matrix and illumination, blur, noise. Neither makes masks or boxes.
+Both are a ``collate_fn`` for the rows of a :class:`kornia_cag.PairSampler`, run in any number of workers, and make the
+scenes of a ``SceneRange``, limited to ``RIGID_SIGNS``: one perspective warp of a mip level over a crop of a context,
+colour matrix and illumination, blur, noise. Neither makes masks or boxes.
 
-OpenCV is written to be fast: scalars in plain Python, 8-bit pictures up to the light, all colour in one matrix, once on
-the composite, separable filters where they are, none where no blur was drawn, buffers that are kept, contexts with four
-channels (which it warps faster than three), noise from its own generator. Pillow goes the way of the loaders that
-torchvision made common, call after call: ``transform``, ``resize``, ``paste``, enhancements, ``filter``, then NumPy.
+OpenCV is written to be fast: scalars in plain Python, 8-bit pictures up to the light, all colour in one matrix, applied
+once to the composite, separable filters where possible, none if no blur was drawn, reused buffers, contexts with four
+channels (which it warps faster than three), noise from its own generator. Pillow follows typical torchvision loaders,
+call by call: ``transform``, ``resize``, ``paste``, enhancements, ``filter``, then NumPy.
 """
 
 import math
@@ -39,7 +39,7 @@ class OpenCVCollate:
     """A ``collate_fn``: rows to images (b, 3, h, w) in [0, 1], and labels, by OpenCV.
 
     Raises:
-        InputError: without OpenCV, and for ranges beyond those of rigid signs.
+        InputError: without OpenCV, and for ranges beyond ``RIGID_SIGNS``.
     """
 
     def __init__(self, objects: ObjectBank, contexts: ContextBank, size: int, ranges: SceneRange) -> None:
@@ -54,12 +54,12 @@ class OpenCVCollate:
         self.rng: np.random.Generator | None = None  # each worker makes its own
 
     def __call__(self, rows: Rows) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, " b"]]:
-        """Compose the scenes of the rows, one after the other."""
+        """Compose the scenes of the rows one by one."""
         cv2 = _opencv()
         if self.rng is None:
             self.rng = np.random.Generator(np.random.SFC64())
             cv2.setRNGSeed(int(self.rng.integers(2**31)))
-            cv2.setNumThreads(1)  # pictures this small gain nothing from more
+            cv2.setNumThreads(1)  # more does not help on pictures this small
         images = np.empty((len(rows), self.shot.size, self.shot.size, 3), np.float32)
         for image, obj, ctx in zip(images, rows.objects.tolist(), rows.contexts.tolist(), strict=True):
             self.scene(obj, ctx, fresh(self.rng), _opencv_noise, image)
@@ -118,10 +118,10 @@ class OpenCVCollate:
 class PillowCollate:
     """A ``collate_fn``: rows to images (b, 3, h, w) in [0, 1], and labels, by Pillow and NumPy.
 
-    Pillow's own filters stand in for the point-spread functions: its Gaussian is three boxes, its kernels end at 5×5.
+    Pillow's own filters replace the point-spread functions: its Gaussian is three boxes, its kernels are at most 5×5.
 
     Raises:
-        InputError: for ranges beyond those of rigid signs.
+        InputError: for ranges beyond ``RIGID_SIGNS``.
     """
 
     def __init__(self, objects: ObjectBank, contexts: ContextBank, size: int, ranges: SceneRange) -> None:
@@ -134,7 +134,7 @@ class PillowCollate:
         self.rng: np.random.Generator | None = None  # each worker makes its own
 
     def __call__(self, rows: Rows) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, " b"]]:
-        """Compose the scenes of the rows, one after the other."""
+        """Compose the scenes of the rows one by one."""
         self.rng = rng = self.rng or np.random.default_rng()
         images = np.empty((len(rows), self.shot.size, self.shot.size, 3), np.float32)
         for image, obj, ctx in zip(images, rows.objects.tolist(), rows.contexts.tolist(), strict=True):
@@ -173,7 +173,7 @@ class PillowCollate:
         return behind
 
     def _colors(self, picture: Image.Image, light: Light) -> Image.Image:
-        """Hue, saturation, contrast about mid-grey and veil; gains do not fit into 8 bits."""
+        """Hue, saturation, contrast around mid-grey and veil; gains do not fit into 8 bits."""
         same, right, left = rotation(light.hue)
         picture = picture.convert("RGB", (same, right, left, 0, left, same, right, 0, right, left, same, 0))
         picture = ImageEnhance.Color(picture).enhance(light.saturation)
@@ -202,12 +202,12 @@ def _opencv_noise(field: Array) -> None:
 
 
 def _clamp(picture: Array) -> None:
-    """To [0, 1] in place; twice as fast as ``minimum`` and ``maximum``."""
+    """Clip to [0, 1] in place; twice as fast as ``minimum`` and ``maximum``."""
     np.clip(picture, np.float32(0), np.float32(1), out=picture)
 
 
 def _places(size: int) -> tuple[Array, Array]:
-    """Where pixels lie on the canvas, from -1 to 1: x and y, (h, w) each."""
+    """Pixel positions on the canvas, from -1 to 1: x and y, (h, w) each."""
     place = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
     x, y = np.meshgrid(place, place)
     return np.ascontiguousarray(x), np.ascontiguousarray(y)
@@ -219,14 +219,14 @@ def _taps(count: int) -> tuple[Array, Array]:
 
 
 def _box(width: float, taps: int) -> Array:
-    """Taps of a box whose width need not be whole."""
+    """Taps of a box of possibly fractional width."""
     middle = (taps - 1) / 2
     weights = [min(max(0.5 * width + 0.5 - abs(i - middle), 0.0), 1.0) for i in range(taps)]
     return np.array(weights, np.float32) / np.float32(sum(weights))
 
 
 def _motion(blur: Blur, x: Array, y: Array) -> Array:
-    """Taps of a straight path through the middle: along the longer axis, shared by the two nearest across."""
+    """Taps of a straight path through the middle: along the longer axis, split between the two nearest across."""
     cos, sin, half = math.cos(blur.first), math.sin(blur.first), max(blur.second, 1e-3)
     step, across, major, minor = (y, x, sin, cos) if abs(sin) > abs(cos) else (x, y, cos, sin)
     ends = np.clip(np.stack((step + half * abs(major), step - half * abs(major))), -1, 1)
@@ -237,11 +237,11 @@ def _motion(blur: Blur, x: Array, y: Array) -> Array:
 
 
 def _levels(pyramid: Pyramid) -> list[Bytes]:
-    """Every level of a bank, (n, s, s, 4) uint8; contexts get an alpha that nobody reads."""
+    """Every level of a bank, (n, s, s, 4) uint8; contexts get an unused alpha."""
     levels = [pyramid.level(i).permute(0, 2, 3, 1).cpu().numpy() for i in range(pyramid.levels)]
     return [np.pad(level, ((0, 0), (0, 0), (0, 0), (0, 4 - level.shape[-1]))) for level in levels]
 
 
 def _straight(picture: Bytes) -> Image.Image:
-    """A premultiplied picture, (s, s, 4), as Pillow has it: straight alpha."""
+    """Convert a premultiplied picture, (s, s, 4), to a Pillow image with straight alpha."""
     return Image.frombytes("RGBa", picture.shape[:2], picture.tobytes()).convert("RGBA")

@@ -1,4 +1,4 @@
-"""``kornia-cag bench``: does composing pay here, beside a CPU loader and beside the training step?"""
+"""``kornia-cag bench``: does composing pay off here, compared with a CPU loader and with the training step?"""
 
 import os
 import statistics
@@ -26,9 +26,9 @@ from kornia_cag.sampling.passes import PairRows
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.training.recipe import Recipe
 
-EPS = 8 / 255  # of the attack that is timed where the recipe has none; its size costs nothing
-GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 objects to time, as many as GTSRB has classes
-SCENES = ("ScenePGD", "WorstOf")  # lines of a recipe that chooses scenes
+EPS = 8 / 255  # of the attack to time if the recipe has none; its size does not affect speed
+GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"  # 43 objects to time, one per GTSRB class
+SCENES = ("ScenePGD", "WorstOf")  # lines for recipes that choose scenes
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Line:
     """One line of the report: what was timed, and how long a batch takes."""
 
     name: str
-    seconds: float | None  # median per batch; None where it cannot be done
+    seconds: float | None  # median per batch; None if not possible
     note: str = ""
 
 
@@ -44,18 +44,18 @@ def timings(
     recipe: Recipe, objects: ObjectBank, contexts: ContextBank, *, compiled: bool = True, seconds: float = 2.0,
     log: Log | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Time composition, the CPU loaders that make the same scenes, and a training step with and without attack.
+    """Time composing, CPU loaders that make the same scenes, and a training step with and without attack.
 
     Args:
         recipe: ranges, canvas, batch size, network.
         objects: prepared by :meth:`Recipe.objects`.
         contexts: prepared by :meth:`Recipe.contexts`.
-        compiled: time compiled composition as well, which compiles first.
-        seconds: spent on each line, about.
-        log: takes the share that is done and a word on what comes next.
+        compiled: also time compiled composing, which compiles first.
+        seconds: approximate time per line.
+        log: takes the share done and what comes next.
 
     Returns:
-        Ready for JSON: lines with milliseconds per batch and images per second, and seconds of compiling.
+        Ready for JSON: lines with milliseconds per batch and images per second, and the compile time in seconds.
     """
     rows = _rows(objects, contexts, recipe.batch_size)
     eager = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, returns="batch")
@@ -63,7 +63,7 @@ def timings(
     lines = []
     compiling = None
     if compiled:
-        tell(0.0, "compiling, which takes about a minute")
+        tell(0.0, "compiling, about a minute")
         quick = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, compile=True)
         start = time.perf_counter()
         quick(next(rows))
@@ -88,20 +88,20 @@ def timings(
 
 
 def table(report: dict[str, Any]) -> list[str]:
-    """The report as lines of text, with an answer to the question at the end."""
+    """The report as lines of text, with a conclusion at the end."""
     found = [f"{report['batch_size']} images of {report['size']} x {report['size']} pixels in a batch", ""]
     found.append(f"{'':34}{'ms per batch':>14}{'images/s':>12}")
     for line in report["lines"]:
         numbers = f"{line['ms']:14.2f}{line['images_per_second']:12,}" if "ms" in line else f"{'-':>14}{'-':>12}"
         found.append(f"{line['name']:34}{numbers}  {line['note']}".rstrip())
     if report["compile_seconds"] is not None:
-        found += ["", f"Compiling took {report['compile_seconds']} s; a later process finds it in inductor's cache."]
+        found += ["", f"Compiling took {report['compile_seconds']} s; later processes reuse inductor's cache."]
     ms = {line["name"]: line["ms"] for line in report["lines"] if "ms" in line}
     return [*found, "", _answer(ms), *_with_scenes(ms)]
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -118,7 +118,7 @@ def _answer(ms: dict[str, float]) -> str:
 
 
 def _with_scenes(ms: dict[str, float]) -> list[str]:
-    """What to add where the recipe chooses its scenes against the model."""
+    """Extra lines if the recipe chooses its scenes against the model."""
     return [f"With its {name} a batch takes {ms[name] / ms['training step']:.0%} of the time of a training step."
             for name in SCENES if name in ms]  # fmt: skip
 
@@ -130,7 +130,7 @@ def _rows(objects: ObjectBank, contexts: ContextBank, batch_size: int) -> Iterat
 
 
 def _median(work: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Median time of a call, the device synchronised inside it, after two that do not count."""
+    """Median time of a call, including device synchronisation, after two warm-up calls."""
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 5 or time.perf_counter() < end:
@@ -154,7 +154,7 @@ def _loader(
     start = time.perf_counter()
     collate(next(rows))
     once = time.perf_counter() - start
-    ahead = 3 * workers  # what workers prepare before the clock runs is taken first
+    ahead = 3 * workers  # first take what workers prepared before the clock starts
     count = ahead + 5 + int(seconds * workers / once)
     sampler: Any = [next(rows) for _ in range(count)]
     batches = iter(DataLoader(PairRows(samples=count * recipe.batch_size), batch_sampler=sampler, collate_fn=collate,
@@ -187,12 +187,12 @@ def _training(recipe: Recipe, collate: CAGCollate[Batch], rows: Rows, seconds: f
         return attack(model, batch.images, batch.labels, keys=keys, mask=batch.masks)
 
     lines = [
-        Line("training step", _median(step, device, seconds), "the recipe's network, on a batch that is there"),
+        Line("training step", _median(step, device, seconds), "the recipe's network, on a ready batch"),
         Line(name, _median(hardened, device, seconds)),
     ]
     if recipe.scene_attack is not None:
         chosen = CAGCollate(collate.objects, collate.composer.contexts, recipe.size, ranges=recipe.ranges, model=model,
                             adversaries=(replace(recipe.scene_attack, autocast=dtype),))  # fmt: skip
-        share = f"of {recipe.scene_attack.fraction:.0%} of the scenes, composition of all included"
+        share = f"of {recipe.scene_attack.fraction:.0%} of the scenes, including composing all"
         lines.append(Line(type(recipe.scene_attack).__name__, _median(lambda: chosen(rows), device, seconds), share))
     return lines

@@ -11,16 +11,16 @@ ADVICE = {  # the library's advice, as a pattern: the command's
     r'read it with from_folder\(key="white"\)': "pass --key white",
     r'key="white"': "--key white",
     r', or pass on_error="skip"': "",
-    r"Leave it as it is, or train another network by function=": "Leave it out, or train another network by --model",
+    r"Keep it, or train another network with function=": "Leave it out, or train another network with --model",
     r"Pass function=": "Pass --model ",
     r"float32=True": "--float32",
     r"write 8 / 255 for eight": "write 8/255 for eight",
     r"Read others by load_real, or pip": "Pass --real, or pip",
     r"give another folder\.": "give another --out.",
-    r"Start afresh, by a new Training\.": "Leave --resume out to start afresh.",
-    r"the arguments of the (saved run|first start)": r"the options of the \1",
+    r"Start afresh with a new Training\.": "Leave --resume out to start afresh.",
+    r"the arguments of the (saved run|first run)": r"the options of the \1",
     r"Call torch\.set_num_threads\((\d+)\)": r"Pass --threads \1",
-    r"Go on with it by Training\.load\.": "Go on with it: repeat its kornia-cag train with --resume.",
+    r"Resume it with Training\.load\.": "Resume it: repeat its kornia-cag train with --resume.",
 }
 
 

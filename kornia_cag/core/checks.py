@@ -1,7 +1,7 @@
-"""Input checks, and the wording of every error that a user can cause.
+"""Input checks, and the wording of every user error.
 
 Every message reads ``argument: expected X, got Y. Fix.`` Checks look at shape, dtype and device, never at the values of
-a tensor, so that none of them waits for the device. Only :func:`check_pixels` does, for pictures on their way in.
+a tensor, so none of them waits for the device. The exception is :func:`check_pixels`, for pictures from outside.
 """
 
 import math
@@ -13,31 +13,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-OVERSHOOT = 0.01  # beyond [0, 1]: what resizing by splines makes of a picture, and what is clamped without a word
+OVERSHOOT = 0.01  # allowed beyond [0, 1] and silently clamped: resizing by splines overshoots
 
 
 class InputError(ValueError):
-    """A user's mistake, worded so that the user can mend it.
+    """A user error, worded so that the user can fix it.
 
     Attributes:
-        argument: what the message is about, as Python calls it; empty where the message has another wording.
+        argument: name of the argument in question; empty if the message is worded differently.
     """
 
-    def __init__(self, message: str, argument: str = "") -> None:  # one argument will do, as in a loader's workers
+    def __init__(self, message: str, argument: str = "") -> None:  # a loader's workers pass only one argument
         super().__init__(message)
         self.argument = argument
 
 
 class Diverged(RuntimeError):
-    """A training whose loss or weights are no longer finite numbers; the message says since which step."""
+    """The loss or weights of a training are no longer finite; the message says since which step."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """The command was asked to end: by Ctrl-C, or by SIGTERM; its argument is the number of the signal."""
+    """The command was stopped by Ctrl-C or SIGTERM; the argument is the signal number."""
 
 
 def describe(value: Any) -> str:
-    """Say what ``value`` is in a few words: dtype and shape of an array, else its ``repr``, shortened."""
+    """Describe ``value`` briefly: dtype and shape of an array, else its shortened ``repr``."""
     if isinstance(value, Tensor):
         where = "" if value.device.type == "cpu" else f" on {value.device}"
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}{where}"
@@ -45,22 +45,22 @@ def describe(value: Any) -> str:
         return f"{value.dtype} array {value.shape}"
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # nested too deeply; an integer of too many digits; whatever a user's class raises
+    except Exception:  # deep nesting, an integer with too many digits, or whatever a user's class raises
         text = f"one {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def one_line(text: str, most: int = 2000) -> str:
-    """The text without line breaks and other characters that no terminal shows, and without the middle of a long one.
+    """The text without line breaks and other unprintable characters, and without the middle if it is long.
 
-    Names of files hold any character, and are as long as a user makes them.
+    File names can contain any character and be of any length.
     """
     shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     return shown if len(shown) <= most else f"{shown[: most // 2]} ... {shown[-most // 4 :]}"
 
 
 def fail(argument: str, expected: str, got: str, fix: str = "") -> NoReturn:
-    """Raise :class:`InputError` in the one wording."""
+    """Raise :class:`InputError` in the standard wording."""
     raise InputError(one_line(f"{argument}: expected {expected}, got {got}." + (f" {fix}" if fix else "")), argument)
 
 
@@ -72,10 +72,10 @@ def check_tensor(
     device: torch.device | None = None,
     fix: str = "",
 ) -> None:
-    """Require a tensor of the given shape: an int is an exact size, a name matches any size and must repeat equal.
+    """Require a tensor of the given shape: an int is an exact size, a name matches any size, the same each time.
 
     Raises:
-        InputError: for another type, rank, size, dtype or device.
+        InputError: for any other type, rank, size, dtype or device.
     """
     dtypes = (dtype,) if isinstance(dtype, torch.dtype) else tuple(dtype or ())
     if not isinstance(value, Tensor) or not _fits(value, shape) or (dtypes and value.dtype not in dtypes):
@@ -86,12 +86,12 @@ def check_tensor(
 
 
 def check_pixels(argument: str, value: Tensor) -> None:
-    """Require a picture of at least one pixel, uint8, or float in [0, 1] up to what resizing overshoots.
+    """Require a picture of at least one pixel, uint8, or float in [0, 1] with a tolerance for resizing overshoot.
 
-    Waits for the device of float pictures, so it has no place in the path of a batch that is made there.
+    Waits for the device of float pictures, so do not use it while composing a batch.
 
     Raises:
-        InputError: that tells 0 to 255, normalised values and NaN apart.
+        InputError: distinguishing 0 to 255, normalised values and NaN.
     """
     if value.layout != torch.strided or value.is_meta or value.is_quantized:
         fail(argument, "a plain tensor with values", f"{describe(value)} ({str(value.layout).removeprefix('torch.')})")
@@ -106,7 +106,7 @@ def check_pixels(argument: str, value: Tensor) -> None:
         fail(argument, "values in [0, 1]", "NaN" if math.isnan(low) else f"{low:.3g} to {high:.3g}",
              "Mend what made them: a division by zero or a logarithm of zero, as a rule.")  # fmt: skip
     if max(-low, high) > 16:
-        fix = "Divide by 255, or pass uint8." if high <= 256 else "Divide by the highest value that it can hold."
+        fix = "Divide by 255, or pass uint8." if high <= 256 else "Divide by the highest possible value."
     elif low < -OVERSHOOT:
         fix = "Undo the normalisation (x * std + mean), and leave it to the model; clamp what filtering overshot."
     else:
@@ -156,7 +156,7 @@ def check_number(
 
 
 def _finite(value: float | int) -> bool:
-    """Whether it is a number that a float can hold: integers may be larger, and ``math.isfinite`` fails on those."""
+    """Whether it is a number that fits a float: ``math.isfinite`` fails on integers that are too large."""
     return bool(abs(value) <= sys.float_info.max)
 
 

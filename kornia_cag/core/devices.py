@@ -1,4 +1,4 @@
-"""Which device a name means on this machine, found out before anything is made there."""
+"""Resolving device names on this machine before anything is created there."""
 
 import textwrap
 from typing import Any
@@ -12,14 +12,14 @@ Device = torch.device | str
 
 
 def chosen_device(device: Any, argument: str = "device") -> torch.device:
-    """The device of that name, as tensors say it; ``"auto"`` is a GPU where there is one, else the CPU.
+    """The device of that name, as tensors report it; ``"auto"`` is a GPU if there is one, else the CPU.
 
     Args:
-        device: ``"auto"``, or what torch takes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, a ``torch.device``.
-        argument: what the caller calls it.
+        device: ``"auto"``, or anything torch accepts: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, a ``torch.device``.
+        argument: the caller's name for it.
 
     Raises:
-        InputError: for a device that this machine lacks, that torch does not know, or that computes nothing.
+        InputError: for a device that this machine lacks, that torch does not know, or that cannot compute.
     """
     expected = "auto, or a device of this machine, such as cpu or cuda"
     if not isinstance(device, str | torch.device):
@@ -32,7 +32,7 @@ def chosen_device(device: Any, argument: str = "device") -> torch.device:
         reason = textwrap.shorten(str(error).partition("\n")[0].rstrip("."), 120, placeholder="...")
         found = f"this machine has {torch.cuda.device_count() or 'no'} CUDA device(s) that torch can use"
         fail(argument, expected, f"'{device}' ({reason}; {found})", "Leave it at auto, or take cpu.")
-    if made.type == "cpu" and torch.device(device).index:  # which torch takes, and ignores
+    if made.type == "cpu" and torch.device(device).index:  # an index that torch accepts and ignores
         fail(argument, expected, f"'{device}', of which there is one", "Take cpu.")
     if made.type == "meta":
         fail(argument, expected, f"'{device}', which computes nothing")

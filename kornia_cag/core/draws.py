@@ -1,4 +1,4 @@
-"""``Draws``: the numbers that samples are drawn from, as values that can be looked at and moved."""
+"""``Draws``: the numbers that samples are drawn from, as values that can be inspected and moved."""
 
 from collections.abc import Mapping
 
@@ -9,22 +9,22 @@ from kornia_cag.core.checks import fail
 from kornia_cag.core.compiling import kept
 from kornia_cag.core.randomness import chance, fold_in, normals, uniform, uniforms
 
-Slot = tuple[int, str, str]  # layer, group, and what is drawn
+Slot = tuple[int, str, str]  # layer, group, name of the draw
 
 
 class Draws:
-    """Numbers in ``[0, 1)`` by slot: hashed from the keys of the samples when first asked for, then kept.
+    """Numbers in ``[0, 1)`` by slot: hashed from the keys of the samples on first use, then kept.
 
-    A range is laid over each number, so whatever number in ``[0, 1)`` takes its place stays in every range: this is how
-    an adversary moves a scene. Numbers belong to a *group* (``"pose"``), which says what an adversary may move.
+    Ranges map each number to their own units, so replacing it with any other number in ``[0, 1)`` stays in range: this
+    is how an adversary moves a scene. Numbers belong to a *group* (``"pose"``), which says what an adversary may move.
 
     Args:
-        keys: (b,); see :func:`kornia_cag.core.randomness.sample_keys`.
-        numbers: to use instead of those that the keys give, each (b,) or (b, n).
+        keys: (b,); from :func:`kornia_cag.core.randomness.sample_keys`.
+        numbers: to use instead of hashed ones, each (b,) or (b, n).
 
     Attributes:
-        keys: (b,); of the samples, and of the layer.
-        numbers: all that were asked for, each (b,) or (b, n), in ``[0, 1)``.
+        keys: (b,); keys of the samples in this layer.
+        numbers: all numbers used so far, each (b,) or (b, n), in ``[0, 1)``.
     """
 
     def __init__(self, keys: Int[Tensor, " b"], numbers: Mapping[Slot, Tensor] | None = None) -> None:
@@ -33,11 +33,11 @@ class Draws:
         self._layer, self._group = 0, ""
 
     def group(self, name: str) -> "Draws":
-        """The same draws; what is asked for here belongs to this group."""
+        """The same draws; numbers drawn here belong to this group."""
         return self._part(self.keys, self._layer, name)
 
     def layer(self, number: int) -> "Draws":
-        """The draws of a layer, independent of those of the others; layer 0 draws by the sample's own keys."""
+        """The draws of a layer, independent of other layers; layer 0 uses the samples' own keys."""
         return self._part(fold_in(self.keys, number) if number else self.keys, number, self._group)
 
     def _part(self, keys: Int[Tensor, " b"], layer: int, group: str) -> "Draws":
@@ -66,15 +66,15 @@ class Draws:
         return self.numbers[place]
 
     def chance(self, slot: str, p: float) -> Bool[Tensor, " b"]:
-        """One bool per sample, true with probability ``p``. A choice, which no adversary moves."""
+        """One bool per sample, True with probability ``p``: a choice, which adversaries do not move."""
         drawn: Tensor = chance(self.keys, slot, p)
         return drawn
 
     def normals(self, slot: str, count: int) -> Float[Tensor, "b n"]:
-        """``count`` standard normal float32 per sample. They have no range to stay in, and no adversary moves them."""
+        """``count`` standard normal float32 per sample. They have no range, so adversaries do not move them."""
         return normals(self.keys, slot, count)
 
 
 def drawn(source: Draws | Int[Tensor, " b"]) -> Draws:
-    """Draws as they are, or those of keys."""
+    """Draws as given, or the draws of keys."""
     return source if isinstance(source, Draws) else Draws(source)

@@ -1,4 +1,4 @@
-"""The formats that images may have outside: floats in [0, 1], or uint8."""
+"""External image formats: floats in [0, 1], or uint8."""
 
 import torch
 from jaxtyping import Float, Shaped
@@ -10,16 +10,16 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
 
 
 def to_float(images: Shaped[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """float32 in [0, 1] of images of any of :data:`DTYPES`."""
+    """Convert images of any of :data:`DTYPES` to float32 in [0, 1]."""
     return images.to(torch.float32) * (1 / 255) if images.dtype == torch.uint8 else images.to(torch.float32)
 
 
 def to_format(
     images: Float[Tensor, "b c h w"], dtype: torch.dtype, channels_last: bool = False
 ) -> Shaped[Tensor, "b c h w"]:
-    """Images in [0, 1] in one of :data:`DTYPES`, rounded; ``channels_last`` is torch's memory format."""
+    """Convert images in [0, 1] to one of :data:`DTYPES`, rounded; ``channels_last`` is torch's memory format."""
     found = (images * 255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
-    # kept: a compiler would otherwise make the images pixel by pixel, all their channels together, which is slow
+    # kept: otherwise the compiler computes all channels of a pixel together, which is slow
     return kept(found).contiguous(memory_format=torch.channels_last) if channels_last else found
 
 

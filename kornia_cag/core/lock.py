@@ -1,4 +1,4 @@
-"""One process at a time writes into a folder."""
+"""A lock that lets only one process at a time write into a folder."""
 
 import errno
 import os
@@ -14,17 +14,17 @@ from kornia_cag.core.checks import fail
 from kornia_cag.core.storage import remove_partial, write_text
 
 LOCK, HOLDER = ".lock", ".holder"
-UNKNOWN = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of file systems without locks, as some in a network are
+UNKNOWN = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems without locks, such as some network ones
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder of results; the system lets go of it however this one ends.
+    """Keep other processes out of a results folder; the system releases the lock however this process ends.
 
-    What a process that was killed had begun to write there is removed.
+    Removes partial files of killed processes.
 
     Raises:
-        InputError: where another process holds the folder already, which is named where it is known.
+        InputError: if another process already holds the folder; names the process if known.
     """
     lock, holder = FileLock(folder / LOCK), folder / HOLDER
     try:
@@ -42,7 +42,7 @@ def held(folder: Path) -> Iterator[None]:
         warnings.warn(f"{str(folder)!r} lies where nothing can be locked: keep other runs out of it", stacklevel=3)
     try:
         remove_partial(folder)
-        with suppress(OSError):  # a courtesy to the next: a full disk is told when there is something to lose
+        with suppress(OSError):  # only a courtesy: a full disk is reported when real data is written
             write_text(holder, f"process {os.getpid()} on {platform.node() or 'this machine'}")
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What a run was made with, as plain JSON: to read, to keep beside the result, and to compare before a resume."""
+"""The settings of a run as plain JSON: to read, to store with the result, and to compare when resuming."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ MISSING = "nothing"
 
 
 def plain(value: Any) -> Any:
-    """Reduce a value to what JSON knows: records to objects with their class, functions and data types to names."""
+    """Reduce a value to JSON types: records to objects with their class, functions and data types to names."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         value = {"class": type(value).__name__, **fields}
@@ -21,18 +21,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON knows no NaN
+        return None  # JSON has no NaN
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.dtype):
         return str(value).removeprefix("torch.")
-    if hasattr(value, "__qualname__"):  # a function: its repr would hold an address, which no other process has
+    if hasattr(value, "__qualname__"):  # a function: its repr would contain an address, which differs between processes
         return f"{value.__module__}:{value.__qualname__}"
     return str(value) if isinstance(value, Path) else type(value).__qualname__
 
 
 def differences(mine: Any, saved: Any, name: str = "") -> list[str]:
-    """Name the entries in which two plain values differ: ``recipe.size 28 (saved: 32)``."""
+    """List the entries in which two plain values differ: ``recipe.size 28 (saved: 32)``."""
     if isinstance(mine, dict) and isinstance(saved, dict):
         keys = [*mine, *(key for key in saved if key not in mine)]
         parts = [differences(mine.get(k, MISSING), saved.get(k, MISSING), f"{name}.{k}".lstrip(".")) for k in keys]

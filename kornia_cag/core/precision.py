@@ -1,4 +1,4 @@
-"""Float formats: which there are, and what is computed in which."""
+"""Float formats, and which computation uses which."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -11,24 +11,24 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def widen(values: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Half precision as float32: differences of logits are small, and steps of an attack smaller."""
+    """Convert half precision to float32: differences of logits are small, and steps of an attack smaller."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-PRECISIONS = (None, torch.bfloat16, torch.float16, torch.float32)  # of forward passes, see autocasting
+PRECISIONS = (None, torch.bfloat16, torch.float16, torch.float32)  # for forward passes, see autocasting
 
 
 def autocasting(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast to ``dtype``; for float32 none, for None as around it."""
+    """Autocast to ``dtype``; float32: no autocast; None: as in the caller."""
     if dtype is None:
         return nullcontext()
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the hardware multiplies it natively, else ``None``.
+    """bfloat16 if the hardware multiplies it natively, else None.
 
-    On a CPU it is oneDNN that multiplies: ``ONEDNN_MAX_CPU_ISA=AVX2`` in the environment forbids it there.
+    On a CPU oneDNN does the multiplying: ``ONEDNN_MAX_CPU_ISA=AVX2`` in the environment disables it.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None

@@ -1,4 +1,4 @@
-"""How far a run is, on standard error: a bar on a terminal, elsewhere a line every half minute."""
+"""Progress on standard error: a bar on a terminal, elsewhere a line every half minute."""
 
 import sys
 import time
@@ -10,20 +10,20 @@ from tqdm import tqdm
 EVERY = 30.0  # seconds between two lines
 BAR = "{desc}{percentage:3.0f}%|{bar:20}|{postfix}"
 
-Log = Callable[[float, str], None]  # takes the share that is done, in [0, 1], and a word on it
+Log = Callable[[float, str], None]  # takes the share done, in [0, 1], and a status text
 
 
 @contextmanager
 def progress(name: str, start: float = 0.0, *, patience: float = 0.0) -> Iterator[Log]:
-    """A function that tells how far ``name`` is, and about how much time is left.
+    """A function that reports the progress of ``name`` and the estimated time left.
 
-    On a terminal it moves a bar. Elsewhere it prints a line, without carriage returns: at its first call, every
-    :data:`EVERY` seconds, and when all is done.
+    On a terminal it moves a bar. Elsewhere it prints lines, without carriage returns: at its first call, every
+    :data:`EVERY` seconds, and at the end.
 
     Args:
-        name: of the work.
-        start: share that was done earlier.
-        patience: seconds before anything is shown: what is over by then needs no word.
+        name: name of the work.
+        start: share done earlier.
+        patience: seconds before anything is shown: shorter work is not reported.
     """
     begun = time.perf_counter()
 
@@ -46,7 +46,7 @@ def progress(name: str, start: float = 0.0, *, patience: float = 0.0) -> Iterato
 
 
 class _Bar(tqdm):
-    monitor_interval = 0  # no thread of its own: whoever calls draws
+    monitor_interval = 0  # no thread of its own: the caller draws
 
 
 def _lines(name: str, left: Callable[[float], str], first: float) -> Log:
@@ -63,7 +63,7 @@ def _lines(name: str, left: Callable[[float], str], first: float) -> Log:
 
 
 def say(line: str) -> None:
-    """Print a line on what is going on, at once, to standard error: standard output is for results."""
+    """Print a status line to standard error, unbuffered: standard output is for results."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,9 +1,9 @@
 """Counter-based randomness: every draw is a pure function of ``(seed, epoch, sample index, slot)``.
 
-No generator and no state: the same sample draws the same numbers on any device, in any batch, on any rank, compiled or
-not, and the global random state is never touched. A *key* stands for ``(seed, epoch, sample index)``; a *slot* names
-what is drawn (``"pose.angle"``), so that draws of one sample are independent of each other and adding a new one changes
-none of the others.
+There is no generator and no state: the same sample draws the same numbers on any device, in any batch, on any rank,
+compiled or not, and the global random state is never touched. A *key* stands for ``(seed, epoch, sample index)``; a
+*slot* names the draw (``"pose.angle"``), so that draws of one sample are independent and adding one does not change the
+others.
 
 The mix is a 32-bit integer finaliser of two multiplications (form: Wellons, "Hash function prospector", 2018; constants
 of bias 0.107), computed on int32 lanes, whose products wrap around.
@@ -31,7 +31,7 @@ def mix(x: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
 
 
 def _right(x: Int[Tensor, "*b"], bits: int) -> Int[Tensor, "*b"]:
-    """Shift int32 to the right as if it had no sign."""
+    """Shift int32 right as if it were unsigned."""
     return (x >> bits) & (0xFFFFFFFF >> bits)
 
 
@@ -54,12 +54,12 @@ def sample_keys(seed: Int[Tensor, "*b"], epoch: Int[Tensor, "*b"], index: Int[Te
 
 
 def fold_in(keys: Int[Tensor, "*b"], number: int) -> Int[Tensor, "*b"]:
-    """Other keys, or seeds, for a further draw of the same samples: 62 bits, another number for each ``number``."""
+    """New keys, or seeds, for another draw of the same samples: 62 bits, different for each ``number``."""
     return sample_keys(keys & (2**62 - 1), torch.full_like(keys, number), keys >> 62) >> 1
 
 
 def _kept(x: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-    """A mix that feeds another: every step doubles what a compiler would write out."""
+    """A mix that feeds another: kept, since every step would double the code that the compiler repeats."""
     return kept(mix(x))
 
 
@@ -85,7 +85,7 @@ def uniform(keys: Int[Tensor, " b"], slot: str, low: float = 0.0, high: float = 
 def uniforms(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
     """``count`` independent float32 per key, uniform in ``[0, 1)``."""
     counter = torch.arange(1, count + 1, device=keys.device, dtype=torch.int32)
-    # kept: inductor's vector loops over a few columns of a few rows (torch 2.13) mistake one counter for another
+    # kept: inductor's vector loops over a few columns of a few rows (torch 2.13) mix up counters
     return kept(_unit(_counted(keys, slot, counter)))
 
 
@@ -107,8 +107,8 @@ def normals(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b 
 def noise(keys: Int[Tensor, " b"], slot: str, shape: tuple[int, ...]) -> Float[Tensor, " b *n"]:
     """A field of independent numbers of mean 0 and variance 1 per key, nearly normal, at most 3.5 in size.
 
-    The sum of the four bytes of one hash (Irwin, 1927; Hall, 1927): a tenth of the time of :func:`normals`, which pays
-    where every pixel needs one.
+    The sum of the four bytes of one hash (Irwin, 1927; Hall, 1927): ten times faster than :func:`normals`, which pays
+    off if every pixel needs one.
     """
     place = torch.arange(math.prod(shape), device=keys.device, dtype=torch.int32).reshape(shape)
     bits = _counted(keys, slot, place + 1)

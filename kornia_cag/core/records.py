@@ -1,4 +1,4 @@
-"""Records of tensors, nested or not: dataclasses, named tuples, tuples, and None for what was not made."""
+"""Records of tensors, possibly nested: dataclasses, named tuples, tuples, and None for missing parts."""
 
 import io
 import pickle
@@ -12,11 +12,11 @@ from torch import Tensor
 
 Record = TypeVar("Record")
 
-SMALL = 2**16  # bytes up to which a tensor is sent together with others of its type
+SMALL = 2**16  # bytes; tensors up to this size are sent together with others of their dtype
 
 
 def tensors(record: Any) -> Iterator[Tensor]:
-    """All tensors of a record, in the order of its fields."""
+    """All tensors of a record, in field order."""
     if isinstance(record, Tensor):
         yield record
     elif isinstance(record, tuple):
@@ -28,9 +28,9 @@ def tensors(record: Any) -> Iterator[Tensor]:
 
 
 def mapped(change: Callable[..., Tensor], record: Record, *others: Record) -> Record:
-    """A record of ``change(tensor, *tensors of the others)`` for every tensor of records that are built alike.
+    """Apply ``change(tensor, *tensors of the others)`` to every tensor of records with the same structure.
 
-    What is no tensor is that of the first record.
+    Anything that is not a tensor comes from the first record.
     """
     if isinstance(record, Tensor):
         return change(record, *others)  # type: ignore[return-value]
@@ -45,20 +45,20 @@ def mapped(change: Callable[..., Tensor], record: Record, *others: Record) -> Re
 
 
 def cut(record: Record, ends: Sequence[int]) -> list[Record]:
-    """A record of tensors over a batch, cut at these places."""
+    """Cut a record of tensors over a batch at these positions."""
     return [mapped(lambda t, a=a, b=b: t[a:b], record) for a, b in zip([0, *ends], [*ends, None], strict=True)]
 
 
 def joined(parts: Sequence[Record]) -> Record:
-    """Records of tensors one behind the other."""
+    """Concatenate records of tensors."""
     return parts[0] if len(parts) == 1 else mapped(lambda *tensors: torch.cat(tensors), *parts)
 
 
 def packed(record: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """What ``__reduce__`` of a record of many tensors gives: the small ones are sent as one tensor of each type.
+    """The result of ``__reduce__`` for a record of many tensors: small ones are sent as one tensor per dtype.
 
-    Every tensor that comes from a worker process takes two system calls, and holds a file descriptor for as long as
-    anybody reads it. A batch has some 45 tensors, and a process often no more than 1024 descriptors.
+    Every tensor from a worker process takes two system calls and holds a file descriptor for as long as it lives. A
+    batch has about 45 tensors, and a process is often limited to 1024 descriptors.
     """
     values = tuple(record) if isinstance(record, tuple) else tuple(getattr(record, f.name) for f in fields(record))
     pickler = _WithoutTensors(written := io.BytesIO(), pickle.HIGHEST_PROTOCOL)
@@ -67,7 +67,7 @@ def packed(record: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     whole: list[Tensor | None] = [*found]
     groups: dict[tuple[torch.dtype, torch.device], list[int]] = {}
     for place, tensor in enumerate(found):
-        if tensor.nbytes <= SMALL and (tensor.ndim < 4 or tensor.is_contiguous()):  # others keep their memory format
+        if tensor.nbytes <= SMALL and (tensor.ndim < 4 or tensor.is_contiguous()):  # others keep memory format
             groups.setdefault((tensor.dtype, tensor.device), []).append(place)
     parts = []
     for places in groups.values():
@@ -84,7 +84,7 @@ def _unpacked(kind: type[Record], written: bytes, whole: list[Any], parts: list[
         start = 0
         for place, shape in zip(places, shapes, strict=True):
             end = start + prod(shape)
-            found[place] = flat[start:end].view(shape).detach()  # no view for autograd: its owner may write to it
+            found[place] = flat[start:end].view(shape).detach()  # not a view for autograd: its owner may write to it
             start = end
     values = _WithTensors(io.BytesIO(written), found).load()
     names = kind._fields if issubclass(kind, tuple) else [f.name for f in fields(kind)]  # type: ignore[attr-defined, arg-type]
@@ -92,7 +92,7 @@ def _unpacked(kind: type[Record], written: bytes, whole: list[Any], parts: list[
 
 
 class _WithoutTensors(pickle.Pickler):
-    """Puts the tensors aside, each once."""
+    """Collects tensors, each once."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -107,7 +107,7 @@ class _WithoutTensors(pickle.Pickler):
 
 
 class _WithTensors(pickle.Unpickler):
-    """Takes them from a list."""
+    """Restores them from a list."""
 
     def __init__(self, file: io.BytesIO, found: list[Tensor]) -> None:
         super().__init__(file)

@@ -1,4 +1,4 @@
-"""What a file is checked for before anything is made of it: types, sizes and values of all that was saved."""
+"""Checks of a file's content before it is used: types, sizes and values of everything saved."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,15 +11,15 @@ from torch import Tensor
 from kornia_cag.core.checks import InputError, check_int, check_number, describe, fail
 
 LARGEST = 2**63 - 1
-_DEPTH = 20  # of what is nested; plans and reports have less
+_DEPTH = 20  # deepest nesting; plans and reports have less
 
 
 @contextmanager
 def refused(path: str | Path, argument: str, expected: str, fix: str) -> Iterator[None]:
-    """Let whatever goes wrong while the content of a file is taken become one error that names file and field.
+    """Turn any exception while a file's content is read into one error that names file and field.
 
     Raises:
-        InputError: in the place of any other exception.
+        InputError: in place of any other exception.
     """
     try:
         yield
@@ -31,7 +31,7 @@ def refused(path: str | Path, argument: str, expected: str, fix: str) -> Iterato
 
 
 def check_fields(name: str, value: Any, fields: Iterable[str]) -> dict[str, Any]:
-    """Require a dictionary of exactly these keys, and return it."""
+    """Require a dictionary with exactly these keys, and return it."""
     if not isinstance(value, dict):
         fail(name, f"fields {', '.join(fields)}", describe(value))
     wanted = set(fields)
@@ -43,7 +43,7 @@ def check_fields(name: str, value: Any, fields: Iterable[str]) -> dict[str, Any]
 
 
 def check_type(name: str, value: Any, *kinds: type) -> None:
-    """Require exactly one of these types; in Python ``True`` is an ``int`` otherwise."""
+    """Require exactly one of these types: ``isinstance`` would accept ``True`` as an ``int``."""
     if type(value) not in kinds:
         fail(name, " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds), describe(value))
 
@@ -59,13 +59,13 @@ def check_names(name: str, value: Any) -> tuple[str, ...]:
 
 
 def check_like(name: str, value: Any, like: Tensor, *, finite: bool = True) -> Tensor:
-    """Require a plain tensor on the CPU of the shape and the kind of numbers of another, and return it.
+    """Require a plain CPU tensor with the shape and dtype of another, and return it.
 
     Args:
-        name: of the field.
+        name: name of the field.
         value: what was read.
-        like: may lie on any device, also ``meta``.
-        finite: refuse infinite numbers, too; NaN is refused in any case.
+        like: on any device, including ``meta``.
+        finite: refuse infinite numbers, too; NaN is always refused.
     """
     plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
     if not plain or value.shape != like.shape or not _same_numbers(value, like):
@@ -85,7 +85,7 @@ def _same_numbers(value: Tensor, like: Tensor) -> bool:
 
 
 def check_weights(name: str, value: Any, like: Mapping[str, Any], finite: Iterable[str]) -> None:
-    """Require a network's state: a tensor for each of another's, alike, those named ``finite`` without infinity."""
+    """Require a network's state with tensors like another's; those named in ``finite`` must not be infinite."""
     certain = set(finite)
     check_fields(name, value, like)
     for key, tensor in like.items():
@@ -94,7 +94,7 @@ def check_weights(name: str, value: Any, like: Mapping[str, Any], finite: Iterab
 
 
 def check_alike(name: str, value: Any, like: Any) -> None:
-    """Require the structure and the types of another plain value; counts are not negative where its are not."""
+    """Require the structure and types of another plain value; counts must not be negative if its own are not."""
     if isinstance(like, dict):
         check_fields(name, value, like)
         for key, item in like.items():
@@ -116,7 +116,7 @@ def check_alike(name: str, value: Any, like: Any) -> None:
 
 
 def check_plain(name: str, value: Any, depth: int = _DEPTH) -> None:
-    """Require what JSON knows, nested no more deeply than anything that is saved here."""
+    """Require JSON types, nested no deeper than anything saved here."""
     if depth == 0:
         fail(name.partition(".")[0], f"values nested up to {_DEPTH} deep", "deeper ones")
     if isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""The one way to write files and to read them back: whole or not at all, with a checksum that reading verifies.
+"""The one way to write and read files: whole or not at all, with a checksum that reading verifies.
 
-A file is written beside its place, flushed to the disk and renamed, so that a full disk, a kill or a power cut leaves
-what was there before. The checksum lies in the file itself, which may be moved: SHA-256 of all other bytes, in files of
-torch as the comment of the ZIP archive, which ``torch.load`` passes over, in JSON as the last entry.
+A file is written under a temporary name, flushed to disk and renamed, so that a full disk, a kill or a power cut leaves
+the previous version intact. The checksum is inside the file, which may be moved: SHA-256 of all other bytes, in torch
+files as the comment of the ZIP archive, which ``torch.load`` ignores, in JSON as the last entry.
 """
 
 import hashlib
@@ -22,28 +22,28 @@ import torch
 from kornia_cag.core.checks import fail
 from kornia_cag.core.plain import plain, to_json
 
-PARTIAL = ".partial"  # ends the name of a file that is being written
-_COMMENT = b"sha256:"  # of a ZIP archive, before the digest
-_ENTRY, _END = b'"sha256": "', b'"\n}\n'  # of a JSON document, around the digest
+PARTIAL = ".partial"  # suffix of a file being written
+_COMMENT = b"sha256:"  # ZIP comment, before the digest
+_ENTRY, _END = b'"sha256": "', b'"\n}\n'  # JSON around the digest
 _DIGITS = 64
 _UNSIGNED = "which bears no checksum: it is damaged, or another program or an earlier version wrote it"
 _DAMAGED = "which is damaged: its checksum is another"
 
 
 def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
-    """Put ``data`` in the place of a file, whole or not at all.
+    """Write or replace a file, whole or not at all.
 
     Raises:
-        OSError: which names the file, for a full disk, a folder that cannot be written to and the like. Then the file
-            is as it was, and nothing lies beside it.
-        InputError: for a name that no file can have, and for what is there and no file: a folder, a device, a pipe.
+        OSError: naming the file, for a full disk, a folder that is not writable and the like. The old file is unchanged
+            then, and nothing is left next to it.
+        InputError: for an invalid file name, or an existing path that is not a file: a folder, a device, a pipe.
     """
     if "\0" in str(path):
         fail("path", "the name of a file", f"{str(path)!r}, which holds NUL")
-    if os.path.exists(path) and not os.path.isfile(path):  # a rename would put a file in the place of a device
+    if os.path.exists(path) and not os.path.isfile(path):  # a rename would replace a device with a file
         kind = "a folder" if os.path.isdir(path) else "a pipe, a device or the like"
         fail("path", "the name of a file", f"{str(path)!r}, which is {kind}")
-    place = Path(os.path.realpath(path))  # a link stays one
+    place = Path(os.path.realpath(path))  # a link stays a link
     partial = place.with_name(f".{secrets.token_hex(8)}{PARTIAL}")
     try:
         with partial.open("xb") as file:
@@ -57,13 +57,13 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
             del error.filename2
         raise
     finally:
-        with suppress(OSError):  # there is none after all has gone well
+        with suppress(OSError):  # there is none after success
             partial.unlink()
     _flush_folder(place.parent)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Let the new name survive a power cut, where the system allows it."""
+    """Make the new name survive a power cut, if the system allows it."""
     with suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:
@@ -73,31 +73,31 @@ def _flush_folder(folder: Path) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what processes that were killed had begun to write in a folder; nobody else may be writing there."""
+    """Remove partial files of killed processes from a folder; nobody else may be writing there."""
     for file in folder.glob(f".{'[0-9a-f]' * 16}{PARTIAL}"):
         file.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text in UTF-8, as :func:`write_bytes` does."""
+    """Write text in UTF-8, like :func:`write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, value: dict[str, Any]) -> None:
     """Write one JSON object, reduced by :func:`kornia_cag.core.plain.plain`, with its checksum as the last entry.
 
-    The checksum is over the bytes of the file with sixty-four zeros in its own place.
+    The checksum covers the bytes of the file, with sixty-four zeros in place of itself.
     """
     text = to_json({**plain(value), "sha256": "0" * _DIGITS}).encode() + b"\n"
     write_bytes(path, text[: -_DIGITS - len(_END)] + _digest(text) + _END)
 
 
 def write_torch(path: str | Path, value: Any) -> None:
-    """Write what ``torch.load(path, weights_only=True)`` reads: tensors and plain values in plain containers.
+    """Write tensors and plain values in plain containers, for ``torch.load(path, weights_only=True)``.
 
-    The checksum is over all bytes before it.
+    The checksum covers all bytes before it.
     """
-    file = io.BytesIO()  # in memory first: torch has an error of its own for a full disk
+    file = io.BytesIO()  # in memory first: torch raises its own error for a full disk
     torch.save(value, file)
     file.seek(-2, os.SEEK_END)  # an archive ends in the length of its comment
     file.write(struct.pack("<H", len(_COMMENT) + _DIGITS))
@@ -113,12 +113,12 @@ def read_json(path: str | Path, argument: str, expected: str, fix: str = "") -> 
 
     Args:
         path: the file.
-        argument: what an error is about.
-        expected: what the file should be, in a few words.
-        fix: the way out.
+        argument: argument to name in errors.
+        expected: what the file should be, briefly.
+        fix: advice for errors.
 
     Raises:
-        InputError: for a file that cannot be read, that is damaged, or that something else wrote.
+        InputError: for a file that is unreadable, damaged, or written by something else.
     """
     refuse = _refusal(path, argument, expected, fix)
     data = _bytes(path, refuse)
@@ -129,7 +129,7 @@ def read_json(path: str | Path, argument: str, expected: str, fix: str = "") -> 
         refuse(_DAMAGED)
     try:
         value = json.loads(data)
-    except (ValueError, RecursionError):  # nested more deeply than anything that is written here
+    except (ValueError, RecursionError):  # nested deeper than anything written here
         value = None
     if not isinstance(value, dict):
         refuse("which is no JSON object")
@@ -138,17 +138,17 @@ def read_json(path: str | Path, argument: str, expected: str, fix: str = "") -> 
 
 
 def read_torch(path: str | Path, argument: str, expected: str, fix: str = "") -> Any:
-    """Read what :func:`write_torch` wrote, on the CPU: plain values and tensors, of whatever types and sizes.
+    """Read what :func:`write_torch` wrote, on the CPU: plain values and tensors, of any types and sizes.
 
     Args:
         path: the file.
-        argument: what an error is about.
-        expected: what the file should be, in a few words.
-        fix: the way out.
+        argument: argument to name in errors.
+        expected: what the file should be, briefly.
+        fix: advice for errors.
 
     Raises:
-        InputError: for a file that cannot be read, that is damaged, or that something else wrote; never with torch's
-            advice to load it unsafely.
+        InputError: for a file that is unreadable, damaged, or written by something else; never with torch's advice to
+            load it unsafely.
     """
     refuse = _refusal(path, argument, expected, fix)
     data = _bytes(path, refuse)
@@ -162,11 +162,11 @@ def read_torch(path: str | Path, argument: str, expected: str, fix: str = "") ->
     try:
         with zipfile.ZipFile(file) as archive:
             parts = archive.infolist()
-        stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)  # torch packs nothing
+        stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)  # torch does not compress
         if stored and sum(part.file_size for part in parts) <= len(data):
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # whatever a file that was made on purpose raises in readers of archives and pickles
+    except Exception:  # a malicious file can make the readers of archives and pickles raise anything
         pass
     return refuse("which holds other things than tensors and plain values")
 

@@ -1,4 +1,4 @@
-"""How good a model is: on real pictures, and under attack.
+"""Measuring a model: on real pictures, and under attack.
 
 Imports core to loading.
 """

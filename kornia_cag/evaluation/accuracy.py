@@ -1,4 +1,4 @@
-"""How well a model does on real pictures: accuracy, recall per class, the worst confusions."""
+"""A model's results on real pictures: accuracy, recall per class, most frequent confusions."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ class Accuracy:
     """What a model got right on real pictures."""
 
     share: float  # of all pictures, in [0, 1]
-    per_class: dict[str, float | None]  # recall; None where a class has no picture
+    per_class: dict[str, float | None]  # recall; None for a class without pictures
     confusions: tuple[tuple[str, str, int], ...]  # (true, predicted, count), most frequent first
     predicted: Int[Tensor, " n"] = field(repr=False, compare=False)  # class of every picture
 
@@ -27,7 +27,7 @@ class Accuracy:
 
 
 def measured(accuracy: Accuracy | None, real: RealSet | None) -> dict[str, Any]:
-    """What was measured and on what, ready for JSON; None where nothing was."""
+    """Result and pictures of a measurement, ready for JSON; None without one."""
     unmeasured = {"accuracy": None, "per_class": None, "confusions": None}
     return {
         "real": None if real is None else {"name": real.name, "pictures": len(real.labels)},
@@ -39,7 +39,7 @@ def measured(accuracy: Accuracy | None, real: RealSet | None) -> dict[str, Any]:
 def evaluate(
     model: nn.Module, real: RealSet, classes: tuple[str, ...], device: torch.device, *, log: Log | None = None
 ) -> Accuracy:
-    """Accuracy of a model on real pictures, as it is: no test-time tricks, float32; ``log`` is told how far it is."""
+    """Accuracy of a model on real pictures, in float32 and without test-time tricks; reports progress to ``log``."""
     model.eval()
     found: list[Tensor] = []
     for part in real.images.split(512):

@@ -1,4 +1,4 @@
-"""Test-time averaging: a network's opinion of a picture and of slightly moved copies of it."""
+"""Test-time averaging: a network's prediction over a picture and slightly moved copies of it."""
 
 import math
 
@@ -11,16 +11,16 @@ from kornia_cag.core.checks import check_int, check_number
 
 
 class Averaged(nn.Module):
-    """Log-probabilities of the mean probabilities over a picture and ``views - 1`` copies, moved in a fixed manner.
+    """Log of the mean probabilities over a picture and ``views - 1`` copies, moved in a fixed way.
 
-    The copies are turned, slanted, stretched and shifted a little, evenly over the ranges, by one bilinear read each.
-    Nothing is learned from the pictures; the same picture always gives the same answer.
+    The copies are rotated, sheared, stretched and shifted a little, evenly over the ranges, by one bilinear read each.
+    Nothing is learned from the pictures; the same picture always gives the same result.
 
     Args:
         network: maps images ``(b, 3, h, w)`` to logits ``(b, classes)``.
-        views: number of views, the picture itself included; 1 leaves the network's decisions as they are.
-        angle: largest turn, degrees.
-        shear: largest slant, degrees.
+        views: number of views, including the picture itself; 1 leaves the network's decisions unchanged.
+        angle: largest rotation, degrees.
+        shear: largest shear, degrees.
         stretch: largest relative change of width and height.
         shift: largest shift, as a share of the side.
     """

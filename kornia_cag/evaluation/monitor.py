@@ -1,4 +1,4 @@
-"""Catastrophic overfitting: a model that withstands the attack it trains with, and no other."""
+"""Catastrophic overfitting: a model that withstands the attack it is trained with, and no other."""
 
 import math
 from dataclasses import replace
@@ -14,11 +14,11 @@ from kornia_cag.loading.batch import Batch, check_attacked
 
 
 class OverfittingMonitor:
-    """Every so many steps attacks some of a batch by PGD, and compares with the attack that the batch came with.
+    """Every ``every`` steps, attacks part of the batch with PGD, and compares it with the batch's own attack.
 
-    Training by one step of FGSM can break down within an epoch: the model learns to answer that very step, and its
-    accuracy under PGD falls to nothing (Wong et al. 2020). Call it in every training step, before the weights move,
-    with a batch that was attacked::
+    Training with one-step FGSM can collapse within an epoch: the model learns to resist that one step, and its accuracy
+    under PGD drops to zero (Wong et al. 2020). Call the monitor in every training step, before the weights are updated,
+    with an attacked batch::
 
         monitor = OverfittingMonitor(attack, classes=43)
         for batch in loader:  # of CAGCollate(..., adversaries=(attack,), returns="batch")
@@ -26,15 +26,15 @@ class OverfittingMonitor:
             ...
         print(monitor.report())
 
-    Only :meth:`report` reads anything back from the device. Of an attack on a ``fraction`` of the samples, those count
-    that it meant.
+    Only :meth:`report` reads anything back from the device. If the attack has a ``fraction``, only the samples that it
+    attacks count.
 
     Args:
-        attack: the training's own, whose budgets, norm, loss and transform are taken.
-        classes: number of classes: what the attack leaves has to be more than guessing.
-        every: steps from one look to the next.
-        samples: of the batch that are looked at.
-        steps: of the PGD that is compared, from a random start.
+        attack: the training's own attack; the PGD uses its budgets, norm, loss and transform.
+        classes: number of classes: accuracy under attack must be better than guessing to tell anything.
+        every: steps between two looks.
+        samples: number of samples per look.
+        steps: steps of the PGD, from a random start.
     """
 
     def __init__(self, attack: PGD, classes: int, *, every: int = 100, samples: int = 64, steps: int = 10) -> None:
@@ -46,10 +46,10 @@ class OverfittingMonitor:
             momentum=0.0, early_stop=False, fraction=1.0,
         )  # fmt: skip
         self._step = 0
-        self._looks: list[tuple[int, Tensor]] = []  # at a step: samples that count, and how many of them were right
+        self._looks: list[tuple[int, Tensor]] = []  # per step: samples that count, and how many of them were correct
 
     def __call__(self, model: nn.Module, batch: Batch) -> None:
-        """Look at a batch, if it is time to; the model is left as it was.
+        """Look at a batch, if it is time; leaves the model unchanged.
 
         Raises:
             InputError: for anything but a :class:`kornia_cag.Batch` that was attacked.
@@ -66,11 +66,11 @@ class OverfittingMonitor:
         self._looks.append((self._step, torch.stack([meant, *rights]).sum(dim=1)))
 
     def report(self) -> dict[str, Any]:
-        """The looks so far, ready for JSON: attacked samples, and which share of them was right.
+        """The looks so far, ready for JSON: number of attacked samples, and the share of them classified correctly.
 
-        Columns are ``clean``, under the training's ``attack``, and under ``pgd``. ``overfitted`` is of the last look:
-        whether PGD leaves less than half of what the attack leaves, by more than two standard errors. It is None before
-        the first look, and where the attack leaves no more than guessing would, so that nothing can be told.
+        The columns are ``clean``, under the training's ``attack``, and under ``pgd``. ``overfitted`` refers to the last
+        look: whether accuracy under PGD is less than half of that under the attack, by more than two standard errors.
+        It is None before the first look, and if accuracy under the attack is no better than guessing.
         """
         looks = []
         overfitted = None
@@ -85,19 +85,19 @@ class OverfittingMonitor:
         guess = 1 / self.classes
         if attack / count - guess <= 2 * math.sqrt(guess * (1 - guess) / count):
             return None
-        # two of each kind more, or a few samples would look like certainty (Agresti and Coull, 1998)
+        # add two of each kind, or a few samples would look like certainty (Agresti and Coull, 1998)
         n, a, p = count + 4, (attack + 2) / (count + 4), (pgd + 2) / (count + 4)
         return 0.5 * a - p > 2 * math.sqrt((0.25 * a * (1 - a) + p * (1 - p)) / n)
 
     def state_dict(self) -> dict[str, Any]:
-        """The looks, and the count of steps."""
+        """The looks and the step count."""
         return {"step": self._step, "looks": [(step, counts.cpu()) for step, counts in self._looks]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the state of :meth:`state_dict`.
+        """Load the state of :meth:`state_dict`.
 
         Raises:
-            InputError: for another state.
+            InputError: for any other state.
         """
         if not isinstance(state, dict) or set(state) != {"step", "looks"}:
             fail("state", "the state_dict of an OverfittingMonitor", describe(state))

@@ -1,4 +1,4 @@
-"""Arrays of an ``.npz`` archive, a part at a time and never by pickle; their headers are read before anything else."""
+"""Reading arrays of an ``.npz`` archive part by part and never by pickle; headers are read before anything else."""
 
 import math
 import zipfile
@@ -15,30 +15,30 @@ from kornia_cag.core.memory import fits
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array whose header was read."""
+    """An array of which only the header has been read."""
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
     by_columns: bool  # Fortran order
-    data: Any  # binary file, from its first byte on
+    data: Any  # binary file, positioned at the data
     source: str  # the file
 
     @property
     def nbytes(self) -> int:
-        """Of the whole array."""
+        """Size of the whole array."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __str__(self) -> str:
         return f"{self.dtype} array {self.shape} in {self.source!r}"
 
     def parts(self, pixels: int) -> Iterator[np.ndarray]:
-        """One after another, arrays of so many elements at most, or of one row.
+        """Yield arrays of at most that many elements, but at least one row.
 
         Raises:
-            InputError: where the file ends early.
+            InputError: if the file ends early.
         """
-        if self.by_columns:  # its first rows lie all over the file
+        if self.by_columns:  # its rows are scattered over the file
             yield self.read()
             return
         count, *rest = self.shape
@@ -47,10 +47,10 @@ class StoredArray:
             yield self._next(min(step, count - start))
 
     def read(self) -> np.ndarray:
-        """All of it.
+        """Read the whole array.
 
         Raises:
-            InputError: for more than memory holds, and where the file ends early.
+            InputError: if it does not fit into memory, or the file ends early.
         """
         if not fits(self.nbytes):
             fail(f"real {self.name}", "an array that fits into memory", str(self), "Take a smaller one.")
@@ -64,7 +64,7 @@ class StoredArray:
         return self._bytes(math.prod(shape) * self.dtype.itemsize).reshape(shape)
 
     def _bytes(self, count: int) -> np.ndarray:
-        raw = np.frombuffer(bytearray(self.data.read(count)), np.uint8)  # which may be written to
+        raw = np.frombuffer(bytearray(self.data.read(count)), np.uint8)  # writable
         if len(raw) < count:
             fail(f"real {self.name}", "a whole array", f"one that is cut short in {self.source!r}", "Write it anew.")
         found: np.ndarray = raw.view(self.dtype)
@@ -73,7 +73,7 @@ class StoredArray:
 
 @contextmanager
 def open_array(archive: zipfile.ZipFile, member: str) -> Iterator[StoredArray | None]:
-    """The array of one member of an archive; None where the member is none."""
+    """The array in one member of an archive; None if the member is not an array."""
     name = member.removesuffix(".npy")
     with archive.open(member) as file:
         try:

@@ -1,4 +1,4 @@
-"""Real pictures, which only ever measure: no training, no selection, no statistics from them."""
+"""Real pictures, used only for measuring: never for training, selection or statistics."""
 
 import math
 import warnings
@@ -19,15 +19,15 @@ from kornia_cag.core.checks import InputError, check_pixels, fail
 from kornia_cag.core.memory import fits
 from kornia_cag.evaluation.npz import StoredArray, open_array
 
-PART = 2**22  # pixels of an .npz that are resized at once
+PART = 2**22  # pixels of an .npz resized at once
 
 
 @dataclass(frozen=True)
 class RealSet:
-    """Labelled real pictures at a model's canvas size, and a word on what they are.
+    """Labelled real pictures at a model's canvas size, with a name.
 
     Raises:
-        InputError: for no pictures, and for values beyond [0, 1].
+        InputError: for no pictures, and for values outside [0, 1].
     """
 
     images: Float[Tensor, "n 3 h w"]  # in [0, 1]
@@ -38,7 +38,7 @@ class RealSet:
         check_pixels("images", self.images)
 
     def some(self, count: int) -> "RealSet":
-        """So many of the pictures, evenly over their order; all where there are not so many."""
+        """``count`` pictures, evenly spaced; all of them if there are fewer."""
         count = min(count, len(self.labels))
         chosen = torch.arange(count, device="cpu") * len(self.labels) // count
         return RealSet(self.images[chosen], self.labels[chosen], self.name)
@@ -47,12 +47,12 @@ class RealSet:
 def load_real(path: str | Path, classes: tuple[str, ...], size: int) -> RealSet:
     """Read an ``.npz`` with ``images`` and ``labels``, or a folder with one sub-folder of pictures per class.
 
-    Of an ``.npz``, nothing but these two arrays is read, and the images a part at a time: each is resized before the
-    next is read.
+    From an ``.npz``, only these two arrays are read, and the images part by part: each part is resized before the next
+    is read.
 
     Args:
         path: ``.npz``: images (n, h, w) or (n, h, w, 3) uint8, labels (n,) integers in the order of ``classes``.
-            Folder: every sub-folder must bear a class's name.
+            Folder: every sub-folder must have the name of a class.
         classes: class names, in order.
         size: side to resize to, pixels.
 
@@ -93,7 +93,7 @@ def _from_npz(path: Path, classes: tuple[str, ...], size: int) -> tuple[Float[Te
 
 
 def _checked(images: StoredArray | None, labels: StoredArray | None) -> tuple[StoredArray, StoredArray]:
-    """Both, by their headers, before anything is read."""
+    """Check both by their headers, before any data is read."""
     if images is None:
         fail("real images", "uint8 (n, h, w) or (n, h, w, 3)", "no array")
     shaped = len(images.shape) == 3 or (len(images.shape) == 4 and images.shape[3] == 3)
@@ -154,7 +154,7 @@ def _resize(images: UInt8[np.ndarray, "n h w *c"], size: int) -> Float[Tensor, "
 
 
 def handwriting(size: int = 28) -> RealSet:
-    """Real handwritten digits that come inside scikit-learn: 1,797 pictures of 8×8 by 13 people, framed as MNIST is.
+    """Real handwritten digits from scikit-learn: 1,797 pictures of 8×8 by 13 people, framed like MNIST.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
 
@@ -175,7 +175,7 @@ def handwriting(size: int = 28) -> RealSet:
 
 
 def _frame(digit: Float[Tensor, "1 h w"], inner: int, size: int) -> Float[Tensor, "1 s s"]:
-    """Longest side of the ink to ``inner``, centre of mass to the centre of ``size``."""
+    """Scale the ink's longest side to ``inner``, and centre its mass in ``size``."""
     seen = digit[0] > 0.1
     rows, columns = seen.any(dim=1).nonzero()[:, 0], seen.any(dim=0).nonzero()[:, 0]
     cut = digit[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

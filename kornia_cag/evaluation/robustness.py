@@ -1,8 +1,8 @@
 """Accuracy under attack, as a curve over budgets: with the context free to change, or every pixel.
 
-What counts is the worst case: a picture is right under a budget if the model names it rightly from every start, whether
-the attack climbs the cross-entropy or the margin, whose gradient does not fade where a model is sure of itself. Source
-of the study of contexts: Jin and Rinard, 2020; of the attack: Madry et al., 2018.
+The worst case counts: a picture is correct under a budget if the model classifies it correctly from every start,
+whether the attack raises cross-entropy or the margin, whose gradient does not vanish where a model is confident. Source
+of the context study: Jin and Rinard, 2020; of the attack: Madry et al., 2018.
 """
 
 import itertools
@@ -37,7 +37,7 @@ L2_BUDGETS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is attacked: labelled pictures, with the objects' masks where only the context may change."""
+    """Labelled pictures to attack, with the objects' masks if only the context may change."""
 
     images: Float[Tensor, "n 3 h w"]
     labels: Int[Tensor, " n"]
@@ -50,7 +50,7 @@ class Pictures:
         if n == 0:
             fail("images", "at least one picture", "none")
         low, high = (float(value) for value in torch.aminmax(self.images))
-        if not 0 <= low <= high <= 1:  # NaN neither
+        if not 0 <= low <= high <= 1:  # also refuses NaN
             fail("images", "values in [0, 1]", f"values from {low:g} to {high:g}", fix)
         check_tensor("labels", self.labels, (n,), torch.int64, self.images.device)
         if self.masks is not None:
@@ -62,7 +62,7 @@ class Curve:
     """Accuracy against budget."""
 
     eps: tuple[float, ...]  # in units of [0, 1]
-    accuracy: tuple[float, ...]  # share of the pictures named rightly from every start
+    accuracy: tuple[float, ...]  # share of pictures classified correctly from every start
     pictures: int
 
     def report(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Curve:
 def composites(
     objects: ObjectBank, contexts: ContextBank, size: int, ranges: SceneRange, count: int, *, seed: int = 0
 ) -> Pictures:
-    """Fresh composites, all classes equally often, with the objects' masks; no chain."""
+    """New composites, all classes equally often, with the objects' masks; no chain."""
     pairs = PairSampler(objects.labels.cpu(), len(contexts), batch_size=check_int("count", count), seed=seed)
     collate = CAGCollate(objects, contexts, size, ranges=ranges, returns="batch")
     made: list[Batch] = []
@@ -98,22 +98,22 @@ def curve(
     batch_size: int = 256,
     log: Log | None = None,
 ) -> Curve:
-    """Attack all pictures with every budget, by PGD with steps of 2.5 budgets over their number, on both losses.
+    """Attack all pictures at every budget, by PGD on both losses, with a step size of 2.5 budgets / steps.
 
     Args:
-        model: maps images ``(b, 3, h, w)`` to logits; left as it was.
-        pictures: what to attack; where they have masks, a pixel's budget is ``eps`` times the context's share of it.
+        model: maps images ``(b, 3, h, w)`` to logits; left unchanged.
+        pictures: pictures to attack; with masks, a pixel's budget is ``eps`` times the context's share of it.
         eps: budgets, in units of [0, 1]; 0 gives the clean accuracy, in L-infinity 1 lets a pixel take any value.
         norm: ``"linf"``, or ``"l2"``, where budgets bound the length of a picture's whole change.
-        steps: gradient steps from each start, for each loss.
-        starts: where to start from: the picture itself, a random point of the box, or the point of the box nearest to a
+        steps: gradient steps per start and loss.
+        starts: where to start: the picture itself, a random point of the box, or the point of the box nearest to a
             picture of another class, which shows another object.
-        restarts: random points of the box to start from, where ``starts`` has ``"random"``.
+        restarts: number of random points to start from, if ``starts`` has ``"random"``.
         batch_size: pictures attacked at a time.
-        log: takes the share that is done and a word on it, before each batch and at the end.
+        log: takes the share done and a status text, before each batch and at the end.
 
     Raises:
-        InputError: for budgets below 0, or in L-infinity above 1, for no starts, and for a model without logits.
+        InputError: for budgets below 0, or above 1 in L-infinity, for no starts, and for a model without logits.
     """
     check_choice("norm", norm, get_args(Norm))
     budgets = _budgets(model, pictures, eps, 1 if norm == "linf" else 1e4)
@@ -154,22 +154,22 @@ def autoattack(
     model: nn.Module, pictures: Pictures, eps: Sequence[float], *, batch_size: int = 128, seed: int = 0,
     log: Log | None = None,
 ) -> Curve:  # fmt: skip
-    """Attack whole pictures by AutoAttack in L-infinity: two adaptive PGDs, FAB and the gradient-free Square.
+    """Attack whole pictures with AutoAttack in L-infinity: two adaptive PGDs, FAB and the gradient-free Square.
 
-    Slow: torchattacks aims at every wrong class, twice, where the authors' own code takes nine of them.
+    Slow: torchattacks targets every wrong class, twice; the authors' own code targets nine.
 
     Args:
-        model: maps images ``(b, 3, h, w)`` to logits; left as it was.
-        pictures: what to attack, every pixel; masks are not looked at.
+        model: maps images ``(b, 3, h, w)`` to logits; left unchanged.
+        pictures: pictures to attack, at every pixel; masks are ignored.
         eps: budgets, in units of [0, 1].
         batch_size: pictures attacked at a time.
-        seed: of the attack's random starts.
-        log: takes the share that is done and a word on it, before each batch and at the end.
+        seed: seed of the attack's random starts.
+        log: takes the share done and a status text, before each batch and at the end.
 
     Raises:
         InputError: without torchattacks, for budgets outside [0, 1], and for fewer than 4 classes.
 
-    Source: Croce and Hein, 2020, as torchattacks has it.
+    Source: Croce and Hein, 2020, as implemented in torchattacks.
     """
     try:
         from torchattacks import AutoAttack
@@ -214,19 +214,19 @@ def _withstands(
 
 @torch.no_grad()
 def correct(model: nn.Module, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
-    """Which images the model names rightly, in eval mode; it is left as it was. No answer of NaN is right."""
+    """Which images the model classifies correctly in eval mode; leaves the model unchanged. NaN logits are wrong."""
     with frozen(model) as net:
-        logits = net(images.clone())  # a model may begin with an in-place operation
+        logits = net(images.clone())  # a model may start with an in-place operation
     check_logits(logits, len(labels), fix="Wrap a model of another kind of output, so that it gives its logits.")
     right: Tensor = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
     return right
 
 
 def _others(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """For each picture, the next one of another class; itself where there is no other class."""
+    """For each picture, the next one of another class; itself if there is no other class."""
     n = len(labels)
     place = torch.arange(n, device=labels.device)
-    turns = place[labels != labels.roll(1)]  # where another class begins
+    turns = place[labels != labels.roll(1)]  # where the class changes
     if len(turns) == 0:
         return place
     return turns[torch.searchsorted(turns, place, right=True) % len(turns)]

@@ -67,7 +67,7 @@ class Average(Blend):
     A bright stroke shines through and over the context. The paper's digits use ``opacity=2 / 3``.
 
     Attributes:
-        opacity: weight of the object, in [0, 1].
+        opacity: share of the object, in [0, 1].
     """
 
     opacity: float = 2 / 3

@@ -16,8 +16,8 @@ class Ramp:
     A sample's epoch comes from its row, or for items of a data set from the last :meth:`CAGCollate.set_epoch`.
 
     Attributes:
-        start: epoch up to which strength is 0.
-        stop: epoch from which strength is 1.
+        start: in epochs; strength 0 up to here.
+        stop: in epochs; strength 1 from here on.
     """
 
     start: float = 0.0

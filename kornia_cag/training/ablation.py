@@ -1,4 +1,4 @@
-"""What each ingredient gives: the paper's five rows, a recipe, and the recipe without each of its main ingredients."""
+"""What each ingredient contributes: the paper's five rows, a recipe, and the recipe without each main ingredient."""
 
 import statistics
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.run import Training
 
-REFINEMENT = PGD(eps=16 / 255, eps_object=4 / 255, steps=2, random_start=False)  # the paper's budgets in fewer steps
+REFINEMENT = PGD(eps=16 / 255, eps_object=4 / 255, steps=2, random_start=False)  # the paper's budgets, with fewer steps
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Row:
 
 
 def rows(recipe: Recipe, *, photos: bool = True) -> list[Row]:
-    """What to train: the rows of Jin and Rinard's table in the recipe's ranges, and the recipe without one thing each.
+    """What to train: the rows of Jin and Rinard's table in the recipe's ranges, and the recipe minus one thing each.
 
-    As in the paper, the contexts of the five rows are pixel noise, but for random-context, which draws from all of the
-    recipe's contexts. A row that would be the recipe itself is left out, also because there are no ``photos``.
+    As in the paper, the contexts of the five rows are pixel noise, except for random-context, which draws from all of
+    the recipe's contexts. A row identical to the recipe itself is left out, including one without ``photos``.
     """
     plain = replace(recipe, attack=None, scene_attack=None, reset=None, hard_pairing=False)
     reset = recipe.reset or 0.171
@@ -90,7 +90,7 @@ def ablated(
     row: Row, folders: tuple[str | None, str | None, str | None], *, images: int | None, seed: int, device: str,
     compile: bool = False,
 ) -> Training:  # fmt: skip
-    """The training of one row; ``folders`` are those of the objects and of the photographs, and the objects' key."""
+    """The training of one row; ``folders``: folder of objects, folder of photographs, and the objects' key."""
     objects, photos, key = folders
     bank = row.recipe.objects(objects, key=key, device=device)
     contexts = row.recipe.contexts(photos if row.photos else None, device=device, seed=seed)
@@ -98,13 +98,13 @@ def ablated(
 
 
 def alike(one: Row, other: Row, photos: str | None) -> bool:
-    """Whether two rows train the same thing; without given photographs none can be left out."""
+    """Whether two rows train the same thing; without photographs, leaving them out changes nothing."""
     rows = (replace(row, name="", photos=row.photos and photos is not None) for row in (one, other))
     return len({repr(row) for row in rows}) == 1
 
 
 def markdown(lines: list[dict[str, Any]]) -> str:
-    """What :func:`summary` returns as a table in Markdown, aligned."""
+    """Format the result of :func:`summary` as an aligned Markdown table."""
     cells = [("row", "accuracy")]
     for line in lines:
         spread = "" if line["deviation"] is None else f" ± {line['deviation']:.2%}"
@@ -115,10 +115,10 @@ def markdown(lines: list[dict[str, Any]]) -> str:
 
 
 def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over the seeds of each row, in the order of the rows.
+    """Mean and standard deviation over seeds for each row, in row order.
 
     Args:
-        results: of single trainings, with ``row``, ``seed`` and ``accuracy``.
+        results: results of single trainings, with ``row``, ``seed`` and ``accuracy``.
     """
     found: dict[str, list[float]] = {}
     for result in results:

@@ -1,4 +1,4 @@
-"""Small image classifiers for the recipes. Normalisation is part of the model, so attacks see raw [0, 1] pictures."""
+"""Small image classifiers for the recipes. Normalisation is part of the model, so attacks see pictures in [0, 1]."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class Standardize(nn.Module):
     """Subtract each picture's own mean and divide by its own standard deviation, over all channels and pixels.
 
-    Takes away exposure and haze, so that dark pictures look like bright ones to what follows.
+    Removes exposure and haze, so that dark pictures look like bright ones to the layers that follow.
 
     Args:
         grey: average the channels first and return one channel.
@@ -32,13 +32,13 @@ class Standardize(nn.Module):
 
 
 class LocalContrast(nn.Module):
-    """Brightness less its mean around each pixel, over its deviation there: detail that neither shade nor glare hides.
+    """Brightness minus its local mean, divided by its local deviation: shows detail despite shade and glare.
 
-    Source: local contrast normalisation, Jarrett et al., 2009, here with a box for a window.
+    Source: local contrast normalisation, Jarrett et al., 2009, here with a box window.
 
     Args:
-        side: of the window, pixels, odd.
-        floor: share of the picture's mean local variance that is added to the local one, so that flat parts stay flat.
+        side: side of the window, pixels, odd.
+        floor: share of the picture's mean local variance added to the local one, so that flat parts stay flat.
     """
 
     def __init__(self, side: int = 11, floor: float = 0.1) -> None:
@@ -60,7 +60,7 @@ class LocalContrast(nn.Module):
 
 
 class Inputs(nn.Module):
-    """What several modules say of the same pictures, side by side as channels."""
+    """The outputs of several modules on the same pictures, concatenated as channels."""
 
     def __init__(self, *modules: nn.Module) -> None:
         super().__init__()
@@ -87,11 +87,11 @@ def convnet(
         classes: number of classes.
         size: canvas side, pixels; at least 16.
         width: channels of the first layer.
-        grey: look at brightness alone.
+        grey: use brightness only.
         dropout: before the last layer.
-        map_dropout: of whole feature maps after every convolution, so that no detector is relied on alone (Tompson et
-            al., 2015).
-        local: window of a further input of :class:`LocalContrast`, pixels; 0 for none.
+        map_dropout: of whole feature maps after every convolution, so that the network does not rely on a single
+            detector (Tompson et al., 2015).
+        local: window of an additional :class:`LocalContrast` input, pixels; 0 for none.
     """
 
     def layer(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
@@ -116,9 +116,9 @@ def convnet(
 
 
 class Equalize(nn.Module):
-    """Each channel's contrast stretched, but for a percent of its values at both ends, and its histogram evened out.
+    """Stretch each channel's contrast, clipping one percent at both ends, and equalise its histogram.
 
-    Gradients pass as if nothing had been done.
+    Gradients pass through unchanged.
     """
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -136,7 +136,7 @@ class Equalize(nn.Module):
 def dcgan_encoder(classes: int, width: int = 128) -> nn.Sequential:
     """The discriminator of DCGAN (Radford et al., 2016) for 64×64 as an encoder, and a linear layer without bias.
 
-    The network of Jin and Rinard's signs, their histogram equalisation included.
+    The network of Jin and Rinard's signs, including their histogram equalisation.
     """
 
     def layer(c_in: int, c_out: int) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""How a training that was saved is read: its plan first, then types, sizes and values of all that was kept."""
+"""Reading a saved training: first its plan, then types, sizes and values of everything saved."""
 
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,19 @@ from kornia_cag.core.saved import (
 )
 from kornia_cag.core.storage import read_torch
 
-AFRESH = "Start afresh, by a new Training."
+AFRESH = "Start afresh with a new Training."
 OF_THIS_VERSION = "a run saved by this version"
 
 
 def read(path: Path, plan: dict[str, Any]) -> dict[str, Any]:
-    """Read what :meth:`kornia_cag.training.run.Training.save` wrote; all but the plan is for :func:`check_saved`.
+    """Read what :meth:`kornia_cag.training.run.Training.save` wrote; checks the plan, :func:`check_saved` the rest.
 
     Args:
         path: the file.
-        plan: of the run that is to go on.
+        plan: plan of the run to resume.
 
     Raises:
-        InputError: for another file, a damaged one, and one of another plan.
+        InputError: for another kind of file, a damaged one, and one with another plan.
     """
     state = read_torch(path, "path", "a run saved by kornia-cag train", AFRESH)
     if not isinstance(state, dict) or "plan" not in state:
@@ -42,28 +42,28 @@ def read(path: Path, plan: dict[str, Any]) -> dict[str, Any]:
     if other := differences(plan, state["plan"]):
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         fail("path", "the arguments of the saved run", f"{', '.join(other[:3])}{more}",
-             "Repeat the arguments of the first start." + _threads(other))  # fmt: skip
+             "Repeat the arguments of the first run." + _threads(other))  # fmt: skip
     return state
 
 
 def _threads(other: list[str]) -> str:
-    """How to have the saved number of threads, where that is among the differences."""
+    """Advice on restoring the saved number of threads, if it differs."""
     saved = [line.partition("(saved: ")[2].rstrip(")") for line in other if line.startswith("threads ")]
     return f" Call torch.set_num_threads({saved[0]})." if saved else ""
 
 
 def check_saved(state: Any, mine: dict[str, Any], model: nn.Module, size: tuple[int, int], classes: int) -> None:
-    """Require the state of a run of the same plan; collate, sampler and monitor check more of their own.
+    """Require the state of a run with the same plan; collate, sampler and monitor check their own parts further.
 
     Args:
         state: as read.
-        mine: that of a run of the plan, before its first batch.
-        model: of the run, whose parameters the optimizer has moments for.
-        size: of the canvas, ``(height, width)``.
+        mine: state of a run with this plan before its first batch.
+        model: model of the run, for whose parameters the optimizer holds moments.
+        size: canvas ``(height, width)``, pixels.
         classes: number of classes.
 
     Raises:
-        InputError: which names the field.
+        InputError: naming the field.
     """
     check_fields("its content", state, mine)
     check_int("seen", state["seen"], 0, LARGEST)
@@ -84,7 +84,7 @@ def _check_optimizer(state: Any, mine: dict[str, Any], parameters: list[nn.Param
     saved, wanted = state["param_groups"], mine["param_groups"]
     check_alike("optimizer.param_groups", saved, wanted)
     for group, own in zip(saved, wanted, strict=True):
-        if group != {**own, "lr": group["lr"]}:  # which every step sets
+        if group != {**own, "lr": group["lr"]}:  # set by every step
             fail("optimizer.param_groups", "the settings of the recipe", "others")
     check_type("optimizer.state", state["state"], dict)
     for key, moments in state["state"].items():
@@ -98,11 +98,11 @@ def _check_optimizer(state: Any, mine: dict[str, Any], parameters: list[nn.Param
 
 
 def _check_chain(state: Any, size: tuple[int, int], classes: int) -> None:
-    """Composites that were kept are pictures of the canvas and of known classes."""
+    """Check that stored composites fit the canvas and show known classes."""
     chain = check_fields("collate", state, ("chain", "photos"))["chain"]
     images, labels = (chain.get(name) if isinstance(chain, dict) else None for name in ("images", "labels"))
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor) or images.ndim == 0:
-        return  # none yet; the chain refuses what is half of something
+        return  # none yet; the chain refuses incomplete states
     check_like("collate.chain.images", images, torch.empty(len(images), 3, *size, device="meta"))
     check_like("collate.chain.labels", labels, torch.empty(len(images), 1, dtype=torch.int64, device="cpu"))
     if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < classes:
@@ -110,7 +110,7 @@ def _check_chain(state: Any, size: tuple[int, int], classes: int) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Torch's random state, of the CPU and of the device."""
+    """Torch's random state on the CPU and the device."""
     return {
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -118,7 +118,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Take the entries of :func:`random_state`."""
+    """Restore the entries of :func:`random_state`."""
     torch.set_rng_state(state["rng"])
     if state["cuda_rng"] is not None:
         torch.cuda.set_rng_state(state["cuda_rng"], device)

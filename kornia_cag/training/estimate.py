@@ -1,4 +1,4 @@
-"""How long a training will take, by a few of its steps."""
+"""Estimating how long a training will take from a few of its steps."""
 
 import contextlib
 import itertools
@@ -10,17 +10,17 @@ import torch
 
 
 def seconds_per_image(steps: Iterator[int], device: torch.device, most: float) -> float | None:
-    """Time a few steps, but for the first, which prepares much that later ones find; None if it fails.
+    """Time a few steps, except the first, which sets up much that later ones reuse; None if it fails.
 
     Args:
-        steps: takes a step whenever it is asked for the next, and tells the number of its images. Torch's random state
-            is as before when it is done; whatever it raises ends the timing.
-        device: to wait for after each step.
-        most: seconds to spend; a step that takes longer is not broken off.
+        steps: takes one step per iteration, and yields its number of images. Torch's random state is restored
+            afterwards; any exception ends the timing.
+        device: device to wait for after each step.
+        most: seconds to spend; a step that takes longer is not interrupted.
     """
     times: list[float] = []
     rngs = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=rngs), contextlib.suppress(Exception):  # which the run itself will word
+    with torch.random.fork_rng(devices=rngs), contextlib.suppress(Exception):  # the run itself will report it
         start = time.perf_counter()
         end = start + most
         for count in itertools.islice(steps, 10):

@@ -1,4 +1,4 @@
-"""A network as it learns: its optimizer, its averaged weights, and a look-out for numbers that are not finite."""
+"""A network in training: its optimizer, its averaged weights, and a check for non-finite numbers."""
 
 import copy
 from pathlib import Path
@@ -17,17 +17,17 @@ from kornia_cag.training.schedule import average
 
 
 class Learner:
-    """A network that learns a step at a time, by AdamW on cross-entropy, as its recipe says.
+    """Trains a network step by step with AdamW on cross-entropy, as its recipe says.
 
     Args:
         recipe: network, learning rate, weight decay, smoothing and averaging.
         classes: number of classes.
-        function: ``module:function`` that makes the network; default the recipe's.
-        device: where it learns.
-        dtype: to compute in, by autocast; None for float32.
+        function: ``module:function`` that builds the network; default the recipe's.
+        device: device to train on.
+        dtype: autocast dtype; None for float32.
 
     Raises:
-        InputError: as :func:`kornia_cag.training.makers.build_network` does.
+        InputError: as for :func:`kornia_cag.training.makers.build_network`.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class Learner:
         self.loss = torch.zeros((), device=device)  # averaged over about a hundred steps
         self.seen = 0  # images
         self.steps = 0
-        self.kept: tuple[Path, int] | None = None  # what was saved last, and the step it holds
+        self.kept: tuple[Path, int] | None = None  # the last saved file, and its step
 
     def _optimizer(self) -> torch.optim.Optimizer:
         recipe = self.recipe
         return torch.optim.AdamW(self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
     def twin(self) -> "Learner":
-        """A copy with a fresh optimizer, whose steps leave no trace in this one."""
+        """A copy with a fresh optimizer, whose steps do not affect this one."""
         twin = copy.copy(self)
         twin.model, twin.average = copy.deepcopy(self.model), copy.deepcopy(self.average)
         twin.optimizer, twin.watch = twin._optimizer(), self.watch.copy()
@@ -57,7 +57,7 @@ class Learner:
     def step(
         self, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"], rate: float = 1.0
     ) -> Float[Tensor, "b c"]:
-        """Learn from one batch, and return the logits that it had; waits for no GPU.
+        """Train on one batch, and return its logits; does not wait for a GPU.
 
         Args:
             images: in [0, 1].
@@ -65,8 +65,8 @@ class Learner:
             rate: factor on the recipe's learning rate.
 
         Raises:
-            InputError: for a network that gives no logits.
-            Diverged: as :meth:`look` does, on a CPU.
+            InputError: for a network that does not return logits.
+            Diverged: as :meth:`look`, on a CPU.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate
@@ -83,13 +83,13 @@ class Learner:
         self.loss = torch.lerp(loss.detach(), self.loss, 0.99 if self.seen else 0.0)
         self.seen += len(labels)
         self.watch.step(self.steps, loss.detach(), self.model)
-        if loss.device.type == "cpu" and self.watch.found() is not None:  # where nothing has to wait
+        if loss.device.type == "cpu" and self.watch.found() is not None:  # nothing to wait for there
             self.look()
         given: Tensor = logits.detach()
         return given
 
     def look(self) -> None:
-        """Wait for the device, and see that all numbers are finite.
+        """Wait for the device, and check that all numbers are finite.
 
         Raises:
             Diverged: if the loss, the weights or the averaged weights are not; says since which step, and what to try.
@@ -105,14 +105,14 @@ class Learner:
                            f"Try {advice}.{self.remains()}")  # fmt: skip
 
     def remains(self) -> str:
-        """A sentence on what was saved, after a space; nothing where nothing was."""
+        """A sentence about the last saved file, after a space; empty if nothing was saved."""
         if self.kept is None:
             return ""
         path, step = self.kept
         return f" {str(path)!r} still holds step {step}: Training.load reads it, and .result is its network."
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, but for the random state."""
+        """Everything the next step depends on, except the random state."""
         return {
             "seen": self.seen,
             "steps": self.steps,
@@ -123,7 +123,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the entries of :meth:`state_dict`, which :func:`kornia_cag.training.checkpoint.check_saved` checks."""
+        """Load the entries of :meth:`state_dict`, checked by :func:`kornia_cag.training.checkpoint.check_saved`."""
         self.seen, self.steps, self.loss = state["seen"], state["steps"], state["loss"].to(self.loss.device)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])

@@ -1,4 +1,4 @@
-"""What makes the network of a run: the recipe, or anyone's function, whose mistakes are worded here."""
+"""Building the network of a run from the recipe or the user's function, and reporting the function's errors."""
 
 import copy
 import importlib
@@ -20,13 +20,13 @@ from kornia_cag.training.divergence import tensors
 from kornia_cag.training.recipe import Recipe
 
 Maker = str | Callable[[int, int], nn.Module]
-"""What makes a network of ``(classes, size)``: ``module:function``, or the function."""
+"""A function that builds a network from ``(classes, size)``, or its name as ``module:function``."""
 
 
 def build_network(recipe: Recipe, classes: int, function: Maker | None = None) -> nn.Module:
-    """A fresh, untrained network: the recipe's, or what a function or ``module:function`` makes of ``(classes, size)``.
+    """A new, untrained network: the recipe's, or one built by a function or ``module:function`` of ``(classes, size)``.
 
-    The current folder is searched for the module, too.
+    The module is also looked up in the current folder.
 
     Raises:
         InputError: for a function that cannot be found or called, or whose network does not map pictures to logits.
@@ -38,7 +38,7 @@ def build_network(recipe: Recipe, classes: int, function: Maker | None = None) -
 
 
 def untried(recipe: Recipe, classes: int, function: Maker | None) -> nn.Module:
-    """As :func:`build_network`, but in no way tried: no picture goes through it.
+    """Like :func:`build_network`, but without passing any pictures through the network.
 
     Raises:
         InputError: for a function that cannot be found or called.
@@ -59,20 +59,20 @@ def untried(recipe: Recipe, classes: int, function: Maker | None) -> nn.Module:
 
 
 def named(function: Maker) -> str:
-    """As ``module:function``."""
+    """The name as ``module:function``."""
     return function if isinstance(function, str) else str(plain(function))
 
 
 @contextmanager
 def blamed(function: str | None, when: Callable[[], str]) -> Iterator[None]:
-    """Word what a network of the user's raises as a mistake of its function; a recipe's own raises as it is.
+    """Report exceptions in a user's network as errors of its function; those in a recipe's network pass unchanged.
 
     Args:
         function: ``module:function``, or None for a recipe's own network.
-        when: completes "it raised ...", at that time.
+        when: called on an error, completes "it raised ...".
 
     Raises:
-        InputError: with the cause behind it. Errors of files, and of memory that is used up, pass as they are.
+        InputError: with the original exception as its cause. File and out-of-memory errors pass unchanged.
     """
     try:
         yield
@@ -86,7 +86,7 @@ def blamed(function: str | None, when: Callable[[], str]) -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """Where an error was raised: the last line that is neither torch's nor this package's."""
+    """Where an error was raised: the last line outside torch and this package."""
     ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "inside torch"
@@ -96,18 +96,18 @@ def _imported(function: str) -> Any:
     module, _, name = function.partition(":")
     if not name or not all(part.isidentifier() for part in (*module.split("."), name)):
         fail("function", "module:function, such as mymodels:small", repr(function))
-    if os.getcwd() not in sys.path:  # the command's own folder stands there, not the user's
+    if os.getcwd() not in sys.path:  # it has the command's own folder, not the user's
         sys.path.insert(0, os.getcwd())
     importlib.invalidate_caches()
     try:
         make = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # whatever the user's module does while it is imported
+    except (Exception, SystemExit) as error:  # the user's module can do anything while being imported
         fail("function", "a function that can be imported", f"{function!r} ({_reason(error)})")
     return make
 
 
 def _check_output(network: nn.Module, classes: int, size: int, function: str) -> None:
-    """Try two pictures, in both modes, on a copy: training keeps an averaged one. Nothing is drawn that a run draws."""
+    """Try two pictures, in both modes, on a copy, as training averages one. Leaves the run's random numbers alone."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
         fail("function", "a network with parameters to train", f"that of {function!r}, which has none")
@@ -123,7 +123,7 @@ def _check_output(network: nn.Module, classes: int, size: int, function: str) ->
         fail("function", "a network of plain weights", f"that of {function!r}, which raised {_reason(error)}")
     if not finite:
         fail("function", "a network of finite weights", f"that of {function!r}, some of which are not")
-    for mode in (False, True):  # some give more than logits while they are trained
+    for mode in (False, True):  # some return more than logits in train mode
         try:
             with torch.random.fork_rng(devices=[]), torch.enable_grad():
                 trial = copy.deepcopy(network).train(mode)
@@ -136,10 +136,10 @@ def _check_output(network: nn.Module, classes: int, size: int, function: str) ->
 
 
 def check_output(logits: Any, b: int, classes: int, function: str | None) -> None:
-    """Require logits ``(b, classes)``, of a network in any mode; looks at no value.
+    """Require logits ``(b, classes)`` from a network in any mode; does not read values.
 
     Raises:
-        InputError: naming the function that made the network.
+        InputError: naming the function that built the network.
     """
     if not isinstance(logits, Tensor) or logits.shape != (b, classes) or not logits.is_floating_point():
         pictures = "two pictures" if b == 2 else f"{b:,} pictures"
@@ -148,10 +148,10 @@ def check_output(logits: Any, b: int, classes: int, function: str | None) -> Non
 
 
 def _check_gradient(trial: nn.Module, logits: Tensor, function: str) -> None:
-    """Go back once, from logits in train mode."""
+    """Run backward once, from logits in train mode."""
     if not logits.requires_grad:
         fail("function", "logits that gradients can be followed from", f"those of {function!r}, which have none",
-             "Leave no_grad() and detach() out of its forward, and argmax to the measuring.")  # fmt: skip
+             "Remove no_grad(), detach() and argmax from its forward.")  # fmt: skip
     try:
         logits.float().logsumexp(dim=1).sum().backward()
     except (Exception, SystemExit) as error:
@@ -159,12 +159,12 @@ def _check_gradient(trial: nn.Module, logits: Tensor, function: str) -> None:
              f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
     if all(parameter.grad is None for parameter in trial.parameters()):
         fail("function", "a network whose parameters take part in its logits",
-             f"that of {function!r}, to none of which a gradient comes")  # fmt: skip
+             f"that of {function!r}, none of which gets a gradient")  # fmt: skip
 
 
 def _reason(error: BaseException) -> str:
     try:
         text = " ".join(str(error).split())
-    except Exception:  # of a class of the user's
+    except Exception:  # of a user's class
         text = "no text"
     return f"{type(error).__name__}: {text if len(text) <= 160 else text[:157] + '...'}"

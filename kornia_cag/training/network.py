@@ -1,4 +1,4 @@
-"""The file that keeps a trained network: how it is written, and read again without believing what it says."""
+"""The file of a trained network: writing it, and reading it back without trusting its content."""
 
 import os
 from dataclasses import replace
@@ -23,24 +23,24 @@ MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"
 _KEYS = ("recipe", "classes", "size", "model", "state")
 _MODEL = ("network", "width", "grey", "local", "dropout", "map_dropout", "views")  # fields of a recipe
 _SAVED = "a model saved by kornia-cag train"
-_ANEW = "Take another copy of the file, or train again."
+_ANEW = "Use another copy of the file, or train again."
 
 
 class Trained(NamedTuple):
-    """A network read from its file, in evaluation mode."""
+    """A network read from a file, in evaluation mode."""
 
-    network: nn.Module  # averages over the recipe's views; a recipe's own takes pictures of its size alone
+    network: nn.Module  # averages over the recipe's views; a recipe's own network only takes pictures of its size
     recipe: Recipe
     classes: tuple[str, ...]
 
     @property
     def device(self) -> torch.device:
-        """Where the network is; the CPU for one without parameters."""
+        """The device of the network; the CPU if it has no parameters."""
         return next((tensor.device for tensor in self.network.parameters()), torch.device("cpu"))
 
 
 def averaged(network: nn.Module, views: int) -> nn.Module:
-    """The network, or for more than one view its :class:`Averaged`, on the same device and in evaluation mode."""
+    """The network, wrapped in :class:`Averaged` for more than one view, on the same device, in evaluation mode."""
     if views == 1:
         return network.eval()
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
@@ -50,7 +50,7 @@ def averaged(network: nn.Module, views: int) -> nn.Module:
 def save_network(
     path: Path, network: nn.Module, recipe: Recipe, classes: tuple[str, ...], function: str | None
 ) -> None:
-    """Write a network and what it takes to build it again; ``torch.load(path, weights_only=True)`` reads it."""
+    """Write a network with everything needed to rebuild it; readable by ``torch.load(path, weights_only=True)``."""
     model = {name: getattr(recipe, name) for name in _MODEL} | {"function": function}
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     saved = {"recipe": recipe.name, "classes": classes, "size": recipe.size, "model": model, "state": state}
@@ -64,30 +64,30 @@ def load_network(
     function: Maker | None = None,
     views: int | None = None,
 ) -> Trained:
-    """Read what :func:`save_network` wrote. Nothing that a file names is imported or called, whoever made the file.
+    """Read what :func:`save_network` wrote. Nothing named in the file is imported or called, whoever made it.
 
     Args:
         path: the file, or the folder of a run.
-        device: where the network is put; ``"auto"`` is a GPU where there is one.
-        function: makes the network of ``(classes, size)``, as a function or as ``module:function``. A network that was
-            trained with one needs it again.
-        views: of a picture that are averaged; default the recipe's.
+        device: device for the network; ``"auto"`` is a GPU if there is one.
+        function: builds the network from ``(classes, size)``, as a function or as ``module:function``. A network that
+            was trained with one needs it again.
+        views: number of views to average per picture; default the recipe's.
 
     Raises:
-        InputError: for a file that is damaged or another, and for a network of a function without ``function``.
+        InputError: for a damaged or unrelated file, and if a network built by a function is read without ``function``.
     """
     check_instance("path", path, (str, os.PathLike))
     device, file = chosen_device(device), Path(path) / MODEL if Path(path).is_dir() else Path(path)
     if not file.is_file() and (file.parent / CHECKPOINT).is_file():
-        fail("path", "a training that is done", f"{str(path)!r}, which holds one that is not",
-             "Go on with it by Training.load.")  # fmt: skip
+        fail("path", "a finished training", f"{str(path)!r}, which holds an unfinished one",
+             "Resume it with Training.load.")  # fmt: skip
     if not file.is_file():
         fail("path", f"a folder with a {MODEL}, or such a file", f"{str(path)!r}", "Make one with kornia-cag train.")
     saved = read_torch(file, "path", _SAVED, _ANEW)
     with refused(file, "path", _SAVED, _ANEW):
         recipe, classes, told = _described(saved)
     if told is not None and function is None:
-        fail("function", "what makes the network, since nothing that a file names is called",
+        fail("function", "the function that builds the network, since nothing named in a file is called",
              f"nothing; {str(file)!r} names {told!r}", f"Pass function={told!r}, if that is yours.")  # fmt: skip
     network = _with_weights(file, recipe, len(classes), function, saved["state"])
     if function is None:
@@ -97,7 +97,7 @@ def load_network(
 
 
 def _described(saved: Any) -> tuple[Recipe, tuple[str, ...], str | None]:
-    """The recipe, the classes and the name of the function that a file tells of, all of them checked."""
+    """The recipe, the classes and the name of the function in a file, all checked."""
     check_fields("its content", saved, _KEYS)
     check_type("recipe", saved["recipe"], str)
     check_choice("recipe", saved["recipe"], tuple(RECIPES))
@@ -118,12 +118,12 @@ def _described(saved: Any) -> tuple[Recipe, tuple[str, ...], str | None]:
 
 
 def _with_weights(file: Path, recipe: Recipe, classes: int, function: Maker | None, state: Any) -> nn.Module:
-    """The network with the weights of a file, whose sizes are compared before any memory is taken for them."""
+    """The network with the weights of a file; sizes are compared before allocating memory for them."""
     fitting = f"weights that fit the network of {recipe.name if function is None else named(function)!r}"
     if function is None:
         with refused(file, "path", fitting, _ANEW), torch.device("meta"):
             _check_state(recipe.model(classes), state)
-    network = untried(recipe, classes, function)  # not tried: pictures would be as large as the file says
+    network = untried(recipe, classes, function)  # untried: the file says how large pictures would be
     with refused(file, "path", fitting, _ANEW):
         _check_state(network, state)
         network.load_state_dict(state)

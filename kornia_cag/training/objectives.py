@@ -1,8 +1,8 @@
-"""What a training step minimises when batches are attacked: the attacked images, clean and attacked ones, or TRADES.
+"""Training losses for attacked batches: on the attacked images, on clean and attacked ones, or TRADES.
 
-All take a :class:`kornia_cag.Batch`, which holds both (``CAGCollate(..., returns="batch")``), and give one number to
-call ``backward()`` on. Clean and attacked images pass the model as one batch, so that BatchNorm sees both alike. Clean
-is what was composed: where scenes were chosen against the model, those.
+All take a :class:`kornia_cag.Batch`, which holds both (``CAGCollate(..., returns="batch")``), and return a scalar to
+call ``backward()`` on. Clean and attacked images pass through the model as one batch, so that BatchNorm treats them
+alike. Clean means as composed: with scene adversaries, that includes the scenes they chose.
 """
 
 import torch
@@ -21,13 +21,13 @@ _LOGITS = "Wrap a model of another kind of output, so that it gives its logits."
 def attacked_loss(
     model: nn.Module, batch: Batch, *, smoothing: float = 0.0, pairing: HardPairing | None = None
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the attacked images alone: Madry et al. 2018, and Jin and Rinard.
+    """Cross-entropy of the attacked images only: Madry et al. 2018, and Jin and Rinard.
 
     Args:
         model: maps images to logits.
-        batch: of a collate with an attack.
-        smoothing: of the labels, in [0, 1].
-        pairing: is told what the model thinks of the attacked images.
+        batch: from a collate with an attack.
+        smoothing: label smoothing, in [0, 1].
+        pairing: hard pairing to update with the logits of the attacked images.
     """
     check_number("smoothing", smoothing, 0, 1)
     check_attacked(batch)
@@ -45,10 +45,10 @@ def mixed_loss(
 
     Args:
         model: maps images to logits.
-        batch: of a collate with an attack.
-        weight: of the attacked images, in [0, 1].
-        smoothing: of the labels, in [0, 1].
-        pairing: is told what the model thinks of the attacked images.
+        batch: from a collate with an attack.
+        weight: weight of the attacked images, in [0, 1].
+        smoothing: label smoothing, in [0, 1].
+        pairing: hard pairing to update with the logits of the attacked images.
     """
     check_number("weight", weight, 0, 1)
     check_number("smoothing", smoothing, 0, 1)
@@ -60,16 +60,16 @@ def mixed_loss(
 def trades_loss(
     model: nn.Module, batch: Batch, *, beta: float = 6.0, smoothing: float = 0.0, pairing: HardPairing | None = None
 ) -> Float[Tensor, ""]:
-    """TRADES: cross-entropy of the clean images, and ``beta`` times how far the attacked ones' probabilities are off.
+    """TRADES: cross-entropy of the clean images, plus ``beta`` times the divergence of the attacked ones from them.
 
-    Its attack climbs the same divergence: ``PGD(..., loss=kornia_cag.adversary.losses.kl)``. Source: Zhang et al. 2019.
+    Its attack raises the same divergence: ``PGD(..., loss=kornia_cag.adversary.losses.kl)``. Source: Zhang et al. 2019.
 
     Args:
         model: maps images to logits.
-        batch: of a collate with an attack.
+        batch: from a collate with an attack.
         beta: weight of the divergence, at least 0.
-        smoothing: of the labels, in [0, 1].
-        pairing: is told what the model thinks of the attacked images.
+        smoothing: label smoothing, in [0, 1].
+        pairing: hard pairing to update with the logits of the attacked images.
     """
     check_number("beta", beta, 0)
     check_number("smoothing", smoothing, 0, 1)

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, hardware and banks."""
+"""Provenance of a run: versions, hardware and banks."""
 
 import platform
 from pathlib import Path
@@ -12,7 +12,7 @@ from kornia_cag.banks.objects import ObjectBank
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers may depend on."""
+    """Versions of everything that the numbers may depend on."""
     return {"kornia_cag": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
@@ -29,7 +29,7 @@ def hardware(device: torch.device) -> str:
 
 
 def banks(objects: ObjectBank, contexts: ContextBank) -> dict[str, Any]:
-    """What is in the banks, with checksums of all that is seen."""
+    """What is in the banks, with checksums of all pictures."""
     return {
         "classes": objects.classes,
         "objects": {

@@ -1,4 +1,4 @@
-"""The recipes: what to vary, how much, and why, for signs and digits, and as the paper has it."""
+"""The recipes: what to vary, how much, and why, for signs and digits, and as in the paper."""
 
 from dataclasses import replace
 
@@ -12,12 +12,12 @@ from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.strength import Ramp
 from kornia_cag.training.recipe import Recipe
 
-SCENE_GRADIENT = ScenePGD(steps=1, fraction=0.5)  # as little of it as pays
+SCENE_GRADIENT = ScenePGD(steps=1, fraction=0.5)  # the cheapest setting that pays off
 
 RIGID_SIGNS = SceneRange(
     pose=PoseRange(
-        scale=(0.46, 0.92),  # a detector's crop: the sign, and a border that is half of it around far signs
-        aspect=(0.85, 1.18),  # crops are not square, and get squeezed into one
+        scale=(0.46, 0.92),  # a detector's crop: the sign with a border, half as wide as the sign for distant ones
+        aspect=(0.85, 1.18),  # crops are not square, and get squeezed into a square
         angle=(-12, 12),  # poles lean
         shear=(-6, 6),
         translate=(-0.08, 0.08),
@@ -34,7 +34,7 @@ RIGID_SIGNS = SceneRange(
         illumination=(-0.4, 0.4),  # half in shade
     ),
     camera=CameraRange(
-        low_resolution=(0.0, 1.6),  # far signs are 15 pixels wide
+        low_resolution=(0.0, 1.6),  # distant signs are 15 pixels wide
         blur=0.6,
         gaussian=(0.3, 1.5),
         box=(1, 4),
@@ -42,7 +42,7 @@ RIGID_SIGNS = SceneRange(
         noise=(0.0, 0.025),
     ),
 )
-"""The scenes of signs that keep their shape, which CPU loaders can make, too."""
+"""The scenes of signs without deformation, which CPU loaders can also make."""
 
 SIGNS = Recipe(
     name="signs",
@@ -51,13 +51,13 @@ SIGNS = Recipe(
         RIGID_SIGNS,
         pose=replace(
             RIGID_SIGNS.pose,
-            elastic=(0.0, 0.07),  # legends are narrower, smaller or set elsewhere on signs of another year
+            elastic=(0.0, 0.07),  # legends are narrower, smaller or placed differently on older signs
             wavelength=(1.0, 3.0),
             waves=4,
         ),
-        camera=replace(RIGID_SIGNS.camera, grain=(0.0, 0.025)),  # small pictures are enlarged, noise and all
+        camera=replace(RIGID_SIGNS.camera, grain=(0.0, 0.025)),  # small pictures are enlarged, including their noise
     ),
-    scene_attack=SCENE_GRADIENT,  # half of the scenes are a little harder than chance would have them
+    scene_attack=SCENE_GRADIENT,  # half of the scenes are a little harder than random ones
     images=900_000,
     width=32,
     local=11,
@@ -69,12 +69,12 @@ HARDENED_SIGNS = replace(
     ranges=replace(
         RIGID_SIGNS,
         pose=replace(RIGID_SIGNS.pose, scale=(0.7, 1.0)),  # cropped closely: less room for an adversary
-        color=replace(RIGID_SIGNS.color, exposure=(-2.0, 0.6)),  # what is all but black has nothing to hold on to
+        color=replace(RIGID_SIGNS.color, exposure=(-2.0, 0.6)),  # almost black signs show nothing to learn from
     ),
     reset=0.1,
     scene_attack=None,
-    # Some contexts change a little, others beyond recognition. The rest stays clean, or a network would learn to read
-    # the label from the attack, which knows it.
+    # Some contexts change a little, others beyond recognition. The rest stay clean; otherwise the network would learn
+    # to read the label from the attack, which knows it.
     attack=PGD(eps=1.0, eps_min=8 / 255, eps_object=0.0, steps=3, alpha=0.5, random_start=False, fraction=0.7),
     images=200_000,
 )
@@ -86,13 +86,13 @@ DIGITS = Recipe(
     thickness=(-1, 1, 2, 3),
     ranges=SceneRange(
         pose=PoseRange(
-            aspect=(0.6, 1.1),  # hands write narrower than fonts
+            aspect=(0.6, 1.1),  # handwriting is narrower than fonts
             angle=(-15, 15),
             shear=(-30, 40),  # slant, more often to the right
             perspective=(-0.4, 0.4),  # one part large, another small: the bar of a 4 moves up
             elastic=(0.0, 0.25),  # no two strokes are alike
             wavelength=(1.5, 4.0),
-            hole=(0.0, 0.25),  # broken strokes: the open top of a 4
+            hole=(0.0, 0.25),  # broken strokes, such as the open top of a 4
             holes=2,
         ),
         framing=Framing(),
@@ -102,14 +102,14 @@ DIGITS = Recipe(
         blend=Average(),
     ),
     reset=0.212,
-    images=200_000,  # with more, the network learns too much of the glyphs' exact form
+    images=200_000,  # with more, the network overfits to the glyphs' exact shape
     learning_rate=2e-3,
     weight_decay=0.1,
     smoothing=0.1,
     width=32,
     grey=True,
     dropout=0.4,
-    map_dropout=0.15,  # no stroke is to decide alone: hands leave out or bend any of them
+    map_dropout=0.15,  # no stroke should decide alone: handwriting may omit or bend any of them
     views=9,
     classes="0123456789",
 )
@@ -121,16 +121,16 @@ PHOTO_DIGITS = replace(
         DIGITS.ranges,
         context_color=ColorRange(brightness=(0.6, 1.2)),
         color=ColorRange(brightness=(1.0, 1.0), contrast=(1.0, 1.0), saturation=(1.0, 1.0), hue=(0.0, 0.0)),
-        blend=Difference(),  # each stroke is the negative of what it covers, as in MNIST-M
+        blend=Difference(),  # each stroke inverts what it covers, as in MNIST-M
     ),
-    reset=None,  # an earlier digit would show as much as the one over it
+    reset=None,  # an earlier digit would be as visible as the one over it
     grey=False,
 )
 
-# What Jin and Rinard's code does, as far as this library's ranges say it. Apart from that: perspective is drawn as a
-# tilt, not as displaced corners; digits are not made black and white after their blur; the largest gradient of an
-# attack's step is that of the picture, not of the batch; weights decay apart from the gradient; digits' contexts, there
-# grey and at most half as bright as ink, become so while the curriculum rises.
+# What Jin and Rinard's code does, as far as this library's ranges can express it. Differences: perspective is drawn as
+# a tilt, not as displaced corners; digits are not binarised after blurring; the largest gradient in an attack's step is
+# taken over the picture, not the batch; weight decay is decoupled from the gradient; digits' contexts, there grey and
+# at most half as bright as ink, get there as the curriculum progresses.
 
 PAPER_SIGNS = Recipe(
     name="paper-signs",

@@ -33,25 +33,25 @@ from kornia_cag.training.provenance import banks, hardware, versions
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.schedule import schedule
 
-LOOK_EVERY = 5.0  # seconds between two looks for numbers that are not finite, where looking waits for the device
+LOOK_EVERY = 5.0  # seconds between checks for non-finite numbers, if checking waits for the device
 
 
 class Training:
-    """One run of a recipe, which can stop after any batch and go on bit for bit.
+    """One run of a recipe, which can stop after any batch and resume exactly.
 
     Args:
-        recipe: what to do.
+        recipe: the recipe to train.
         objects: prepared by :meth:`Recipe.objects`.
         contexts: prepared by :meth:`Recipe.contexts`.
         images: budget in composed images; default the recipe's.
-        seed: of the network, the pairs and the scenes.
-        balanced: pair objects and contexts by balanced graphs, as :class:`PairSampler` says.
-        function: ``module:function`` that makes the network; default the recipe's.
-        compile: compose by one compiled graph.
-        float32: compute in float32 also where the processor would take bfloat16.
+        seed: seed of the network, the pairs and the scenes.
+        balanced: pair objects and contexts by balanced graphs, see :class:`PairSampler`.
+        function: ``module:function`` that builds the network; default the recipe's.
+        compile: compose in one compiled graph.
+        float32: compute in float32 even if the processor supports bfloat16.
 
     Raises:
-        InputError: for a batch size below 2, and for a network that cannot be made or trained.
+        InputError: for a batch size below 2, and for a network that cannot be built or trained.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Training:
 
     @property
     def model(self) -> nn.Module:
-        """The network that is trained."""
+        """The network being trained."""
         return self.learner.model
 
     @property
@@ -112,19 +112,19 @@ class Training:
         self, *, save: Path | None = None, save_every: float = 60.0, log: Log | None = None, log_every: float = 0.5,
         stop: Callable[[], bool] | None = None,
     ) -> None:  # fmt: skip
-        """Train to the end of the budget, or until told to stop; called again, it goes on.
+        """Train to the end of the budget, or until stopped; call it again to continue.
 
         Args:
             save: file to save to, every ``save_every`` seconds and at the end.
             save_every: seconds.
-            log: takes the share that is done and a word on it, every ``log_every`` seconds and at the end. Only this,
-                saving, and a look for numbers that are not finite every few seconds wait for the device.
+            log: takes the share done and a status text, every ``log_every`` seconds and at the end. Only this, saving,
+                and a check for non-finite numbers every few seconds wait for the device.
             log_every: seconds.
-            stop: asked after each step; when it says so, the run is saved and left.
+            stop: called after each step; if it returns True, the run is saved and ends.
 
         Raises:
-            Diverged: if the loss or a weight is no longer finite; what was saved before is not touched.
-            InputError: if the network of a ``function`` fails at a batch.
+            Diverged: if the loss or a weight is no longer finite; earlier saved files are not touched.
+            InputError: if the network of a ``function`` fails on a batch.
         """
         self.compile_graph()
         with blamed(self.function, lambda: f"in step {self.steps + 1}.{self.learner.remains()}".rstrip(".")):
@@ -138,7 +138,7 @@ class Training:
         while not ended:
             for batch in self.loader:
                 if len(batch.labels) == 1:
-                    continue  # the rest of an epoch: BatchNorm cannot compare it with anything
+                    continue  # a single last sample: BatchNorm has nothing to compare it with
                 if self.monitor is not None:
                     self.monitor(self.model, batch)
                 self._update(batch.images, batch.labels)
@@ -157,17 +157,17 @@ class Training:
                 if ended:
                     break
         if self.seen < self.budget:
-            self._reload(self.loader.state_dict())  # or a run that is called again would begin the epoch anew
+            self._reload(self.loader.state_dict())  # otherwise the next call would restart the epoch
 
     @property
     def share(self) -> float:
-        """What is done of the budget, in [0, 1]."""
+        """Share of the budget done, in [0, 1]."""
         return min(1.0, self.seen / self.budget)
 
     def compile_graph(self) -> None:
-        """With ``compile``, compile what composes, unless that is done: it takes a minute, which no speed counts.
+        """With ``compile``, compile the composer unless already done: takes a minute, which speeds do not include.
 
-        The run goes as it would have gone: what is composed for it leaves no trace.
+        Does not affect the run.
         """
         if not self._compiled:
             twin = self._twin()
@@ -175,19 +175,19 @@ class Training:
             self._compiled = True
 
     def seconds_left(self, most: float = 2.0) -> float | None:
-        """About how long :meth:`run` will take on this machine as it is now, by a few steps; None if they fail.
+        """Estimate how long :meth:`run` will take on this machine now, from a few steps; None if they fail.
 
-        The steps are taken by a copy, and leave no trace: the run goes bit for bit as it would have gone.
+        A copy takes the steps, so the run itself stays the same, bit for bit.
 
         Args:
-            most: seconds to spend; a step that takes longer is not broken off.
+            most: seconds to spend; a step that takes longer is not interrupted.
         """
         self.compile_graph()
         each = seconds_per_image(self._steps(), self.objects.device, most)
         return None if each is None else each * max(0, self.budget - self.seen)
 
     def _steps(self) -> Iterator[int]:
-        """Steps of a copy, at full batches after the first; tells how many images each took."""
+        """Take steps with a copy, full batches after the first; yields the number of images of each."""
         twin = self._twin()
         for i, rows in enumerate(twin.pairs):
             if len(rows) < (self.recipe.batch_size if i else 2):
@@ -197,7 +197,7 @@ class Training:
             yield len(rows)
 
     def _twin(self) -> "Training":
-        """A copy, at the start of its first epoch, that takes steps without a trace in this run."""
+        """A copy at the start of its first epoch, whose steps do not affect this run."""
         twin = copy.copy(self)
         twin.learner = self.learner.twin()
         twin.collate = self.collate.twin(twin.model)
@@ -212,14 +212,14 @@ class Training:
 
     @property
     def result(self) -> nn.Module:
-        """The network to use: averaged weights of the last step, in evaluation mode, over the recipe's views."""
+        """The network to use: averaged weights after the last step, in evaluation mode, over the recipe's views."""
         return averaged(self.learner.average, self.recipe.views)
 
     def save(self, path: Path) -> None:
-        """Write everything that the next step depends on, whole or not at all.
+        """Write everything the next step depends on, whole or not at all.
 
         Raises:
-            Diverged: if there is a number in it that is not finite; the file is left as it was.
+            Diverged: if any of it is not finite; an existing file is not touched.
         """
         self.learner.look()
         write_torch(path, self._state(self.loader))
@@ -237,17 +237,17 @@ class Training:
         }
 
     def load(self, path: Path) -> None:
-        """Go on from a saved run.
+        """Resume from a saved run.
 
         Raises:
-            InputError: if the file is not a saved run or is damaged, or was made by another plan.
+            InputError: if the file is damaged, not a saved run, or from another plan.
         """
         state = checkpoint.read(path, self.plan())
         with refused(path, "path", checkpoint.OF_THIS_VERSION, checkpoint.AFRESH):
             trial = stateful(copy.deepcopy(self.pairs), self.collate, self.seed)
             checkpoint.check_saved(state, self._state(trial), self.model, self.collate.size, len(self.objects.classes))
             trial.load_state_dict(state["loader"])
-            iter(trial)  # only then does a loader look at its state
+            iter(trial)  # a loader reads its state only then
             self.seconds = state["seconds"]
             self.learner.load_state_dict(state)
             self.collate.load_state_dict(state["collate"])
@@ -262,7 +262,7 @@ class Training:
         self.loader.load_state_dict(state)
 
     def plan(self) -> dict[str, Any]:
-        """All that the course of the run depends on, ready for JSON."""
+        """Everything that determines the run, ready for JSON."""
         device = self.objects.device.type
         plan: dict[str, Any] = plain({
             "recipe": self.recipe,
@@ -274,12 +274,12 @@ class Training:
             **self._banks,
             "device": device,
             "autocast": self.dtype,
-            "threads": torch.get_num_threads() if device == "cpu" else None,  # sums round by them
+            "threads": torch.get_num_threads() if device == "cpu" else None,  # sums round differently by thread count
         })  # fmt: skip
         return plan
 
     def report(self, accuracy: Accuracy | None, real: RealSet | None) -> dict[str, Any]:
-        """What came of the run, and on what hardware, ready for JSON."""
+        """The results of the run, and the hardware, ready for JSON."""
         return {
             "recipe": self.recipe.name,
             "seed": self.seed,

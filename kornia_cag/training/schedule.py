@@ -1,4 +1,4 @@
-"""What changes in the course of a training: the learning rate, and how far the averaged weights look back."""
+"""What changes during training: the learning rate, and how far the averaged weights look back."""
 
 import math
 from collections.abc import Collection
@@ -10,9 +10,9 @@ from kornia_cag.training.divergence import tensors
 
 
 def schedule(seen: int, budget: int) -> float:
-    """Learning rate factor after ``seen`` images: a linear start, then half a cosine to 0 at ``budget``.
+    """Learning rate factor after ``seen`` images: linear warm-up, then half a cosine to 0 at ``budget``.
 
-    The start takes 20,000 images, of a small budget a tenth.
+    The warm-up takes 20,000 images, or a tenth of a small budget.
     """
     return min(1.0, (seen + 1) / min(20_000, 0.1 * budget)) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, seen / budget)))
 
@@ -22,11 +22,11 @@ def average(old: nn.Module, new: nn.Module, steps: int, decay: float, copied: Co
     """Exponential moving average that forgets the untrained weights: after ``n`` steps it looks back ``n / 10``.
 
     Args:
-        old: the averaged network, which is changed.
+        old: the averaged network, changed in place.
         new: the network after one more step.
-        steps: that came before this one.
-        decay: in [0, 1], what is left of the average after a step in the long run.
-        copied: names of tensors to take as they are, such as a mask of -inf; integers are, too.
+        steps: number of steps before this one.
+        decay: in [0, 1], share of the average kept per step in the long run.
+        copied: names of tensors to copy unchanged, such as a mask of -inf; integers are always copied.
     """
     weight = max(1 - decay, 9 / (10 + steps)) if steps else 1.0
     pairs = [(name, before, after) for (name, before), (_, after) in zip(tensors(old), tensors(new), strict=True)]

@@ -146,7 +146,7 @@ def test_a_profile_that_cannot_be_used_is_named_and_left_out(tmp_path, data):
     for name in ("b/a", "b/b"):
         (tmp_path / "b").mkdir(exist_ok=True)
         stored(tmp_path / f"{name}.png", Image.fromarray(INSIDE), data)
-    with pytest.warns(UserWarning, match=r"a\.png: read as sRGB, for its colour profile cannot be used \(.+\)$"):
+    with pytest.warns(UserWarning, match=r"a\.png: read as sRGB, since its colour profile cannot be used \(.+\)$"):
         assert (folders.read_rgb(tmp_path / "b" / "a.png") == INSIDE).all()
     with pytest.warns(UserWarning, match=r"b: read 2 file\(s\) as sRGB, .* a\.png \(.+\); b\.png \(.+\)$") as seen:
         bank = ContextBank.from_folder(tmp_path / "b", size=8)

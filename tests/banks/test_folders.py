@@ -484,7 +484,7 @@ def test_a_link_to_itself(tmp_path):
             call(loop)
     save(tmp_path / "a.png", cut_out())
     for call in (folders.list_objects, folders.list_contexts):
-        with pytest.raises(InputError, match=r"loop\.png: .*symbolic links\. Mend the link"):
+        with pytest.raises(InputError, match=r"loop\.png: .*symbolic links\. Fix the link"):
             call(tmp_path)
         with pytest.warns(UserWarning, match=r"skipped 1 bad file\(s\): loop\.png \(.*symbolic links"):
             assert len(call(tmp_path, on_error="skip")) == 1

@@ -156,7 +156,7 @@ MISTAKES = [
         "a network that gives logits (b, 10), also in train mode, got float32 (2, 7) for two pictures, from 'own8:net'",
     ),
     ("train digits --out opaque/a.png", opaque, "--out: expected a folder, got 'opaque/a.png', which is a file"),
-    ("evaluate unfinished", unfinished, "model: expected a training that is done, got 'unfinished', which holds one"),
+    ("evaluate unfinished", unfinished, "model: expected a finished training, got 'unfinished', which holds one"),
     ("evaluate missing", None, "model: expected a folder with a model.pt, or such a file, got 'missing'"),
     ("evaluate empty", lambda: Path("empty").mkdir(), "model: expected a folder with a model.pt"),
     ("evaluate damaged/a.png", damaged, "model: expected a model saved by kornia-cag train"),

@@ -242,7 +242,7 @@ def test_a_saved_run_of_other_options_is_not_resumed(run):
     status, _, err = run("train", "digits", "--images", 16, "--resume")
     assert status == 2
     message = "--resume: expected the options of the saved run, got images 16 (saved: 8). "
-    assert err == f"kornia-cag: {message}Repeat the options of the first start.\n"
+    assert err == f"kornia-cag: {message}Repeat the options of the first run.\n"
 
 
 def test_out_of_memory_is_a_hint(run, monkeypatch):

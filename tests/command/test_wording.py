@@ -60,7 +60,7 @@ def test_advice_is_what_the_library_gives(pattern):
         ('Take it out of the folder, or pass on_error="skip".', "Take it out of the folder."),
         ("Repeat it. Call torch.set_num_threads(12).", "Repeat it. Pass --threads 12."),
         ("Try a learning_rate below 1, or float32=True.", "Try a learning_rate below 1, or --float32."),
-        ("Repeat the arguments of the first start.", "Repeat the options of the first start."),
+        ("Repeat the arguments of the first run.", "Repeat the options of the first run."),
     ],
 )  # fmt: skip
 def test_advice_is_given_as_options(python, here):
