@@ -247,5 +247,5 @@ def _checked(place: int, before: Draft, after: Any) -> Draft:
         check_tensor(name, draft.images, tuple(clean.shape), clean.dtype, clean.device,
                      fix="An adversary must keep shape, dtype and device.")  # fmt: skip
         check_tensor(f"{name}.attacked", draft.attacked, (len(clean),), torch.bool, clean.device,
-                     fix="Which samples were changed: draft.with_images(images, attacked).")  # fmt: skip
+                     fix="Say which samples changed: draft.with_images(images, attacked).")  # fmt: skip
     return draft
