@@ -157,7 +157,7 @@ class External(Adversary):
 
     def __init__(self, attack: Callable[[Tensor, Tensor], Tensor]) -> None:
         if not callable(attack) or isinstance(attack, type | Adversary):
-            fail("attack", "a function of images and labels", describe(attack), "Pass a kornia_cag attack as it is.")
+            fail("attack", "a function of images and labels", describe(attack), "Pass a kornia_cag attack directly.")
         self.attack = attack
 
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:

@@ -466,7 +466,7 @@ def test_no_path():
 
 def test_nul_in_a_path():
     for call in (folders.list_objects, folders.list_contexts, folders.read_rgb, folders.read_rgba):
-        with pytest.raises(InputError, match=r"(folder|path): expected a path, got 'a\\x00b', which has a NUL"):
+        with pytest.raises(InputError, match=r"(folder|path): expected a path, got 'a\\x00b', which contains a NUL"):
             call("a\0b")
 
 

@@ -153,7 +153,7 @@ MISTAKES = [
     (
         "train digits --model own8:net",
         own("from torch import nn\ndef net(c, s): return nn.Sequential(nn.Flatten(), nn.Linear(768, 7))", "own8"),
-        "a network that gives logits (b, 10), also in train mode, got float32 (2, 7) for two pictures, from 'own8:net'",
+        "a network that returns logits (b, 10), also in train mode, got float32 (2, 7) for two pictures, from 'own8",
     ),
     ("train digits --out opaque/a.png", opaque, "--out: expected a folder, got 'opaque/a.png', which is a file"),
     ("evaluate unfinished", unfinished, "model: expected a finished training, got 'unfinished', which holds one"),
@@ -191,7 +191,7 @@ MISTAKES = [
     ),
     ("preview signs", None, "--objects: expected a folder"),
     ("preview digits --model-from x", None, "--model-from: expected to be used with something that needs a model"),
-    ("train signs --objects opaque", opaque, "Give it an alpha channel, or pass --key white if it stands on white"),
+    ("train signs --objects opaque", opaque, "Add an alpha channel, or pass --key white if its background is white"),
     ("train signs --objects mixed", text_among_pictures, "Take it out of the folder.\n"),
     ("train paper-digits --size 32", None, "--size: expected 28, which the network of 'paper-digits' takes, got 32"),
     ("train paper-digits --batch-size 1 --size 28", None, "--batch-size: expected at least 2"),

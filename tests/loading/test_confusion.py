@@ -133,7 +133,7 @@ def test_a_pairing_that_nobody_tells_anything_warns_once(objects, contexts):
     rows = next(iter(PairSampler(objects.labels.cpu(), len(contexts), batch_size=7, seed=5)))
     for _ in range(9):
         collate(rows)
-    with pytest.warns(UserWarning, match="nothing was observed"):
+    with pytest.warns(UserWarning, match="10 batches without an observation"):
         collate(rows)
     collate(rows)
     told = HardPairing(5)
