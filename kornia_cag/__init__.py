@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kornia_cag.adversary.free import Free
     from kornia_cag.adversary.frozen import frozen
-    from kornia_cag.adversary.pixels import BIM, FGSM, MIFGSM, PGD
+    from kornia_cag.adversary.pixels import PGD
+    from kornia_cag.adversary.presets import BIM, FGSM, MIFGSM
     from kornia_cag.adversary.recapture import Recapture
     from kornia_cag.adversary.scenes import ScenePGD, WorstOf
     from kornia_cag.adversary.stage import Adversary, Draft, External
     from kornia_cag.banks.contexts import ContextBank
     from kornia_cag.banks.objects import ObjectBank
     from kornia_cag.core.checks import Diverged, InputError
+    from kornia_cag.core.draws import Draws
     from kornia_cag.evaluation.monitor import OverfittingMonitor
     from kornia_cag.loading.batch import Batch
     from kornia_cag.loading.chain import ContextChain
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, Over
     from kornia_cag.scenes.camera import CameraRange
     from kornia_cag.scenes.composer import Composer
-    from kornia_cag.scenes.finishes import Unkeyed
+    from kornia_cag.scenes.finishes import Finish, Unkeyed
     from kornia_cag.scenes.light import ColorRange
     from kornia_cag.scenes.pose import Framing, PoseRange
     from kornia_cag.scenes.ranges import SceneRange
@@ -60,7 +62,9 @@ __all__ = [
     "Difference",
     "Diverged",
     "Draft",
+    "Draws",
     "External",
+    "Finish",
     "Framing",
     "Free",
     "Hard",
@@ -88,65 +92,36 @@ __all__ = [
 ]
 
 _STAGES = {  # module: what it gives; loaded when first asked for, so that a command can answer before torch is there
-    "core.checks": (
-        "Diverged",
-        "InputError",
-    ),
+    "core.checks": ("Diverged", "InputError"),
+    "core.draws": ("Draws",),
     "banks.contexts": ("ContextBank",),
     "banks.objects": ("ObjectBank",),
     "sampling.pairs": ("PairSampler",),
     "sampling.rows": ("Rows",),
-    "scenes.blends": (
-        "Average",
-        "Blend",
-        "Difference",
-        "Hard",
-        "Over",
-    ),
+    "scenes.blends": ("Average", "Blend", "Difference", "Hard", "Over"),
     "scenes.camera": ("CameraRange",),
     "scenes.composer": ("Composer",),
-    "scenes.finishes": ("Unkeyed",),
+    "scenes.finishes": ("Finish", "Unkeyed"),
     "scenes.light": ("ColorRange",),
-    "scenes.pose": (
-        "Framing",
-        "PoseRange",
-    ),
+    "scenes.pose": ("Framing", "PoseRange"),
     "scenes.ranges": ("SceneRange",),
     "scenes.scene": ("Scene",),
     "scenes.strength": ("Ramp",),
-    "scenes.targets": (
-        "Composites",
-        "Targets",
-    ),
+    "scenes.targets": ("Composites", "Targets"),
     "adversary.free": ("Free",),
     "adversary.frozen": ("frozen",),
-    "adversary.pixels": (
-        "BIM",
-        "FGSM",
-        "MIFGSM",
-        "PGD",
-    ),
+    "adversary.pixels": ("PGD",),
+    "adversary.presets": ("BIM", "FGSM", "MIFGSM"),
     "adversary.recapture": ("Recapture",),
-    "adversary.scenes": (
-        "ScenePGD",
-        "WorstOf",
-    ),
-    "adversary.stage": (
-        "Adversary",
-        "Draft",
-        "External",
-    ),
+    "adversary.scenes": ("ScenePGD", "WorstOf"),
+    "adversary.stage": ("Adversary", "Draft", "External"),
     "loading.batch": ("Batch",),
     "loading.chain": ("ContextChain",),
     "loading.collate": ("CAGCollate",),
     "loading.confusion": ("HardPairing",),
     "loading.prefetch": ("Prefetcher",),
     "evaluation.monitor": ("OverfittingMonitor",),
-    "training.objectives": (
-        "attacked_loss",
-        "mixed_loss",
-        "trades_loss",
-    ),
+    "training.objectives": ("attacked_loss", "mixed_loss", "trades_loss"),
 }
 _HOME = {name: stage for stage, names in _STAGES.items() for name in names}
 

@@ -1,8 +1,8 @@
 """Adversarial examples against the model being trained, within budgets that may differ between pixels.
 
-:class:`PGD` holds the settings and attacks a model with the kernel of :mod:`.ascent`, raising a loss of
-:mod:`.losses`; :mod:`.frozen` makes sure that the attack leaves no trace on the model. Normalisation belongs inside the
-model: images and budgets are in units of [0, 1].
+:class:`PGD` holds the numbers and attacks a model by the kernel of :mod:`.ascent`, raising a loss of :mod:`.losses`;
+:mod:`.frozen` sees to it that the attack leaves no trace on that model. Normalisation belongs inside the model: images
+and budgets are in units of [0, 1].
 """
 
 import math
@@ -65,7 +65,6 @@ class PGD(Adversary):
         compile: whether to compile the random start and the box; for faster steps, pass a compiled model.
     """
 
-    needs_masks: ClassVar[bool] = True
     starts_warm: ClassVar[bool] = True
 
     eps: float
@@ -180,11 +179,17 @@ class PGD(Adversary):
                        momentum=self.momentum, schedule=self.schedule, start=start, compile=self.compile,
                        random_start=self.random_start, targeted=self.target is not None)  # fmt: skip
 
+    @property
+    def needs_masks(self) -> bool:  # type: ignore[override]
+        """Whether object and context have budgets of their own."""
+        return self.eps_object is not None
+
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
         """Attack the pixels of a batch in the making."""
         images, keys = draft.pictures, draft.keys
         start = None if draft.changes is None else images + draft.changes
-        images = self(cast(nn.Module, model), images, draft.labels, mask=draft.mask, keys=keys, start=start)
+        mask = draft.mask if self.needs_masks else None
+        images = self(cast(nn.Module, model), images, draft.labels, mask=mask, keys=keys, start=start)
         hardened = draft.with_images(images, self.attacked(keys) if self.fraction < 1 else None)
         return replace(hardened, changes=None)  # a later attack starts from what this one found
 
@@ -265,33 +270,3 @@ class PGD(Adversary):
             check_tensor("targets", targets, (b,), torch.int64, images.device, "target='given' needs targets=...")
         elif targets is not None:
             fail("targets", f"None with target={self.target!r}", describe(targets), "Set target='given'.")
-
-
-def FGSM(*, eps: float, random_start: bool = False, **options: Any) -> PGD:
-    """One-step PGD: a step of the whole ``eps`` (Goodfellow et al. 2015), or 1.25 times that after a random start.
-
-    ``eps`` is in units of [0, 1]; ``options`` are further fields of :class:`PGD`. Source of 1.25: Wong et al. 2020.
-    """
-    attack = PGD(**{"eps": eps, "steps": 1, "random_start": random_start, **options})
-    return _with_alpha(attack, 1.25 if random_start else 1.0)
-
-
-def BIM(*, eps: float, steps: int = 10, **options: Any) -> PGD:
-    """PGD starting at the image itself (Kurakin et al. 2017): ``steps`` steps within ``eps``, in units of [0, 1].
-
-    ``options`` are further fields of :class:`PGD`.
-    """
-    return PGD(**{"eps": eps, "steps": steps, "random_start": False, **options})
-
-
-def MIFGSM(*, eps: float, steps: int = 10, momentum: float = 1.0, **options: Any) -> PGD:
-    """:func:`BIM` with momentum and steps of ``eps / steps`` (Dong et al. 2018); its images also fool other models.
-
-    ``options`` are further fields of :class:`PGD`.
-    """
-    return _with_alpha(BIM(**{"eps": eps, "steps": steps, "momentum": momentum, **options}), 1 / steps)
-
-
-def _with_alpha(attack: PGD, share: float) -> PGD:
-    """The attack with steps of this share of its larger budget, unless its step was set."""
-    return attack if attack.alpha is not None else replace(attack, alpha=share * attack.largest)

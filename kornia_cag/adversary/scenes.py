@@ -24,9 +24,9 @@ from kornia_cag.core.records import cut, joined, mapped
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.chunks import cuts
 from kornia_cag.scenes.composer import Composer
-from kornia_cag.scenes.programs import given_strength
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier
+from kornia_cag.scenes.strength import given_strength
 from kornia_cag.scenes.targets import Composites
 
 Varied = Literal["pose", "color", "context", "camera"]
@@ -43,8 +43,8 @@ def _check_loss(loss: Any) -> None:
         fail("loss", "a function of logits and classes, such as cross_entropy", describe(loss))
 
 
-def attacked(fraction: float, b: int) -> int:
-    """How many samples of a batch are attacked: the share, rounded, but at least one if it is above 0."""
+def how_many(fraction: float, b: int) -> int:
+    """How many samples of a batch are attacked: the share, rounded, but for a share above 0 at least one."""
     return max(round(fraction * b), min(1, b) if fraction else 0)
 
 
@@ -104,7 +104,7 @@ class WorstOf(Adversary):
         There are ``n = b + (k - 1) * m`` rows for ``m`` attacked samples. A chosen row determines its scene, except for
         the slot of an earlier composite.
         """
-        b, m = len(rows), attacked(self.fraction, len(rows))
+        b, m = len(rows), how_many(self.fraction, len(rows))
         shifts = [max(1, number * b // self.k) if self.contexts else 0 for number in range(1, self.k)]
         parts = [rows]
         for number, shift in enumerate(shifts, 1):
@@ -118,11 +118,11 @@ class WorstOf(Adversary):
     def choose(
         self, model: nn.Module, images: Float[Tensor, "n 3 h w"], labels: Int[Tensor, " n"] | Int[Tensor, "n k"], b: int
     ) -> Int[Tensor, " b"]:
-        """Indices of the worst candidate of each of ``b`` samples for ``model``, which is left unchanged."""
-        m, place = attacked(self.fraction, b), torch.arange(b, device=labels.device)
+        """The places, among the candidates of ``b`` samples, of those that ``model``, left as it was, finds worst."""
+        m, place = how_many(self.fraction, b), torch.arange(b, device=labels.device)
         if m == 0:
             return place
-        images, labels = (torch.cat([all[:m], all[b:]]) for all in (images, labels))
+        images, labels = (torch.cat([each[:m], each[b:]]) for each in (images, labels))
         with torch.no_grad(), frozen(model) as net:
             losses = _losses(net, self.loss, self.autocast, images, labels).view(self.k, m)
         worst = losses.argmax(dim=0)
@@ -182,12 +182,12 @@ class ScenePGD(Adversary):
         if draft.waiting:
             fail("adversaries", "one ScenePGD", "two, the second of which would start over", "Raise its steps instead.")
         if len(draft.rows) != draft.size:
-            return draft  # an earlier adversary needs their composites
-        return replace(draft, waiting=attacked(self.fraction, draft.size))
+            return draft  # somebody before needs their composites
+        return replace(draft, waiting=how_many(self.fraction, draft.size))
 
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
-        """Move the scenes of the first samples, in chunks where that pays off: a step keeps a whole chunk in memory."""
-        m, composer = attacked(self.fraction, draft.size), cast(Composer, draft.composer)
+        """Move the scenes of the first samples, in chunks where that pays: a step keeps all of a chunk."""
+        m, composer = how_many(self.fraction, draft.size), cast(Composer, draft.composer)
         rest = draft.made
         if rest is not None and not draft.waiting:
             rest = mapped(lambda tensor: tensor[m:], rest) if m < len(draft.rows) else None
@@ -196,7 +196,7 @@ class ScenePGD(Adversary):
             earlier = mapped(lambda tensor: tensor[:m], draft.earlier)
             climbed = [
                 self(cast(nn.Module, model), composer, rows, given_strength(draft.strength, rows.epoch), held,
-                     targets=draft.targets, scene=draft.scene)
+                     targets=draft.wants_targets, scene=draft.wants_scene)
                 for rows, held in zip(cut(draft.rows[:m], ends), cut(earlier, ends), strict=True)
             ]  # fmt: skip
             rest = joined(climbed if rest is None else [*climbed, rest])
@@ -221,14 +221,13 @@ class ScenePGD(Adversary):
             fail("ScenePGD", "a context that allows gradients", "torch.inference_mode()",
                  "Compose under torch.no_grad() instead.")  # fmt: skip
         alpha = min(2.5 * self.reach / self.steps, self.reach) if self.alpha is None else self.alpha
-        first, now = Draws(rows.keys), None
+        first = Draws(rows.keys)
+        now = self._leaves(composer.ranges, rows, first)
         worst, most = None, None
         with frozen(model) as net:
             for step in range(self.steps + 1):
                 last = step == self.steps
                 with torch.set_grad_enabled(not last):
-                    if now is None:
-                        now = self._leaves(composer.ranges, rows, first)
                     drawn = composer.ranges.sample(rows, strength, draws=Draws(rows.keys, now))
                     made = composer.render(drawn, earlier, targets=targets)
                     made = made if scene else replace(made, scene=None)

@@ -19,7 +19,7 @@ from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.strength import Ramp
-from kornia_cag.scenes.targets import Composites, Targets
+from kornia_cag.scenes.targets import Composites
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +35,14 @@ class Draft:
         earlier: earlier composites that the chain offers to each row; None: no chain.
         made: composites of the rows from ``waiting`` on; None: no composites yet.
         waiting: number of rows that an adversary will compose itself.
-        photos: contexts to use instead of the collate's own; None: its own.
-        composer: the composer to use; None until the batch is hardened.
-        strength: strength of the drawn amounts, in [0, 1], or a ramp over epochs.
-        targets: whether masks and boxes are requested.
-        scene: whether scenes are requested.
-        images: (b, 3, h, w); images with changed pixels; None: no pixels changed.
-        attacked: (b,); which samples had their pixels changed; None: no sample.
-        changes: (b, 3, h, w); final perturbation of each slot's last attack, to start from; None: none, or used up.
+        photos: contexts that these lie on, where they are not the collate's own.
+        composer: what composes; None until the batch is hardened.
+        strength: share of what is drawn, in [0, 1], or by epoch.
+        wants_targets: whether somebody asks for masks and boxes.
+        wants_scene: whether somebody asks for what was drawn.
+        images: (b, 3, h, w); with their pixels changed; None where nothing changed them.
+        attacked: (b,); whose pixels an adversary changed; None where none did.
+        changes: (b, 3, h, w); what the last attack on each slot ended with, to start from; None: nothing, or taken.
     """
 
     rows: Rows
@@ -54,8 +54,8 @@ class Draft:
     photos: ContextBank | None = None
     composer: Composer | None = None
     strength: float | Ramp = 1.0
-    targets: bool = True
-    scene: bool = True
+    wants_targets: bool = True
+    wants_scene: bool = True
     images: Shaped[Tensor, "b 3 h w"] | None = None
     attacked: Bool[Tensor, " b"] | None = None
     changes: Float[Tensor, "b 3 h w"] | None = None
@@ -92,8 +92,12 @@ class Draft:
 
     @property
     def mask(self) -> Float[Tensor, "b 1 h w"]:
-        """(b, 1, h, w); how much each pixel shows an object. Only for adversaries with ``needs_masks``."""
-        return cast(Targets, self.composites.targets).cover
+        """(b, 1, h, w); how far each pixel shows an object. Only where the adversary says ``needs_masks``."""
+        targets = self.composites.targets
+        if targets is None:
+            fail("draft.mask", "an adversary that says that it reads masks", "one that does not",
+                 "Set needs_masks = True in its class.")  # fmt: skip
+        return targets.cover
 
     def chosen(self, places: Int[Tensor, " b"]) -> "Draft":
         """The draft of these rows, including composites."""
@@ -105,15 +109,18 @@ class Draft:
         return replace(self, rows=self.rows[places], earlier=earlier, made=made)
 
     def with_images(self, images: Tensor, attacked: Bool[Tensor, " b"] | None = None) -> "Draft":
-        """The draft with new pixels.
+        """The draft with other pixels, clipped to [0, 1], in the dtype of those before.
 
         Args:
-            images: (b, 3, h, w); same dtype and device.
+            images: (b, 3, h, w); floats, on the same device.
             attacked: (b,); which samples were changed. Default: all.
         """
         every = torch.ones(len(images), dtype=torch.bool, device=images.device) if attacked is None else attacked
         before = self.attacked
-        return replace(self, images=images.detach(), attacked=every if before is None else before | every)
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            fail("images", "float images (b, 3, h, w)", describe(images), "An adversary gives the pixels it changed.")
+        images = images.detach().to(self.pictures.dtype).clamp(0, 1)
+        return replace(self, images=images, attacked=every if before is None else before | every)
 
 
 class Adversary:
@@ -162,7 +169,7 @@ class External(Adversary):
 
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
         """Pass the attack a copy of the images, which it may modify."""
-        return draft.with_images(self.attack(draft.pictures.clone(), draft.labels))
+        return draft.with_images(self.attack(draft.pictures.clone(), draft.composites.labels[:, 0]))
 
     def __repr__(self) -> str:
         return f"External({self.attack!r})"
@@ -180,6 +187,9 @@ def check_adversaries(adversaries: Any, model: nn.Module | None) -> tuple[Advers
     for place, stage in enumerate(adversaries):
         check_instance(f"adversaries[{place}]", stage, Adversary,
                        "Wrap another library's attack: External(attack).")  # fmt: skip
+        if type(stage).plan is Adversary.plan and type(stage).harden is Adversary.harden:
+            fail(f"adversaries[{place}]", "an adversary with a method plan or harden",
+                 f"a {type(stage).__name__} with neither", "Override harden(self, model, draft).")  # fmt: skip
         if model is None and stage.needs_model:
             fail("model", "the model to attack", "None", f"Pass model=..., or leave out the {type(stage).__name__}.")
         if stage.chooses_scenes and pixels is not None:
@@ -190,29 +200,52 @@ def check_adversaries(adversaries: Any, model: nn.Module | None) -> tuple[Advers
     return tuple(adversaries)
 
 
-def check_planned(place: int, after: Any) -> Draft:
-    """Require that an adversary returned a draft from ``plan``.
+def planned(adversaries: tuple[Adversary, ...], draft: Draft) -> Draft:
+    """The draft after every adversary's plan.
 
     Raises:
-        InputError: naming the adversary by its index.
+        InputError: naming an adversary that does not give a draft, by its place.
     """
-    check_instance(f"adversaries[{place}]", after, Draft, "Return dataclasses.replace(draft, rows=...) from plan.")
-    draft: Draft = after
+    for place, stage in enumerate(adversaries):
+        after = stage.plan(draft)
+        check_instance(f"adversaries[{place}]", after, Draft, "plan(draft) gives dataclasses.replace(draft, rows=...).")
+        draft = after
     return draft
 
 
-def check_hardened(place: int, before: Draft, after: Any) -> Draft:
-    """Require that an adversary kept the batch's shape.
+def hardened(adversaries: tuple[Adversary, ...], model: nn.Module | None, draft: Draft, *, warm: bool = False) -> Draft:
+    """The draft after every adversary has worked on it.
+
+    Args:
+        adversaries: in their order.
+        model: as it is now.
+        draft: composed.
+        warm: whether to give, as ``changes``, what the first that starts warm has changed.
 
     Raises:
-        InputError: naming the adversary by its index.
+        InputError: naming, by its place, an adversary that leaves another number of samples, or other shapes.
     """
-    check_instance(f"adversaries[{place}]", after, Draft, "Return draft.with_images(images) from harden.")
+    ended, size = None, draft.size
+    for place, stage in enumerate(adversaries):
+        before, draft = draft, _checked(place, draft, stage.harden(model, draft))
+        if warm and stage.starts_warm and ended is None:
+            ended = draft.pictures - before.pictures
+    made = 0 if draft.made is None else len(draft.made.images)
+    if draft.waiting or {size, draft.size, len(draft.rows)} != {made}:
+        fail("adversaries", f"rows and composites of all {size} samples of the batch in the end",
+             f"{len(draft.rows)} rows, {made} composites and {draft.waiting} that wait to be composed",
+             "Whoever plans rivals chooses among them: draft.chosen(places), one place for every sample.")  # fmt: skip
+    return replace(draft, changes=ended) if warm else draft
+
+
+def _checked(place: int, before: Draft, after: Any) -> Draft:
+    name = f"adversaries[{place}]"
+    check_instance(name, after, Draft, "harden(model, draft) gives draft.with_images(images).")
     draft: Draft = after
     if draft.images is not None and draft.images is not before.images:
         clean = before.pictures
-        check_tensor(f"adversaries[{place}]", draft.images, tuple(clean.shape), clean.dtype, clean.device,
+        check_tensor(name, draft.images, tuple(clean.shape), clean.dtype, clean.device,
                      fix="An adversary must keep shape, dtype and device.")  # fmt: skip
-        check_tensor(f"adversaries[{place}].attacked", draft.attacked, (len(clean),), torch.bool, clean.device,
-                     fix="Say which samples were changed: draft.with_images(images, attacked).")  # fmt: skip
+        check_tensor(f"{name}.attacked", draft.attacked, (len(clean),), torch.bool, clean.device,
+                     fix="Say which samples changed: draft.with_images(images, attacked).")  # fmt: skip
     return draft

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kornia_cag.adversary.pixels import FGSM
+from kornia_cag.adversary.presets import FGSM
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.bench.peers import OpenCVCollate, PillowCollate

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from kornia_cag.adversary.pixels import FGSM, PGD
+from kornia_cag.adversary.pixels import PGD
+from kornia_cag.adversary.presets import FGSM
 from kornia_cag.adversary.scenes import ScenePGD, WorstOf
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank

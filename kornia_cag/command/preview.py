@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kornia_cag.adversary.frozen import frozen
-from kornia_cag.adversary.pixels import FGSM
+from kornia_cag.adversary.presets import FGSM
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.command.explain import explained, save_explained

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from kornia_cag.core.checks import fail
 from kornia_cag.core.compiling import kept
 from kornia_cag.core.randomness import chance, fold_in, normals, uniform, uniforms
 
@@ -46,10 +46,16 @@ class Draws:
         return part
 
     def uniform(self, slot: str, low: float = 0.0, high: float = 1.0) -> Float[Tensor, " b"]:
-        """One float32 per sample, uniform in ``[low, high)``."""
+        """One float32 per sample for what ``slot`` names, uniform in ``[low, high)``.
+
+        Raises:
+            InputError: for a slot of which several numbers a sample were drawn.
+        """
         place = self._layer, self._group, slot
         if place not in self.numbers:
             self.numbers[place] = uniform(self.keys, slot)
+        if self.numbers[place].ndim != 1:
+            fail("slot", f"{slot!r} to be drawn in one way", "one number a sample, and several", "Name them apart.")
         return kept(low + (high - low) * self.numbers[place])
 
     def uniforms(self, slot: str, count: int) -> Float[Tensor, "b n"]:
@@ -72,8 +78,3 @@ class Draws:
 def drawn(source: Draws | Int[Tensor, " b"]) -> Draws:
     """Draws as given, or the draws of keys."""
     return source if isinstance(source, Draws) else Draws(source)
-
-
-def full_strength(keys: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """(b,); one for each sample."""
-    return torch.ones(len(keys), dtype=torch.float32, device=keys.device)

@@ -86,7 +86,9 @@ def _unpacked(kind: type[Record], written: bytes, whole: list[Any], parts: list[
             end = start + prod(shape)
             found[place] = flat[start:end].view(shape).detach()  # not a view for autograd: its owner may write to it
             start = end
-    return kind(*_WithTensors(io.BytesIO(written), found).load())
+    values = _WithTensors(io.BytesIO(written), found).load()
+    names = kind._fields if issubclass(kind, tuple) else [f.name for f in fields(kind)]  # type: ignore[attr-defined, arg-type]
+    return kind(**dict(zip(names, values, strict=True)))
 
 
 class _WithoutTensors(pickle.Pickler):
@@ -95,12 +97,13 @@ class _WithoutTensors(pickle.Pickler):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.found: dict[int, Tensor] = {}
+        self._places: dict[int, int] = {}
 
     def persistent_id(self, value: Any) -> int | None:
         if not isinstance(value, Tensor):
             return None
         self.found.setdefault(id(value), value)
-        return [*self.found].index(id(value))
+        return self._places.setdefault(id(value), len(self._places))
 
 
 class _WithTensors(pickle.Unpickler):

@@ -10,7 +10,7 @@ from kornia_cag.adversary.stage import Draft
 from kornia_cag.core.checks import check_instance, describe, fail
 from kornia_cag.core.records import mapped, packed
 from kornia_cag.sampling.rows import Rows
-from kornia_cag.scenes.scene import Scene
+from kornia_cag.scenes.scene import Earlier, Scene
 from kornia_cag.scenes.targets import Targets
 
 
@@ -49,8 +49,9 @@ class Batch(NamedTuple):
         index: (b,), index of the sample in its epoch; shadows ``tuple.index``.
         clean: (b, 3, h, w); as composed: after adversaries that choose scenes, before those that change pixels.
         chained: (b,), whether the context is an earlier composite.
-        rows: (b,) rows, each of which determines its sample, unless a ``ScenePGD`` moved its scene.
-        scene: (b,) scenes: everything drawn, in physical units; ``collate.composer.render(batch.scene)``.
+        rows: (b,) rows, of which each sample is a function, unless a ``ScenePGD`` moved its scene.
+        scene: (b,) scenes; all that was drawn; ``composer.render(scene, earlier)`` makes ``clean`` anew, but on photos.
+        earlier: (b,) composites that the chain offered as contexts; None without a chain.
         targets: (b, K) objects: classes, boxes and masks of all layers.
         attacked: (b,), which samples had their pixels changed; None without an adversary that changes pixels.
     """
@@ -67,6 +68,7 @@ class Batch(NamedTuple):
     chained: Bool[Tensor, " b"]
     rows: Rows
     scene: Scene
+    earlier: Earlier | None
     targets: Targets
     attacked: Bool[Tensor, " b"] | None
 
@@ -94,8 +96,8 @@ def batch_of(draft: Draft) -> Batch:
     targets = cast(Targets, made.targets)
     boxes, visible = targets.boxes[:, 0], targets.visible[:, 0]
     return Batch(images, made.labels[:, 0], targets.masks[:, :1], boxes, visible, rows.objects, rows.contexts,
-                 rows.index, made.images, made.chained, rows, cast(Scene, made.scene), targets,
-                 draft.attacked)  # fmt: skip
+                 rows.index, made.images, made.chained, rows, cast(Scene, made.scene),
+                 draft.earlier, targets, draft.attacked)  # fmt: skip
 
 
 def check_attacked(batch: Any) -> None:

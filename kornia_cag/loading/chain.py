@@ -104,20 +104,20 @@ class ContextChain:
         self,
         images: Shaped[Tensor, "b 3 h w"],
         labels: Int[Tensor, "b k"],
-        clean: Shaped[Tensor, "b 3 h w"] | None = None,
+        changes: Float[Tensor, "b 3 h w"] | None = None,
     ) -> None:
         """Store the finished (attacked) composites of a batch. Slots beyond a smaller batch keep theirs.
 
         Args:
-            images: attacked images.
-            labels: classes of the objects they show.
-            clean: the images before the attack; only with ``warm_start``.
+            images: attacked.
+            labels: classes of the objects that they show.
+            changes: (b, 3, h, w); what the attack that starts warm has changed; with ``warm_start`` only.
         """
         if self.warm_start:
-            check_tensor("clean", clean, tuple(images.shape), images.dtype, images.device, "warm_start needs it.")
+            check_tensor("changes", changes, tuple(images.shape), images.dtype, images.device, "warm_start needs it.")
             rest = None if self._changes is None else self._changes[len(labels) :]
-            changes = images.detach() - cast(Tensor, clean)
-            self._changes = changes if rest is None else torch.cat([changes, rest])
+            ended = cast(Tensor, changes).detach()
+            self._changes = ended if rest is None else torch.cat([ended, rest])
         if self.pairing is not None:
             self.pairing.publish()
         if self._images is None or self._labels is None or len(self._labels) <= len(labels):

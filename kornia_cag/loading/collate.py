@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, Unpack, cast, overload
 import torch
 from torch import nn
 
-from kornia_cag.adversary.stage import Adversary, Draft, check_adversaries, check_hardened, check_planned
+from kornia_cag.adversary.stage import Adversary, Draft, check_adversaries, hardened, planned
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import check_choice, check_instance, check_number, check_size
@@ -122,15 +122,14 @@ class CAGCollate(Generic[Output]):
         composer = self.composer if photos is None else self._composing(photos)
         earlier = None if self.chain is None else self.chain.offered(composer, rows)
         masks = self._whole or any(stage.needs_masks for stage in self.adversaries)
-        draft = Draft(
-            rows, len(rows), earlier=earlier, photos=photos, strength=self.strength, targets=masks, scene=self._whole
-        )
-        for place, stage in enumerate(self.adversaries):
-            draft = check_planned(place, stage.plan(draft))
+        draft = Draft(rows, len(rows), earlier=earlier, photos=photos, strength=self.strength, wants_targets=masks,
+                      wants_scene=self._whole)  # fmt: skip
+        draft = planned(self.adversaries, draft)
         if draft.waiting == len(draft.rows):
             return draft
         rows, earlier = draft.rest
-        made = self._renderer(composer, rows, self.strength, earlier, targets=masks, scene=self._whole)
+        made = self._renderer(composer, rows, draft.strength, earlier, targets=draft.wants_targets,
+                              scene=draft.wants_scene)  # fmt: skip
         return replace(draft, made=made)
 
     def harden(self, draft: Draft) -> Output:
@@ -141,10 +140,9 @@ class CAGCollate(Generic[Output]):
             composer = self.composer if draft.photos is None else self._composing(draft.photos)
             changes = None if self.chain is None else self.chain.changes(draft.size)
             draft = replace(draft, composer=composer, changes=changes)
-        for place, stage in enumerate(self.adversaries):
-            draft = check_hardened(place, draft, stage.harden(self.model, draft))
+        draft = hardened(self.adversaries, self.model, draft, warm=self.chain is not None and self.chain.warm_start)
         if self.chain is not None:
-            self.chain.keep(draft.pictures, draft.composites.labels, draft.composites.images)
+            self.chain.keep(draft.pictures, draft.composites.labels, draft.changes)
         if self._whole:
             return cast(Output, batch_of(draft))
         return cast(Output, Pair(draft.pictures, draft.composites.labels[:, 0]))

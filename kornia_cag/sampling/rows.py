@@ -137,8 +137,12 @@ class Rows:
         return len(self.table)
 
     def __getitem__(self, place: int | slice | Int[Tensor, " n"] | Bool[Tensor, " b"]) -> "Rows":
+        single = isinstance(place, int) and not isinstance(place, bool)
+        if not single and not isinstance(place, slice | list) and not (isinstance(place, Tensor) and place.ndim == 1):
+            fail("rows[...]", "one place, a slice, or a list or tensor of places", describe(place),
+                 "A column has a name: rows.objects, rows.contexts, rows.index, rows.epoch, rows.seed.")  # fmt: skip
         table = self.table[place]
-        return Rows(table if table.ndim == 2 else table[None])
+        return Rows(table[None] if single else table)
 
     def __iter__(self) -> Iterator["Rows"]:
         """Iterate over rows of one sample each."""
@@ -196,3 +200,6 @@ def check_rows(rows: Any, *, objects: int, contexts: int) -> Rows:
                 fail("rows", f"{name} ids from 0 to {count - 1}", f"{ids.min()} to {ids.max()}",
                      "Build the PairSampler with the labels and the number of contexts of these banks.")  # fmt: skip
     return found
+
+
+torch.serialization.add_safe_globals([Rows])  # so that torch.load takes saved rows with weights_only=True

@@ -31,8 +31,8 @@ class Blend(Protocol):
         Args:
             rgb: the object's premultiplied colour.
             alpha: its alpha, in [0, 1].
-            behind: the picture so far.
-            edge: alpha above which a pixel belongs to the object.
+            behind: what is there already.
+            edge: alpha above which a pixel is the object's: of each sample where the blend ``pastes``, else 0.5.
         """
         ...
 

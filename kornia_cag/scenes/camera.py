@@ -9,10 +9,11 @@ from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range, fail
 from kornia_cag.core.compiling import kept
-from kornia_cag.core.draws import Draws, drawn, full_strength
+from kornia_cag.core.draws import Draws, drawn
 from kornia_cag.core.randomness import noise
 from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion
 from kornia_cag.scenes.jpeg import jpeg
+from kornia_cag.scenes.strength import full_strength
 
 KINDS = ("gaussian", "box", "motion")
 

@@ -1,8 +1,10 @@
-"""``Composer``: from a scene to pictures. ``Composer.render`` runs the stages of a batch in order."""
+"""``Composer``: from a scene to pictures. ``Composer.shoot`` holds the stages of a batch in their order."""
 
 from dataclasses import InitVar, dataclass, field, replace
-from typing import cast
+from types import NoneType
+from typing import Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -11,7 +13,7 @@ from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.pyramid import sample_pyramid
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
-from kornia_cag.core.checks import check_choice, check_instance, check_size, fail
+from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
 from kornia_cag.core.compiling import kept, once
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
@@ -95,8 +97,28 @@ class Composer:
             earlier: earlier composites to use instead of bank contexts.
             targets: also make masks and boxes.
         """
+        self._check(scene, earlier)
         made = self.shoot(scene, earlier, targets=targets)
         return replace(made, images=self.finish(made.images, scene.keys)) if self.ranges.finish else made
+
+    def _check(self, scene: Any, earlier: Any) -> None:
+        """Require a scene of these banks; where they are on a CPU, reading ids does not wait for a device."""
+        check_instance("scene", scene, Scene, "Draw it with ranges.sample(rows).")
+        check_instance("earlier", earlier, (Earlier, NoneType), "Pass batch.earlier.")
+        if not scene.layers:
+            fail("scene.layers", "at least one object per sample", "none", "Draw the scene with ranges.sample(rows).")
+        ids = {f"scene.layers[{place}].objects": layer.objects for place, layer in enumerate(scene.layers)}
+        for name, values in {**ids, "scene.contexts": scene.contexts}.items():
+            count = len(self.contexts if name == "scene.contexts" else self.objects)
+            check_tensor(name, values, (len(scene.keys),), torch.int64, self.objects.device)
+            known = np.asarray(values) if values.device.type == "cpu" and len(values) else None
+            if known is not None and known.view(np.uint64).max() >= count:  # a negative id is a very high one
+                fail(name, f"ids from 0 to {count - 1}", f"{known.min()} to {known.max()}",
+                     "Render a scene on the banks that its rows are of.")  # fmt: skip
+        if earlier is not None:
+            check_tensor(
+                "earlier.images", earlier.images, (len(scene.keys), 3, *self.size), DTYPES, self.objects.device
+            )
 
     def shoot(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
         """Render up to the camera, without the stages of ``ranges.finish``: the part that can be compiled."""
@@ -141,7 +163,7 @@ class Composer:
         if layer.color is not None:
             ink = recolor(ink, layer.color.tone(), alpha)
         ink = light(ink, tone, None if blend.on_black else alpha)
-        edge = 0.5 if seen is None else seen.threshold[:, None, None]
+        edge = seen.threshold[:, None, None] if blend.pastes and seen is not None else 0.5
         picture = tuple(blend(c, alpha, k, edge) for c, k in zip(ink, behind, strict=True))
         if not targets or seen is None:
             return picture, None

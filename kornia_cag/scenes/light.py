@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range
 from kornia_cag.core.compiling import once
-from kornia_cag.core.draws import Draws, drawn, full_strength
+from kornia_cag.core.draws import Draws, drawn
+from kornia_cag.scenes.strength import full_strength
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
 

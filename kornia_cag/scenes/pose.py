@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range
-from kornia_cag.core.draws import Draws, drawn, full_strength
+from kornia_cag.core.draws import Draws, drawn
+from kornia_cag.scenes.strength import full_strength
 
 THIN = 0.625  # share of the highest alpha that bounds an object which never reaches its opacity; else half the opacity
 

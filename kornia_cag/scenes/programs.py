@@ -16,12 +16,12 @@ from torch import Tensor
 
 from kornia_cag.core.compiling import any_batch, kept, program
 from kornia_cag.core.draws import Draws
-from kornia_cag.core.randomness import fold_in, sample_keys
+from kornia_cag.core.randomness import sample_keys
 from kornia_cag.core.records import tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.composer import Composer, chained, targets_of
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
-from kornia_cag.scenes.strength import Ramp
+from kornia_cag.scenes.strength import Ramp, given_strength
 from kornia_cag.scenes.targets import Composites
 from kornia_cag.scenes.warp import Outline
 
@@ -66,7 +66,8 @@ class Programs:
         images = None if earlier is None else earlier.images
         drawn = self._program(_opened)(composer, *given, rows.contexts, images, used, into["canvas"])
         for number, objects in enumerate(rows.layers.unbind(1)):
-            own, alpha = fold_in(keys, number) if number else keys, into["full"][:, number] if targets else None
+            own = Draws(keys).layer(number).keys
+            alpha = into["canvas"].new_empty(len(rows), *composer.size) if targets else None
             objects = objects.contiguous()
             any_batch(own, objects, alpha)
             layer, edge = self._program(_laid)(composer, *given, objects, own, into["canvas"], alpha)
@@ -76,6 +77,7 @@ class Programs:
         known = targets_of(labels, seen) if targets else None
         if known is not None:
             into["masks"].copy_(known.masks)
+            into["full"].copy_(known.full)
         whole = replace(drawn, layers=tuple(layers)) if scene else None
         return placed(Composites(into["images"], labels, keys, used, known, whole), into)
 
@@ -84,13 +86,6 @@ class Programs:
         if name not in self._made:
             self._made[name] = program(function)
         return self._made[name]
-
-
-def given_strength(strength: float | Ramp, epoch: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """Strength of each sample at its epoch, in [0, 1]."""
-    if isinstance(strength, Ramp):
-        return strength(epoch)
-    return torch.full_like(epoch, strength, dtype=torch.float32)
 
 
 def composed(

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kornia_cag.core.checks import check_instance, check_range, describe, fail
-from kornia_cag.core.draws import Draws, full_strength
+from kornia_cag.core.checks import check_instance, check_range, check_tensor, describe, fail
+from kornia_cag.core.draws import Draws
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Blend, Over
 from kornia_cag.scenes.camera import CameraRange
@@ -15,6 +15,7 @@ from kornia_cag.scenes.finishes import Finish
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import Framing, PoseRange
 from kornia_cag.scenes.scene import Crop, Layer, Scene
+from kornia_cag.scenes.strength import full_strength
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +54,11 @@ class SceneRange:
             check_instance(name, getattr(self, name), (kind, type(None)), f"Pass {name}={kind.__name__}(...).")
         check_range("crop", self.crop, 0.01, 1)
         if not isinstance(self.blend, Blend) or isinstance(self.blend, type):
-            fail("blend", "a Blend", describe(self.blend), "Pass blend=Over(), Hard(), Average() or Difference().")
-        if not isinstance(self.finish, tuple):
+            fail("blend", "a Blend", describe(self.blend),
+                 "Pass blend=Over(), Hard(), Average() or Difference(), or derive your own from Blend.")  # fmt: skip
+        if not isinstance(self.finish, tuple | list):
             fail("finish", "a tuple of functions of images and keys", describe(self.finish), "Pass finish=(stage,).")
+        object.__setattr__(self, "finish", tuple(self.finish))
         for stage in self.finish:
             if not callable(stage) or isinstance(stage, type | torch.nn.Module):
                 fail("finish", "functions of images and keys", describe(stage),
@@ -72,6 +75,7 @@ class SceneRange:
         """
         draws = Draws(rows.keys) if draws is None else draws
         s = full_strength(draws.keys) if strength is None else strength
+        check_tensor("strength", s, (len(draws.keys),), torch.float32, draws.keys.device, "One for each row.")
         objects = enumerate(rows.layers.unbind(1))
         layers = tuple(self.layer(ids, draws.layer(number), s) for number, ids in objects)
         return replace(self.surroundings(rows.contexts, draws, s), layers=layers)

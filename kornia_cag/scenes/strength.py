@@ -1,7 +1,8 @@
-"""Strength over training."""
+"""Strength: how far what is drawn moves from neutral, always or as training goes on."""
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -30,3 +31,15 @@ class Ramp:
     def __call__(self, epoch: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Strength in [0, 1] at each sample's epoch."""
         return ((epoch.float() - self.start) / (self.stop - self.start)).clamp(0, 1)
+
+
+def given_strength(strength: float | Ramp, epoch: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Strength of each sample, in [0, 1], by its epoch."""
+    if isinstance(strength, Ramp):
+        return strength(epoch)
+    return torch.full_like(epoch, strength, dtype=torch.float32)
+
+
+def full_strength(keys: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """(b,); one for each sample."""
+    return torch.ones(len(keys), dtype=torch.float32, device=keys.device)

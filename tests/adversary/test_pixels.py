@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from kornia_cag.adversary.ascent import pgd
 from kornia_cag.adversary.losses import dlr, kl, margin
-from kornia_cag.adversary.pixels import BIM, FGSM, MIFGSM, PGD
+from kornia_cag.adversary.pixels import PGD
+from kornia_cag.adversary.presets import BIM, FGSM, MIFGSM
 from kornia_cag.adversary.recapture import Recapture
 from kornia_cag.core.checks import InputError
 from kornia_cag.core.randomness import uniform

@@ -168,7 +168,8 @@ def test_draft_is_what_the_docs_say():
 
 @pytest.mark.parametrize(
     ("stages", "returns", "made"),
-    [((), "pair", 0), ((FGSM(eps=0.1),), "pair", 1), ((External(torch.relu),), "pair", 0), ((Swap(),), "pair", 0),
+    [((), "pair", 0), ((FGSM(eps=0.1),), "pair", 0), ((FGSM(eps=0.1, eps_object=0.0),), "pair", 1),
+     ((External(torch.relu),), "pair", 0), ((Swap(),), "pair", 0),
      ((WorstOf(k=2),), "pair", 0), ((ScenePGD(steps=1),), "pair", 0), ((), "batch", 1)],
 )  # fmt: skip
 def test_no_masks_are_made_that_nobody_asks_for(stages, returns, made, monkeypatch):
@@ -242,9 +243,9 @@ def test_a_warm_start_is_taken_once():
     one, both = (collated(*stages, chain=ContextChain(1.0, warm_start=True)) for stages in ((still,), (still, still)))
     for collate in (one, both):
         changes = torch.full((20, 3, SIZE, SIZE), 0.1)
-        collate.chain.keep(0.5 + changes, torch.zeros(20, 1, dtype=torch.int64), 0.5 + 0 * changes)
+        collate.chain.keep(0.5 + changes, torch.zeros(20, 1, dtype=torch.int64), changes)
     want = (one(rows).clean + 0.1).clamp(0, 1)
-    one.chain.keep(0.5 + changes, torch.zeros(20, 1, dtype=torch.int64), 0.5 + 0 * changes)
+    one.chain.keep(0.5 + changes, torch.zeros(20, 1, dtype=torch.int64), changes)
     torch.testing.assert_close(one(rows).images, want)
     torch.testing.assert_close(both(rows).images, want)
 
@@ -315,7 +316,8 @@ def hardening(change):
         (lambda draft: draft.with_images(draft.pictures[:1]),
          r"adversaries\[1\]: expected float32 \(8, 3, 16, 16\) on cpu, got float32 \(1, 3, 16, 16\)\. An"),
         (lambda draft: draft.with_images(draft.pictures[..., 1:]), r"adversaries\[1\]: .*got float32 \(8, 3, 16, 15\)"),
-        (lambda draft: draft.with_images(draft.pictures.double()), r"adversaries\[1\]: .*got float64 \(8, 3, 16, 16\)"),
+        (lambda draft: draft.chosen(torch.arange(3)),
+         r"adversaries: expected rows and composites of all 8 samples .* got 3 rows, 3 composites"),
         (lambda draft: draft.with_images(draft.pictures.to("meta")), r"adversaries\[1\]: .* on cpu, got .* on meta"),
         (lambda draft: draft.with_images(draft.pictures.clone(), torch.ones(8)),
          r"adversaries\[1\]\.attacked: expected bool \(8\) on cpu, got float32 \(8,\)\. Say which samples"),
@@ -396,3 +398,38 @@ def test_a_draft_can_be_sent_to_a_process():
     assert (again.size, again.waiting, again.earlier.reset) == (20, 0, 0.2)
     one, other = [*tensors(draft)], [*tensors(again)]
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+class Idle(Adversary):
+    """Misspells its method."""
+
+    def hardn(self, model, draft):
+        return draft
+
+
+class Blind(Adversary):
+    """Reads masks, and does not say so."""
+
+    needs_model = False
+
+    def harden(self, model, draft):
+        return draft.with_images(draft.pictures * draft.mask)
+
+
+def test_an_adversary_that_does_nothing_or_reads_what_it_did_not_ask_for():
+    with pytest.raises(InputError, match=r"adversaries\[0\]: expected an adversary with .* got a Idle"):
+        collated(Idle())
+    with pytest.raises(InputError, match=r"draft\.mask: expected an adversary that says .* Set needs_masks = True"):
+        collated(Blind(), returns="pair")(rows_of())
+
+
+def test_images_are_clipped_and_keep_their_dtype():
+    class Bright(Adversary):
+        needs_model = False
+
+        def harden(self, model, draft):
+            return draft.with_images(draft.pictures.double() * 3 - 1)
+
+    batch = collated(Bright())(rows_of())
+    assert batch.images.dtype == torch.float32
+    assert (float(batch.images.min()), float(batch.images.max())) == (0.0, 1.0)

@@ -134,7 +134,7 @@ def test_profiles_of_items(tmp_path):
     path = stored(tmp_path / "a.png", image, WIDE["Display P3"])
     want = wanted("Display P3", np.array([60, 130, 80]))
     for item in (image, Image.open(path), path, path.read_bytes()):
-        photos = collate._photos([item])[0].contexts.pyramid.level(0)
+        photos = collate.compose([item]).photos.pyramid.level(0)
         assert (photos[0, :, 5, 5] - torch.from_numpy(want)).abs().max() <= 2
 
 

@@ -2,8 +2,9 @@ import pytest
 import torch
 from test_randomness import joint, keys_of
 
-from kornia_cag.core.draws import Draws, drawn, full_strength
+from kornia_cag.core.draws import Draws, drawn
 from kornia_cag.core.randomness import chance, normals, uniform, uniforms
+from kornia_cag.scenes.strength import full_strength
 
 
 def test_numbers_are_those_of_the_keys(device):

@@ -256,7 +256,7 @@ def test_a_chain_of_two_objects_holds_the_labels_of_both():
     collate = collated(chain=ContextChain(0.0))
     first = collate(two())
     assert not first.chained.any()
-    held = collate.chain.slots(10, (16, 16), torch.device("cpu"), layers=2)
+    held = collate.chain.slots(10, size=(16, 16), device=torch.device("cpu"), layers=2)
     assert torch.equal(held.labels, first.targets.labels)
     assert torch.equal(held.images, first.images)
     later = two(epoch=1)

@@ -37,7 +37,7 @@ class Offered:
 
 def offered(chain, labels, keys, size):
     """What the chain puts behind objects of these classes (b, K), as the composer takes it."""
-    earlier = chain.slots(len(labels), size, labels.device, layers=labels.shape[1])
+    earlier = chain.slots(len(labels), size=size, device=labels.device, layers=labels.shape[1])
     return Offered(earlier.images, earlier.used(labels, keys))
 
 
@@ -259,11 +259,13 @@ def test_a_chained_slot_shows_its_last_composite_around_the_object(objects, cont
 def test_an_attack_starts_where_the_last_one_of_its_slot_ended(device):
     chain, clean = ContextChain(0.0, warm_start=True), composites(4, 0.2, device)
     assert chain.changes(4) is None  # nothing was attacked yet
-    chain.keep(clean[:3] + 0.1, classes(3, 0, device), clean[:3])
+    chain.keep(clean[:3] + 0.1, classes(3, 0, device), torch.full_like(clean[:3], 0.1))
     torch.testing.assert_close(chain.changes(2), torch.full_like(clean[:2], 0.1))
     moved = torch.tensor([0.1, 0.1, 0.1, 0.0], device=device)[:, None, None, None]  # the fourth slot has none
     torch.testing.assert_close(chain.changes(4), moved.expand_as(clean))
-    chain.keep(clean[:2] - 0.1, classes(2, 0, device), clean[:2])  # a smaller batch leaves the third slot alone
+    chain.keep(
+        clean[:2] - 0.1, classes(2, 0, device), torch.full_like(clean[:2], -0.1)
+    )  # a smaller batch leaves the third slot alone
     moved = torch.tensor([-0.1, -0.1, 0.1, 0.0], device=device)[:, None, None, None]
     torch.testing.assert_close(chain.changes(4), moved.expand_as(clean))
     chain.clear()
@@ -272,21 +274,21 @@ def test_an_attack_starts_where_the_last_one_of_its_slot_ended(device):
 
 def test_without_warm_start_nothing_is_kept():
     chain, clean = ContextChain(0.0), composites(4, 0.2)
-    chain.keep(clean + 0.1, classes(4, 0), clean)
+    chain.keep(clean + 0.1, classes(4, 0), torch.full_like(clean, 0.1))
     assert chain.changes(4) is None
     assert chain.state_dict()["changes"] is None
 
 
 def test_a_warm_start_survives_its_state():
     chain, other, clean = ContextChain(0.0, warm_start=True), ContextChain(0.0, warm_start=True), composites(4, 0.2)
-    chain.keep(clean + 0.1, classes(4, 0), clean)
+    chain.keep(clean + 0.1, classes(4, 0), torch.full_like(clean, 0.1))
     other.load_state_dict(chain.state_dict())
     assert torch.equal(other.changes(5), chain.changes(5))
     assert chain.changes(5).any()
 
 
 def test_a_warm_start_needs_the_clean_composites(untyped):
-    with pytest.raises(InputError, match=r"clean: expected float32 .*got None\. warm_start needs it"):
+    with pytest.raises(InputError, match=r"changes: expected float32 .*got None\. warm_start needs it"):
         ContextChain(warm_start=True).keep(composites(4, 0.2), classes(4, 0))
 
 

@@ -165,7 +165,8 @@ def test_white_on_white_is_invisible(device: torch.device, how: Blend, framing: 
     ranges = SceneRange(
         pose=PoseRange(angle=(-180, 180), scale=(0.2, 1.3), shear=(-30, 30), perspective=(-0.3, 0.3),
                        elastic=(0, 0.1), hole=(0, 0.3)),
-        framing=framing, color=light if lit else ColorRange((1, 1), (0, 0), (1, 1)), blend=how,
+        framing=framing, blend=how,
+        color=light if lit else ColorRange(brightness=(1, 1), exposure=(0, 0), contrast=(1, 1)),
         camera=CameraRange(low_resolution=(0, 2)),
     )  # fmt: skip
     objects, contexts = white_banks(device, 1.0)

@@ -71,8 +71,7 @@ def test_compiled_equals_eager_equals_oracle_without_compiling_anew(
         behind = None
         if chained:
             plain.chain.load_state_dict(quick.chain.state_dict())  # type: ignore[union-attr]
-            labels = quick.objects.labels
-            behind = quick.chain.offered(table, labels, size, dtype=torch.float32).images.clone()  # type: ignore[union-attr]
+            behind = quick.chain.offered(quick.composer, table).images.clone()  # type: ignore[union-attr]
         fast, slow = quick(table), plain(table)
         assert torch.equal(fast.chained, slow.chained)
         for name in ("images", "masks"):
@@ -136,8 +135,8 @@ def test_a_second_process_finds_the_kernels() -> None:
 def test_boxes_are_right_with_narrower_vectors_and_one_cache(tmp_path: Path) -> None:
     script = (
         "import torch\n"
-        "from kornia_cag.compiled import program\n"
-        "from kornia_cag.warp import outline\n"
+        "from kornia_cag.core.compiling import program\n"
+        "from kornia_cag.scenes.warp import outline\n"
         "torch.set_num_threads(1)\n"
         "alpha = torch.zeros(2, 16, 16)\n"
         "alpha[:, 2:12, 3:13] = 1\n"

@@ -182,11 +182,12 @@ def test_opacity_follows_the_pictures() -> None:
     assert thick.opacity.tolist() == [pytest.approx(v) for v in (0.2, 0.2, 0.4, 0.4)]
 
 
+PLAIN = ColorRange(brightness=(1, 1), contrast=(1, 1), saturation=(1, 1), hue=(0, 0))
+
+
 def test_masks_are_where_the_object_is() -> None:
     """A black object on white contexts darkens exactly its mask."""
-    composer = make_composer(
-        SceneRange(pose=WARPED, color=ColorRange((1, 1), (0, 0), (1, 1), (1, 1), (0, 0))), (30, 30)
-    )
+    composer = make_composer(SceneRange(pose=WARPED, color=PLAIN), (30, 30))
     composer = replace(composer, objects=composer.objects.with_ink((0, 0, 0)) if composer.objects.variants == 1
                        else make_objects().with_ink((0, 0, 0)))  # fmt: skip
     composer.contexts.pyramid.atlas.fill_(255)

@@ -309,7 +309,11 @@ def test_a_number_moves_its_own_field_alone() -> None:
     [
         ("crop", (0, 1), r"a pair \(low, high\) with 0.01 <= low <= high <= 1"),
         ("crop", 0.5, r"a pair"),
-        ("blend", "over", r"a Blend, got 'over'. Pass blend=Over\(\), Hard\(\), Average\(\) or Difference\(\)\."),
+        (
+            "blend",
+            "over",
+            r"a Blend, got 'over'. Pass blend=Over\(\), Hard\(\), Average\(\) or Difference\(\), or derive your own",
+        ),
         ("blend", Over, r"a Blend, got .*Over.* Pass blend=Over\(\)"),
         ("blend", None, r"a Blend, got None. Pass blend=Over\(\)"),
         ("pose", ColorRange(), r"PoseRange, got ColorRange\(.* Pass pose=PoseRange\(\.\.\.\)\."),
