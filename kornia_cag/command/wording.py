@@ -16,7 +16,7 @@ ADVICE = {  # the library's advice, as a pattern: the command's
     r"float32=True": "--float32",
     r"write 8 / 255 for eight": "write 8/255 for eight",
     r"Read others with load_real, or pip": "Pass --real, or pip",
-    r"give another folder\.": "give another --out.",
+    r"choose another folder\.": "choose another --out.",
     r"Start afresh with a new Training\.": "Leave --resume out to start afresh.",
     r"the arguments of the (saved run|first run)": r"the options of the \1",
     r"Call torch\.set_num_threads\((\d+)\)": r"Pass --threads \1",

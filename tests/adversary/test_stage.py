@@ -386,7 +386,7 @@ def test_a_function_is_told_the_labels_and_leaves_no_graph():
 @pytest.mark.parametrize("attack", [PGD(eps=0.1), PGD, Torchattack, 0.1, None], ids=str)
 @pytest.mark.usefixtures("untyped")
 def test_what_is_no_function_of_images_and_labels_is_not_wrapped(attack):
-    with pytest.raises(InputError, match=r"^attack: expected a function of images and labels, got .*as it is\."):
+    with pytest.raises(InputError, match=r"^attack: expected a function of images and labels, got .*directly\."):
         External(attack)
 
 

@@ -145,7 +145,7 @@ EARLY = {
     "no gradient": (lambda: Net(torch.Tensor.detach, at=0), "expected logits with gradients"),
     "another graph": (
         lambda: Net(lambda x: torch.zeros_like(x, requires_grad=True) * 1, at=0),
-        "expected a network whose parameters take part in its logits, got that of 'own:net', to none of which",
+        "expected a network whose parameters take part in its logits, got that of 'own:net', none of which",
     ),
     "backward": (lambda: Net(breaks, at=0), "expected a network that backward() works on, got that of"),
     "leaves": (lambda: Net(leaves, at=0), "'own:net', which raised SystemExit: no licence"),
