@@ -117,7 +117,7 @@ def _check_kernel(
     schedule: Schedule,
 ) -> None:  # fmt: skip
     if torch.is_inference_mode_enabled():
-        fail("attack", "a place where gradients can be taken", "torch.inference_mode()",
+        fail("attack", "a context that allows gradients", "torch.inference_mode()",
              "Evaluate under torch.no_grad(), or call the attack inside torch.inference_mode(False).")  # fmt: skip
     check_tensor("images", images, ("b", "c", "h", "w"), FLOATS, fix="Images are float BCHW in [0, 1].")
     check_tensor("keys", keys, (len(images),), torch.int64, images.device, fix="One key per image: see sample_keys.")
@@ -142,7 +142,7 @@ def check_schedule(schedule: Any, norm: Norm, momentum: float) -> None:
     """
     check_choice("schedule", schedule, get_args(Schedule))
     if schedule == "paper" and (norm != "linf" or momentum):
-        fail("schedule", "'sign' in L2 or with momentum", "'paper', whose steps are those of a box")
+        fail("schedule", "'sign' in L2 or with momentum", "'paper', whose steps assume a box")
 
 
 @cache
@@ -248,5 +248,5 @@ def _input_gradient(
             (gradient,) = torch.autograd.grad(losses, leaf, torch.full_like(losses, scale), allow_unused=True)
     if gradient is None:
         fail("loss", "a differentiable function of the images", "a loss without a gradient",
-             "Take no_grad, detach and argmax out of the way from the images to the loss.")  # fmt: skip
+             "Remove no_grad, detach and argmax between images and loss.")  # fmt: skip
     return gradient

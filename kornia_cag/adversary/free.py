@@ -68,7 +68,7 @@ class Free:
             attacked = (images.detach() + change).clamp(0, 1).requires_grad_()
             yield attacked
             if attacked.grad is None:
-                fail("free", "a loss that was called backward() on before the next replay", "images without a gradient",
+                fail("free", "a call of backward() before the next replay", "images without a gradient",
                      "Call loss.backward(), with gradients on, inside the loop.")  # fmt: skip
             moved = torch.clamp(change + step * attacked.grad.sign(), -eps, eps)
             self.change = torch.cat([moved.detach().to(self.change.dtype), self.change[len(images) :]])

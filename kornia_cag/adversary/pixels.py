@@ -94,7 +94,7 @@ class PGD(Adversary):
         if self.eps_min is not None:
             check_number("eps_min", self.eps_min, 0, self.eps, "It is the lower end of the budgets up to eps.")
             if self.eps_min == 0:
-                fail("eps_min", "a number above 0, whose logarithm is taken", "0", "fraction= leaves samples alone.")
+                fail("eps_min", "a number above 0, since budgets are log-uniform", "0", "fraction= leaves samples out.")
         if self.alpha is not None:
             check_number("alpha", self.alpha, 0, fix=fix)
             if self.schedule == "paper":
@@ -106,7 +106,7 @@ class PGD(Adversary):
         if self.loss is kl and not self.random_start:
             fail("random_start", "True with loss=kl", "False", "At the clean image itself its gradient is 0.")
         if self.loss is kl and self.target is not None:
-            fail("target", "None with loss=kl, which knows no classes", describe(self.target))
+            fail("target", "None with loss=kl, which ignores classes", describe(self.target))
         if not callable(self.loss):
             fail("loss", "a function of the model's output and classes, such as cross_entropy", describe(self.loss))
         if self.transform is not None and (not callable(self.transform) or isinstance(self.transform, type)):

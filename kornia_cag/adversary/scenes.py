@@ -180,7 +180,7 @@ class ScenePGD(Adversary):
     def plan(self, draft: Draft) -> Draft:
         """Leave the attacked samples to :meth:`harden`, which composes them anyway."""
         if draft.waiting:
-            fail("adversaries", "one ScenePGD", "two, of which the second would start anew", "Raise its steps instead.")
+            fail("adversaries", "one ScenePGD", "two, the second of which would start over", "Raise its steps instead.")
         if len(draft.rows) != draft.size:
             return draft  # somebody before needs their composites
         return replace(draft, waiting=how_many(self.fraction, draft.size))
@@ -218,7 +218,7 @@ class ScenePGD(Adversary):
             scene: also return the scenes.
         """
         if torch.is_inference_mode_enabled():
-            fail("ScenePGD", "a place where gradients can be taken", "torch.inference_mode()",
+            fail("ScenePGD", "a context that allows gradients", "torch.inference_mode()",
                  "Compose under torch.no_grad() instead.")  # fmt: skip
         alpha = min(2.5 * self.reach / self.steps, self.reach) if self.alpha is None else self.alpha
         first = Draws(rows.keys)
@@ -254,7 +254,7 @@ class ScenePGD(Adversary):
         """One step along the sign of the gradient, within the reach and [0, 1)."""
         varied = [slot for slot, numbers in now.items() if numbers.requires_grad]
         if not (varied and losses.requires_grad):
-            fail("ScenePGD", "a scene and a loss that depend on what is varied", "neither",
+            fail("ScenePGD", "a scene and a loss that depend on what varies", "neither",
                  f"Let the ranges vary one of {', '.join(self.vary)}, and the loss be differentiable.")  # fmt: skip
         gradients = torch.autograd.grad(
             losses, [now[slot] for slot in varied], torch.full_like(losses, LOSS_SCALE), allow_unused=True

@@ -164,7 +164,7 @@ class External(Adversary):
 
     def __init__(self, attack: Callable[[Tensor, Tensor], Tensor]) -> None:
         if not callable(attack) or isinstance(attack, type | Adversary):
-            fail("attack", "a function of images and labels", describe(attack), "Pass a kornia_cag attack as it is.")
+            fail("attack", "a function of images and labels", describe(attack), "Pass a kornia_cag attack directly.")
         self.attack = attack
 
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
@@ -208,7 +208,7 @@ def planned(adversaries: tuple[Adversary, ...], draft: Draft) -> Draft:
     """
     for place, stage in enumerate(adversaries):
         after = stage.plan(draft)
-        check_instance(f"adversaries[{place}]", after, Draft, "plan(draft) gives dataclasses.replace(draft, rows=...).")
+        check_instance(f"adversaries[{place}]", after, Draft, "Return dataclasses.replace(draft, rows=...) from plan.")
         draft = after
     return draft
 
@@ -240,7 +240,7 @@ def hardened(adversaries: tuple[Adversary, ...], model: nn.Module | None, draft:
 
 def _checked(place: int, before: Draft, after: Any) -> Draft:
     name = f"adversaries[{place}]"
-    check_instance(name, after, Draft, "harden(model, draft) gives draft.with_images(images).")
+    check_instance(name, after, Draft, "Return draft.with_images(images) from harden.")
     draft: Draft = after
     if draft.images is not None and draft.images is not before.images:
         clean = before.pictures

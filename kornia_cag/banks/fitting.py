@@ -58,7 +58,7 @@ def _check_alpha(name: str, rgba: UInt8[Tensor, "h w 4"]) -> None:
     low, high = rgba[..., 3].aminmax()
     if low == 255:
         fail(name, "a picture with transparency", "none",
-             'Give it an alpha channel, or read it with from_folder(key="white") if it stands on white.')  # fmt: skip
+             'Add an alpha channel, or read it with from_folder(key="white") if its background is white.')  # fmt: skip
     if high < FAINT:
         _fail_unseen(name, f"alpha of at most {int(high)} of 255")
 

@@ -90,7 +90,7 @@ def _no_image(name: str, item: Any) -> NoReturn:
                 one = _as_bytes(entry)
             fail(name, _KINDS, describe(entry), one)
         if isinstance(entry, str) and _names_picture(entry):
-            fail(name, _KINDS, f"{entry!r}, where there is no such file", "Give the path as seen from here.")
+            fail(name, _KINDS, f"{entry!r}, where there is no such file", "Give a path that exists on this machine.")
     fail(name, _KINDS, describe(item), "Let the data set return the photo.")
 
 

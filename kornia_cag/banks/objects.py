@@ -172,7 +172,7 @@ class ObjectBank:
         gone = highest <= 0.5 * highest[:, :1]
         if gone.any():
             worst = self.classes[int(self.labels[int(gone.any(dim=1).int().argmax())])]
-            fail("radii", "erosions that leave every object something to see", f"{list(radii)}",
+            fail("radii", "erosions that leave every object visible", f"{list(radii)}",
                  f"Class {worst!r} vanishes; use a smaller erosion or a larger size.")  # fmt: skip
         return replace(self, pyramid=build_pyramid(stack.flatten(0, 1), replicate=False), variants=len(ordered))
 

@@ -37,7 +37,7 @@ def check_path(argument: str, value: Any) -> Path:
     if not isinstance(text, str):
         fail(argument, "a path", describe(value))
     if "\0" in text:
-        fail(argument, "a path", f"{describe(text)}, which has a NUL character", "Check how it was put together.")
+        fail(argument, "a path", f"{describe(text)}, which contains a NUL character", "Check how it was built.")
     return Path(text)
 
 
@@ -95,7 +95,7 @@ def read_rgba(path: PathLike, *, key: str | None = None, notes: list[str] | None
                  "Give the picture an alpha channel.")  # fmt: skip
     if rgba[..., 3].min() == 255:
         fail(str(path), "a picture with transparency", "none",
-             'Give it an alpha channel, or pass key="white" if it stands on white.')  # fmt: skip
+             'Add an alpha channel, or pass key="white" if its background is white.')  # fmt: skip
     if rgba[..., 3].max() == 0:
         fail(str(path), "a visible object", "zero alpha everywhere")
     return rgba

@@ -66,7 +66,7 @@ class Director:
         varied = pose.elastic[1] or pose.hole[1] or camera.jpeg or camera.grain[1] or color.invert
         layered = ranges.framing or ranges.object_color or ranges.context_color
         if varied or layered or ranges.blend != Over() or objects.variants != 1:
-            fail("ranges", "what RIGID_SIGNS varies, all that the CPU loaders can make", repr(ranges))
+            fail("ranges", "only what RIGID_SIGNS varies, the limit of the CPU loaders", repr(ranges))
         self.size, self.ranges = size, ranges
         self.texels, self.levels = objects.size, objects.pyramid.levels
         self.context_texels, self.context_levels = contexts.size, contexts.pyramid.levels

@@ -193,7 +193,7 @@ def _opencv() -> Any:
     try:
         import cv2
     except ImportError:
-        fail("opencv", "OpenCV, the faster CPU loader", "no module cv2", "pip install opencv-python-headless")
+        fail("opencv", "OpenCV, for the faster CPU loader", "no module cv2", "pip install opencv-python-headless")
     return cv2
 
 

@@ -104,7 +104,7 @@ def check_pixels(argument: str, value: Tensor) -> None:
         return
     if math.isnan(low) or math.isinf(low) or math.isinf(high):
         fail(argument, "values in [0, 1]", "NaN" if math.isnan(low) else f"{low:.3g} to {high:.3g}",
-             "Mend what made them: a division by zero or a logarithm of zero, as a rule.")  # fmt: skip
+             "Fix their source: usually a division by zero or a logarithm of zero.")  # fmt: skip
     if max(-low, high) > 16:
         fix = "Divide by 255, or pass uint8." if high <= 256 else "Divide by the highest possible value."
     elif low < -OVERSHOOT:

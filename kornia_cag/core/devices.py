@@ -31,11 +31,11 @@ def chosen_device(device: Any, argument: str = "device") -> torch.device:
     except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:
         reason = textwrap.shorten(str(error).partition("\n")[0].rstrip("."), 120, placeholder="...")
         found = f"this machine has {torch.cuda.device_count() or 'no'} CUDA device(s) that torch can use"
-        fail(argument, expected, f"'{device}' ({reason}; {found})", "Leave it at auto, or take cpu.")
+        fail(argument, expected, f"'{device}' ({reason}; {found})", "Leave it at auto, or use cpu.")
     if made.type == "cpu" and torch.device(device).index:  # an index that torch accepts and ignores
-        fail(argument, expected, f"'{device}', of which there is one", "Take cpu.")
+        fail(argument, expected, f"'{device}', but there is only one", "Use cpu.")
     if made.type == "meta":
-        fail(argument, expected, f"'{device}', which computes nothing")
+        fail(argument, expected, f"'{device}', which cannot compute")
     return made
 
 

@@ -35,7 +35,7 @@ def held(folder: Path) -> Iterator[None]:
         except OSError:  # not yet written
             who = "another process"
         fail("folder", "a folder that no other run writes to", f"{str(folder)!r}, in use by {who}",
-             "Wait for its end, or give another folder.")  # fmt: skip
+             "Wait until it ends, or choose another folder.")  # fmt: skip
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in UNKNOWN:
             raise

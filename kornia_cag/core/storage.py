@@ -39,7 +39,7 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
         InputError: for an invalid file name, or an existing path that is not a file: a folder, a device, a pipe.
     """
     if "\0" in str(path):
-        fail("path", "the name of a file", f"{str(path)!r}, which holds NUL")
+        fail("path", "the name of a file", f"{str(path)!r}, which contains NUL")
     if os.path.exists(path) and not os.path.isfile(path):  # a rename would replace a device with a file
         kind = "a folder" if os.path.isdir(path) else "a pipe, a device or the like"
         fail("path", "the name of a file", f"{str(path)!r}, which is {kind}")

@@ -53,7 +53,7 @@ class StoredArray:
             InputError: if it does not fit into memory, or the file ends early.
         """
         if not fits(self.nbytes):
-            fail(f"real {self.name}", "an array that fits into memory", str(self), "Take a smaller one.")
+            fail(f"real {self.name}", "an array that fits into memory", str(self), "Use a smaller one.")
         if not self.by_columns:
             return self._next(self.shape[0])
         flat = self._bytes(self.nbytes)
@@ -66,7 +66,7 @@ class StoredArray:
     def _bytes(self, count: int) -> np.ndarray:
         raw = np.frombuffer(bytearray(self.data.read(count)), np.uint8)  # writable
         if len(raw) < count:
-            fail(f"real {self.name}", "a whole array", f"one that is cut short in {self.source!r}", "Write it anew.")
+            fail(f"real {self.name}", "a whole array", f"a truncated one in {self.source!r}", "Write it again.")
         found: np.ndarray = raw.view(self.dtype)
         return found
 

@@ -89,7 +89,7 @@ def _from_npz(path: Path, classes: tuple[str, ...], size: int) -> tuple[Float[Te
         if isinstance(error, OSError) and error.strerror is not None:
             reason = system_reason(error)
         fail("real", "an .npz file with arrays 'images' and 'labels'", f"{str(path)!r} ({reason})",
-             "Write one by numpy.savez(path, images=..., labels=...), or give a folder per class.")  # fmt: skip
+             "Write one with numpy.savez(path, images=..., labels=...), or use one folder per class.")  # fmt: skip
 
 
 def _checked(images: StoredArray | None, labels: StoredArray | None) -> tuple[StoredArray, StoredArray]:
@@ -99,7 +99,7 @@ def _checked(images: StoredArray | None, labels: StoredArray | None) -> tuple[St
     shaped = len(images.shape) == 3 or (len(images.shape) == 4 and images.shape[3] == 3)
     if images.dtype != np.uint8 or not shaped or 0 in images.shape:
         fail("real images", "uint8 (n, h, w) or (n, h, w, 3)", str(images),
-             "Keep grey levels from 0 to 255 as they are: images.astype('uint8').")  # fmt: skip
+             "If grey levels run from 0 to 255: images.astype('uint8').")  # fmt: skip
     if math.prod(images.shape[1:3]) > MAX_PIXELS:
         fail("real images", f"pictures of at most {MAX_PIXELS:,} pixels", str(images), "Shrink them.")
     count = images.shape[0]
@@ -129,7 +129,7 @@ def _room(count: int, size: int) -> Float[Tensor, "n 3 s s"]:
     need = 12 * count * size * size
     if not fits(need):
         fail("real images", "pictures that fit into memory", f"{count:,} of {size} x {size}, {need / 2**30:,.0f} GiB",
-             "Take fewer of them.")  # fmt: skip
+             "Use fewer of them.")  # fmt: skip
     return torch.empty(count, 3, size, size, dtype=torch.float32, device="cpu")
 
 
@@ -137,7 +137,7 @@ def _from_folder(path: Path, classes: tuple[str, ...], size: int) -> RealSet:
     images, labels = [], []
     for folder in list_folder(path):
         if folder.name not in classes:
-            fail("real", "sub-folders named as the classes " + ", ".join(classes[:5]) + " …", f"{folder.name!r}")
+            fail("real", "sub-folders named after the classes " + ", ".join(classes[:5]) + " …", f"{folder.name!r}")
         for small in folders.read_contexts(folder, apply=lambda rgb: _resize(rgb[None], size).numpy(), side=size):
             images.append(torch.from_numpy(small))
             labels.append(classes.index(folder.name))
@@ -165,7 +165,7 @@ def handwriting(size: int = 28) -> RealSet:
         from sklearn.datasets import load_digits
     except ImportError:
         fail("real", "a file or folder of real pictures, or scikit-learn for its handwriting", "neither",
-             'Read others by load_real, or pip install "kornia_cag[demo]".')  # fmt: skip
+             'Read others with load_real, or pip install "kornia_cag[demo]".')  # fmt: skip
     data = load_digits()
     inner = round(size * 20 / 28)
     digits = torch.from_numpy(data.images).float()[:, None] / 16

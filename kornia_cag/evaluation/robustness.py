@@ -217,7 +217,7 @@ def correct(model: nn.Module, images: Float[Tensor, "b 3 h w"], labels: Int[Tens
     """Which images the model classifies correctly in eval mode; leaves the model unchanged. NaN logits are wrong."""
     with frozen(model) as net:
         logits = net(images.clone())  # a model may start with an in-place operation
-    check_logits(logits, len(labels), fix="Wrap a model of another kind of output, so that it gives its logits.")
+    check_logits(logits, len(labels), fix="Wrap a model with other outputs so that it returns its logits.")
     right: Tensor = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
     return right
 

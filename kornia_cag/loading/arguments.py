@@ -19,7 +19,7 @@ from kornia_cag.scenes.strength import Ramp
 
 STALE = ("A worker would attack a stale model: pass num_workers=0, or let workers only compose "
          "(collate_fn=collate.compose) and a Prefetcher harden.")  # fmt: skip
-COUNTED = ("A worker would count samples of its own. To read photos in workers, pass collate_fn=list to the loader, "
+COUNTED = ("Each worker would count samples separately. To read photos in workers, pass collate_fn=list to the loader, "
            "and call the collate on each list in the main process.")  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def check_parts(objects: Any, contexts: Any, ranges: Any, chain: Any, model: Any
     check_instance("contexts", contexts, (ContextBank, NoneType), "Build it with ContextBank.procedural.")
     check_instance("ranges", ranges, (SceneRange, NoneType), "Pass ranges=SceneRange(pose=PoseRange(...)).")
     check_instance("chain", chain, (ContextChain, NoneType), "Pass chain=ContextChain(reset=0.171).")
-    check_instance("model", model, (nn.Module, NoneType), "Wrap another function in a Module.")
+    check_instance("model", model, (nn.Module, NoneType), "Wrap any other function in a Module.")
 
 
 def check_together(
@@ -95,7 +95,7 @@ def check_place(device: torch.device, model: nn.Module | None, *, chain: bool, c
              "Composition runs on the GPU and needs no workers: pass num_workers=0, pin_memory=False.")  # fmt: skip
     if chain:
         fail("num_workers", "0 with a chain", "a worker process",
-             "A worker would keep a chain of its own: pass num_workers=0.")  # fmt: skip
+             "Each worker would keep its own chain: pass num_workers=0.")  # fmt: skip
     if compiled:
         fail("num_workers", "0 with compile=True", "a worker process",
              "A forked worker cannot compile, and would wait forever: pass num_workers=0.")  # fmt: skip

@@ -108,7 +108,7 @@ def check_attacked(batch: Any) -> None:
     """
     check_instance("batch", batch, Batch, 'Pass CAGCollate(..., returns="batch").')
     if batch.attacked is None:
-        fail("batch", "one that was attacked", "a batch of a collate without an adversary that changes pixels",
+        fail("batch", "an attacked batch", "a batch from a collate without an adversary that changes pixels",
              "Pass CAGCollate(..., adversaries=(PGD(eps=8 / 255),), model=model).")  # fmt: skip
 
 
@@ -121,5 +121,5 @@ def _short(batch: Pair | Batch) -> str:
 
 def _pinned(batch: Pair | Batch) -> Pair | Batch:
     if batch.images.device.type == "cuda":
-        fail("pin_memory", "False with batches that are made on the GPU", "True", "Pass pin_memory=False.")
+        fail("pin_memory", "False with batches composed on the GPU", "True", "Pass pin_memory=False.")
     return mapped(Tensor.pin_memory, batch)

@@ -134,7 +134,7 @@ class CAGCollate(Generic[Output]):
 
     def harden(self, draft: Draft) -> Output:
         """The second half: run the adversaries against the model as it is now, and store the result in the chain."""
-        check_instance("draft", draft, Draft, "Pass what collate.compose(rows) gave.")
+        check_instance("draft", draft, Draft, "Pass the result of collate.compose(rows).")
         if self.adversaries:
             arguments.check_main_process("adversaries", arguments.STALE)
             composer = self.composer if draft.photos is None else self._composing(draft.photos)

@@ -131,8 +131,8 @@ class Prefetcher(Generic[Output]):
         """
         loader = self._resumable()
         if self._failed:
-            fail("state", "a state behind a batch that was handed out", "one in the midst of a batch that failed",
-                 "Go on from an earlier state.")  # fmt: skip
+            fail("state", "a state after a delivered batch", "one in the middle of a failed batch",
+                 "Resume from an earlier state.")  # fmt: skip
         if self._saved is None:
             return self._state(loader)
         # Take the current value of what the batch composed ahead left alone: training may have updated the pairing.

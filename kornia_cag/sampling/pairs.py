@@ -145,7 +145,7 @@ class PairSampler(Sampler[Any]):
         if not len(self):
             fail("drop_last", "at least one whole batch per epoch",
                  f"{self.samples} samples for {self.world_size} x {self.batch_size}",
-                 "Take a smaller batch_size, a larger samples_per_class, or drop_last=False.")  # fmt: skip
+                 "Use a smaller batch_size, a larger samples_per_class, or drop_last=False.")  # fmt: skip
 
     @property
     def dataset(self) -> PairRows:

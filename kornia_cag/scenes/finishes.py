@@ -40,7 +40,7 @@ class Unkeyed:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        check_instance("module", module, nn.Module, "Pass a function of images and keys as it is.")
+        check_instance("module", module, nn.Module, "Pass a function of images and keys directly.")
         self.module = module
 
     def __call__(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:

@@ -116,13 +116,13 @@ def _check_output(network: nn.Module, classes: int, size: int, function: str) ->
              "Give them values: network.to_empty(device='cpu') and its reset_parameters().")  # fmt: skip
     if any(nn.parameter.is_lazy(parameter) for parameter in parameters):
         fail("function", "a network with weights", f"that of {function!r}, some of which have no shape yet",
-             "Let the function call it once, on torch.zeros(1, 3, size, size).")  # fmt: skip
+             "Let the function call it once on torch.zeros(1, 3, size, size).")  # fmt: skip
     try:
         finite = all(bool(parameter.isfinite().all()) for parameter in parameters)
     except Exception as error:  # sparse ones
         fail("function", "a network of plain weights", f"that of {function!r}, which raised {_reason(error)}")
     if not finite:
-        fail("function", "a network of finite weights", f"that of {function!r}, some of which are not")
+        fail("function", "a network with finite weights", f"that of {function!r}, some of which are not")
     for mode in (False, True):  # some return more than logits in train mode
         try:
             with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -143,19 +143,19 @@ def check_output(logits: Any, b: int, classes: int, function: str | None) -> Non
     """
     if not isinstance(logits, Tensor) or logits.shape != (b, classes) or not logits.is_floating_point():
         pictures = "two pictures" if b == 2 else f"{b:,} pictures"
-        fail("function", f"a network that gives logits (b, {classes}), also in train mode",
+        fail("function", f"a network that returns logits (b, {classes}), also in train mode",
              f"{describe(logits)} for {pictures}, from {function!r}")  # fmt: skip
 
 
 def _check_gradient(trial: nn.Module, logits: Tensor, function: str) -> None:
     """Run backward once, from logits in train mode."""
     if not logits.requires_grad:
-        fail("function", "logits that gradients can be followed from", f"those of {function!r}, which have none",
+        fail("function", "logits with gradients", f"those of {function!r}, which have no gradients",
              "Remove no_grad(), detach() and argmax from its forward.")  # fmt: skip
     try:
         logits.float().logsumexp(dim=1).sum().backward()
     except (Exception, SystemExit) as error:
-        fail("function", "a network that gradients can be followed through",
+        fail("function", "a network that backward() works on",
              f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
     if all(parameter.grad is None for parameter in trial.parameters()):
         fail("function", "a network whose parameters take part in its logits",

@@ -88,7 +88,7 @@ def load_network(
         recipe, classes, told = _described(saved)
     if told is not None and function is None:
         fail("function", "the function that builds the network, since nothing named in a file is called",
-             f"nothing; {str(file)!r} names {told!r}", f"Pass function={told!r}, if that is yours.")  # fmt: skip
+             f"nothing; {str(file)!r} names {told!r}", f"Pass function={told!r} if you trust it.")  # fmt: skip
     network = _with_weights(file, recipe, len(classes), function, saved["state"])
     if function is None:
         network.register_forward_pre_hook(partial(_check_pictures, recipe.size))

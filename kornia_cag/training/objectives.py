@@ -15,7 +15,7 @@ from kornia_cag.core.checks import check_number
 from kornia_cag.loading.batch import Batch, check_attacked
 from kornia_cag.loading.confusion import HardPairing
 
-_LOGITS = "Wrap a model of another kind of output, so that it gives its logits."
+_LOGITS = "Wrap a model with other outputs so that it returns its logits."
 
 
 def attacked_loss(

@@ -498,7 +498,7 @@ def test_a_model_without_gradient_is_named(untyped):
             return x.detach().mean((2, 3)).repeat(1, 2)
 
     objects, contexts = make_objects(), make_contexts()
-    with pytest.raises(InputError, match="ScenePGD: expected a scene and a loss that depend on what is varied"):
+    with pytest.raises(InputError, match="ScenePGD: expected a scene and a loss that depend on what varies"):
         made(Cut(), objects, contexts, ScenePGD())
 
 

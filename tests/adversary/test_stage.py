@@ -286,7 +286,7 @@ def test_what_is_no_order_of_adversaries_is_refused(stages, message):
     ("stages", "message"),
     [
         ((WorstOf(), WorstOf(k=2)), r"one WorstOf, got two, whose rivals would be each other's\. Raise its k"),
-        ((ScenePGD(), ScenePGD()), r"one ScenePGD, got two, of which the second would start anew\. Raise its steps"),
+        ((ScenePGD(), ScenePGD()), r"one ScenePGD, got two, the second of which would start over\. Raise its steps"),
     ],
 )  # fmt: skip
 def test_two_of_a_kind_are_refused_where_they_cannot_be(stages, message):
@@ -311,7 +311,7 @@ def hardening(change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda draft: None, r"adversaries\[1\]: expected Draft, got None\. harden\(model, draft\) gives draft\.with"),
+        (lambda draft: None, r"adversaries\[1\]: expected Draft, got None\. Return draft\.with_images"),
         (lambda draft: draft.pictures, r"adversaries\[1\]: expected Draft, got float32 \(8, 3, 16, 16\)"),
         (lambda draft: draft.with_images(draft.pictures[:1]),
          r"adversaries\[1\]: expected float32 \(8, 3, 16, 16\) on cpu, got float32 \(1, 3, 16, 16\)\. An"),
@@ -336,7 +336,7 @@ def test_a_plan_that_gives_something_else_is_named_by_its_place(untyped):
         def plan(self, draft):
             draft.rows.replaced(contexts=draft.rows.contexts.roll(1))
 
-    with pytest.raises(InputError, match=r"^adversaries\[1\]: expected Draft, got None\. plan\(draft\) gives"):
+    with pytest.raises(InputError, match=r"^adversaries\[1\]: expected Draft, got None\. Return dataclasses"):
         collated(Swap(), Wrong())(rows_of(8))
 
 
@@ -386,7 +386,7 @@ def test_a_function_is_told_the_labels_and_leaves_no_graph():
 @pytest.mark.parametrize("attack", [PGD(eps=0.1), PGD, Torchattack, 0.1, None], ids=str)
 @pytest.mark.usefixtures("untyped")
 def test_what_is_no_function_of_images_and_labels_is_not_wrapped(attack):
-    with pytest.raises(InputError, match=r"^attack: expected a function of images and labels, got .*as it is\."):
+    with pytest.raises(InputError, match=r"^attack: expected a function of images and labels, got .*directly\."):
         External(attack)
 
 

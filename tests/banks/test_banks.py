@@ -187,7 +187,7 @@ GOOD = [tensor(rgba())] * 2
         (lambda: ObjectBank.from_tensors([0 * GOOD[0]]), r"images\[0\]: expected an object that can .* at most 0 of"),
         (lambda: ObjectBank.from_tensors([GOOD[0], GOOD[0] // 51]), r"images\[1\]: .*at least 6 of 255.*at most 5"),
         (lambda: ObjectBank.from_tensors([GOOD[0], 0 * GOOD[0] + 255]), r"images\[1\]: .*transparency.*key=\"white\""),
-        (lambda: ObjectBank.from_tensors([torch.ones(4, 9, 9)]), r"images\[0\]: .*transparency, got none\. Give it an"),
+        (lambda: ObjectBank.from_tensors([torch.ones(4, 9, 9)]), r"images\[0\]: .*transparency, got none\. Add an"),
         (lambda: ObjectBank.from_tensors([torch.ones(4, 0, 9)]), r"images\[0\]: expected at least one pixel"),
         (lambda: ObjectBank.from_tensors(GOOD, [0]), r"labels: expected .*\(2\)"),
         (lambda: ObjectBank.from_tensors(GOOD, ["a", "b"]), r"labels: expected class ids .*Pass names as classes"),

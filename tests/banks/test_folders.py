@@ -466,7 +466,7 @@ def test_no_path():
 
 def test_nul_in_a_path():
     for call in (folders.list_objects, folders.list_contexts, folders.read_rgb, folders.read_rgba):
-        with pytest.raises(InputError, match=r"(folder|path): expected a path, got 'a\\x00b', which has a NUL"):
+        with pytest.raises(InputError, match=r"(folder|path): expected a path, got 'a\\x00b', which contains a NUL"):
             call("a\0b")
 
 
@@ -509,7 +509,7 @@ def closed(tmp_path, monkeypatch):
 def test_a_folder_that_can_be_listed_but_not_entered(closed):
     for call in (folders.list_objects, folders.list_contexts):
         for folder in (closed, closed.parent):
-            with pytest.raises(InputError, match=r"a\.png: .*got permission denied\. Give yourself the right"):
+            with pytest.raises(InputError, match=r"a\.png: .*got permission denied\. Grant yourself permission"):
                 call(folder)
             with pytest.raises(InputError, match=r"got none: .*a\.png \(.*permission denied"):
                 call(folder, on_error="skip")  # which would leave nothing

@@ -113,7 +113,7 @@ def test_every_scene_of_every_worker_has_noise_of_its_own(loader):
 )
 @pytest.mark.usefixtures("untyped")
 def test_refuses_what_it_cannot_make(loader, ranges):
-    with pytest.raises(InputError, match="ranges: expected what RIGID_SIGNS varies"):
+    with pytest.raises(InputError, match="ranges: expected only what RIGID_SIGNS varies"):
         loader(make_objects(), make_contexts(), SIZE, ranges)
 
 

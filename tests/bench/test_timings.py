@@ -36,5 +36,5 @@ def test_report_of_a_recipe_that_they_cannot_make() -> None:
     found = report(DIGITS)
     loaders = [line for line in found["lines"] if "loader" in line["name"]]
     assert len(loaders) == 2
-    assert all("ms" not in line and "all that the CPU loaders can make" in line["note"] for line in loaders)
+    assert all("ms" not in line and "the limit of the CPU loaders" in line["note"] for line in loaders)
     assert table(found)[-1].endswith("; no CPU loader makes these scenes.")

@@ -158,9 +158,7 @@ def test_a_model_of_a_function_is_told_it_on_the_command_line(refused, capsys):
     capsys.readouterr()
     preview = ("preview", "digits", "--eps", "0.1", "--model-from", "o")
     for command in (("evaluate", "o", "--real", "few.npz"), preview):
-        assert refused(*command).endswith(
-            "names 'commandnets:net'. Pass --model 'commandnets:net', if that is yours.\n"
-        )
+        assert refused(*command).endswith("names 'commandnets:net'. Pass --model 'commandnets:net' if you trust it.\n")
         assert cli.main([*command, "--model", "commandnets:net"]) == 0
         assert "--model: expected a function that can be imported" in refused(*command, "--model", "elsewhere:net")
     assert "--model: expected to be used with --model-from" in refused(*preview[:-2], "--model", "commandnets:net")

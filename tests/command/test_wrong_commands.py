@@ -142,19 +142,19 @@ NETWORKS = {
     "measured": (lambda: Net(measured, at=0), "'own:net', which raised KeyError"),
 }
 EARLY = {
-    "no gradient": (lambda: Net(torch.Tensor.detach, at=0), "expected logits that gradients can be followed from"),
+    "no gradient": (lambda: Net(torch.Tensor.detach, at=0), "expected logits with gradients"),
     "another graph": (
         lambda: Net(lambda x: torch.zeros_like(x, requires_grad=True) * 1, at=0),
-        "expected a network whose parameters take part in its logits, got that of 'own:net', to none of which",
+        "expected a network whose parameters take part in its logits, got that of 'own:net', none of which",
     ),
-    "backward": (lambda: Net(breaks, at=0), "expected a network that gradients can be followed through, got that of"),
+    "backward": (lambda: Net(breaks, at=0), "expected a network that backward() works on, got that of"),
     "leaves": (lambda: Net(leaves, at=0), "'own:net', which raised SystemExit: no licence"),
     "leaves when made": (lambda: leaves(None), "'own:net', which raised SystemExit: no licence"),
     "an error without text": (lambda: Net(speechless, at=0), "'own:net', which raised Speechless: no text"),
     "no repr": (lambda: Speechless(), "'own:net', which returned one Speechless"),
     "meta": (lambda: Net(broken, at=9).to("meta"), "a network with weights, got that of 'own:net', some of which are"),
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "some of which have no shape yet. Let the funct"),
-    "weights": (lambda: nn.utils.skip_init(Nothing), "expected a network of finite weights, got that of 'own:net'"),
+    "weights": (lambda: nn.utils.skip_init(Nothing), "expected a network with finite weights, got that of 'own:net'"),
 }
 
 

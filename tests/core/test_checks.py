@@ -43,7 +43,7 @@ RAMP = torch.linspace(0, 1, 16)
         (255 * RAMP, r"expected values in \[0, 1\], got 0 to 255\. Divide by 255, or pass uint8"),
         (RAMP + 0.5, r"got 0(\.5)? to 1\.5\. Divide by 255 if .* clamp"),
         (4 * RAMP - 2, r"got -2 to 2\. Undo the normalisation"),
-        (65535 * RAMP, r"got 0 to 6\.55e\+04\. Divide by the highest value"),
+        (65535 * RAMP, r"got 0 to 6\.55e\+04\. Divide by the highest possible value"),
         (RAMP / 0, "got NaN.*division by zero"),
         (torch.where(RAMP > 0.5, math.inf, RAMP), "got 0 to inf.*division by zero"),
         (-1 / RAMP, "got -inf to"),

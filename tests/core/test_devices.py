@@ -64,7 +64,7 @@ def test_the_way_out_is_said(monkeypatch):
 
     monkeypatch.setattr(torch, "empty", missing)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    way_out = r"this machine has no CUDA device\(s\) that torch can use\)\. Leave it at auto, or take cpu"
+    way_out = r"this machine has no CUDA device\(s\) that torch can use\)\. Leave it at auto, or use cpu"
     with pytest.raises(InputError, match=rf"got 'cuda' \(Torch not compiled with CUDA enabled; {way_out}"):
         chosen_device("cuda")
 

@@ -24,7 +24,7 @@ from kornia_cag.core.storage import (
     write_torch,
 )
 
-ABOUT = ("file", "one of a run", "Write it anew.")
+ABOUT = ("file", "one of a run", "Write it again.")
 VALUE = {"a": torch.arange(6.0).view(2, 3), "b": (1, "x", None, 0.5), "c": {"d": [True]}}
 
 
@@ -159,7 +159,7 @@ def test_a_file_without_a_checksum_is_refused(tmp_path, read, data):
     (tmp_path / "a").write_bytes(data)
     with pytest.raises(InputError) as caught:
         read(tmp_path / "a", *ABOUT)
-    assert str(caught.value) == f"file: expected one of a run, got {str(tmp_path / 'a')!r}, {UNSIGNED}. Write it anew."
+    assert str(caught.value) == f"file: expected one of a run, got {str(tmp_path / 'a')!r}, {UNSIGNED}. Write it again."
 
 
 def test_what_torch_alone_wrote_is_refused(tmp_path):

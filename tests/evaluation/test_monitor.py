@@ -108,7 +108,7 @@ def test_the_monitor_refuses_what_it_cannot_look_at(objects, contexts, untyped):
     batch = attacked_batch(objects, contexts, net)
     with pytest.raises(InputError, match=r'batch: expected Batch, .*returns="batch"'):
         OverfittingMonitor(PGD(eps=0.1), 5)(net, Pair(batch.images, batch.labels))
-    with pytest.raises(InputError, match="batch: expected one that was attacked"):
+    with pytest.raises(InputError, match="batch: expected an attacked batch"):
         OverfittingMonitor(PGD(eps=0.1), 5)(net, batch._replace(attacked=None))
     with pytest.raises(InputError, match="state: expected the state_dict of an OverfittingMonitor"):
         OverfittingMonitor(PGD(eps=0.1), 5).load_state_dict({})

@@ -67,7 +67,7 @@ def test_folders_that_do_not_fit(tmp_path):
     with pytest.raises(InputError, match="real: expected sub-folders with pictures, got none"):
         load_real(tmp_path, CLASSES, 8)
     (tmp_path / "d").mkdir()
-    with pytest.raises(InputError, match=r"real: expected sub-folders named as the classes a, b, c .*got 'd'"):
+    with pytest.raises(InputError, match=r"real: expected sub-folders named after the classes a, b, c .*got 'd'"):
         load_real(tmp_path, CLASSES, 8)
     (tmp_path / "d").rename(tmp_path / "a")
     with pytest.raises(InputError, match="expected pictures, got none"):
@@ -135,7 +135,7 @@ def test_bad_files_are_named(tmp_path, write, message):
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_a_photograph_for_an_npz(tmp_path, suffix):
     Image.fromarray(pictures(1, 40)[0]).save(tmp_path / f"x.{suffix}")
-    with pytest.raises(InputError, match=rf"got '.*x\.{suffix}' \(.*\)\. Write one by numpy\.savez") as caught:
+    with pytest.raises(InputError, match=rf"got '.*x\.{suffix}' \(.*\)\. Write one with numpy\.savez") as caught:
         load_real(tmp_path / f"x.{suffix}", CLASSES, 8)
     assert "pickle" not in str(caught.value)
 
@@ -165,7 +165,7 @@ def header(path, shape, descr="|u1", data=b""):
 @pytest.mark.parametrize(
     ("shape", "descr", "message"),
     [
-        ((2, 8, 8), "|u1", "real images: expected a whole array, got one that is cut short in '.*x.npz'"),
+        ((2, 8, 8), "|u1", "real images: expected a whole array, got a truncated one in '.*x.npz'"),
         ((2, 10**6, 10**6), "|u1", r"real images: expected pictures of at most 67,108,864 pixels.*x\.npz'\. Shrink"),
         ((10**15, 8, 8), "|u1", r"real labels: expected integers \(1000000000000000,\)"),
         ((2, 8, 8), "|O", "real images: expected uint8"),
@@ -228,7 +228,7 @@ def test_handwriting_without_scikit_learn(monkeypatch):
         return real_import(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(InputError, match=r"real: .*Read others by load_real, or pip install \"kornia_cag\[demo\]\""):
+    with pytest.raises(InputError, match=r"real: .*Read others with load_real, or pip install \"kornia_cag\[demo\]\""):
         handwriting()
 
 

@@ -41,7 +41,7 @@ def test_state_of_another_collate_is_refused(objects, contexts, untyped):
     for photos in (None, {}, {"seed": 0}):
         with pytest.raises(InputError, match=r"state\['photos'\]: expected seed, epoch and index"):
             plain.load_state_dict({**plain.state_dict(), "photos": photos})
-    with pytest.raises(InputError, match=r"draft: expected Draft, got None\. Pass what collate\.compose\(rows\) gave"):
+    with pytest.raises(InputError, match=r"draft: expected Draft, got None\. Pass the result of collate\.compose"):
         plain.harden(None)
     with pytest.raises(InputError, match=r"state: expected the state_dict of a CAGCollate, got \{\}"):
         plain.load_state_dict({})

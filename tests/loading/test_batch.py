@@ -188,7 +188,7 @@ def test_pinning_attacks_nobody(pinned):
         lambda b: attacked_loss(Judge(), b),
         lambda b: OverfittingMonitor(ATTACK, 5)(Judge(), b),
     ):
-        with pytest.raises(InputError, match="batch: expected one that was attacked, got a batch of a collate without"):
+        with pytest.raises(InputError, match="batch: expected an attacked batch, got a batch from a collate without"):
             use(plain)
     hard = pin_memory(collated(ATTACK)(next(iter(pairs_of()))))
     check_attacked(hard)

@@ -419,7 +419,7 @@ def test_no_state_in_the_midst_of_a_batch_that_failed(prefetcher):
     attack, collate.adversaries = collate.adversaries, (External(lambda images, labels: images[99]),)
     with pytest.raises(IndexError):
         take(batches, collate, 1)
-    with pytest.raises(InputError, match="state: expected a state behind a batch that was handed out"):
+    with pytest.raises(InputError, match="state: expected a state after a delivered batch"):
         batches.state_dict()
     collate.adversaries = attack
     take(batches, collate, 1)

@@ -581,14 +581,14 @@ def small() -> PairSampler:
             "rank: expected an integer of at least 0 and at",
         ),
         (lambda: PairSampler([0, 1], 4, batch_size=100, drop_last=True),
-         "drop_last: expected at least one whole batch per epoch, got 4 samples for 1 x 100. Take a smaller batch"),
+         "drop_last: expected at least one whole batch per epoch, got 4 samples for 1 x 100. Use a smaller batch"),
         (lambda: PairSampler([0, 1], 4, batch_size=2).set_epoch(-1), "epoch: "),
         (
             lambda: small().load_state_dict({}),
             "state: expected the state_dict of a PairSampler,",
         ),
         (lambda: small().load_state_dict(PairSampler([0, 1], 4, batch_size=1).state_dict()),
-         "state: expected the state of a sampler with batch_size=2, got batch_size=1. Build the sampler as the"),
+         "state: expected the state of a sampler with batch_size=2, got batch_size=1. Build the sampler like the"),
         (
             lambda: small().load_state_dict(PairSampler([1, 0], 4, batch_size=2).state_dict()),
             "labels_crc=",

@@ -188,7 +188,9 @@ def test_stages_that_change_more_than_pixels(stage, got):
 @pytest.mark.parametrize("bad", [glare, nn.Identity, None])
 @pytest.mark.usefixtures("untyped")
 def test_only_modules_need_the_adapter(bad):
-    with pytest.raises(InputError, match=r"^module: expected Module, got .* Pass a function of images and keys as it "):
+    with pytest.raises(
+        InputError, match=r"^module: expected Module, got .* Pass a function of images and keys directly"
+    ):
         Unkeyed(bad)
 
 

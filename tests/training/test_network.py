@@ -67,7 +67,7 @@ def test_nothing_that_a_file_names_is_imported_or_called(own, tmp_path, monkeypa
         load_network(path)
     assert str(caught.value) == (
         "function: expected the function that builds the network, since nothing named in a file is called, got nothing"
-        f"; {str(path)!r} names {function!r}. Pass function={function!r}, if that is yours."
+        f"; {str(path)!r} names {function!r}. Pass function={function!r} if you trust it."
     )
 
 

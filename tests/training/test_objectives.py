@@ -79,10 +79,10 @@ def test_bad_weights_are_refused(objects, contexts, untyped):
         (lambda: attacked_loss(net, batch, smoothing=2), r"smoothing: expected a number in \[0, 1\]"),
         (lambda: attacked_loss(net, Pair(batch.images, batch.labels)), r'batch: expected Batch, .*returns="batch"'),
         (lambda: trades_loss(net, Pair(batch.images, batch.labels)), r'batch: expected Batch, .*returns="batch"'),
-        (lambda: mixed_loss(nn.Identity(), batch), r"model output: expected .*Wrap a model of another kind"),
-        (lambda: mixed_loss(net, plain), "batch: expected one that was attacked, got a batch of a collate without"),
-        (lambda: trades_loss(net, plain), "batch: expected one that was attacked, got a batch of a collate without"),
-        (lambda: attacked_loss(net, plain), "batch: expected one that was attacked, got a batch of a collate without"),
+        (lambda: mixed_loss(nn.Identity(), batch), r"model output: expected .*Wrap a model with other outputs"),
+        (lambda: mixed_loss(net, plain), "batch: expected an attacked batch, got a batch from a collate without"),
+        (lambda: trades_loss(net, plain), "batch: expected an attacked batch, got a batch from a collate without"),
+        (lambda: attacked_loss(net, plain), "batch: expected an attacked batch, got a batch from a collate without"),
     ):
         with pytest.raises(InputError, match=words):
             call()
