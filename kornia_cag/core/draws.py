@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kornia_cag.core.checks import fail
 from kornia_cag.core.compiling import kept
-from kornia_cag.core.randomness import chance, fold_in, normals, uniform, uniforms
+from kornia_cag.core.randomness import chance, fold_in, normals, uniforms, unit
 
 Slot = tuple[int, str, str]  # layer, group, name of the draw
 
@@ -53,7 +53,7 @@ class Draws:
         """
         place = self._layer, self._group, slot
         if place not in self.numbers:
-            self.numbers[place] = uniform(self.keys, slot)
+            self.numbers[place] = unit(self.keys, slot)
         if self.numbers[place].ndim != 1:
             fail("slot", f"{slot!r} to be drawn in one way", "one number a sample, and several", "Name them apart.")
         return kept(low + (high - low) * self.numbers[place])

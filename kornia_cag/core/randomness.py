@@ -77,9 +77,14 @@ def _unit(bits: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     return _right(bits, 8).to(torch.float32) * 2.0**-24
 
 
+def unit(keys: Int[Tensor, " b"], slot: str) -> Float[Tensor, " b"]:
+    """One float32 per key, uniform in ``[0, 1)``, on a grid of 2^-24, for a range to be laid over."""
+    return _unit(_base(keys, slot))
+
+
 def uniform(keys: Int[Tensor, " b"], slot: str, low: float = 0.0, high: float = 1.0) -> Float[Tensor, " b"]:
     """One float32 per key, uniform in ``[low, high)``, on a grid of 2^-24 of the width."""
-    return kept(low + (high - low) * _unit(_base(keys, slot)))
+    return kept(low + (high - low) * unit(keys, slot))
 
 
 def uniforms(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
