@@ -171,7 +171,7 @@ class CameraRange:
         for number, name in enumerate(self.kinds):
             kind = torch.where(place == number, KINDS.index(name), kind)
         return Blur(
-            kind=torch.where(draws.chance("camera.blur", self.blur), kind, -1),
+            kind=kept(torch.where(draws.chance("camera.blur", self.blur), kind, -1)),
             sigma=draw("gaussian", self.gaussian).clamp(min=0.05),
             width=draw("box_x", self.box).clamp(min=1),
             height=draw("box_y", self.box).clamp(min=1),
