@@ -62,11 +62,14 @@ class Programs:
         keys, labels = rows.keys, composer.objects.labels[rows.layers]
         used, layers, seen = chained(earlier, labels, keys), [], []
         given = keys, given_strength(strength, rows.epoch)
-        any_batch(*given, used, rows.contexts)
+        contexts = rows.contexts.contiguous()
+        any_batch(*given, used, contexts)
         images = None if earlier is None else earlier.images
-        drawn = self._program(_opened)(composer, *given, rows.contexts, images, used, into["canvas"])
+        drawn = self._program(_opened)(composer, *given, contexts, images, used, into["canvas"])
         for number, objects in enumerate(rows.layers.unbind(1)):
-            own = Draws(keys).layer(number).keys
+            own = (
+                Draws(keys).layer(number).keys.clone()
+            )  # never ``keys`` itself, or the first layer is a case of its own
             alpha = into["canvas"].new_empty(len(rows), *composer.size) if targets else None
             objects = objects.contiguous()
             any_batch(own, objects, alpha)
