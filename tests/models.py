@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kornia_cag import PGD, CAGCollate, PairSampler
 from kornia_cag.core.randomness import sample_keys
 
 EPS = 8 / 255
@@ -115,3 +116,14 @@ def linear(weight: Tensor) -> Any:
 
 def bits(x: Tensor) -> list[Any]:
     return x.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]).tolist()
+
+
+def network(device="cpu"):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 49, 5)).to(device)
+
+
+def attacked_batch(objects, contexts, net, attack=None):
+    attack = attack or PGD(eps=0.1, eps_object=0.02, steps=2)
+    collate = CAGCollate(objects, contexts, 16, model=net, adversaries=(attack,), returns="batch")
+    return collate(next(iter(PairSampler(objects.labels.cpu(), len(contexts), batch_size=20, seed=5))))

@@ -1,21 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from models import attacked_batch, network
 from torch import nn
 
 from kornia_cag import PGD, CAGCollate, InputError, OverfittingMonitor, PairSampler
 from kornia_cag.loading.batch import Pair
-
-
-def network(device="cpu"):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 49, 5)).to(device)
-
-
-def attacked_batch(objects, contexts, net, attack=None):
-    attack = attack or PGD(eps=0.1, eps_object=0.02, steps=2)
-    collate = CAGCollate(objects, contexts, 16, model=net, adversaries=(attack,), returns="batch")
-    return collate(next(iter(PairSampler(objects.labels.cpu(), len(contexts), batch_size=20, seed=5))))
 
 
 def by_heart(objects, contexts):
