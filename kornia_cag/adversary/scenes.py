@@ -190,10 +190,10 @@ class ScenePGD(Adversary):
         m, composer = how_many(self.fraction, draft.size), cast(Composer, draft.composer)
         rest = draft.made
         if rest is not None and not draft.waiting:
-            rest = mapped(lambda tensor: tensor[m:], rest) if m < len(draft.rows) else None
+            rest = cut(rest, [m])[1] if m < len(draft.rows) else None
         if m:
             ends = cuts(composer, m)
-            earlier = mapped(lambda tensor: tensor[:m], draft.earlier)
+            earlier = cut(draft.earlier, [m])[0]
             climbed = [
                 self(cast(nn.Module, model), composer, rows, given_strength(draft.strength, rows.epoch), held,
                      targets=draft.wants_targets, scene=draft.wants_scene)

@@ -4,7 +4,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -107,7 +106,7 @@ def save_explained(path: str | Path, batch: Batch, place: int, lines: list[str])
     """
     zoom = max(1, -(-LEAST_SIDE // min(batch.images.shape[-2:])))
     boxes = batch.boxes[place : place + 1]
-    picture = Image.fromarray(np.asarray(sheet(batch.images[place : place + 1], 1, zoom=zoom, boxes=boxes)))
+    picture = Image.fromarray(sheet(batch.images[place : place + 1], 1, zoom=zoom, boxes=boxes))
     font = ImageFont.load_default(size=13)
     columns = [(line[:INDENT].strip(), line[INDENT:].strip()) if line.startswith(" ") else (line, "") for line in lines]
     wide = 24 + max(round(LABEL * (second != "") + font.getlength(second or first)) for first, second in columns)
