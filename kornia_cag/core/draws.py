@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kornia_cag.core.checks import fail
 from kornia_cag.core.compiling import constant, kept
-from kornia_cag.core.randomness import bell, chance, fold_in, normals, unit, uniforms, units
+from kornia_cag.core.randomness import bell, chance, fold_in, normals, uniforms, unit, units
 
 Slot = tuple[int, str, str]  # layer, group, name of the draw
 Place = tuple[int, str]  # layer, group
@@ -27,15 +27,13 @@ class Number:
 
     Attributes:
         slot: name of the draw.
-        low: lowest value.
-        high: highest value.
+        bounds: lowest and highest value.
         rest: its value at strength 0; None: strength does not reach it.
         log: whether its logarithm is uniform instead, and scaled by strength; bounds and ``rest`` are then above 0.
     """
 
     slot: str
-    low: float = 0.0
-    high: float = 1.0
+    bounds: tuple[float, float] = (0.0, 1.0)
     rest: float | None = None
     log: bool = False
 
@@ -152,15 +150,15 @@ class Draws:
         """
         pairs = [(place, draw) for place, draws in asked.items() for draw in draws]
         logs: list[Single] = [(p, d) for p, d in pairs if isinstance(d, Number) and d.log]
-        plain: list[Single] = [(p, d) for p, d in pairs if isinstance(d, Number) and not d.log]
+        numbers: list[Single] = [*logs, *((p, d) for p, d in pairs if isinstance(d, Number) and not d.log)]
         choices: list[Single] = [(p, d) for p, d in pairs if isinstance(d, Choice)]
         several: list[Several] = [(p, d) for p, d in pairs if isinstance(d, Numbers | Normals)]
-        numbers, more = [*logs, *plain], len(logs) + len(plain)
         matrix, blocks = self._hashed([*numbers, *choices], several)
-        scaled = _scaled(matrix[:more], [cast(Number, d) for _, d in numbers], strength)
+        scaled = _scaled(matrix[: len(numbers)], [cast(Number, draw) for _, draw in numbers], strength)
         found = [*(scaled[: len(logs)].exp().unbind() if logs else ()), *scaled[len(logs) :].unbind()]
-        found += _chosen(matrix[more:], [cast(Choice, d) for _, d in choices])
-        found += [bell(u)[:, : d.count] if isinstance(d, Normals) else u for u, (_, d) in zip(blocks, several, strict=True)]
+        found += _chosen(matrix[len(numbers) :], [cast(Choice, draw) for _, draw in choices])
+        for block, (_, more) in zip(blocks, several, strict=True):
+            found.append(bell(block)[:, : more.count] if isinstance(more, Normals) else block)
         result: dict[Place, dict[str, Tensor]] = {place: {} for place in asked}
         for (place, draw), value in zip([*numbers, *choices, *several], found, strict=True):
             result[place][draw.slot] = value
@@ -168,29 +166,32 @@ class Draws:
 
     def _hashed(self, singles: list[Single], several: list[Several]) -> tuple[Float[Tensor, "n b"], list[Tensor]]:
         """Numbers in [0, 1): a row for each single one, (b, n) for each of the others; known ones as they are."""
-        layers = 1 + max((place[0] for place, _ in [*singles, *several]), default=0)
-        keys = torch.stack([self.layer(number).keys for number in range(layers)]) if layers > 1 else self.keys[None]
-        matrix, blocks = units(keys, [(place[0], draw.slot) for place, draw in singles],
-                               [(place[0], draw.slot, draw.count + (draw.count % 2 if isinstance(draw, Normals) else 0))
-                                for place, draw in several])  # fmt: skip
-        slots = {number: (self._layer + place[0], place[1], draw.slot)
-                 for number, (place, draw) in enumerate(singles) if isinstance(draw, Number)}  # fmt: skip
-        if not self.numbers.keys().isdisjoint(slots.values()):
-            matrix = torch.stack([self.numbers.get(slots[n], row) if n in slots else row
-                                  for n, row in enumerate(matrix.unbind())])  # fmt: skip
-        rows = matrix.unbind()
-        for number, slot in slots.items():
-            self.numbers.setdefault(slot, rows[number])
-        for number, (place, draw) in enumerate(several):
-            if isinstance(draw, Numbers):
-                slot = self._layer + place[0], place[1], draw.slot
-                blocks[number] = self.numbers.setdefault(slot, blocks[number])
+        layers = len({0, *[place[0] for place, _ in [*singles, *several]]})
+        keys = torch.stack([self.layer(number).keys for number in range(layers)])
+        counts = [d.count + d.count % 2 if isinstance(d, Normals) else d.count for _, d in several]
+        matrix, blocks = units(
+            keys,
+            [(place[0], draw.slot) for place, draw in singles],
+            [(place[0], draw.slot, count) for (place, draw), count in zip(several, counts, strict=True)],
+        )
+        slots = {n: self._slot(*pair) for n, pair in enumerate(singles) if isinstance(pair[1], Number)}
+        if any(slot in self.numbers for slot in slots.values()):
+            rows = [self.numbers.get(slots[n], row) if n in slots else row for n, row in enumerate(matrix.unbind())]
+            matrix = torch.stack(rows)
+        for row, slot in zip(matrix.unbind(), slots.values(), strict=False):  # choices come last
+            self.numbers.setdefault(slot, row)
+        for n, pair in enumerate(several):
+            if isinstance(pair[1], Numbers):
+                blocks[n] = self.numbers.setdefault(self._slot(*pair), blocks[n])
         return matrix, blocks
+
+    def _slot(self, place: Place, draw: Draw) -> Slot:
+        return self._layer + place[0], place[1], draw.slot
 
 
 def _scaled(units: Float[Tensor, "n b"], draws: list[Number], strength: Float[Tensor, " b"]) -> Float[Tensor, "n b"]:
     """Numbers in [0, 1) mapped to their ranges, or to the logarithms of these, and scaled by the strength."""
-    ends = [(math.log(d.low), math.log(d.high)) if d.log else (d.low, d.high) for d in draws]
+    ends = [(math.log(d.bounds[0]), math.log(d.bounds[1])) if d.log else d.bounds for d in draws]
     device = units.device
     low = constant(tuple(low for low, _ in ends), torch.float32, device)[:, None]
     width = constant(tuple(high - low for low, high in ends), torch.float32, device)[:, None]

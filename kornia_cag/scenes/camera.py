@@ -154,19 +154,19 @@ class CameraRange:
 
     def draws(self) -> tuple[Draw, ...]:
         """What a camera is read from: only effects that are in range."""
-        found: list[Draw] = [Number("camera.low_resolution", *self.low_resolution, rest=0.0)]
+        found: list[Draw] = [Number("camera.low_resolution", self.low_resolution, rest=0.0)]
         if self.noise[1]:
-            found += [Number("camera.noise", *self.noise, rest=0.0)]
+            found += [Number("camera.noise", self.noise, rest=0.0)]
         if self.jpeg is not None:
-            found += [Number("camera.jpeg", *self.jpeg, rest=100.0)]
+            found += [Number("camera.jpeg", self.jpeg, rest=100.0)]
         if self.grain[1]:
-            found += [Number("camera.grain", *self.grain, rest=0.0), Number("camera.grain_grey"),
-                      Number("camera.grain_size", *self.grain_size, log=True)]  # fmt: skip
+            found += [Number("camera.grain", self.grain, rest=0.0), Number("camera.grain_grey"),
+                      Number("camera.grain_size", self.grain_size, log=True)]  # fmt: skip
         if self.blur:
             ranges = {"gaussian": self.gaussian, "box_x": self.box, "box_y": self.box, "motion": self.motion}
-            found += [Number(f"camera.{name}", *bounds, rest=0.0) for name, bounds in ranges.items()]
-            found += [Number("camera.motion_angle", 0.0, 0.5), Choice("camera.blur", self.blur),
-                      Number("camera.blur_kind", 0.0, float(len(self.kinds)))]  # fmt: skip
+            found += [Number(f"camera.{name}", bounds, rest=0.0) for name, bounds in ranges.items()]
+            found += [Number("camera.motion_angle", (0.0, 0.5)), Choice("camera.blur", self.blur),
+                      Number("camera.blur_kind", (0.0, float(len(self.kinds))))]  # fmt: skip
         return tuple(found)
 
     def read(self, values: Mapping[str, Tensor]) -> Camera:

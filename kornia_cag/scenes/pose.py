@@ -113,7 +113,7 @@ class PoseRange:
                   "x": self.translate, "y": self.translate, "tilt_x": self.perspective, "tilt_y": self.perspective,
                   "elastic": self.elastic, "variant": (0.0, 1.0)}  # fmt: skip
         found: list[Draw] = [
-            Number(f"pose.{name}", low, high, rest=min(max(rests.get(name, 0.0), low), high), log=name == "aspect")
+            Number(f"pose.{name}", (low, high), rest=min(max(rests.get(name, 0.0), low), high), log=name == "aspect")
             for name, (low, high) in ranges.items()
         ]
         if self.elastic[1]:

@@ -96,7 +96,8 @@ class SceneRange:
 
     def _around(self) -> Asked:
         """What a scene without objects is read from."""
-        context = Number("context.crop", *self.crop), Number("context.x"), Number("context.y"), Choice("context.mirror", 0.5)
+        crop = Number("context.crop", self.crop), Number("context.x"), Number("context.y")
+        context = *crop, Choice("context.mirror", 0.5), Choice("chain.reset")
         color = self.color.draws()
         if self.context_color is not None:
             color += self.context_color.draws("context_color")
@@ -115,11 +116,9 @@ class SceneRange:
             color = self.context_color.read(light, "context_color")
         crop = Crop(own["context.crop"], own["context.x"], own["context.y"], own["context.mirror"])
         camera = self.camera.read(values[0, "camera"])
-        return Scene(keys, (), contexts, crop, self.color.read(light), color, camera)
+        return Scene(keys, (), contexts, crop, self.color.read(light), color, camera, own["chain.reset"])
 
-    def _layer(
-        self, objects: Int[Tensor, " b"], values: Values, strength: Float[Tensor, " b"], number: int
-    ) -> Layer:
+    def _layer(self, objects: Int[Tensor, " b"], values: Values, strength: Float[Tensor, " b"], number: int) -> Layer:
         color = None
         if self.object_color is not None:
             color = self.object_color.read(values[number, "color"], "object_color")
