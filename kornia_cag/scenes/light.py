@@ -4,7 +4,7 @@ Colours are treated as linear. Light may exceed 1 until the camera clips it at t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range
 from kornia_cag.core.compiling import once
-from kornia_cag.core.draws import Draws, drawn
+from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.scenes.strength import full_strength
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
@@ -127,23 +127,24 @@ class ColorRange:
         """
         numbers = drawn(draws)
         s = full_strength(numbers.keys) if strength is None else strength
+        return self.read(numbers.of(self.draws(layer), s), layer)
 
-        def draw(slot: str, bounds: tuple[float, float], neutral: float) -> Float[Tensor, " b"]:
-            return neutral + s * (numbers.uniform(f"{layer}.{slot}", *bounds) - neutral)
+    def draws(self, layer: str = "color") -> tuple[Draw, ...]:
+        """What a colour change is read from."""
+        factors = [Number(f"{layer}.{name}", *getattr(self, name), rest=1.0)
+                   for name in ("brightness", "contrast", "saturation")]  # fmt: skip
+        amounts = [Number(f"{layer}.{name}", *getattr(self, name), rest=0.0)
+                   for name in ("exposure", "hue", "veil", "illumination")]  # fmt: skip
+        tints = [Number(f"{layer}.tint{channel}", *self.tint, rest=0.0) for channel in range(3)]
+        others = Number(f"{layer}.veil_level", 0.5, 1.0), Number(f"{layer}.light_from")
+        return *tints, *factors, *amounts, *others, Choice(f"{layer}.invert", self.invert)
 
-        return Color(
-            brightness=draw("brightness", self.brightness, 1.0),
-            exposure=draw("exposure", self.exposure, 0.0),
-            contrast=draw("contrast", self.contrast, 1.0),
-            saturation=draw("saturation", self.saturation, 1.0),
-            hue=draw("hue", self.hue, 0.0),
-            tint=torch.stack([draw(f"tint{channel}", self.tint, 0.0) for channel in range(3)], dim=1),
-            veil=draw("veil", self.veil, 0.0),
-            veil_level=0.5 + 0.5 * numbers.uniform(f"{layer}.veil_level"),
-            illumination=draw("illumination", self.illumination, 0.0),
-            light_from=numbers.uniform(f"{layer}.light_from"),
-            inverted=numbers.chance(f"{layer}.invert", self.invert),
-        )
+    def read(self, values: Mapping[str, Tensor], layer: str = "color") -> Color:
+        """The colour change that values of :meth:`draws` give."""
+        names = ("brightness", "exposure", "contrast", "saturation", "hue", "veil", "veil_level", "illumination")
+        fields = {name: values[f"{layer}.{name}"] for name in names}
+        tint = torch.stack([values[f"{layer}.tint{channel}"] for channel in range(3)], dim=1)
+        return Color(**fields, tint=tint, light_from=values[f"{layer}.light_from"], inverted=values[f"{layer}.invert"])
 
 
 def _power_of_two(stops: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
