@@ -9,6 +9,7 @@ import torch
 from composing import RANGES, make_composer, rows, same
 from conftest import make_contexts, make_objects
 from recorder import Strict
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -364,7 +365,7 @@ def test_captured_and_compiled_are_one_or_the_other(recorder):
 # --- what can be recorded
 
 
-class RefuseCPU(TorchDispatchMode):
+class RefuseHost(TorchDispatchMode):
     """No tensor of the host may take part: to copy it to the device cannot be recorded."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -372,6 +373,14 @@ class RefuseCPU(TorchDispatchMode):
         leaves = tree_leaves((args, kwargs, found))
         assert not any(isinstance(leaf, torch.Tensor) and leaf.device.type == "cpu" for leaf in leaves), str(func)
         return found
+
+
+class RefuseNumbers(TorchFunctionMode):
+    """Nor may numbers of Python become a tensor: what copies these is no operator."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        assert func not in (torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy), str(func)
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -387,15 +396,15 @@ def test_composition_lives_on_the_device(name, layers, monkeypatch):
     table, earlier = next(batches_of(1, layers=layers))
     given = table.table.to("meta"), Earlier(earlier.images.to("meta"), earlier.labels.to("meta"), 0.2)
 
+    @torch.no_grad()
     def compose():
-        with torch.no_grad(), RefuseCPU():
-            return composed(composer, Ramp(), *given, None, True, True)
+        return composed(composer, Ramp(), *given, None, True, True).images
 
-    if name == "jpeg":
-        with pytest.raises(AssertionError):
-            compose()
-        return
-    assert compose().images.device.type == "meta"
+    compose()  # constants are copied to the device once
+    with RefuseHost(), RefuseNumbers(), pytest.raises(AssertionError) if name == "jpeg" else nullcontext():
+        assert compose().device.type == "meta"
+    with RefuseNumbers(), pytest.raises(AssertionError):
+        torch.tensor([1.0], device="meta")
 
 
 # --- CUDA's recorder
