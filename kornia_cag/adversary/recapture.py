@@ -82,8 +82,8 @@ class Recapture:
     def _moved(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
         height, width = images.shape[-2:]
         pose = self.pose.sample(keys)
-        x, y = project(homographies(pose, (height, width)), *canvas_points((height, width), images.device))
-        x, y = displace(x, y, pose.waves)
+        points = project(homographies(pose, (height, width)), *canvas_points((height, width), images.device))
+        x, y = displace(points, pose.waves).unbind(1)
         short = min(height, width)  # an object unit is half of it
         grid = torch.stack([x * (short / width), y * (short / height)], dim=-1).to(images.dtype)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

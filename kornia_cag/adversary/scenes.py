@@ -229,7 +229,7 @@ class ScenePGD(Adversary):
                 last = step == self.steps
                 with torch.set_grad_enabled(not last):
                     drawn = composer.ranges.sample(rows, strength, draws=Draws(rows.keys, now))
-                    made = composer.render(drawn, earlier, targets=targets)
+                    made = composer.compose(drawn, earlier, targets=targets)
                     made = made if scene else replace(made, scene=None)
                     losses = _losses(net, self.loss, self.autocast, made.images, made.classes)
                 if worst is None or most is None:

@@ -8,8 +8,10 @@ so that bilinear reads at a border never see a neighbour. The position of a leve
 bytes of a texel are adjacent, so that one 32-bit load fetches it.
 """
 
+import functools
 import zlib
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -116,38 +118,89 @@ def build_pyramid(pictures: Float[Tensor, "n c s s"] | UInt8[Tensor, "n c s s"],
 def sample_pyramid(
     pyramid: Pyramid,
     ids: Int[Tensor, " b"],
-    x: Float[Tensor, "#b #h #w"],
-    y: Float[Tensor, "#b #h #w"],
+    points: Float[Tensor, "#b 2 #h #w"],
     level: Int[Tensor, " b"],
+    *,
+    extent: float = 1.0,
+    window: "Window | None" = None,
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     """Read one level per sample at the given points, bilinearly, in [0, 1]; outside, the gutter's value.
 
-    Convention: points are in [0, 1] from the picture's upper left to its lower right corner, so the centre of the first
-    of ``s`` texels is at ``0.5 / s``. Differentiable in ``x`` and ``y``.
+    Convention: points are ``(x, y)``, from ``-1 / extent`` at the picture's upper and left border to ``1 / extent`` at
+    the others, so the centre of the first of ``s`` texels is at ``(1 / s - 1) / extent``. Differentiable in ``points``.
+
+    Args:
+        pyramid: the pictures.
+        ids: picture per sample.
+        points: where to read.
+        level: level per sample; for objects, at least that whose side ``window`` holds.
+        extent: half of the picture's sides that one unit of ``points`` spans.
+        window: the part of the level that ``points`` stay in. Default: any.
 
     Returns:
         One plane per channel.
     """
+    if not fusing():
+        return _grid_sample(pyramid, ids, points, level, extent, window or Window(pyramid.size + 2))
     side = pyramid.size >> level
     left = torch.where(level == 0, 1, pyramid.size + 3)
     above = pyramid.size - (pyramid.size >> (level - 1).clamp(min=0)) + 2 * level - 1
     top = torch.where(level == 0, 1, above)
-    dtype = torch.promote_types(x.dtype, torch.float32)
+    dtype = torch.promote_types(points.dtype, torch.float32)
     side, left, top = (v[:, None, None] for v in once(side.to(dtype), left.to(dtype), top.to(dtype)))
+    half, far = (0.5 * extent) * side, 0.5 * side + 0.5
     # The gutter's centre is half a texel beyond the border: farther out, the value stays the same.
-    x = torch.minimum((x * side).clamp(min=-0.5), side + 0.5) + left
-    y = torch.minimum((y * side).clamp(min=-0.5), side + 0.5) + top
-    return _gather(pyramid, ids, x, y) if fusing() else _grid_sample(pyramid, ids, x, y)
+    x, y = (torch.minimum(torch.maximum(v * half, -far), far) + 0.5 * side for v in points.unbind(1))
+    return _gather(pyramid, ids, x + left, y + top)
+
+
+class Window(NamedTuple):
+    """A square part of one level, or all of it: what has to be read if no compiler turns a read into one loop.
+
+    Attributes:
+        side: of the largest window of all samples, texels, with the two texels of the gutter.
+        corner: (b, 2); its upper left point, as ``points`` of :func:`sample_pyramid`; None: the level's corner.
+    """
+
+    side: int
+    corner: Float[Tensor, "b 2"] | None = None
+
+
+@functools.lru_cache(maxsize=64)
+def _places(size: int, reach: int, height: int, width: int, device: torch.device) -> Float[Tensor, "levels 3 2"]:
+    """Per level: side, twice; first column and row in the atlas; last ones at which a window of ``reach`` may begin."""
+    sides, last = [size >> level for level in range(level_count(size))], (width - reach, height - reach)
+    places = [((side, side), (1 if k == 0 else size + 3, _top(size, k)), last) for k, side in enumerate(sides)]
+    with torch.inference_mode(False):  # kept for other modes
+        return torch.tensor(places, dtype=torch.float32, device=device)
 
 
 def _grid_sample(
-    pyramid: Pyramid, ids: Int[Tensor, " b"], x: Float[Tensor, "#b #h #w"], y: Float[Tensor, "#b #h #w"]
-) -> tuple[Float[Tensor, "b h w"], ...]:
-    height, width = pyramid.atlas.shape[1:3]
-    grid = torch.stack(torch.broadcast_tensors(2 * x / width - 1, 2 * y / height - 1), dim=-1)
-    texels = pyramid.atlas[ids].permute(0, 3, 1, 2)[:, : pyramid.channels].to(x.dtype)
-    read = F.grid_sample(texels, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return (read / 255).unbind(1)
+    pyramid: Pyramid, ids: Int[Tensor, " b"], points: Float[Tensor, "#b 2 h w"], level: Int[Tensor, " b"],
+    extent: float, window: Window,
+) -> tuple[Float[Tensor, "b h w"], ...]:  # fmt: skip
+    """Copy each sample's window, rows of whole texels, and read it with torch's own kernel."""
+    words, reach = pyramid.words, min(window.side, pyramid.size + 2)
+    _, height, width = words.shape
+    side, first, last = _places(pyramid.size, reach, height, width, ids.device)[level].unbind(1)
+    begin = first - 1
+    if window.corner is not None:  # the texel left of it and above
+        begin = begin + (side * (0.5 * extent * window.corner.detach() + 0.5) + 0.5).floor().clamp(min=0)
+    begin = torch.minimum(begin, last)
+    column, row = begin.long().unbind(1)
+    start = ids * (height * width) + row * width + column
+    start = start[:, None] + torch.arange(0, reach * width, width, device=ids.device)
+    rows = words.flatten().as_strided((words.numel() - reach + 1, reach), (1, 1))  # one begins at every texel
+    texels = F.embedding(start, rows).view(torch.uint8).unflatten(2, (reach, 4)).permute(0, 3, 1, 2)
+    # From points to the window's own [-1, 1]. The gutter's centre is half a texel beyond the border: farther out, the
+    # value stays the same.
+    side, near = (v.to(points.dtype)[:, :, None, None] for v in (side, first - begin))
+    far, zoom = (1 + 1 / side) / extent, side * (extent / reach)
+    grid = torch.addcmul((side + 2 * near) / reach - 1, zoom, points.clamp(-far, far)).permute(0, 2, 3, 1)
+    # as a number of the points' type: Python's own would take the default type
+    unit = torch.tensor(1 / 255, dtype=points.dtype, device="cpu")
+    read = F.grid_sample(texels * unit, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return read.unbind(1)[: pyramid.channels]
 
 
 def _gather(

@@ -1,5 +1,6 @@
 """``Composer``: from a scene to pictures. ``Composer.shoot`` holds the stages of a batch in their order."""
 
+import math
 from dataclasses import InitVar, dataclass, field, replace
 from types import NoneType
 from typing import Any, cast
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
-from kornia_cag.banks.pyramid import sample_pyramid
+from kornia_cag.banks.pyramid import Window, sample_pyramid
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
 from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
-from kornia_cag.core.compiling import kept, once
+from kornia_cag.core.compiling import kept
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera, photograph
@@ -24,7 +25,7 @@ from kornia_cag.scenes.pose import homographies, to_canvas
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.targets import Composites, Targets
-from kornia_cag.scenes.warp import CELL, SEEN, Outline, canvas_points, draft, outline, warp
+from kornia_cag.scenes.warp import CELL, SEEN, Outline, canvas_points, draft, finest_level, outline, warp
 
 Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and its visible outline
 Planes = tuple[Float[Tensor, "b h w"], ...]  # red, green and blue, separately: one loop over pixels once compiled
@@ -87,7 +88,17 @@ class Composer:
             Composites; each depends only on its own row, not on the rest of the batch.
         """
         check_instance("rows", rows, Rows, "Build them with Rows.of(objects, contexts, index).")
-        return self.render(self.ranges.sample(rows, strength), earlier, targets=targets)
+        return self.compose(self.ranges.sample(rows, strength), earlier, targets=targets)
+
+    def compose(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
+        """Render a scene as it was drawn from these ranges, without a look at its values.
+
+        Args:
+            scene: from :meth:`SceneRange.sample` of the same ranges, not edited: see :meth:`render`.
+            earlier: earlier composites to use instead of bank contexts.
+            targets: also make masks and boxes.
+        """
+        return self._finished(self.shoot(scene, earlier, targets=targets))
 
     def render(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
         """Render a scene to pictures; the only random part is the noise fields of its keys.
@@ -98,8 +109,12 @@ class Composer:
             targets: also make masks and boxes.
         """
         self._check(scene, earlier)
-        made = self.shoot(scene, earlier, targets=targets)
-        return replace(made, images=self.finish(made.images, scene.keys)) if self.ranges.finish else made
+        # Only an object as large as the ranges allow fits into what is read by default.
+        drawn = all(bool((layer.pose.scale <= self.ranges.pose.scale[1]).all()) for layer in scene.layers)
+        return self._finished(self.shoot(scene, earlier, targets=targets, edited=not drawn))
+
+    def _finished(self, made: Composites) -> Composites:
+        return replace(made, images=self.finish(made.images, made.keys)) if self.ranges.finish else made
 
     def _check(self, scene: Any, earlier: Any) -> None:
         """Require a scene of these banks; where they are on a CPU, reading ids does not wait for a device."""
@@ -120,15 +135,21 @@ class Composer:
                 "earlier.images", earlier.images, (len(scene.keys), 3, *self.size), DTYPES, self.objects.device
             )
 
-    def shoot(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
-        """Render up to the camera, without the stages of ``ranges.finish``: the part that can be compiled."""
+    def shoot(
+        self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True, edited: bool = False
+    ) -> Composites:
+        """Render up to the camera, without the stages of ``ranges.finish``: the part that can be compiled.
+
+        ``edited``: objects may be larger than the ranges allow.
+        """
         with torch.autocast(scene.keys.device.type, enabled=False):  # samples do not depend on the caller's precision
             labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
             used = chained(earlier, labels, scene.keys)
             tone = scene.light.tone()
             picture, seen = self.backdrop(scene, tone, None if earlier is None else earlier.images, used), []
             for layer in scene.layers:
-                picture, part = self.paste(layer, picture, tone, scene.camera.coarser, targets=targets)
+                coarser = scene.camera.coarser
+                picture, part = self.paste(layer, picture, tone, coarser, targets=targets, edited=edited)
                 seen.append(part)
             known = targets_of(labels, cast("list[Pasted]", seen)) if targets else None
             return Composites(self.expose(picture, scene.camera, scene.keys), labels, scene.keys, used, known, scene)
@@ -151,11 +172,12 @@ class Composer:
         return tuple(torch.where(use, to_float(old), new) for old, new in zip(earlier.unbind(1), behind, strict=True))
 
     def paste(
-        self, layer: Layer, behind: Planes, tone: Tone, coarser: Float[Tensor, " b"], *, targets: bool
-    ) -> tuple[Planes, Pasted | None]:
+        self, layer: Layer, behind: Planes, tone: Tone, coarser: Float[Tensor, " b"], *, targets: bool,
+        edited: bool = False,
+    ) -> tuple[Planes, Pasted | None]:  # fmt: skip
         """Blend one lit object over the picture; also return its pasted alpha and outline, if requested."""
         blend = self.ranges.blend
-        (*colors, alpha), opacity = self._place(layer, coarser)
+        (*colors, alpha), opacity = self._place(layer, coarser, edited)
         ink, seen = tuple(colors), None
         if targets or blend.pastes:
             alpha = kept(alpha)
@@ -176,7 +198,7 @@ class Composer:
         exposed = torch.stack(picture, dim=1).clamp(min=0)  # light is never negative; the camera clips the top
         return to_format(photograph(exposed, camera, keys), self.dtype, self.channels_last)
 
-    def _place(self, layer: Layer, coarser: Float[Tensor, " b"]) -> tuple[Planes, Float[Tensor, " b"]]:
+    def _place(self, layer: Layer, coarser: Float[Tensor, " b"], edited: bool) -> tuple[Planes, Float[Tensor, " b"]]:
         """Warp each object onto an empty canvas: premultiplied RGB and alpha; also its opacity."""
         pose, bank = layer.pose, self.objects
         if self.ranges.framing is not None:
@@ -192,22 +214,33 @@ class Composer:
             homography = self.ranges.framing.apply(
                 homography, points, seen, self.size, cell, depth.clamp(min=0.05) ** -3
             )
-        planes = warp(bank.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size)
+        finest = 0 if edited and self.ranges.framing is None else self._finest()
+        planes = warp(bank.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size, finest)
         return planes, opacity
+
+    def _finest(self) -> int:
+        """The finest level of objects that the ranges ask for; of framed ones, if a pose at most halves them."""
+        framing, short = self.ranges.framing, min(self.size)
+        largest = self.ranges.pose.scale[1] if framing is None else 2 * framing.side
+        return finest_level(self.objects.pyramid, largest * short)
 
     def _crop(self, scene: Scene) -> Planes:
         """Read each context's crop, which has the canvas's aspect ratio."""
         (height, width), crop, pyramid = self.size, scene.crop, self.contexts.pyramid
         share = crop.share / max(self.size)
         mirror = 1 - 2 * crop.mirrored.float()
-        x = 0.5 + (1 - share * width) * (crop.x - 0.5)
-        y = 0.5 + (1 - share * height) * (crop.y - 0.5)
-        level = (torch.log2(share * pyramid.size) + scene.camera.coarser).round().clamp(0, pyramid.levels - 1).long()
-        x, y, across, down = (v[:, None, None] for v in once(x, y, mirror * share, share))
+        x = (1 - share * width) * (2 * crop.x - 1)
+        y = (1 - share * height) * (2 * crop.y - 1)
+        coarser = scene.camera.coarser.clamp(min=0)  # a finer level may have more texels than are read
+        level = (torch.log2(share * pyramid.size) + coarser).round().clamp(0, pyramid.levels - 1).long()
+        middle, step = torch.stack([x, y], dim=1), torch.stack([mirror * share, share], dim=1)
+        corner = torch.stack([x - share * width, y - share * height], dim=1)
         column, row = canvas_points(self.size, scene.keys.device)
-        return sample_pyramid(
-            pyramid, scene.contexts, x + across * (column - 0.5 * width), y + down * (row - 0.5 * height), level
-        )
+        place = torch.stack(torch.broadcast_tensors(2 * column - width, 2 * row - height))
+        points = middle[:, :, None, None] + step[:, :, None, None] * place
+        # A texel is at least 1 / sqrt(2) pixels large; the gutter, and where a window begins, add up to three.
+        window = Window(math.ceil(math.sqrt(2) * max(self.size)) + 3, corner)
+        return sample_pyramid(pyramid, scene.contexts, points, level, window=window)
 
 
 def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], keys: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
