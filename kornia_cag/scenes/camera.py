@@ -4,13 +4,15 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range, fail
-from kornia_cag.core.compiling import kept
+from kornia_cag.core.compiling import fusing, kept
 from kornia_cag.core.draws import Draws, drawn
-from kornia_cag.core.randomness import noise
+from kornia_cag.core.fields import noise
+from kornia_cag.core.operations import one_operation
 from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion
 from kornia_cag.scenes.jpeg import jpeg
 from kornia_cag.scenes.strength import full_strength
@@ -187,20 +189,28 @@ def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tens
         picture = blur(picture, camera.blur.spread())
     if camera.noise is not None:
         field = noise(keys, "camera.noise_field", tuple(picture.shape[1:]))
-        picture = picture + camera.noise[:, None, None, None] * field
+        picture = torch.addcmul(picture, camera.noise[:, None, None, None], field)
     if camera.grain is not None:
-        field = noise(keys, "camera.grain_field", tuple(picture.shape[1:]))
-        picture = picture + _grains(kept(field), camera.grain)
+        size, grey = camera.grain.size, camera.grain.grey
+        coarse = _grains(keys, size, grey, picture.shape[2], picture.shape[3])
+        picture = torch.addcmul(picture, camera.grain.deviation[:, None, None, None], coarse)
     picture = picture.clamp(0, 1)
     return picture if camera.quality is None else jpeg(picture, camera.quality)
 
 
-def _grains(field: Float[Tensor, "b 3 h w"], grain: Grain) -> Float[Tensor, "b 3 h w"]:
+@one_operation("grains(Tensor keys, Tensor size, Tensor grey, int height, int width) -> Tensor")
+def _grains(
+    keys: Int[Tensor, " b"], size: Float[Tensor, " b"], grey: Float[Tensor, " b"], height: int, width: int
+) -> Float[Tensor, "b 3 h w"]:
     """Noise of a smaller picture, linearly interpolated at the pixels of the larger one."""
-    common = grain.grey[:, None, None, None]
-    mixed = (1 - common) * field + common * math.sqrt(3) * field.mean(dim=1, keepdim=True)
-    coarse = _enlarged(_enlarged(kept(mixed), grain.size).mT, grain.size).mT
-    return grain.deviation[:, None, None, None] * coarse
+    field = kept(noise(keys, "camera.grain_field", (3, height, width)))
+    mixed = torch.lerp(field, math.sqrt(3) * field.mean(dim=1, keepdim=True), grey[:, None, None, None])
+    if fusing():
+        return _enlarged(_enlarged(kept(mixed), size).mT, size).mT
+    # The same in one pass, which no compiler needs.
+    x, y = (torch.arange(0.5, side, device=keys.device, dtype=torch.float32) * (2 / side) for side in (width, height))
+    place = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)
+    return F.grid_sample(mixed, place / size[:, None, None, None] - 1, padding_mode="border", align_corners=False)
 
 
 def _enlarged(field: Float[Tensor, "b c h w"], factor: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:

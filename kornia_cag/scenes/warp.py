@@ -10,6 +10,7 @@ from torch import Tensor
 from kornia_cag.banks.pyramid import Pyramid, Window, sample_pyramid
 from kornia_cag.banks.texels import EXTENT
 from kornia_cag.core.compiling import kept, once
+from kornia_cag.core.operations import one_operation
 from kornia_cag.scenes.pose import THIN
 
 SEEN = 1 / 255  # smallest alpha that changes an 8-bit picture: an object below it everywhere is out of sight
@@ -36,15 +37,20 @@ def project(
     return mapped[:, :2] / mapped[:, 2:].clamp(min=1e-3)
 
 
-def displace(points: Float[Tensor, "#b 2 *p"], waves: Float[Tensor, "b k 5"]) -> Float[Tensor, " b 2 *p"]:
+def displace(points: Float[Tensor, "b 2 *p"], waves: Float[Tensor, "b k 5"]) -> Float[Tensor, "b 2 *p"]:
     """Add the smooth elastic displacement: a sum of plane waves (frequency x, y; amplitude x, y; phase)."""
-    room = [1] * (points.ndim - 2)
+    return _displaced(points, waves) if waves.shape[1] else points
+
+
+@one_operation("displaced(Tensor points, Tensor waves) -> Tensor")
+def _displaced(points: Float[Tensor, "b 2 *p"], waves: Float[Tensor, "b k 5"]) -> Float[Tensor, "b 2 *p"]:
+    room, moved = [1] * (points.ndim - 2), points
     x, y = points.unbind(1)
-    moved = points
     for wave in waves.unbind(1):
-        fx, fy, ax, ay, phase = (v.reshape(-1, *room) for v in once(*wave.unbind(1)))
-        value = torch.sin(2 * math.pi * (fx * x + fy * y) + phase)
-        moved = moved + torch.stack([ax, ay], dim=1) * value[:, None]
+        turn = 2 * math.pi * wave[:, :2]
+        fx, fy, ax, ay, phase = (v.reshape(-1, *room) for v in once(*turn.unbind(1), *wave[:, 2:].unbind(1)))
+        value = torch.sin(torch.addcmul(fx * x, fy, y) + phase)
+        moved = torch.addcmul(moved, torch.stack([ax, ay], dim=1), value[:, None])
     return moved
 
 
