@@ -76,7 +76,7 @@ class Recapture:
             keys = fold_in(keys, _NUMBER)
             moved = self._moved(widen(images), keys)
             lit = torch.stack(light(moved.unbind(1), self.color.sample(keys).tone()), dim=1)
-            shots = photograph(lit.clamp(min=0), self.camera.sample(keys), keys)
+            shots = photograph(lit, self.camera.sample(keys), keys)
             return shots.to(images.dtype).contiguous(memory_format=memory_format(images))
 
     def _moved(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:

@@ -185,6 +185,8 @@ class CameraRange:
 
 def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
     """Apply blur, noise, grain, clipping to [0, 1] and JPEG, in this order. The resample handles low resolution."""
+    if camera.blur is not None or camera.noise is not None or camera.grain is not None:
+        picture = picture.clamp(min=0)  # light is never negative
     if camera.blur is not None:
         picture = blur(picture, camera.blur.spread())
     if camera.noise is not None:

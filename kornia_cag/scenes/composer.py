@@ -20,7 +20,7 @@ from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera, photograph
 from kornia_cag.scenes.finishes import finished
-from kornia_cag.scenes.light import Tone, light, recolor
+from kornia_cag.scenes.light import Tone, illumination, light, recolor
 from kornia_cag.scenes.pose import homographies, to_canvas
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
@@ -146,10 +146,11 @@ class Composer:
             labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
             used = chained(earlier, labels, scene.keys)
             tone = scene.light.tone()
-            picture, seen = self.backdrop(scene, tone, None if earlier is None else earlier.images, used), []
+            gain = illumination(tone.slope, self.size)
+            picture, seen = self.backdrop(scene, tone, gain, None if earlier is None else earlier.images, used), []
             for layer in scene.layers:
                 coarser = scene.camera.coarser
-                picture, part = self.paste(layer, picture, tone, coarser, targets=targets, edited=edited)
+                picture, part = self.paste(layer, picture, tone, gain, coarser, targets=targets, edited=edited)
                 seen.append(part)
             known = targets_of(labels, cast("list[Pasted]", seen)) if targets else None
             return Composites(self.expose(picture, scene.camera, scene.keys), labels, scene.keys, used, known, scene)
@@ -159,21 +160,22 @@ class Composer:
         return finished(images, keys, self.ranges.finish)
 
     def backdrop(
-        self, scene: Scene, tone: Tone, earlier: Shaped[Tensor, "b 3 h w"] | None, used: Bool[Tensor, " b"]
-    ) -> Planes:
+        self, scene: Scene, tone: Tone, gain: Float[Tensor, "b h w"], earlier: Shaped[Tensor, "b 3 h w"] | None,
+        used: Bool[Tensor, " b"],
+    ) -> Planes:  # fmt: skip
         """The lit context, or an earlier composite, which was lit when it was composed."""
         behind = self._crop(scene)
         if scene.context_color is not None:
             behind = recolor(behind, scene.context_color.tone())
-        behind = light(behind, tone)
+        behind = light(behind, tone, gain=gain)
         if earlier is None:
             return behind
         use = used[:, None, None]
         return tuple(torch.where(use, to_float(old), new) for old, new in zip(earlier.unbind(1), behind, strict=True))
 
     def paste(
-        self, layer: Layer, behind: Planes, tone: Tone, coarser: Float[Tensor, " b"], *, targets: bool,
-        edited: bool = False,
+        self, layer: Layer, behind: Planes, tone: Tone, gain: Float[Tensor, "b h w"], coarser: Float[Tensor, " b"], *,
+        targets: bool, edited: bool = False,
     ) -> tuple[Planes, Pasted | None]:  # fmt: skip
         """Blend one lit object over the picture; also return its pasted alpha and outline, if requested."""
         blend = self.ranges.blend
@@ -184,7 +186,7 @@ class Composer:
             seen = outline(alpha.detach(), opacity)
         if layer.color is not None:
             ink = recolor(ink, layer.color.tone(), alpha)
-        ink = light(ink, tone, None if blend.on_black else alpha)
+        ink = light(ink, tone, None if blend.on_black else alpha, gain)
         edge = seen.threshold[:, None, None] if blend.pastes and seen is not None else 0.5
         picture = tuple(blend(c, alpha, k, edge) for c, k in zip(ink, behind, strict=True))
         if not targets or seen is None:
@@ -195,8 +197,8 @@ class Composer:
 
     def expose(self, picture: Planes, camera: Camera, keys: Int[Tensor, " b"]) -> Shaped[Tensor, "b 3 h w"]:
         """Photograph the blended picture, into images of the composer's format."""
-        exposed = torch.stack(picture, dim=1).clamp(min=0)  # light is never negative; the camera clips the top
-        return to_format(photograph(exposed, camera, keys), self.dtype, self.channels_last)
+        photo = photograph(torch.stack(picture, dim=1), camera, keys)
+        return to_format(photo, self.dtype, self.channels_last)
 
     def _place(self, layer: Layer, coarser: Float[Tensor, " b"], edited: bool) -> tuple[Planes, Float[Tensor, " b"]]:
         """Warp each object onto an empty canvas: premultiplied RGB and alpha; also its opacity."""

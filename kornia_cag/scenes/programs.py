@@ -20,6 +20,7 @@ from kornia_cag.core.randomness import sample_keys
 from kornia_cag.core.records import tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.composer import Composer, chained, targets_of
+from kornia_cag.scenes.light import illumination
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.strength import Ramp, given_strength
 from kornia_cag.scenes.targets import Composites
@@ -135,7 +136,9 @@ def _opened(
     """Render the backdrop onto the canvas; return the scene, still without objects."""
     scene = composer.ranges.surroundings(contexts, Draws(keys), strength)
     with torch.autocast(canvas.device.type, enabled=False):
-        canvas.copy_(torch.stack(composer.backdrop(scene, scene.light.tone(), images, used), dim=1))
+        tone = scene.light.tone()
+        gain = illumination(tone.slope, composer.size)
+        canvas.copy_(torch.stack(composer.backdrop(scene, tone, gain, images, used), dim=1))
     return scene
 
 
@@ -149,7 +152,8 @@ def _laid(
     layer = ranges.layer(objects, Draws(own), strength)
     with torch.autocast(canvas.device.type, enabled=False):
         behind = canvas.unbind(1)
-        picture, seen = composer.paste(layer, behind, tone, camera.coarser, targets=full is not None)
+        gain = illumination(tone.slope, composer.size)
+        picture, seen = composer.paste(layer, behind, tone, gain, camera.coarser, targets=full is not None)
         canvas.copy_(torch.stack(picture, dim=1))
     if full is None or seen is None:
         return layer, None

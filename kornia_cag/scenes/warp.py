@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -62,10 +63,10 @@ def fit_level(
     Never finer than ``finest``.
     """
     first, second, third = homography.unbind(1)
-    # Where depth is 1, the determinant is that of the Jacobian.
+    # Where depth is 1, the determinant is that of the Jacobian. For none, the level is the finest.
     area = (first * torch.linalg.cross(second, third)).sum(dim=1)
-    texels = 0.5 * torch.log2(area.abs().clamp(min=1e-12)) + math.log2(0.5 * EXTENT * pyramid.size)
-    return (texels + coarser).round().clamp(finest, pyramid.levels - 1).long()
+    texels = torch.add(coarser, torch.log2(area.abs()), alpha=0.5) + math.log2(0.5 * EXTENT * pyramid.size)
+    return texels.round().clamp(finest, pyramid.levels - 1).long()
 
 
 def finest_level(pyramid: Pyramid, largest: float) -> int:
@@ -158,19 +159,17 @@ def outline(alpha: Float[Tensor, "b h w"], opacity: Float[Tensor, " b"]) -> Outl
         alpha: the warped alpha, in [0, 1].
         opacity: highest alpha of the object in the bank, in (0, 1].
     """
-    columns, rows = alpha.amax(dim=1), alpha.amax(dim=2)
-    peak = columns.amax(dim=1)
+    sides = alpha.amax(dim=1), alpha.amax(dim=2)
+    peak = sides[0].amax(dim=1)
     visible = peak >= SEEN
     threshold = torch.where(visible, torch.minimum(0.5 * opacity, THIN * peak), torch.inf)
-    x1, x2 = _span(columns > threshold[:, None])
-    y1, y2 = _span(rows > threshold[:, None])
-    boxes = torch.stack([x1, y1, x2, y2], dim=1)
-    return Outline(threshold, torch.where(visible[:, None], boxes, torch.nan), visible)
-
-
-def _span(seen: Bool[Tensor, "b n"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+    longest = max(side.shape[1] for side in sides)
+    # columns and rows as one tensor, the shorter one filled up with empty ones
+    both = [side if side.shape[1] == longest else F.pad(side, (0, longest - side.shape[1])) for side in sides]
+    seen = torch.stack(both, dim=1) > threshold[:, None, None]
     # Floats: when AVX2 is requested on a machine with AVX-512, GCC 12 miscompiles a minimum of int64.
-    place = torch.arange(seen.shape[1], dtype=torch.float32, device=seen.device)
-    first = torch.where(seen, place, seen.shape[1]).amin(dim=1)
-    last = torch.where(seen, place + 1, 0).amax(dim=1)
-    return torch.minimum(first, last), last
+    place = torch.arange(longest, dtype=torch.float32, device=alpha.device)
+    first = torch.where(seen, place, longest).amin(dim=2)
+    last = torch.where(seen, place, -1).amax(dim=2) + 1
+    boxes = torch.cat([first, last], dim=1)
+    return Outline(threshold, torch.where(visible[:, None], boxes, torch.nan), visible)
