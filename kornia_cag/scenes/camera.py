@@ -45,9 +45,9 @@ class Blur:
     def spread(self) -> PointSpread:
         """The point-spread function of each sample."""
         bell = gaussian(self.sigma, self.taps)
-        wide, high = box(self.width, self.taps), box(self.height, self.taps)
+        sides = torch.stack([self.width, self.height, torch.ones_like(self.width)], dim=1)
+        wide, high, sharp = box(sides, self.taps).unbind(1)
         path, lean, steep = motion(self.length, 2 * math.pi * self.direction, self.taps)
-        sharp = box(torch.ones_like(lean), self.taps)
         is_bell, is_box, moves = (self.kind == place for place in range(len(KINDS)))
 
         def choose(smooth: Tensor, flat: Tensor, moved: Tensor) -> Float[Tensor, "b k"]:

@@ -15,7 +15,7 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.pyramid import Window, sample_pyramid
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
 from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
-from kornia_cag.core.compiling import kept
+from kornia_cag.core.compiling import kept, once
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera, photograph
@@ -25,7 +25,7 @@ from kornia_cag.scenes.pose import homographies, to_canvas
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.targets import Composites, Targets
-from kornia_cag.scenes.warp import CELL, SEEN, Outline, canvas_points, draft, finest_level, outline, warp
+from kornia_cag.scenes.warp import CELL, SEEN, Outline, draft, finest_level, outline, warp
 
 Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and its visible outline
 Planes = tuple[Float[Tensor, "b h w"], ...]  # red, green and blue, separately: one loop over pixels once compiled
@@ -235,11 +235,11 @@ class Composer:
         y = (1 - share * height) * (2 * crop.y - 1)
         coarser = scene.camera.coarser.clamp(min=0)  # a finer level may have more texels than are read
         level = (torch.log2(share * pyramid.size) + coarser).round().clamp(0, pyramid.levels - 1).long()
-        middle, step = torch.stack([x, y], dim=1), torch.stack([mirror * share, share], dim=1)
         corner = torch.stack([x - share * width, y - share * height], dim=1)
-        column, row = canvas_points(self.size, scene.keys.device)
-        place = torch.stack(torch.broadcast_tensors(2 * column - width, 2 * row - height))
-        points = middle[:, :, None, None] + step[:, :, None, None] * place
+        x, y, across, down = (v[:, None, None] for v in once(x, y, mirror * share, share))
+        # Twice their distance from the middle: a picture's side is 2.
+        row, column = (torch.arange(1, 2 * n, 2, device=share.device, dtype=torch.float32) - n for n in self.size)
+        points = torch.addcmul(x, across, column), torch.addcmul(y, down, row[:, None])
         # A texel is at least 1 / sqrt(2) pixels large; the gutter, and where a window begins, add up to three.
         window = Window(math.ceil(math.sqrt(2) * max(self.size)) + 3, corner)
         return sample_pyramid(pyramid, scene.contexts, points, level, window=window)

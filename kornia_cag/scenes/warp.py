@@ -124,9 +124,12 @@ def draft(
     window = Window((pyramid.size >> level) + 2)
     moved = displace(points[None].expand(len(ids), -1, -1, -1), waves)
     alpha = sample_pyramid(pyramid, ids, moved, torch.full_like(ids, level), extent=EXTENT, window=window)[3]
-    return points.flatten(1).T, (alpha * _outside(points[None], holes)).flatten(1)
+    if holes.shape[1]:
+        alpha = alpha * _outside(points[None], holes)
+    return points.flatten(1).T, alpha.flatten(1)
 
 
+@one_operation("outside(Tensor points, Tensor holes) -> Tensor")
 def _outside(points: Float[Tensor, "#b 2 h w"], holes: Float[Tensor, "b m 3"]) -> Float[Tensor, "b h w"]:
     """1 outside all discs, 0 inside one, with a soft rim of a tenth of an object unit."""
     x, y = points.unbind(1)
