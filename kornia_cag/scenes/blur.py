@@ -33,10 +33,8 @@ class PointSpread:
     def kernels(self) -> Float[Tensor, "b k k"]:
         """The same as dense kernels, rows downwards: a step that ends between two pixels is split between them."""
         step = steps(self.line.shape[1], self.line.device)
-        # row, tap, column's tap
-        across = (step[:, None] - step)[:, None] - (self.lean[:, None] * step)[
-            :, None, :, None
-        ]
+        aside = self.lean[:, None] * step
+        across = (step[:, None] - step)[:, None] - aside[:, None, :, None]  # row, tap, column's tap
         shares = ((1 - across.abs()).clamp_(min=0) * self.column[:, None, None, :]).sum(dim=-1)
         flat = self.line[:, None, :] * shares
         return torch.where(self.steep[:, None, None], flat.mT, flat)

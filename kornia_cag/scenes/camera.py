@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -189,28 +190,39 @@ def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tens
         picture = picture.clamp(min=0)  # light is never negative
     if camera.blur is not None:
         picture = blur(picture, camera.blur.spread())
-    if camera.noise is not None:
-        field = noise(keys, "camera.noise_field", tuple(picture.shape[1:]))
-        picture = torch.addcmul(picture, camera.noise[:, None, None, None], field)
-    if camera.grain is not None:
-        size, grey = camera.grain.size, camera.grain.grey
-        coarse = _grains(keys, size, grey, picture.shape[2], picture.shape[3])
-        picture = torch.addcmul(picture, camera.grain.deviation[:, None, None, None], coarse)
+    if camera.noise is not None or camera.grain is not None:
+        grain = camera.grain
+        parts = (None,) * 3 if grain is None else (grain.deviation, grain.size, grain.grey)
+        picture = picture + _sensed(keys, camera.noise, *parts, *picture.shape[2:])
     picture = picture.clamp(0, 1)
     return picture if camera.quality is None else jpeg(picture, camera.quality)
 
 
-@one_operation("grains(Tensor keys, Tensor size, Tensor grey, int height, int width) -> Tensor")
+@one_operation("sensed(Tensor keys, Tensor? noise, Tensor? grain, Tensor? size, Tensor? grey, int h, int w) -> Tensor")
+def _sensed(
+    keys: Int[Tensor, " b"], deviation: Float[Tensor, " b"] | None, grain: Float[Tensor, " b"] | None,
+    size: Float[Tensor, " b"] | None, grey: Float[Tensor, " b"] | None, height: int, width: int,
+) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
+    """What noise and grain, of which there is at least one, add to a picture."""
+    added = None
+    if deviation is not None:
+        added = deviation[:, None, None, None] * noise(keys, "camera.noise_field", (3, height, width))
+    if grain is None or size is None or grey is None:
+        return cast(Tensor, added)
+    coarse, grain = _grains(keys, size, grey, (3, height, width)), grain[:, None, None, None]
+    return grain * coarse if added is None else torch.addcmul(added, grain, coarse)
+
+
 def _grains(
-    keys: Int[Tensor, " b"], size: Float[Tensor, " b"], grey: Float[Tensor, " b"], height: int, width: int
+    keys: Int[Tensor, " b"], size: Float[Tensor, " b"], grey: Float[Tensor, " b"], shape: tuple[int, int, int]
 ) -> Float[Tensor, "b 3 h w"]:
     """Noise of a smaller picture, linearly interpolated at the pixels of the larger one."""
-    field = kept(noise(keys, "camera.grain_field", (3, height, width)))
+    field = kept(noise(keys, "camera.grain_field", shape))
     mixed = torch.lerp(field, math.sqrt(3) * field.mean(dim=1, keepdim=True), grey[:, None, None, None])
     if fusing():
         return _enlarged(_enlarged(kept(mixed), size).mT, size).mT
     # The same in one pass, which no compiler needs.
-    x, y = (torch.arange(0.5, side, device=keys.device, dtype=torch.float32) * (2 / side) for side in (width, height))
+    y, x = (torch.arange(0.5, side, device=keys.device, dtype=torch.float32) * (2 / side) for side in shape[1:])
     place = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)
     return F.grid_sample(mixed, place / size[:, None, None, None] - 1, padding_mode="border", align_corners=False)
 

@@ -189,11 +189,10 @@ def _lit(
     planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, cover: Float[Tensor, "b h w"] | None,
     gain: Float[Tensor, "b h w"] | None,
 ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
-    lit, factors = kept(tone.offset)[:, :, None, None], kept(tone.matrix)[..., None, None].unbind(2)
-    if cover is not None:
-        lit = lit * cover[:, None]
-    for factor, plane in zip(factors, planes, strict=True):
-        lit = torch.addcmul(lit, factor, plane[:, None])
+    offset, factors = kept(tone.offset)[:, :, None, None], kept(tone.matrix)[..., None, None].unbind(2)
+    red, green, blue = (plane[:, None] for plane in planes)
+    lit = torch.addcmul(offset if cover is None else offset * cover[:, None], factors[0], red)
+    lit.addcmul_(factors[1], green).addcmul_(factors[2], blue)
     gain = illumination(tone.slope, (lit.shape[2], lit.shape[3])) if gain is None else gain
     return lit.mul_(gain[:, None])
 
