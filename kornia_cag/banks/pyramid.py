@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, Int32, UInt8
 from torch import Tensor
 
 from kornia_cag.core.checks import check_pixels, check_tensor, describe, fail
-from kornia_cag.core.compiling import fusing, kept, once
+from kornia_cag.core.compiling import constant, fusing, kept, once
 
 SMALLEST_LEVEL = 4  # texels per side
 
@@ -178,7 +178,7 @@ class _Levels(NamedTuple):
     start: Int[Tensor, " levels"]  # place of a window's first texel in a picture
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache  # none is ever given up: a captured graph goes on reading its memory
 def _levels(size: int, atlas: tuple[int, int], reach: int, extent: float, whole: bool, device: torch.device) -> _Levels:
     """Of a window that begins with the level's gutter; where it begins in the level is added, unless it is ``whole``.
 
@@ -230,8 +230,8 @@ def _grid_sample(
         along = zip(*(v.unbind(1) for v in number), strict=True)
         lines = [fit(line, *axis) for line, axis in zip(points, along, strict=True)]
         grid = torch.stack(torch.broadcast_tensors(*lines), dim=1)
-    # as a number of the points' type: Python's own would take the default type
-    unit = torch.tensor(1 / 255, dtype=grid.dtype, device="cpu")
+    # of the points' type: a number of Python's would take the default type
+    unit = constant((1 / 255,), grid.dtype, grid.device)[0]
     grid = grid.permute(0, 2, 3, 1)
     read = F.grid_sample(texels * unit, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return read.unbind(1)[: pyramid.channels]

@@ -144,7 +144,7 @@ class Composer:
         """
         with torch.autocast(scene.keys.device.type, enabled=False):  # samples do not depend on the caller's precision
             labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
-            used = chained(earlier, labels, scene.keys)
+            used = chained(earlier, labels, scene.fresh)
             tone = scene.light.tone()
             gain = illumination(tone.slope, self.size)
             picture, seen = self.backdrop(scene, tone, gain, None if earlier is None else earlier.images, used), []
@@ -230,13 +230,12 @@ class Composer:
         """Read each context's crop, which has the canvas's aspect ratio."""
         (height, width), crop, pyramid = self.size, scene.crop, self.contexts.pyramid
         share = crop.share / max(self.size)
-        mirror = 1 - 2 * crop.mirrored.float()
         x = (1 - share * width) * (2 * crop.x - 1)
         y = (1 - share * height) * (2 * crop.y - 1)
         coarser = scene.camera.coarser.clamp(min=0)  # a finer level may have more texels than are read
         level = (torch.log2(share * pyramid.size) + coarser).round().clamp(0, pyramid.levels - 1).long()
         corner = torch.stack([x - share * width, y - share * height], dim=1)
-        x, y, across, down = (v[:, None, None] for v in once(x, y, mirror * share, share))
+        x, y, across, down = (v[:, None, None] for v in once(x, y, torch.where(crop.mirrored, -share, share), share))
         # Twice their distance from the middle: a picture's side is 2.
         row, column = (torch.arange(1, 2 * n, 2, device=share.device, dtype=torch.float32) - n for n in self.size)
         points = torch.addcmul(x, across, column), torch.addcmul(y, down, row[:, None])
@@ -245,9 +244,9 @@ class Composer:
         return sample_pyramid(pyramid, scene.contexts, points, level, window=window)
 
 
-def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], keys: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], fresh: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
     """Which samples use an earlier composite as context."""
-    return torch.zeros_like(keys, dtype=torch.bool) if earlier is None else earlier.used(labels, keys)
+    return torch.zeros_like(fresh, dtype=torch.bool) if earlier is None else earlier.used(labels, fresh)
 
 
 def targets_of(labels: Int[Tensor, "b k"], seen: list[Pasted]) -> Targets:
