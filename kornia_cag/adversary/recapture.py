@@ -75,7 +75,7 @@ class Recapture:
         with torch.autocast(images.device.type, enabled=False):
             keys = fold_in(keys, _NUMBER)
             moved = self._moved(widen(images), keys)
-            lit = torch.stack(light(moved.unbind(1), self.color.sample(keys).tone()), dim=1)
+            lit = light(moved.unbind(1), self.color.sample(keys).tone())
             shots = photograph(lit, self.camera.sample(keys), keys)
             return shots.to(images.dtype).contiguous(memory_format=memory_format(images))
 

@@ -15,9 +15,10 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.pyramid import Window, sample_pyramid
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
 from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
-from kornia_cag.core.compiling import kept, once
+from kornia_cag.core.compiling import constant, fusing, kept, once
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
+from kornia_cag.scenes.blends import Blend
 from kornia_cag.scenes.camera import Camera, photograph
 from kornia_cag.scenes.finishes import finished
 from kornia_cag.scenes.light import Tone, illumination, light, recolor
@@ -28,7 +29,8 @@ from kornia_cag.scenes.targets import Composites, Targets
 from kornia_cag.scenes.warp import CELL, SEEN, Outline, draft, finest_level, outline, warp
 
 Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and its visible outline
-Planes = tuple[Float[Tensor, "b h w"], ...]  # red, green and blue, separately: one loop over pixels once compiled
+Planes = tuple[Float[Tensor, "b h w"], ...]  # channels, separately
+Picture = Float[Tensor, "b 3 h w"]
 
 
 @dataclass(frozen=True)
@@ -162,43 +164,39 @@ class Composer:
     def backdrop(
         self, scene: Scene, tone: Tone, gain: Float[Tensor, "b h w"], earlier: Shaped[Tensor, "b 3 h w"] | None,
         used: Bool[Tensor, " b"],
-    ) -> Planes:  # fmt: skip
+    ) -> Picture:  # fmt: skip
         """The lit context, or an earlier composite, which was lit when it was composed."""
         behind = self._crop(scene)
         if scene.context_color is not None:
-            behind = recolor(behind, scene.context_color.tone())
-        behind = light(behind, tone, gain=gain)
-        if earlier is None:
-            return behind
-        use = used[:, None, None]
-        return tuple(torch.where(use, to_float(old), new) for old, new in zip(earlier.unbind(1), behind, strict=True))
+            behind = recolor(behind, scene.context_color.tone()).unbind(1)
+        lit = light(behind, tone, gain=gain)
+        return lit if earlier is None else torch.where(used[:, None, None, None], to_float(earlier), lit)
 
     def paste(
-        self, layer: Layer, behind: Planes, tone: Tone, gain: Float[Tensor, "b h w"], coarser: Float[Tensor, " b"], *,
+        self, layer: Layer, behind: Picture, tone: Tone, gain: Float[Tensor, "b h w"], coarser: Float[Tensor, " b"], *,
         targets: bool, edited: bool = False,
-    ) -> tuple[Planes, Pasted | None]:  # fmt: skip
+    ) -> tuple[Picture, Pasted | None]:  # fmt: skip
         """Blend one lit object over the picture; also return its pasted alpha and outline, if requested."""
         blend = self.ranges.blend
-        (*colors, alpha), opacity = self._place(layer, coarser, edited)
-        ink, seen = tuple(colors), None
+        (*ink, alpha), opacity = self._place(layer, coarser, edited)
+        seen = None
         if targets or blend.pastes:
             alpha = kept(alpha)
             seen = outline(alpha.detach(), opacity)
         if layer.color is not None:
-            ink = recolor(ink, layer.color.tone(), alpha)
-        ink = light(ink, tone, None if blend.on_black else alpha, gain)
-        edge = seen.threshold[:, None, None] if blend.pastes and seen is not None else 0.5
-        picture = tuple(blend(c, alpha, k, edge) for c, k in zip(ink, behind, strict=True))
+            ink = list(recolor(ink, layer.color.tone(), alpha).unbind(1))
+        lit = light(ink, tone, None if blend.on_black else alpha, gain)
+        edge = seen.threshold[:, None, None] if blend.pastes and seen is not None else None
+        picture = _blended(blend, lit, alpha, behind, edge)
         if not targets or seen is None:
             return picture, None
         if blend.pastes:  # the mask of what was pasted
             alpha = (alpha > seen.threshold[:, None, None]).to(alpha.dtype)
         return picture, (alpha.clamp(0, 1), seen)  # interpolation weights sum to 1 only up to rounding
 
-    def expose(self, picture: Planes, camera: Camera, keys: Int[Tensor, " b"]) -> Shaped[Tensor, "b 3 h w"]:
+    def expose(self, picture: Picture, camera: Camera, keys: Int[Tensor, " b"]) -> Shaped[Tensor, "b 3 h w"]:
         """Photograph the blended picture, into images of the composer's format."""
-        photo = photograph(torch.stack(picture, dim=1), camera, keys)
-        return to_format(photo, self.dtype, self.channels_last)
+        return to_format(photograph(picture, camera, keys), self.dtype, self.channels_last)
 
     def _place(self, layer: Layer, coarser: Float[Tensor, " b"], edited: bool) -> tuple[Planes, Float[Tensor, " b"]]:
         """Warp each object onto an empty canvas: premultiplied RGB and alpha; also its opacity."""
@@ -229,19 +227,32 @@ class Composer:
     def _crop(self, scene: Scene) -> Planes:
         """Read each context's crop, which has the canvas's aspect ratio."""
         (height, width), crop, pyramid = self.size, scene.crop, self.contexts.pyramid
-        share = crop.share / max(self.size)
-        x = (1 - share * width) * (2 * crop.x - 1)
-        y = (1 - share * height) * (2 * crop.y - 1)
         coarser = scene.camera.coarser.clamp(min=0)  # a finer level may have more texels than are read
-        level = (torch.log2(share * pyramid.size) + coarser).round().clamp(0, pyramid.levels - 1).long()
-        corner = torch.stack([x - share * width, y - share * height], dim=1)
+        texels = torch.log2(crop.share * (pyramid.size / max(self.size))) + coarser
+        level = texels.round().clamp(0, pyramid.levels - 1).long()
+        share = crop.share / max(self.size)
+        span = share[:, None] * constant((width, height), share.dtype, share.device)
+        place = 2 * torch.stack([crop.x, crop.y], dim=1) - 1
+        middle = torch.addcmul(place, span, place, value=-1)
+        x, y = middle.unbind(1)
         x, y, across, down = (v[:, None, None] for v in once(x, y, torch.where(crop.mirrored, -share, share), share))
         # Twice their distance from the middle: a picture's side is 2.
-        row, column = (torch.arange(1, 2 * n, 2, device=share.device, dtype=torch.float32) - n for n in self.size)
+        row, column = (torch.arange(1 - n, n, 2, device=share.device, dtype=torch.float32) for n in self.size)
         points = torch.addcmul(x, across, column), torch.addcmul(y, down, row[:, None])
         # A texel is at least 1 / sqrt(2) pixels large; the gutter, and where a window begins, add up to three.
-        window = Window(math.ceil(math.sqrt(2) * max(self.size)) + 3, corner)
+        window = Window(math.ceil(math.sqrt(2) * max(self.size)) + 3, middle - span)
         return sample_pyramid(pyramid, scene.contexts, points, level, window=window)
+
+
+def _blended(
+    blend: Blend, ink: Picture, alpha: Float[Tensor, "b h w"], behind: Picture, edge: Float[Tensor, "b 1 1"] | None
+) -> Picture:
+    """The blend of whole pictures, or of one channel after the other: one loop over pixels once compiled."""
+    bound: float | Tensor = 0.5 if edge is None else edge
+    if fusing():
+        planes = zip(ink.unbind(1), behind.unbind(1), strict=True)
+        return torch.stack([blend(front, alpha, back, bound) for front, back in planes], dim=1)
+    return blend(ink, alpha[:, None], behind, bound if isinstance(bound, float) else bound[:, None])
 
 
 def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], fresh: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:

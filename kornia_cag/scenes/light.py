@@ -168,7 +168,7 @@ def light(
     tone: Tone,
     cover: Float[Tensor, "b h w"] | None = None,
     gain: Float[Tensor, "b h w"] | None = None,
-) -> tuple[Float[Tensor, "b h w"], ...]:
+) -> Float[Tensor, "b 3 h w"]:
     """Apply colour and light to red, green and blue of an opaque picture, or of a premultiplied layer with its alpha.
 
     Linear and not clamped: lighting each layer and then compositing equals lighting the composite.
@@ -179,13 +179,6 @@ def light(
         cover: alpha of a layer; None: opaque.
         gain: the tone's :func:`illumination`, if it was computed before.
     """
-    return _lit(planes, tone, cover, gain).unbind(1)
-
-
-def _lit(
-    planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, cover: Float[Tensor, "b h w"] | None,
-    gain: Float[Tensor, "b h w"] | None,
-) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
     offset, factors = kept(tone.offset)[:, :, None, None], kept(tone.matrix)[..., None, None].unbind(2)
     red, green, blue = (plane[:, None] for plane in planes)
     lit = torch.addcmul(offset if cover is None else offset * cover[:, None], factors[0], red)
@@ -196,10 +189,10 @@ def _lit(
 
 def recolor(
     planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, alpha: Float[Tensor, "b h w"] | None = None
-) -> tuple[Float[Tensor, "b h w"], ...]:
+) -> Float[Tensor, "b 3 h w"]:
     """Change a picture's or premultiplied layer's own colours: like :func:`light`, but in [0, 1], at most ``alpha``."""
-    lit = _lit(planes, tone, alpha, None)
-    return (lit.clamp_(0, 1) if alpha is None else torch.minimum(lit.clamp_(min=0), alpha[:, None])).unbind(1)
+    lit = light(planes, tone, alpha)
+    return lit.clamp_(0, 1) if alpha is None else torch.minimum(lit.clamp_(min=0), alpha[:, None])
 
 
 def illumination(slope: Float[Tensor, "b 2"], size: tuple[int, int]) -> Float[Tensor, "b h w"]:

@@ -140,7 +140,7 @@ def _opened(
     with torch.autocast(canvas.device.type, enabled=False):
         tone = scene.light.tone()
         gain = illumination(tone.slope, composer.size)
-        canvas.copy_(torch.stack(composer.backdrop(scene, tone, gain, images, used), dim=1))
+        canvas.copy_(composer.backdrop(scene, tone, gain, images, used))
     return scene
 
 
@@ -153,10 +153,9 @@ def _laid(
     tone, camera = ranges.color.sample(draws, strength).tone(), ranges.camera.sample(draws, strength)
     layer = ranges.layer(objects, Draws(own), strength)
     with torch.autocast(canvas.device.type, enabled=False):
-        behind = canvas.unbind(1)
         gain = illumination(tone.slope, composer.size)
-        picture, seen = composer.paste(layer, behind, tone, gain, camera.coarser, targets=full is not None)
-        canvas.copy_(torch.stack(picture, dim=1))
+        picture, seen = composer.paste(layer, canvas, tone, gain, camera.coarser, targets=full is not None)
+        canvas.copy_(picture)
     if full is None or seen is None:
         return layer, None
     full.copy_(seen[0])
@@ -170,4 +169,4 @@ def _exposed(
     """Photograph the canvas."""
     camera = composer.ranges.camera.sample(Draws(keys), strength)
     with torch.autocast(canvas.device.type, enabled=False):
-        images.copy_(composer.expose(canvas.unbind(1), camera, keys))
+        images.copy_(composer.expose(canvas, camera, keys))

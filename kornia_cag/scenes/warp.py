@@ -165,14 +165,15 @@ def outline(alpha: Float[Tensor, "b h w"], opacity: Float[Tensor, " b"]) -> Outl
     sides = alpha.amax(dim=1), alpha.amax(dim=2)
     peak = sides[0].amax(dim=1)
     visible = peak >= SEEN
-    threshold = torch.where(visible, torch.minimum(0.5 * opacity, THIN * peak), torch.inf)
+    hidden = ~visible
+    threshold = torch.minimum(0.5 * opacity, THIN * peak).masked_fill_(hidden, torch.inf)
     longest = max(side.shape[1] for side in sides)
     # columns and rows as one tensor, the shorter one filled up with empty ones
     both = [side if side.shape[1] == longest else F.pad(side, (0, longest - side.shape[1])) for side in sides]
     seen = torch.stack(both, dim=1) > threshold[:, None, None]
     # Floats: when AVX2 is requested on a machine with AVX-512, GCC 12 miscompiles a minimum of int64.
     place = torch.arange(longest, dtype=torch.float32, device=alpha.device)
-    first = torch.where(seen, place, longest).amin(dim=2)
-    last = torch.where(seen, place, -1).amax(dim=2) + 1
-    boxes = torch.cat([first, last], dim=1)
-    return Outline(threshold, torch.where(visible[:, None], boxes, torch.nan), visible)
+    first = longest - (seen * (longest - place)).amax(dim=2)
+    last = (seen * (place + 1)).amax(dim=2)
+    boxes = torch.cat([first, last], dim=1).masked_fill_(hidden[:, None], torch.nan)
+    return Outline(threshold, boxes, visible)
