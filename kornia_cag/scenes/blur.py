@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from kornia.filters import filter2d
 from torch import Tensor
 
-from kornia_cag.core.compiling import fusing, kept, once
+from kornia_cag.core.compiling import constant, fusing, kept, once
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,14 @@ class PointSpread:
 
 def steps(taps: int, device: torch.device) -> Float[Tensor, " k"]:
     """Offsets of the taps, pixels: ``-(taps // 2)`` to ``taps // 2``."""
-    return torch.arange(-(taps // 2), taps // 2 + 1, dtype=torch.float32, device=device)
+    found: Tensor = constant(tuple(range(-(taps // 2), taps // 2 + 1)), torch.float32, device)
+    return found
+
+
+def sharp(taps: int, device: torch.device) -> Float[Tensor, " k"]:
+    """All in the middle tap."""
+    found: Tensor = constant(tuple(float(tap == taps // 2) for tap in range(taps)), torch.float32, device)
+    return found
 
 
 def gaussian(sigma: Float[Tensor, " b"], taps: int) -> Float[Tensor, "b k"]:
@@ -68,13 +75,13 @@ def motion(
     major, minor = torch.where(steep, sin, cos), torch.where(steep, cos, sin)
     half, step = (0.5 * length * major.abs())[:, None], steps(taps, length.device)
     passed = _tent_below(step + half) - _tent_below(step - half)
-    return _shares(torch.where(half > 1e-3, passed, (step == 0).to(passed.dtype))), minor / major, steep
+    return _shares(torch.where(half > 1e-3, passed, sharp(taps, length.device))), minor / major, steep
 
 
 def _tent_below(x: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     """Integral of the tent ``max(1 - |x|, 0)``, the weight in bilinear interpolation, from 0 to ``x``."""
     inside = x.clamp(-1, 1)
-    return inside - 0.5 * inside * inside.abs()
+    return torch.addcmul(inside, inside, inside.abs(), value=-0.5)
 
 
 def _shares(weights: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:

@@ -15,7 +15,7 @@ from kornia_cag.core.compiling import constant, fusing, kept
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.core.fields import noise
 from kornia_cag.core.operations import one_operation
-from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion
+from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion, sharp
 from kornia_cag.scenes.jpeg import jpeg
 from kornia_cag.scenes.strength import full_strength
 
@@ -46,19 +46,15 @@ class Blur:
 
     def spread(self) -> PointSpread:
         """The point-spread function of each sample."""
-        bell = gaussian(self.sigma, self.taps)
-        sides = torch.stack([self.width, self.height, torch.ones_like(self.width)], dim=1)
-        wide, high, sharp = box(sides, self.taps).unbind(1)
+        flat = box(torch.stack([self.width, self.height], dim=1), self.taps)
         path, lean, steep = motion(self.length, 2 * math.pi * self.direction, self.taps)
+        still = sharp(self.taps, path.device)
+        moved = torch.stack([path, still.expand_as(path)], dim=1)
         is_bell, is_box, moves = (self.kind == place for place in range(len(KINDS)))
-
-        def choose(smooth: Tensor, flat: Tensor, moved: Tensor) -> Float[Tensor, "b k"]:
-            chosen = torch.where(is_box[:, None], flat, torch.where(moves[:, None], moved, sharp))
-            return torch.where(is_bell[:, None], smooth, chosen)
-
-        return PointSpread(
-            choose(bell, wide, path), torch.where(moves, lean, 0.0), steep & moves, choose(bell, high, sharp)
-        )
+        bell, is_bell = gaussian(self.sigma, self.taps)[:, None], is_bell[:, None, None]
+        chosen = torch.where(is_box[:, None, None], flat, torch.where(moves[:, None, None], moved, still))
+        line, column = torch.where(is_bell, bell, chosen).unbind(1)
+        return PointSpread(line, lean * moves, steep & moves, column)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from kornia_cag.scenes.blends import Blend
 from kornia_cag.scenes.camera import Camera, photograph
 from kornia_cag.scenes.finishes import finished
 from kornia_cag.scenes.light import Tone, illumination, light, recolor
-from kornia_cag.scenes.pose import homographies, to_canvas
+from kornia_cag.scenes.pose import axes, homographies, to_canvas
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.targets import Composites, Targets
@@ -205,10 +205,11 @@ class Composer:
             pose = replace(pose, x=0 * pose.x, y=0 * pose.y)  # framing replaces scale and shift
         variant = (pose.variant * bank.variants).long().clamp(max=bank.variants - 1)
         pictures = layer.objects * bank.variants + variant
-        opacity, homography = bank.opacity[pictures], homographies(pose, self.size)
+        own = axes(pose, self.size)
+        opacity, homography = bank.opacity[pictures], homographies(pose, self.size, own)
         if self.ranges.framing is not None:
             plane, seen = draft(bank.pyramid, pictures, pose.waves, pose.holes)
-            points, depth = to_canvas(pose, plane, self.size)
+            points, depth = to_canvas(pose, plane, self.size, own)
             seen = torch.where(depth > 0.05, seen, 0.0) / opacity.clamp(min=SEEN)[:, None]
             cell = 0.5 * CELL * min(self.size) * pose.scale
             homography = self.ranges.framing.apply(
