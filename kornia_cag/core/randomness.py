@@ -20,15 +20,16 @@ from torch import Tensor
 
 from kornia_cag.core.compiling import kept
 
-_WEYL = 0x9E3779B9  # 2^32 over the golden ratio: neighbouring counters land far apart
+WEYL = 0x9E3779B9  # 2^32 over the golden ratio: neighbouring counters land far apart
+MULTIPLIERS = 0x21F0AAAD, 0x735A2D97
 
 
 def mix(x: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
     """Scramble 32-bit integers, one to one: int32, or the lower halves of int64, which come back as [0, 2^32)."""
     if x.dtype == torch.int64:
         return _low(mix(x.to(torch.int32)))
-    x = (x ^ _right(x, 16)) * 0x21F0AAAD
-    x = (x ^ _right(x, 15)) * 0x735A2D97
+    x = (x ^ _right(x, 16)) * MULTIPLIERS[0]
+    x = (x ^ _right(x, 15)) * MULTIPLIERS[1]
     return x ^ _right(x, 15)
 
 
@@ -49,9 +50,9 @@ def sample_keys(seed: Int[Tensor, "*b"], epoch: Int[Tensor, "*b"], index: Int[Te
     """
     salt = 0 * index
     for part in (seed, epoch):
-        salt = _kept(_kept(salt + _WEYL + part) + (part >> 32))
+        salt = _kept(_kept(salt + WEYL + part) + (part >> 32))
     low = mix(_kept(index ^ salt) + (index >> 32))
-    high = mix(_kept(index + salt) ^ _kept(salt + _WEYL))
+    high = mix(_kept(index + salt) ^ _kept(salt + WEYL))
     return ((high >> 1) << 32) | low
 
 
@@ -70,7 +71,7 @@ def _slot_number(slot: str) -> int:
     return zlib.crc32(slot.encode())
 
 
-def _base(keys: Int[Tensor, "*b"], slot: str) -> Int[Tensor, "*b"]:
+def hashed(keys: Int[Tensor, "*b"], slot: str) -> Int[Tensor, "*b"]:
     """One 32-bit number per key and slot, of all 63 bits of the key, as int32."""
     return mix(_kept((keys ^ _slot_number(slot)).to(torch.int32)) + (keys >> 32).to(torch.int32))
 
@@ -81,7 +82,7 @@ def _unit(bits: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
 
 def unit(keys: Int[Tensor, " b"], slot: str) -> Float[Tensor, " b"]:
     """One float32 per key, uniform in ``[0, 1)``, on a grid of 2^-24, for a range to be laid over."""
-    return _unit(_base(keys, slot))
+    return _unit(hashed(keys, slot))
 
 
 def uniform(keys: Int[Tensor, " b"], slot: str, low: float = 0.0, high: float = 1.0) -> Float[Tensor, " b"]:
@@ -93,7 +94,7 @@ def uniforms(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b
     """``count`` independent float32 per key, uniform in ``[0, 1)``."""
     counter = torch.arange(1, count + 1, device=keys.device, dtype=torch.int32)
     # kept: inductor's vector loops over a few columns of a few rows (torch 2.13) mix up counters
-    return kept(_unit(_counted(keys, slot, counter)))
+    return kept(_unit(counted(keys, slot, counter)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,7 @@ def slots(singles: Sequence[tuple[int, str]], several: Sequence[tuple[int, str, 
     layers = [layer for layer, *_ in [*singles, *several]]
     numbers = [_signed(_slot_number(slot)) for _, slot, *_ in [*singles, *several]]
     sources = [len(singles) + n for n, (*_, count) in enumerate(several) for _ in range(count)]
-    counters = [_signed(number * _WEYL) for *_, count in several for number in range(1, count + 1)]
+    counters = [_signed(number * WEYL) for *_, count in several for number in range(1, count + 1)]
     return Slots(
         torch.tensor(layers, dtype=torch.int64, device=device) if any(layers) else None,
         torch.tensor(numbers, dtype=torch.int32, device=device)[:, None],
@@ -156,10 +157,10 @@ def _signed(number: int) -> int:
     return number - (1 << 32) if number >> 31 else number
 
 
-def _counted(keys: Int[Tensor, " b"], slot: str, counter: Int[Tensor, "*n"]) -> Int[Tensor, " b *n"]:
+def counted(keys: Int[Tensor, " b"], slot: str, counter: Int[Tensor, "*n"]) -> Int[Tensor, " b *n"]:
     """One 32-bit number per key and counter, as int32."""
-    base = kept(_base(keys, slot))
-    return mix(base.reshape(-1, *[1] * counter.ndim) ^ (counter * (_WEYL - (1 << 32))))
+    base = kept(hashed(keys, slot))
+    return mix(base.reshape(-1, *[1] * counter.ndim) ^ (counter * (WEYL - (1 << 32))))
 
 
 def normals(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
@@ -173,19 +174,6 @@ def bell(units: Float[Tensor, "b 2*n"]) -> Float[Tensor, "b 2*n"]:
     radius = (-2.0 * torch.log1p(-first)).sqrt()
     angle = 2.0 * math.pi * second
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
-
-
-def noise(keys: Int[Tensor, " b"], slot: str, shape: tuple[int, ...]) -> Float[Tensor, " b *n"]:
-    """A field of independent numbers of mean 0 and variance 1 per key, nearly normal, at most 3.5 in size.
-
-    The sum of the four bytes of one hash (Irwin, 1927; Hall, 1927): ten times faster than :func:`normals`, which pays
-    off if every pixel needs one.
-    """
-    place = torch.arange(math.prod(shape), device=keys.device, dtype=torch.int32).reshape(shape)
-    bits = _counted(keys, slot, place + 1)
-    pairs = (bits & 0x00FF00FF) + ((bits >> 8) & 0x00FF00FF)
-    total = (pairs + (pairs >> 16)) & 0xFFFF
-    return (total - 510).to(torch.float32) * (1 / math.sqrt((2**16 - 1) / 3))
 
 
 def chance(keys: Int[Tensor, " b"], slot: str, p: float) -> Tensor:

@@ -46,7 +46,7 @@ class Over(Blend):
 
     def __call__(self, rgb: Plane, alpha: Plane, behind: Plane, edge: float | Plane = 0.5) -> Plane:
         """See :class:`Blend`."""
-        return rgb + (1 - alpha) * behind
+        return torch.addcmul(rgb, 1 - alpha, behind)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Average(Blend):
 
     def __call__(self, rgb: Plane, alpha: Plane, behind: Plane, edge: float | Plane = 0.5) -> Plane:
         """See :class:`Blend`."""
-        return self.opacity * rgb + (1 - self.opacity) * behind
+        return torch.lerp(behind, rgb, self.opacity)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from kornia.filters import filter2d
 from torch import Tensor
 
-from kornia_cag.core.compiling import fusing, kept, once
+from kornia_cag.core.compiling import constant, fusing, kept, once
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,23 @@ class PointSpread:
     def kernels(self) -> Float[Tensor, "b k k"]:
         """The same as dense kernels, rows downwards: a step that ends between two pixels is split between them."""
         step = steps(self.line.shape[1], self.line.device)
-        across = step[:, None, None] - step - (self.lean[:, None] * step)[:, None, :, None]  # row, tap, column's tap
-        shares = (1 - across.abs()).clamp(min=0) * self.column[:, None, None, :]
-        flat = self.line[:, None, :] * shares.sum(dim=-1)
-        return torch.where(self.steep[:, None, None], flat.transpose(1, 2), flat)
+        aside = self.lean[:, None] * step
+        across = (step[:, None] - step)[:, None] - aside[:, None, :, None]  # row, tap, column's tap
+        shares = ((1 - across.abs()).clamp_(min=0) * self.column[:, None, None, :]).sum(dim=-1)
+        flat = self.line[:, None, :] * shares
+        return torch.where(self.steep[:, None, None], flat.mT, flat)
 
 
 def steps(taps: int, device: torch.device) -> Float[Tensor, " k"]:
     """Offsets of the taps, pixels: ``-(taps // 2)`` to ``taps // 2``."""
-    return torch.arange(taps, dtype=torch.float32, device=device) - (taps - 1) / 2
+    found: Tensor = constant(tuple(range(-(taps // 2), taps // 2 + 1)), torch.float32, device)
+    return found
+
+
+def sharp(taps: int, device: torch.device) -> Float[Tensor, " k"]:
+    """All in the middle tap."""
+    found: Tensor = constant(tuple(float(tap == taps // 2) for tap in range(taps)), torch.float32, device)
+    return found
 
 
 def gaussian(sigma: Float[Tensor, " b"], taps: int) -> Float[Tensor, "b k"]:
@@ -49,9 +57,9 @@ def gaussian(sigma: Float[Tensor, " b"], taps: int) -> Float[Tensor, "b k"]:
     return _shares(torch.exp(-0.5 * (steps(taps, sigma.device) / sigma[:, None]) ** 2))
 
 
-def box(width: Float[Tensor, " b"], taps: int) -> Float[Tensor, "b k"]:
+def box(width: Float[Tensor, "*b"], taps: int) -> Float[Tensor, "*b k"]:
     """Taps of a box of ``width`` pixels, at least 1, possibly fractional: how much of each pixel it covers."""
-    return _shares((0.5 * width[:, None] + 0.5 - steps(taps, width.device).abs()).clamp(0, 1))
+    return _shares((0.5 * width[..., None] + 0.5 - steps(taps, width.device).abs()).clamp(0, 1))
 
 
 def motion(
@@ -66,18 +74,18 @@ def motion(
     steep = sin.abs() > cos.abs()
     major, minor = torch.where(steep, sin, cos), torch.where(steep, cos, sin)
     half, step = (0.5 * length * major.abs())[:, None], steps(taps, length.device)
-    passed = (_tent_below(step + half) - _tent_below(step - half)) / half.clamp(min=1e-3)
-    return _shares(torch.where(half > 1e-3, passed, (step == 0).to(passed.dtype))), minor / major, steep
+    passed = _tent_below(step + half) - _tent_below(step - half)
+    return _shares(torch.where(half > 1e-3, passed, sharp(taps, length.device))), minor / major, steep
 
 
 def _tent_below(x: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Integral of the tent ``max(1 - |x|, 0)``, the weight in bilinear interpolation, up to ``x``."""
+    """Integral of the tent ``max(1 - |x|, 0)``, the weight in bilinear interpolation, from 0 to ``x``."""
     inside = x.clamp(-1, 1)
-    return 0.5 + inside - 0.5 * inside * inside.abs()
+    return torch.addcmul(inside, inside, inside.abs(), value=-0.5)
 
 
-def _shares(weights: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
-    return weights / weights.sum(dim=1, keepdim=True)
+def _shares(weights: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
+    return weights / weights.sum(dim=-1, keepdim=True)
 
 
 def blur(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range
-from kornia_cag.core.compiling import once
+from kornia_cag.core.compiling import kept
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.scenes.strength import full_strength
 
@@ -162,36 +162,39 @@ def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -
 
 
 def light(
-    planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, cover: Float[Tensor, "b h w"] | None = None
-) -> tuple[Float[Tensor, "b h w"], ...]:
+    planes: Sequence[Float[Tensor, "b h w"]],
+    tone: Tone,
+    cover: Float[Tensor, "b h w"] | None = None,
+    gain: Float[Tensor, "b h w"] | None = None,
+) -> Float[Tensor, "b 3 h w"]:
     """Apply colour and light to red, green and blue of an opaque picture, or of a premultiplied layer with its alpha.
 
     Linear and not clamped: lighting each layer and then compositing equals lighting the composite.
+
+    Args:
+        planes: red, green and blue.
+        tone: what to apply.
+        cover: alpha of a layer; None: opaque.
+        gain: the tone's :func:`illumination`, if it was computed before.
     """
-    r, g, b = planes
-    numbers = once(*tone.matrix.flatten(1).unbind(1), *tone.offset.unbind(1), *tone.slope.unbind(1))
-    v = [number[:, None, None] for number in numbers]
-    gain = _plane(v[12], v[13], (r.shape[-2], r.shape[-1]))
-    offsets = v[9:12] if cover is None else [offset * cover for offset in v[9:12]]
-    return tuple(gain * (v[3 * c] * r + v[3 * c + 1] * g + v[3 * c + 2] * b + offsets[c]) for c in range(3))
+    offset, factors = kept(tone.offset)[:, :, None, None], kept(tone.matrix)[..., None, None].unbind(2)
+    red, green, blue = (plane[:, None] for plane in planes)
+    lit = torch.addcmul(offset if cover is None else offset * cover[:, None], factors[0], red)
+    lit.addcmul_(factors[1], green).addcmul_(factors[2], blue)
+    gain = illumination(tone.slope, (lit.shape[2], lit.shape[3])) if gain is None else gain
+    return lit.mul_(gain[:, None])
 
 
 def recolor(
     planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, alpha: Float[Tensor, "b h w"] | None = None
-) -> tuple[Float[Tensor, "b h w"], ...]:
+) -> Float[Tensor, "b 3 h w"]:
     """Change a picture's or premultiplied layer's own colours: like :func:`light`, but in [0, 1], at most ``alpha``."""
     lit = light(planes, tone, alpha)
-    return tuple(c.clamp(0, 1) if alpha is None else torch.minimum(c.clamp(min=0), alpha) for c in lit)
+    return lit.clamp_(0, 1) if alpha is None else torch.minimum(lit.clamp_(min=0), alpha[:, None])
 
 
 def illumination(slope: Float[Tensor, "b 2"], size: tuple[int, int]) -> Float[Tensor, "b h w"]:
     """A plane of gains: 1 at the canvas's centre, ``1 + slope`` at its edges, never below 0."""
-    return _plane(slope[:, :1, None], slope[:, 1:, None], size)
-
-
-def _plane(
-    slope_x: Float[Tensor, "b 1 1"], slope_y: Float[Tensor, "b 1 1"], size: tuple[int, int]
-) -> Float[Tensor, "b h w"]:
-    y = (torch.arange(size[0], dtype=torch.float32, device=slope_x.device) + 0.5) * (2 / size[0]) - 1
-    x = (torch.arange(size[1], dtype=torch.float32, device=slope_x.device) + 0.5) * (2 / size[1]) - 1
-    return (1 + (slope_x * x + slope_y * y[:, None])).clamp(min=0)
+    y, x = (torch.linspace(1 / n - 1, 1 - 1 / n, n, dtype=torch.float32, device=slope.device) for n in size)
+    across, down = kept(slope)[..., None, None].unbind(1)
+    return (1 + across * x + down * y[:, None]).clamp_(min=0)

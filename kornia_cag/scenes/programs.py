@@ -20,7 +20,7 @@ from kornia_cag.core.records import mapped, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera
 from kornia_cag.scenes.composer import Composer, chained, targets_of
-from kornia_cag.scenes.light import Tone
+from kornia_cag.scenes.light import Tone, illumination
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.strength import Ramp, given_strength
 from kornia_cag.scenes.targets import Composites
@@ -143,7 +143,8 @@ def _opened(
     """Render the backdrop onto the canvas; return the light."""
     with torch.autocast(canvas.device.type, enabled=False):
         tone = scene.light.tone()
-        canvas.copy_(torch.stack(composer.backdrop(scene, tone, images, used), dim=1))
+        gain = illumination(tone.slope, composer.size)
+        canvas.copy_(composer.backdrop(scene, tone, gain, images, used))
     return tone
 
 
@@ -153,8 +154,9 @@ def _laid(
 ) -> Outline | None:  # fmt: skip
     """Draw one object over the canvas; its alpha goes into ``full``."""
     with torch.autocast(canvas.device.type, enabled=False):
-        picture, seen = composer.paste(layer, canvas.unbind(1), tone, coarser, targets=full is not None)
-        canvas.copy_(torch.stack(picture, dim=1))
+        gain = illumination(tone.slope, composer.size)
+        picture, seen = composer.paste(layer, canvas, tone, gain, coarser, targets=full is not None)
+        canvas.copy_(picture)
     if full is None or seen is None:
         return None
     full.copy_(seen[0])
@@ -167,4 +169,4 @@ def _exposed(
 ) -> None:  # fmt: skip
     """Photograph the canvas."""
     with torch.autocast(canvas.device.type, enabled=False):
-        images.copy_(composer.expose(canvas.unbind(1), camera, keys))
+        images.copy_(composer.expose(canvas, camera, keys))
