@@ -12,11 +12,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range
-from kornia_cag.core.compiling import kept
+from kornia_cag.core.compiling import constant, kept
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.scenes.strength import full_strength
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
+
+_PHASES = (0.0, 2 * math.pi / 3, -2 * math.pi / 3, 0.0, -math.pi / 2)  # of hue on three channels; light from x and y
+_CIRCULANT = (0, 1, 2, 2, 0, 1, 1, 2, 0)  # each row is the one above, moved on by one
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,16 @@ class Color:
         """Fold everything into one affine map of colours and one plane of light."""
         gains = (self.brightness * _power_of_two(self.exposure))[:, None] * (1 + self.tint)
         # contrast about 0.5, downwards in a negative; then a veil of mid-grey to white light
-        steep = torch.where(self.inverted, -self.contrast, self.contrast)
-        clear = 1 - self.veil
-        offset = gains * (clear * (0.5 - 0.5 * steep) + self.veil * self.veil_level)[:, None]
-        angle = 2 * math.pi * self.light_from
-        slope = self.illumination[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
-        matrix = (gains * (clear * steep)[:, None])[..., None] * _saturation_hue(self.saturation, self.hue)
-        return Tone(matrix, offset, slope)
+        steep, clear = torch.where(self.inverted, -self.contrast, self.contrast), 1 - self.veil
+        offset = gains * (clear * torch.rsub(steep, 0.5, alpha=0.5) + self.veil * self.veil_level)[:, None]
+        dtype, device = self.hue.dtype, self.hue.device
+        # Around the grey axis, each channel turns into the three by (1 + 2 cos) / 3 of angles a third of a turn apart.
+        turns = torch.stack([self.hue, self.hue, self.hue, self.light_from, self.light_from], dim=1)
+        radians = constant((*3 * (math.pi / 180,), *2 * (2 * math.pi,)), dtype, device)
+        cosines = (turns * radians + constant(_PHASES, dtype, device)).cos()
+        slope = self.illumination[:, None] * cosines[:, 3:]
+        colors = _saturated((1 + 2 * cosines[:, :3]) / 3, self.saturation)
+        return Tone((gains * (clear * steep)[:, None])[..., None] * colors, offset, slope)
 
 
 @dataclass(frozen=True)
@@ -149,14 +155,15 @@ def _power_of_two(stops: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
     return torch.exp(math.log(2) * stops)
 
 
-def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
-    """Rotate around the grey axis (Rodrigues about (1, 1, 1)), then scale the difference from the new colour's luma."""
-    angle = torch.deg2rad(hue)
-    third, turn = (1 - angle.cos()) / 3, angle.sin() / math.sqrt(3)
-    same, down, up = 1 - 2 * third, third - turn, third + turn
-    rotation = torch.stack([same, down, up, up, same, down, down, up, same], dim=1).unflatten(1, (3, 3))
-    rows = zip(LUMA, rotation.unbind(1), strict=True)
-    luma = sum(weight * row for weight, row in rows)[:, None]  # of the rotated colour
+def _saturated(turned: Float[Tensor, "b 3"], saturation: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
+    """The colour matrix of a turn around the grey axis, then a scale of the difference from the new colour's luma.
+
+    Args:
+        turned: shares of red, green and blue that red takes from itself, green and blue, in turn.
+        saturation: the scale.
+    """
+    rotation = turned[:, constant(_CIRCULANT, torch.int64, turned.device)].unflatten(1, (3, 3))
+    luma = (constant(LUMA, turned.dtype, turned.device)[:, None] * rotation).sum(dim=1, keepdim=True)
     colors: Tensor = luma + saturation[:, None, None] * (rotation - luma)
     return colors
 
