@@ -27,9 +27,14 @@ def kept(value: Tensor) -> Tensor:
     return value.as_strided(value.size(), value.stride()) if fusing() else value  # a strided view forces storage
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor (n,) of a few numbers, copied to its device once: a copy for each batch would wait in its way."""
+    found: Tensor = _known(values, dtype, device)
+    return found[:] if fusing() else found  # torch 2.13 takes two constants of one name for the same, but not slices
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _known(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return _constant(values, dtype, device)
 
 

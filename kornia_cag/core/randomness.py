@@ -12,12 +12,13 @@ of bias 0.107), computed on int32 lanes, whose products wrap around.
 import math
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kornia_cag.core.compiling import constant, kept
+from kornia_cag.core.compiling import kept
 
 WEYL = 0x9E3779B9  # 2^32 over the golden ratio: neighbouring counters land far apart
 MULTIPLIERS = 0x21F0AAAD, 0x735A2D97
@@ -96,34 +97,58 @@ def uniforms(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b
     return kept(_unit(counted(keys, slot, counter)))
 
 
-def units(
-    keys: Int[Tensor, "k b"], singles: Sequence[tuple[int, str]], several: Sequence[tuple[int, str, int]] = ()
-) -> tuple[Float[Tensor, "n b"], list[Float[Tensor, "b _"]]]:
+@dataclass(frozen=True, eq=False)
+class Slots:
+    """What :func:`units` hashes, as constants on a device: see :func:`slots`."""
+
+    layers: Int[Tensor, " m"] | None  # which key; None: the only one
+    numbers: Int[Tensor, "m 1"]  # of the slots' names, int32: single numbers first
+    singles: int
+    sources: Int[Tensor, " n"]  # of the several: which slot
+    counters: Int[Tensor, "n 1"]  # which number of it, scrambled, int32
+
+
+def slots(singles: Sequence[tuple[int, str]], several: Sequence[tuple[int, str, int]], device: torch.device) -> Slots:
+    """Slots to be hashed together.
+
+    Args:
+        singles: which key, and the slot, of each single number.
+        several: which key, the slot, and how many numbers.
+        device: where they are hashed.
+    """
+    layers = [layer for layer, *_ in [*singles, *several]]
+    numbers = [_signed(_slot_number(slot)) for _, slot, *_ in [*singles, *several]]
+    sources = [len(singles) + n for n, (*_, count) in enumerate(several) for _ in range(count)]
+    counters = [_signed(number * WEYL) for *_, count in several for number in range(1, count + 1)]
+    return Slots(
+        torch.tensor(layers, dtype=torch.int64, device=device) if any(layers) else None,
+        torch.tensor(numbers, dtype=torch.int32, device=device)[:, None],
+        len(singles),
+        torch.tensor(sources, dtype=torch.int64, device=device),
+        torch.tensor(counters, dtype=torch.int32, device=device)[:, None],
+    )
+
+
+def units(keys: Int[Tensor, "k b"], what: Slots) -> tuple[Float[Tensor, "n b"], Float[Tensor, "m b"]]:
     """What :func:`unit` and :func:`uniforms` give for many slots, hashed as one matrix.
 
     A row for each number, so that what is read from it is contiguous: elsewhere torch may round differently.
 
     Args:
         keys: K of each sample.
-        singles: which key, and the slot, of each single number.
-        several: which key, the slot, and how many numbers.
+        what: the slots.
+
+    Returns:
+        The single numbers, and all numbers of the slots with several.
     """
-    layers = tuple(layer for layer, *_ in [*singles, *several])
-    numbers = tuple(_signed(_slot_number(slot)) for _, slot, *_ in [*singles, *several])
     low, high = keys.to(torch.int32), (keys >> 32).to(torch.int32)
-    if any(layers):
-        place = constant(layers, torch.int64, keys.device)
-        low, high = low[place], high[place]
-    bits = mix(_kept(low ^ constant(numbers, torch.int32, keys.device)[:, None]) + high)
-    if several:
-        source = tuple(len(singles) + n for n, (*_, count) in enumerate(several) for _ in range(count))
-        counter = tuple(_signed(c * WEYL) for *_, count in several for c in range(1, count + 1))
-        bits = kept(bits)
-        more = bits[constant(source, torch.int64, keys.device)]
-        bits = torch.cat([bits[: len(singles)], mix(more ^ constant(counter, torch.int32, keys.device)[:, None])])
-    matrix = kept(_unit(bits))
-    blocks = matrix[len(singles) :].split([count for *_, count in several]) if several else ()
-    return matrix[: len(singles)], [block.T for block in blocks]
+    if what.layers is not None:
+        low, high = low[what.layers], high[what.layers]
+    bits = mix(_kept(low ^ what.numbers) + high)
+    if not len(what.sources):
+        return _unit(bits), low.new_empty(0, keys.shape[1], dtype=torch.float32)
+    bits = kept(bits)
+    return _unit(bits[: what.singles]), kept(_unit(mix(bits[what.sources] ^ what.counters)))
 
 
 def _signed(number: int) -> int:

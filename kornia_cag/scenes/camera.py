@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range, fail
-from kornia_cag.core.compiling import constant, fusing, kept
+from kornia_cag.core.compiling import fusing, kept
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.core.fields import noise
 from kornia_cag.core.operations import one_operation
@@ -180,9 +180,11 @@ class CameraRange:
 
     def _blur(self, values: Mapping[str, Tensor]) -> Blur:
         place = values["camera.blur_kind"].long()
-        kinds = constant(tuple(KINDS.index(name) for name in self.kinds), torch.int64, place.device)
+        kind = place if self.kinds == KINDS else torch.full_like(place, KINDS.index(self.kinds[0]))
+        for number, name in enumerate(self.kinds[1:] if self.kinds != KINDS else (), 1):
+            kind = torch.where(place == number, KINDS.index(name), kind)
         return Blur(
-            kind=kept(torch.where(values["camera.blur"], kinds[place], -1)),
+            kind=kept(torch.where(values["camera.blur"], kind, -1)),
             sigma=values["camera.gaussian"].clamp(min=0.05),
             width=values["camera.box_x"].clamp(min=1),
             height=values["camera.box_y"].clamp(min=1),

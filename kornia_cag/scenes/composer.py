@@ -16,6 +16,7 @@ from kornia_cag.banks.pyramid import Window, sample_pyramid
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
 from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
 from kornia_cag.core.compiling import constant, fusing, kept, once
+from kornia_cag.core.draws import Plan
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Blend
@@ -136,6 +137,14 @@ class Composer:
             check_tensor(
                 "earlier.images", earlier.images, (len(scene.keys), 3, *self.size), DTYPES, self.objects.device
             )
+
+    def plan(self, layers: int) -> Plan:
+        """What scenes are drawn from.
+
+        Args:
+            layers: number of objects each shows, K.
+        """
+        return self.ranges.plan(layers=layers, device=self.objects.device)
 
     def shoot(
         self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True, edited: bool = False

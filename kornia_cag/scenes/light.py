@@ -12,13 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range
-from kornia_cag.core.compiling import constant, kept
+from kornia_cag.core.compiling import kept
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.scenes.strength import full_strength
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
-
-_CIRCULANT = (0, 1, 2, 2, 0, 1, 1, 2, 0)  # each row is the one above, moved on by one
 
 
 @dataclass(frozen=True)
@@ -155,10 +153,10 @@ def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -
     """Rotate around the grey axis (Rodrigues about (1, 1, 1)), then scale the difference from the new colour's luma."""
     angle = torch.deg2rad(hue)
     third, turn = (1 - angle.cos()) / 3, angle.sin() / math.sqrt(3)
-    rotation = torch.stack([1 - 2 * third, third - turn, third + turn], dim=1)
-    rotation = rotation[:, constant(_CIRCULANT, torch.int64, hue.device)].unflatten(1, (3, 3))
-    weights = constant(LUMA, torch.float32, hue.device)[:, None]
-    luma = (weights * rotation).sum(dim=1, keepdim=True)  # the luma is that of the rotated colour
+    same, down, up = 1 - 2 * third, third - turn, third + turn
+    rotation = torch.stack([same, down, up, up, same, down, down, up, same], dim=1).unflatten(1, (3, 3))
+    rows = zip(LUMA, rotation.unbind(1), strict=True)
+    luma = sum(weight * row for weight, row in rows)[:, None]  # of the rotated colour
     colors: Tensor = luma + saturation[:, None, None] * (rotation - luma)
     return colors
 

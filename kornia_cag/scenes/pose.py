@@ -174,7 +174,7 @@ def homographies(pose: Pose, size: tuple[int, int], own: Axes | None = None) -> 
 
 
 def axes(pose: Pose, size: tuple[int, int]) -> Axes:
-    """Directions of the object's axes on the canvas, the length of a unit of each, pixels, and the shear's tangent."""
+    """The directions of the object's axes on the canvas, the length of a unit of each, and the shear's tangent."""
     angle, root = torch.deg2rad(pose.angle), pose.aspect.sqrt()
     cos, sin, half = angle.cos(), angle.sin(), (0.5 * min(size)) * pose.scale
     turn, across = torch.stack([cos, sin], dim=1), torch.stack([-sin, cos], dim=1)
