@@ -26,7 +26,7 @@ class Blend(Protocol):
     pastes: ClassVar[bool] = False
 
     def __call__(self, rgb: Plane, alpha: Plane, behind: Plane, edge: float | Plane = 0.5) -> Plane:
-        """Composite, channel by channel, in float arithmetic and differentiably.
+        """Composite, whole pictures (b, 3, h, w) or one channel (b, h, w), in float arithmetic and differentiably.
 
         Args:
             rgb: the object's premultiplied colour.
