@@ -233,8 +233,9 @@ def _grid_sample(
     # of the points' type: a number of Python's would take the default type
     unit = constant((1 / 255,), grid.dtype, grid.device)[0]
     grid = grid.permute(0, 2, 3, 1)
-    read = F.grid_sample(texels * unit, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return read.unbind(1)[: pyramid.channels]
+    texels = texels[:, : pyramid.channels] * unit
+    read = F.grid_sample(texels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return read.unbind(1)
 
 
 def _gather(

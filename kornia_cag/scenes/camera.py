@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -203,24 +202,25 @@ def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tens
     if camera.noise is not None or camera.grain is not None:
         grain = camera.grain
         parts = (None,) * 3 if grain is None else (grain.deviation, grain.size, grain.grey)
-        picture = picture + _sensed(keys, camera.noise, *parts, *picture.shape[2:])
-    picture = picture.clamp(0, 1)
+        picture = _sensed(picture, keys, camera.noise, *parts)
+    else:
+        picture = picture.clamp(0, 1)
     return picture if camera.quality is None else jpeg(picture, camera.quality)
 
 
-@one_operation("sensed(Tensor keys, Tensor? noise, Tensor? grain, Tensor? size, Tensor? grey, int h, int w) -> Tensor")
+@one_operation("sensed(Tensor x, Tensor keys, Tensor? noise, Tensor? grain, Tensor? size, Tensor? grey) -> Tensor")
 def _sensed(
-    keys: Int[Tensor, " b"], deviation: Float[Tensor, " b"] | None, grain: Float[Tensor, " b"] | None,
-    size: Float[Tensor, " b"] | None, grey: Float[Tensor, " b"] | None, height: int, width: int,
+    picture: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"], deviation: Float[Tensor, " b"] | None,
+    grain: Float[Tensor, " b"] | None, size: Float[Tensor, " b"] | None, grey: Float[Tensor, " b"] | None,
 ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
-    """What noise and grain, of which there is at least one, add to a picture."""
-    added = None
+    """The picture with noise and grain, clipped."""
+    shape = 3, picture.shape[2], picture.shape[3]
     if deviation is not None:
-        added = deviation[:, None, None, None] * noise(keys, "camera.noise_field", (3, height, width))
-    if grain is None or size is None or grey is None:
-        return cast(Tensor, added)
-    coarse, grain = _grains(keys, size, grey, (3, height, width)), grain[:, None, None, None]
-    return grain * coarse if added is None else torch.addcmul(added, grain, coarse)
+        field = noise(keys, "camera.noise_field", shape)
+        picture = torch.addcmul(picture, deviation[:, None, None, None], field)
+    if grain is not None and size is not None and grey is not None:
+        picture = torch.addcmul(picture, grain[:, None, None, None], _grains(keys, size, grey, shape))
+    return picture.clamp(0, 1)
 
 
 def _grains(

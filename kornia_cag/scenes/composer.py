@@ -171,7 +171,7 @@ class Composer:
         return finished(images, keys, self.ranges.finish)
 
     def backdrop(
-        self, scene: Scene, tone: Tone, gain: Float[Tensor, "b h w"], earlier: Shaped[Tensor, "b 3 h w"] | None,
+        self, scene: Scene, tone: Tone, gain: Float[Tensor, "b h w"] | None, earlier: Shaped[Tensor, "b 3 h w"] | None,
         used: Bool[Tensor, " b"],
     ) -> Picture:  # fmt: skip
         """The lit context, or an earlier composite, which was lit when it was composed."""
@@ -182,8 +182,8 @@ class Composer:
         return lit if earlier is None else torch.where(used[:, None, None, None], to_float(earlier), lit)
 
     def paste(
-        self, layer: Layer, behind: Picture, tone: Tone, gain: Float[Tensor, "b h w"], coarser: Float[Tensor, " b"], *,
-        targets: bool, edited: bool = False,
+        self, layer: Layer, behind: Picture, tone: Tone, gain: Float[Tensor, "b h w"] | None,
+        coarser: Float[Tensor, " b"], *, targets: bool, edited: bool = False,
     ) -> tuple[Picture, Pasted | None]:  # fmt: skip
         """Blend one lit object over the picture; also return its pasted alpha and outline, if requested."""
         blend = self.ranges.blend

@@ -18,7 +18,7 @@ from kornia_cag.scenes.strength import full_strength
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
 
-_PHASES = (0.0, 2 * math.pi / 3, -2 * math.pi / 3, 0.0, -math.pi / 2)  # of hue on three channels; light from x and y
+_THIRDS = (0.0, 2 * math.pi / 3, -2 * math.pi / 3)  # of a turn, radians
 _CIRCULANT = (0, 1, 2, 2, 0, 1, 1, 2, 0)  # each row is the one above, moved on by one
 
 
@@ -35,8 +35,8 @@ class Color:
         tint: (b, 3); relative change of the gain of red, green, blue.
         veil: (b,); share of flat light.
         veil_level: (b,); brightness of that light, in [0, 1].
-        illumination: (b,); relative gain from the canvas's centre to its edge.
-        light_from: (b,); direction the light comes from, in turns: 0 is right, a quarter is below.
+        illumination: (b,); relative gain from the canvas's centre to its edge; None: even light.
+        light_from: (b,); direction the light comes from, in turns: 0 is right, a quarter is below; None if even.
         inverted: (b,); whether colours are inverted.
     """
 
@@ -48,8 +48,8 @@ class Color:
     tint: Float[Tensor, "b 3"]
     veil: Float[Tensor, " b"]
     veil_level: Float[Tensor, " b"]
-    illumination: Float[Tensor, " b"]
-    light_from: Float[Tensor, " b"]
+    illumination: Float[Tensor, " b"] | None
+    light_from: Float[Tensor, " b"] | None
     inverted: Bool[Tensor, " b"]
 
     def tone(self) -> "Tone":
@@ -60,11 +60,11 @@ class Color:
         offset = gains * (clear * torch.rsub(steep, 0.5, alpha=0.5) + self.veil * self.veil_level)[:, None]
         dtype, device = self.hue.dtype, self.hue.device
         # Around the grey axis, each channel turns into the three by (1 + 2 cos) / 3 of angles a third of a turn apart.
-        turns = torch.stack([self.hue, self.hue, self.hue, self.light_from, self.light_from], dim=1)
-        radians = constant((*3 * (math.pi / 180,), *2 * (2 * math.pi,)), dtype, device)
-        cosines = (turns * radians + constant(_PHASES, dtype, device)).cos()
-        slope = self.illumination[:, None] * cosines[:, 3:]
-        colors = _saturated((1 + 2 * cosines[:, :3]) / 3, self.saturation)
+        cosines = (torch.deg2rad(self.hue)[:, None] + constant(_THIRDS, dtype, device)).cos()
+        colors, slope = _saturated((1 + 2 * cosines) / 3, self.saturation), None
+        if self.illumination is not None and self.light_from is not None:
+            angle = 2 * math.pi * self.light_from
+            slope = self.illumination[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
         return Tone((gains * (clear * steep)[:, None])[..., None] * colors, offset, slope)
 
 
@@ -75,12 +75,12 @@ class Tone:
     Attributes:
         matrix: (b, 3, 3); factors, from RGB to RGB.
         offset: (b, 3); added to RGB in [0, 1].
-        slope: (b, 2); illumination plane: relative gain per half canvas, along x and y.
+        slope: (b, 2); illumination plane: relative gain per half canvas, along x and y; None: even light.
     """
 
     matrix: Float[Tensor, "b 3 3"]
     offset: Float[Tensor, "b 3"]
-    slope: Float[Tensor, "b 2"]
+    slope: Float[Tensor, "b 2"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,17 +137,22 @@ class ColorRange:
         factors = [Number(f"{layer}.{name}", getattr(self, name), rest=1.0)
                    for name in ("brightness", "contrast", "saturation")]  # fmt: skip
         amounts = [Number(f"{layer}.{name}", getattr(self, name), rest=0.0)
-                   for name in ("exposure", "hue", "veil", "illumination")]  # fmt: skip
+                   for name in ("exposure", "hue", "veil")]  # fmt: skip
+        if any(self.illumination):
+            amounts += [Number(f"{layer}.illumination", self.illumination, rest=0.0), Number(f"{layer}.light_from")]
         tints = [Number(f"{layer}.tint{channel}", self.tint, rest=0.0) for channel in range(3)]
-        others = Number(f"{layer}.veil_level", (0.5, 1.0)), Number(f"{layer}.light_from")
-        return *tints, *factors, *amounts, *others, Choice(f"{layer}.invert", self.invert)
+        level = Number(f"{layer}.veil_level", (0.5, 1.0))
+        return *tints, *factors, *amounts, level, Choice(f"{layer}.invert", self.invert)
 
     def read(self, values: Mapping[str, Tensor], layer: str = "color") -> Color:
         """The colour change that values of :meth:`draws` give."""
-        names = ("brightness", "exposure", "contrast", "saturation", "hue", "veil", "veil_level", "illumination")
+        names = ("brightness", "exposure", "contrast", "saturation", "hue", "veil", "veil_level")
         fields = {name: values[f"{layer}.{name}"] for name in names}
         tint = torch.stack([values[f"{layer}.tint{channel}"] for channel in range(3)], dim=1)
-        return Color(**fields, tint=tint, light_from=values[f"{layer}.light_from"], inverted=values[f"{layer}.invert"])
+        plane = values.get(f"{layer}.illumination"), values.get(f"{layer}.light_from")
+        return Color(
+            **fields, tint=tint, illumination=plane[0], light_from=plane[1], inverted=values[f"{layer}.invert"]
+        )
 
 
 def _power_of_two(stops: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -189,7 +194,7 @@ def light(
     lit = torch.addcmul(offset if cover is None else offset * cover[:, None], factors[0], red)
     lit.addcmul_(factors[1], green).addcmul_(factors[2], blue)
     gain = illumination(tone.slope, (lit.shape[2], lit.shape[3])) if gain is None else gain
-    return lit.mul_(gain[:, None])
+    return lit if gain is None else lit.mul_(gain[:, None])
 
 
 def recolor(
@@ -200,8 +205,10 @@ def recolor(
     return lit.clamp_(0, 1) if alpha is None else torch.minimum(lit.clamp_(min=0), alpha[:, None])
 
 
-def illumination(slope: Float[Tensor, "b 2"], size: tuple[int, int]) -> Float[Tensor, "b h w"]:
-    """A plane of gains: 1 at the canvas's centre, ``1 + slope`` at its edges, never below 0."""
+def illumination(slope: Float[Tensor, "b 2"] | None, size: tuple[int, int]) -> Float[Tensor, "b h w"] | None:
+    """A plane of gains: 1 at the canvas's centre, ``1 + slope`` at its edges, never below 0; None for even light."""
+    if slope is None:
+        return None
     y, x = (torch.linspace(1 / n - 1, 1 - 1 / n, n, dtype=torch.float32, device=slope.device) for n in size)
     across, down = kept(slope)[..., None, None].unbind(1)
     return (1 + across * x + down * y[:, None]).clamp_(min=0)

@@ -10,7 +10,7 @@ import kornia_cag.scenes.warp
 KEYS, PLACES = keys_of(count=3), torch.rand(3, 2, 4, 5)
 GIVEN: dict[str, tuple[object, ...]] = {
     "noise": (KEYS, "slot", [3, 4]),
-    "sensed": (KEYS, None, torch.rand(3), torch.tensor([1.0, 1.5, 2.5]), torch.tensor([0.0, 0.5, 1.0]), 6, 7),
+    "sensed": (torch.rand(3, 3, 6, 7), KEYS, None, torch.rand(3), torch.tensor([1.0, 1.5, 2.5]), torch.rand(3)),
     "outside": (PLACES, torch.rand(3, 2, 3)),
     "displaced": (PLACES, torch.rand(3, 2, 5)),
 }

@@ -83,14 +83,16 @@ def check_pose(pose: Pose, ranges: PoseRange) -> None:
 
 def check_color(color: Color, ranges: ColorRange) -> None:
     """Between the neutral value and the range's other end."""
+    even = not any(ranges.illumination)
+    assert (color.illumination is None) == (color.light_from is None) == even
     for field in fields(ranges):
-        if field.name != "invert":
+        if field.name != "invert" and not (even and field.name == "illumination"):
             low, high = getattr(ranges, field.name)
             neutral = NEUTRAL.get(field.name, 0.0)
             assert between(getattr(color, field.name), min(low, neutral), max(high, neutral)), field.name
     assert color.tint.shape == (len(color.hue), 3)
     assert between(color.veil_level, 0.5, 1)
-    assert between(color.light_from, 0, 1)
+    assert color.light_from is None or between(color.light_from, 0, 1)
     assert color.inverted.dtype == torch.bool
     assert not color.inverted.any() or ranges.invert > 0
 
