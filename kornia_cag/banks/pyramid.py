@@ -233,7 +233,7 @@ def _grid_sample(
     # of the points' type: a number of Python's would take the default type
     unit = constant((1 / 255,), grid.dtype, grid.device)[0]
     grid = grid.permute(0, 2, 3, 1)
-    texels = texels[:, : pyramid.channels] * unit
+    texels = (texels * unit)[:, : pyramid.channels]  # in this order: torch is slow on bytes with gaps between them
     read = F.grid_sample(texels, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return read.unbind(1)
 
