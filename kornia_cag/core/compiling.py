@@ -34,7 +34,12 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     code, defaults, closure = function.__code__.replace(), function.__defaults__, function.__closure__
     own = types.FunctionType(code, function.__globals__, function.__name__, defaults, closure)
-    options: dict[str, str | int | bool | Callable[..., Any]] = {
+    return torch.compile(own, fullgraph=True, options=options())
+
+
+def options() -> dict[str, str | int | bool | Callable[..., Any]]:
+    """Inductor's options for every program, as ``torch.compile`` takes them."""
+    chosen: dict[str, str | int | bool | Callable[..., Any]] = {
         # Let the work per pixel become one loop: what must not be repeated is `kept`.
         "realize_opcount_threshold": 1000,
         "realize_reads_threshold": 1000,
@@ -46,8 +51,8 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
     if width is not None:
         # Inductor's default, but set explicitly it becomes part of the key of its disk cache (torch 2.13). Otherwise a
         # process with narrower vectors loads code for wider ones, gets wrong numbers and writes out of bounds.
-        options["cpp.simdlen"] = width
-    return torch.compile(own, fullgraph=True, options=options)
+        chosen["cpp.simdlen"] = width
+    return chosen
 
 
 def any_batch(*tensors: Tensor | None) -> None:
