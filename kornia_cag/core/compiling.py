@@ -1,5 +1,6 @@
 """Hints for the compiler that fuses stages, and how a stage becomes one compiled graph."""
 
+import functools
 import types
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,18 @@ def kept(value: Tensor) -> Tensor:
     The compiler repeats an expression at every use: a chain of such uses grows without bound.
     """
     return value.as_strided(value.size(), value.stride()) if fusing() else value  # a strided view forces storage
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor (n,) of a few numbers, copied to its device once: a copy for each batch would wait in its way."""
+    return _constant(values, dtype, device)
+
+
+@functools.lru_cache(4096)
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def program(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,12 +11,13 @@ of bias 0.107), computed on int32 lanes, whose products wrap around.
 
 import math
 import zlib
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kornia_cag.core.compiling import kept
+from kornia_cag.core.compiling import constant, kept
 
 _WEYL = 0x9E3779B9  # 2^32 over the golden ratio: neighbouring counters land far apart
 
@@ -94,6 +95,42 @@ def uniforms(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b
     return kept(_unit(_counted(keys, slot, counter)))
 
 
+def units(
+    keys: Int[Tensor, "k b"], singles: Sequence[tuple[int, str]], several: Sequence[tuple[int, str, int]] = ()
+) -> tuple[Float[Tensor, "n b"], list[Float[Tensor, "b _"]]]:
+    """What :func:`unit` and :func:`uniforms` give for many slots, hashed as one matrix.
+
+    A row for each number, so that what is read from it is contiguous: elsewhere torch may round differently.
+
+    Args:
+        keys: K of each sample.
+        singles: which key, and the slot, of each single number.
+        several: which key, the slot, and how many numbers.
+    """
+    layers = tuple(layer for layer, *_ in [*singles, *several])
+    numbers = tuple(_signed(_slot_number(slot)) for _, slot, *_ in [*singles, *several])
+    low, high = keys.to(torch.int32), (keys >> 32).to(torch.int32)
+    if any(layers):
+        place = constant(layers, torch.int64, keys.device)
+        low, high = low[place], high[place]
+    bits = mix(_kept(low ^ constant(numbers, torch.int32, keys.device)[:, None]) + high)
+    if several:
+        source = tuple(len(singles) + n for n, (*_, count) in enumerate(several) for _ in range(count))
+        counter = tuple(_signed(c * _WEYL) for *_, count in several for c in range(1, count + 1))
+        bits = kept(bits)
+        more = bits[constant(source, torch.int64, keys.device)]
+        bits = torch.cat([bits[: len(singles)], mix(more ^ constant(counter, torch.int32, keys.device)[:, None])])
+    matrix = kept(_unit(bits))
+    blocks = matrix[len(singles) :].split([count for *_, count in several]) if several else ()
+    return matrix[: len(singles)], [block.T for block in blocks]
+
+
+def _signed(number: int) -> int:
+    """The int32 of the same 32 bits."""
+    number &= 0xFFFFFFFF
+    return number - (1 << 32) if number >> 31 else number
+
+
 def _counted(keys: Int[Tensor, " b"], slot: str, counter: Int[Tensor, "*n"]) -> Int[Tensor, " b *n"]:
     """One 32-bit number per key and counter, as int32."""
     base = kept(_base(keys, slot))
@@ -102,11 +139,15 @@ def _counted(keys: Int[Tensor, " b"], slot: str, counter: Int[Tensor, "*n"]) -> 
 
 def normals(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
     """``count`` independent standard normal float32 per key, at most 5.8 in size (Box and Muller, 1958)."""
-    half = (count + 1) // 2
-    u = uniforms(keys, slot, 2 * half)
-    radius = (-2.0 * torch.log1p(-u[:, :half])).sqrt()
-    angle = 2.0 * math.pi * u[:, half:]
-    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :count]
+    return bell(uniforms(keys, slot, count + count % 2))[:, :count]
+
+
+def bell(units: Float[Tensor, "b 2*n"]) -> Float[Tensor, "b 2*n"]:
+    """As many standard normal numbers as there are uniform ones (Box and Muller, 1958)."""
+    first, second = units.chunk(2, dim=1)
+    radius = (-2.0 * torch.log1p(-first)).sqrt()
+    angle = 2.0 * math.pi * second
+    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
 
 
 def noise(keys: Int[Tensor, " b"], slot: str, shape: tuple[int, ...]) -> Float[Tensor, " b *n"]:

@@ -106,9 +106,19 @@ class Rows:
         return self.table.device
 
     def to(self, device: torch.device | str) -> "Rows":
-        """The same rows on another device, in one copy; from the CPU to a GPU without waiting for it."""
-        table = upload(self.table, device)
-        return self if table is self.table else Rows(table)
+        """The same rows on another device, in one copy; from the CPU to a GPU without waiting for it.
+
+        Their keys go along: a processor computes them in less time than a GPU takes to start that many kernels.
+        """
+        if torch.device(device).type == self.device.type:
+            table = upload(self.table, device)
+            return self if table is self.table else Rows(table)
+        both = upload(torch.cat([self.table, self.keys[:, None]], dim=1), device)
+        return Rows(both[:, :-1])._with_keys(both[:, -1])
+
+    def _with_keys(self, keys: Int[Tensor, " b"]) -> "Rows":
+        self.__dict__["keys"] = keys  # where the cached property keeps them
+        return self
 
     def pin_memory(self) -> "Rows":
         """The same rows in pinned memory; called by a DataLoader with ``pin_memory=True``."""
@@ -128,6 +138,11 @@ class Rows:
                 table[:, column] = values
         return Rows(table)
 
+    def cut(self, ends: Sequence[int]) -> list["Rows"]:
+        """The rows cut at these positions, with keys that are computed once for all."""
+        _ = self.keys
+        return [self[start:end] for start, end in zip([0, *ends], [*ends, None], strict=True)]
+
     @staticmethod
     def cat(rows: Sequence["Rows"]) -> "Rows":
         """Concatenate rows."""
@@ -141,8 +156,9 @@ class Rows:
         if not single and not isinstance(place, slice | list) and not (isinstance(place, Tensor) and place.ndim == 1):
             fail("rows[...]", "one place, a slice, or a list or tensor of places", describe(place),
                  "A column has a name: rows.objects, rows.contexts, rows.index, rows.epoch, rows.seed.")  # fmt: skip
-        table = self.table[place]
-        return Rows(table[None] if single else table)
+        places = [place] if single else place
+        part = Rows(self.table[places])
+        return part._with_keys(self.keys[places]) if "keys" in self.__dict__ else part
 
     def __iter__(self) -> Iterator["Rows"]:
         """Iterate over rows of one sample each."""

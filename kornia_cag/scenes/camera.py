@@ -1,6 +1,7 @@
 """The camera: ``CameraRange`` → ``Camera`` → blur, noise, grain and JPEG of the finished composite."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range, fail
-from kornia_cag.core.compiling import kept
-from kornia_cag.core.draws import Draws, drawn
+from kornia_cag.core.compiling import constant, kept
+from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.core.randomness import noise
 from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion
 from kornia_cag.scenes.jpeg import jpeg
@@ -149,34 +150,45 @@ class CameraRange:
         """
         numbers = drawn(draws)
         s = full_strength(numbers.keys) if strength is None else strength
-        coarser = s * numbers.uniform("camera.low_resolution", *self.low_resolution)
-        noise = s * numbers.uniform("camera.noise", *self.noise) if self.noise[1] else None
-        quality = None
+        return self.read(numbers.of(self.draws(), s))
+
+    def draws(self) -> tuple[Draw, ...]:
+        """What a camera is read from: only effects that are in range."""
+        found: list[Draw] = [Number("camera.low_resolution", self.low_resolution, rest=0.0)]
+        if self.noise[1]:
+            found += [Number("camera.noise", self.noise, rest=0.0)]
         if self.jpeg is not None:
-            quality = 100 + s * (numbers.uniform("camera.jpeg", *self.jpeg) - 100)
-        blur = self._blur(numbers, s) if self.blur else None
-        return Camera(coarser, blur, noise, self._grain(numbers, s) if self.grain[1] else None, quality)
+            found += [Number("camera.jpeg", self.jpeg, rest=100.0)]
+        if self.grain[1]:
+            found += [Number("camera.grain", self.grain, rest=0.0), Number("camera.grain_grey"),
+                      Number("camera.grain_size", self.grain_size, log=True)]  # fmt: skip
+        if self.blur:
+            ranges = {"gaussian": self.gaussian, "box_x": self.box, "box_y": self.box, "motion": self.motion}
+            found += [Number(f"camera.{name}", bounds, rest=0.0) for name, bounds in ranges.items()]
+            found += [Number("camera.motion_angle", (0.0, 0.5)), Choice("camera.blur", self.blur),
+                      Number("camera.blur_kind", (0.0, float(len(self.kinds))))]  # fmt: skip
+        return tuple(found)
 
-    def _grain(self, draws: Draws, strength: Float[Tensor, " b"]) -> Grain:
-        span = draws.uniform("camera.grain_size", *(math.log(size) for size in self.grain_size))
-        deviation = strength * draws.uniform("camera.grain", *self.grain)
-        return Grain(deviation, span.exp(), draws.uniform("camera.grain_grey"))
+    def read(self, values: Mapping[str, Tensor]) -> Camera:
+        """The camera that values of :meth:`draws` give."""
+        grain = None
+        if self.grain[1]:
+            grain = Grain(values["camera.grain"], values["camera.grain_size"], values["camera.grain_grey"])
+        blur = self._blur(values) if self.blur else None
+        return Camera(
+            values["camera.low_resolution"], blur, values.get("camera.noise"), grain, values.get("camera.jpeg")
+        )
 
-    def _blur(self, draws: Draws, strength: Float[Tensor, " b"]) -> Blur:
-        def draw(slot: str, bounds: tuple[float, float]) -> Float[Tensor, " b"]:
-            return strength * draws.uniform(f"camera.{slot}", *bounds)
-
-        place = draws.uniform("camera.blur_kind", 0.0, float(len(self.kinds))).floor()
-        kind = torch.full_like(place, -1, dtype=torch.int64)
-        for number, name in enumerate(self.kinds):
-            kind = torch.where(place == number, KINDS.index(name), kind)
+    def _blur(self, values: Mapping[str, Tensor]) -> Blur:
+        place = values["camera.blur_kind"].long()
+        kinds = constant(tuple(KINDS.index(name) for name in self.kinds), torch.int64, place.device)
         return Blur(
-            kind=kept(torch.where(draws.chance("camera.blur", self.blur), kind, -1)),
-            sigma=draw("gaussian", self.gaussian).clamp(min=0.05),
-            width=draw("box_x", self.box).clamp(min=1),
-            height=draw("box_y", self.box).clamp(min=1),
-            length=draw("motion", self.motion),
-            direction=0.5 * draws.uniform("camera.motion_angle"),
+            kind=kept(torch.where(values["camera.blur"], kinds[place], -1)),
+            sigma=values["camera.gaussian"].clamp(min=0.05),
+            width=values["camera.box_x"].clamp(min=1),
+            height=values["camera.box_y"].clamp(min=1),
+            length=values["camera.motion"],
+            direction=values["camera.motion_angle"],
             taps=self.taps,
         )
 

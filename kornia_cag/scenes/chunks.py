@@ -70,10 +70,10 @@ class Renderer:
         """
         ends = cuts(composer, len(rows))
         if self._programs is None and not ends:
-            made = composed(composer, strength, rows.table, earlier, None, targets, scene)
+            made = composed(composer, strength, rows.table, rows.keys, earlier, None, targets, scene)
         else:
             room = self._room(composer, rows, targets)
-            parts = zip(cut(rows, ends), cut(earlier, ends), cut(tuple(room.values()), ends), strict=True)
+            parts = zip(rows.cut(ends), cut(earlier, ends), cut(tuple(room.values()), ends), strict=True)
             chunks = [self._chunk(composer, strength, own, held, dict(zip(room, part, strict=True)), targets, scene)
                       for own, held, part in parts]  # fmt: skip
             made = chunks[0] if not ends else placed(joined([_small(chunk) for chunk in chunks]), room)
@@ -84,7 +84,7 @@ class Renderer:
         targets: bool, scene: bool,
     ) -> Composites:  # fmt: skip
         if self._programs is None:
-            return composed(composer, strength, rows.table, earlier, into, targets, scene)
+            return composed(composer, strength, rows.table, rows.keys, earlier, into, targets, scene)
         return self._programs(composer, strength, rows, earlier, into, targets=targets, scene=scene)
 
     def _room(self, composer: Composer, rows: Rows, targets: bool) -> Written:

@@ -124,7 +124,7 @@ class Composer:
         """Render up to the camera, without the stages of ``ranges.finish``: the part that can be compiled."""
         with torch.autocast(scene.keys.device.type, enabled=False):  # samples do not depend on the caller's precision
             labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
-            used = chained(earlier, labels, scene.keys)
+            used = chained(earlier, labels, scene.fresh)
             tone = scene.light.tone()
             picture, seen = self.backdrop(scene, tone, None if earlier is None else earlier.images, used), []
             for layer in scene.layers:
@@ -199,20 +199,19 @@ class Composer:
         """Read each context's crop, which has the canvas's aspect ratio."""
         (height, width), crop, pyramid = self.size, scene.crop, self.contexts.pyramid
         share = crop.share / max(self.size)
-        mirror = 1 - 2 * crop.mirrored.float()
         x = 0.5 + (1 - share * width) * (crop.x - 0.5)
         y = 0.5 + (1 - share * height) * (crop.y - 0.5)
         level = (torch.log2(share * pyramid.size) + scene.camera.coarser).round().clamp(0, pyramid.levels - 1).long()
-        x, y, across, down = (v[:, None, None] for v in once(x, y, mirror * share, share))
+        x, y, across, down = (v[:, None, None] for v in once(x, y, torch.where(crop.mirrored, -share, share), share))
         column, row = canvas_points(self.size, scene.keys.device)
         return sample_pyramid(
             pyramid, scene.contexts, x + across * (column - 0.5 * width), y + down * (row - 0.5 * height), level
         )
 
 
-def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], keys: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], fresh: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
     """Which samples use an earlier composite as context."""
-    return torch.zeros_like(keys, dtype=torch.bool) if earlier is None else earlier.used(labels, keys)
+    return torch.zeros_like(fresh, dtype=torch.bool) if earlier is None else earlier.used(labels, fresh)
 
 
 def targets_of(labels: Int[Tensor, "b k"], seen: list[Pasted]) -> Targets:

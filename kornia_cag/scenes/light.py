@@ -4,7 +4,7 @@ Colours are treated as linear. Light may exceed 1 until the camera clips it at t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +12,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range
-from kornia_cag.core.compiling import once
-from kornia_cag.core.draws import Draws, drawn
+from kornia_cag.core.compiling import constant, once
+from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.scenes.strength import full_strength
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
+
+_CIRCULANT = (0, 1, 2, 2, 0, 1, 1, 2, 0)  # each row is the one above, moved on by one
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,15 @@ class Color:
 
     def tone(self) -> "Tone":
         """Fold everything into one affine map of colours and one plane of light."""
-        gain = self.brightness * _power_of_two(self.exposure)
-        gains = gain[:, None] * (1 + self.tint)
-        sign = 1 - 2 * self.inverted.float()
-        matrix = _saturation_hue(self.saturation, self.hue)
+        gains = (self.brightness * _power_of_two(self.exposure))[:, None] * (1 + self.tint)
+        # contrast about 0.5, downwards in a negative; then a veil of mid-grey to white light
+        steep = torch.where(self.inverted, -self.contrast, self.contrast)
         clear = 1 - self.veil
-        factor = gains * (clear * self.contrast * sign)[:, None]
-        # negative: 1 - x; contrast about 0.5; then a veil of mid-grey to white light
-        flat = self.contrast * (1 - sign) / 2 + 0.5 * (1 - self.contrast)
-        offset = gains * (clear * flat + self.veil * self.veil_level)[:, None]
+        offset = gains * (clear * (0.5 - 0.5 * steep) + self.veil * self.veil_level)[:, None]
         angle = 2 * math.pi * self.light_from
-        slope = torch.stack([self.illumination * angle.cos(), self.illumination * angle.sin()], dim=1)
-        return Tone(factor[..., None] * matrix, offset, slope)
+        slope = self.illumination[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
+        matrix = (gains * (clear * steep)[:, None])[..., None] * _saturation_hue(self.saturation, self.hue)
+        return Tone(matrix, offset, slope)
 
 
 @dataclass(frozen=True)
@@ -127,23 +126,24 @@ class ColorRange:
         """
         numbers = drawn(draws)
         s = full_strength(numbers.keys) if strength is None else strength
+        return self.read(numbers.of(self.draws(layer), s), layer)
 
-        def draw(slot: str, bounds: tuple[float, float], neutral: float) -> Float[Tensor, " b"]:
-            return neutral + s * (numbers.uniform(f"{layer}.{slot}", *bounds) - neutral)
+    def draws(self, layer: str = "color") -> tuple[Draw, ...]:
+        """What a colour change is read from."""
+        factors = [Number(f"{layer}.{name}", getattr(self, name), rest=1.0)
+                   for name in ("brightness", "contrast", "saturation")]  # fmt: skip
+        amounts = [Number(f"{layer}.{name}", getattr(self, name), rest=0.0)
+                   for name in ("exposure", "hue", "veil", "illumination")]  # fmt: skip
+        tints = [Number(f"{layer}.tint{channel}", self.tint, rest=0.0) for channel in range(3)]
+        others = Number(f"{layer}.veil_level", (0.5, 1.0)), Number(f"{layer}.light_from")
+        return *tints, *factors, *amounts, *others, Choice(f"{layer}.invert", self.invert)
 
-        return Color(
-            brightness=draw("brightness", self.brightness, 1.0),
-            exposure=draw("exposure", self.exposure, 0.0),
-            contrast=draw("contrast", self.contrast, 1.0),
-            saturation=draw("saturation", self.saturation, 1.0),
-            hue=draw("hue", self.hue, 0.0),
-            tint=torch.stack([draw(f"tint{channel}", self.tint, 0.0) for channel in range(3)], dim=1),
-            veil=draw("veil", self.veil, 0.0),
-            veil_level=0.5 + 0.5 * numbers.uniform(f"{layer}.veil_level"),
-            illumination=draw("illumination", self.illumination, 0.0),
-            light_from=numbers.uniform(f"{layer}.light_from"),
-            inverted=numbers.chance(f"{layer}.invert", self.invert),
-        )
+    def read(self, values: Mapping[str, Tensor], layer: str = "color") -> Color:
+        """The colour change that values of :meth:`draws` give."""
+        names = ("brightness", "exposure", "contrast", "saturation", "hue", "veil", "veil_level", "illumination")
+        fields = {name: values[f"{layer}.{name}"] for name in names}
+        tint = torch.stack([values[f"{layer}.tint{channel}"] for channel in range(3)], dim=1)
+        return Color(**fields, tint=tint, light_from=values[f"{layer}.light_from"], inverted=values[f"{layer}.invert"])
 
 
 def _power_of_two(stops: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -155,14 +155,11 @@ def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -
     """Rotate around the grey axis (Rodrigues about (1, 1, 1)), then scale the difference from the new colour's luma."""
     angle = torch.deg2rad(hue)
     third, turn = (1 - angle.cos()) / 3, angle.sin() / math.sqrt(3)
-    same, up, down = angle.cos() + third, third + turn, third - turn
-    rotation = torch.stack([same, down, up, up, same, down, down, up, same], dim=1).unflatten(1, (3, 3))
-    r, g, b = LUMA
-    luma = torch.stack(
-        [r * same + g * up + b * down, r * down + g * same + b * up, r * up + g * down + b * same], dim=1
-    )
-    s = saturation[:, None, None]
-    colors: Tensor = s * rotation + (1 - s) * luma[:, None, :]  # the luma is that of the rotated colour
+    rotation = torch.stack([1 - 2 * third, third - turn, third + turn], dim=1)
+    rotation = rotation[:, constant(_CIRCULANT, torch.int64, hue.device)].unflatten(1, (3, 3))
+    weights = constant(LUMA, torch.float32, hue.device)[:, None]
+    luma = (weights * rotation).sum(dim=1, keepdim=True)  # the luma is that of the rotated colour
+    colors: Tensor = luma + saturation[:, None, None] * (rotation - luma)
     return colors
 
 

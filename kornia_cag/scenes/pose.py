@@ -6,6 +6,7 @@ object, the direction in which a resample reads.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range
-from kornia_cag.core.draws import Draws, drawn
+from kornia_cag.core.draws import Draw, Draws, Normals, Number, Numbers, drawn
 from kornia_cag.scenes.strength import full_strength
 
 THIN = 0.625  # share of the highest alpha that bounds an object which never reaches its opacity; else half the opacity
@@ -103,42 +104,48 @@ class PoseRange:
         """
         numbers = drawn(draws)
         s = full_strength(numbers.keys) if strength is None else strength
+        return self.read(numbers.of(self.draws(), s), s)
 
-        def draw(slot: str, bounds: tuple[float, float], neutral: float) -> Float[Tensor, " b"]:
-            rest = min(max(neutral, bounds[0]), bounds[1])
-            return rest + s * (numbers.uniform(f"pose.{slot}", *bounds) - rest)
+    def draws(self) -> tuple[Draw, ...]:
+        """What a pose is read from."""
+        rests = {"scale": sum(self.scale) / 2, "aspect": 1.0}
+        ranges = {"scale": self.scale, "aspect": self.aspect, "angle": self.angle, "shear": self.shear,
+                  "x": self.translate, "y": self.translate, "tilt_x": self.perspective, "tilt_y": self.perspective,
+                  "elastic": self.elastic, "variant": (0.0, 1.0)}  # fmt: skip
+        found: list[Draw] = [
+            Number(f"pose.{name}", (low, high), rest=min(max(rests.get(name, 0.0), low), high), log=name == "aspect")
+            for name, (low, high) in ranges.items()
+        ]
+        if self.elastic[1]:
+            found += [Numbers("pose.waves", 3 * self.waves), Normals("pose.wave_size", 2 * self.waves)]
+        if self.hole[1]:
+            found += [Numbers("pose.holes", 3 * self.holes)]
+        return tuple(found)
 
-        return Pose(
-            scale=draw("scale", self.scale, sum(self.scale) / 2),
-            aspect=draw("aspect", (math.log(self.aspect[0]), math.log(self.aspect[1])), 0.0).exp(),
-            angle=draw("angle", self.angle, 0.0),
-            shear=draw("shear", self.shear, 0.0),
-            x=draw("x", self.translate, 0.0),
-            y=draw("y", self.translate, 0.0),
-            tilt_x=draw("tilt_x", self.perspective, 0.0),
-            tilt_y=draw("tilt_y", self.perspective, 0.0),
-            waves=self._waves(numbers, draw("elastic", self.elastic, 0.0)),
-            holes=self._holes(numbers, s),
-            variant=s * numbers.uniform("pose.variant"),
-        )
+    def read(self, values: Mapping[str, Tensor], strength: Float[Tensor, " b"]) -> Pose:
+        """The pose that values of :meth:`draws` give."""
+        names = ("scale", "aspect", "angle", "shear", "x", "y", "tilt_x", "tilt_y", "variant")
+        fields = {name: values[f"pose.{name}"] for name in names}
+        return Pose(**fields, waves=self._waves(values), holes=self._holes(values, strength))
 
-    def _waves(self, draws: Draws, amplitude: Float[Tensor, " b"]) -> Float[Tensor, "b k 5"]:
+    def _waves(self, values: Mapping[str, Tensor]) -> Float[Tensor, "b k 5"]:
+        amplitude = values["pose.elastic"]
         if self.elastic[1] == 0:  # no wave to add
             return torch.zeros(len(amplitude), 0, 5, dtype=torch.float32, device=amplitude.device)
-        u = draws.uniforms("pose.waves", 3 * self.waves).unflatten(1, (3, self.waves))
+        u = values["pose.waves"].unflatten(1, (3, self.waves))
         span = math.log(self.wavelength[1] / self.wavelength[0])
         wavelength = self.wavelength[0] * torch.exp(span * u[:, 0])
         direction = 2 * math.pi * u[:, 1]
         # The sum of k waves with independent amplitudes of variance 2 / k has variance 1.
         size = (amplitude * math.sqrt(2 / self.waves))[:, None, None]
-        size = size * draws.normals("pose.wave_size", 2 * self.waves).unflatten(1, (2, self.waves))
+        size = size * values["pose.wave_size"].unflatten(1, (2, self.waves))
         columns = [direction.cos() / wavelength, direction.sin() / wavelength, *size.unbind(1), 2 * math.pi * u[:, 2]]
         return torch.stack(columns, dim=-1)
 
-    def _holes(self, draws: Draws, strength: Float[Tensor, " b"]) -> Float[Tensor, "b m 3"]:
+    def _holes(self, values: Mapping[str, Tensor], strength: Float[Tensor, " b"]) -> Float[Tensor, "b m 3"]:
         if self.hole[1] == 0:
             return torch.zeros(len(strength), 0, 3, dtype=torch.float32, device=strength.device)
-        u = draws.uniforms("pose.holes", 3 * self.holes).unflatten(1, (self.holes, 3))
+        u = values["pose.holes"].unflatten(1, (self.holes, 3))
         radius = self.hole[0] + (self.hole[1] - self.hole[0]) * u[..., 2]
         return torch.cat([2 * u[..., :2] - 1, (strength[:, None] * radius)[..., None]], dim=-1)
 

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from kornia_cag.core.compiling import any_batch, kept, program
+from kornia_cag.core.compiling import any_batch, program
 from kornia_cag.core.draws import Draws
-from kornia_cag.core.randomness import sample_keys
+from kornia_cag.core.randomness import uniform
 from kornia_cag.core.records import tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.composer import Composer, chained, targets_of
@@ -54,13 +54,15 @@ class Programs:
         targets: bool, scene: bool,
     ) -> Composites:  # fmt: skip
         """Compose rows, as :func:`composed` does."""
-        any_batch(rows.table, composer.contexts.pyramid.atlas, *tensors(earlier), *into.values())
+        any_batch(rows.table, rows.keys, composer.contexts.pyramid.atlas, *tensors(earlier), *into.values())
         if "canvas" not in into:
-            made: Composites = self._program(composed)(composer, strength, rows.table, earlier, into, targets, scene)
+            made: Composites = self._program(composed)(
+                composer, strength, rows.table, rows.keys, earlier, into, targets, scene
+            )
             return made
         # The stages' inputs have the same shape for any number of objects, or they would be recompiled.
         keys, labels = rows.keys, composer.objects.labels[rows.layers]
-        used, layers, seen = chained(earlier, labels, keys), [], []
+        used, layers, seen = chained(earlier, labels, uniform(keys, "chain.reset")), [], []
         given = keys, given_strength(strength, rows.epoch)
         contexts = rows.contexts.contiguous()
         any_batch(*given, used, contexts)
@@ -92,8 +94,8 @@ class Programs:
 
 
 def composed(
-    composer: Composer, strength: float | Ramp, table: Int[Tensor, "b n"], earlier: Earlier | None,
-    into: Written | None, targets: bool, scene: bool,
+    composer: Composer, strength: float | Ramp, table: Int[Tensor, "b n"], keys: Int[Tensor, " b"],
+    earlier: Earlier | None, into: Written | None, targets: bool, scene: bool,
 ) -> Composites:  # fmt: skip
     """Rows to composites, up to the camera.
 
@@ -101,13 +103,13 @@ def composed(
         composer: the composer to use.
         strength: in [0, 1], or a ramp over epochs.
         table: table of the rows.
+        keys: keys of the rows.
         earlier: the context offered to each row.
         into: where to write the large tensors; None: allocate them.
         targets: also make masks and boxes.
         scene: also return the scenes.
     """
     rows = Rows(table)
-    keys = kept(sample_keys(rows.seed, rows.epoch, rows.index))
     drawn = composer.ranges.sample(rows, given_strength(strength, rows.epoch), draws=Draws(keys))
     made = composer.shoot(drawn, earlier, targets=targets)
     if into is not None:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_instance, check_range, check_tensor, describe, fail
-from kornia_cag.core.draws import Draws
+from kornia_cag.core.draws import Choice, Draw, Draws, Number
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Blend, Over
 from kornia_cag.scenes.camera import CameraRange
@@ -16,6 +16,9 @@ from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import Framing, PoseRange
 from kornia_cag.scenes.scene import Crop, Layer, Scene
 from kornia_cag.scenes.strength import full_strength
+
+Asked = dict[tuple[int, str], tuple[Draw, ...]]  # by layer and group
+Values = dict[tuple[int, str], dict[str, Tensor]]  # by layer and group, then by slot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,29 +79,47 @@ class SceneRange:
         draws = Draws(rows.keys) if draws is None else draws
         s = full_strength(draws.keys) if strength is None else strength
         check_tensor("strength", s, (len(draws.keys),), torch.float32, draws.keys.device, "One for each row.")
-        objects = enumerate(rows.layers.unbind(1))
-        layers = tuple(self.layer(ids, draws.layer(number), s) for number, ids in objects)
-        return replace(self.surroundings(rows.contexts, draws, s), layers=layers)
+        objects, asked = rows.layers.unbind(1), self._around()
+        for number in range(len(objects)):
+            asked |= self._within(number, asked)
+        values = draws.values(asked, s)
+        layers = tuple(self._layer(ids, values, s, number) for number, ids in enumerate(objects))
+        return replace(self._empty(draws.keys, rows.contexts, values), layers=layers)
 
     def surroundings(self, contexts: Int[Tensor, " b"], draws: Draws, strength: Float[Tensor, " b"]) -> Scene:
         """Draw a scene without objects: part of :meth:`sample`."""
-        camera = self.camera.sample(draws.group("camera"), strength)
-        light, context_color = self.color.sample(draws.group("color"), strength), None
-        if self.context_color is not None:
-            context_color = self.context_color.sample(draws.group("color"), strength, layer="context_color")
-        return Scene(draws.keys, (), contexts, self._crop(draws.group("context")), light, context_color, camera)
+        return self._empty(draws.keys, contexts, draws.values(self._around(), strength))
 
     def layer(self, objects: Int[Tensor, " b"], draws: Draws, strength: Float[Tensor, " b"]) -> Layer:
         """Draw one object of each sample: part of :meth:`sample`."""
+        return self._layer(objects, draws.values(self._within(0, {}), strength), strength, 0)
+
+    def _around(self) -> Asked:
+        """What a scene without objects is read from."""
+        crop = Number("context.crop", self.crop), Number("context.x"), Number("context.y")
+        context = *crop, Choice("context.mirror", 0.5), Choice("chain.reset")
+        color = self.color.draws()
+        if self.context_color is not None:
+            color += self.context_color.draws("context_color")
+        return {(0, "context"): context, (0, "color"): color, (0, "camera"): self.camera.draws()}
+
+    def _within(self, number: int, asked: Asked) -> Asked:
+        """What layer ``number`` is read from, besides what is asked for already."""
+        color = asked.get((number, "color"), ())
+        if self.object_color is not None:
+            color = (*color, *self.object_color.draws("object_color"))
+        return {(number, "pose"): self.pose.draws(), (number, "color"): color}
+
+    def _empty(self, keys: Int[Tensor, " b"], contexts: Int[Tensor, " b"], values: Values) -> Scene:
+        own, light, color = values[0, "context"], values[0, "color"], None
+        if self.context_color is not None:
+            color = self.context_color.read(light, "context_color")
+        crop = Crop(own["context.crop"], own["context.x"], own["context.y"], own["context.mirror"])
+        camera = self.camera.read(values[0, "camera"])
+        return Scene(keys, (), contexts, crop, self.color.read(light), color, camera, own["chain.reset"])
+
+    def _layer(self, objects: Int[Tensor, " b"], values: Values, strength: Float[Tensor, " b"], number: int) -> Layer:
         color = None
         if self.object_color is not None:
-            color = self.object_color.sample(draws.group("color"), strength, layer="object_color")
-        return Layer(objects, self.pose.sample(draws.group("pose"), strength), color)
-
-    def _crop(self, draws: Draws) -> Crop:
-        return Crop(
-            share=draws.uniform("context.crop", *self.crop),
-            x=draws.uniform("context.x"),
-            y=draws.uniform("context.y"),
-            mirrored=draws.chance("context.mirror", 0.5),
-        )
+            color = self.object_color.read(values[number, "color"], "object_color")
+        return Layer(objects, self.pose.read(values[number, "pose"], strength), color)

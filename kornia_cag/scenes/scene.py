@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from kornia_cag.core.randomness import chance
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Blur, Camera, Grain
 from kornia_cag.scenes.light import Color
@@ -63,6 +62,7 @@ class Scene:
         light: light on objects and fresh context alike.
         context_color: the fresh context's own colours, before the light; None: as in the bank.
         camera: blur, noise, grain, JPEG.
+        fresh: (b,); number in [0, 1), a fresh context if it is below the probability ``reset`` of :class:`Earlier`.
     """
 
     keys: Int[Tensor, " b"]
@@ -72,6 +72,7 @@ class Scene:
     light: Color
     context_color: Color | None
     camera: Camera
+    fresh: Float[Tensor, " b"]
 
     @property
     def pose(self) -> Pose:
@@ -107,10 +108,10 @@ class Earlier:
     labels: Int[Tensor, "b k"]
     reset: float = 0.0
 
-    def used(self, labels: Int[Tensor, "b k"], keys: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
-        """Which samples, given their classes and keys, use their earlier composite."""
+    def used(self, labels: Int[Tensor, "b k"], fresh: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Which samples, given their classes and ``Scene.fresh``, use their earlier composite."""
         apart = (self.labels[:, :, None] != labels[:, None, :]).flatten(1).all(dim=1)
-        taken: Tensor = (self.labels >= 0).all(dim=1) & apart & ~chance(keys, "chain.reset", self.reset)
+        taken: Tensor = (self.labels >= 0).all(dim=1) & apart & (fresh >= self.reset)
         return taken
 
 

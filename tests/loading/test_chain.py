@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kornia_cag import PGD, CAGCollate, ContextChain, InputError, PairSampler
 from kornia_cag.adversary.losses import kl
-from kornia_cag.core.randomness import sample_keys
+from kornia_cag.core.randomness import sample_keys, uniform
 
 SIZE = (6, 5)
 
@@ -38,7 +38,7 @@ class Offered:
 def offered(chain, labels, keys, size):
     """What the chain puts behind objects of these classes (b, K), as the composer takes it."""
     earlier = chain.slots(len(labels), size=size, device=labels.device, layers=labels.shape[1])
-    return Offered(earlier.images, earlier.used(labels, keys))
+    return Offered(earlier.images, earlier.used(labels, uniform(keys, "chain.reset")))
 
 
 def test_an_empty_chain_offers_nothing(device):

@@ -148,6 +148,7 @@ def check_scene(scene: Scene, ranges: SceneRange) -> None:
         check_color(scene.context_color, ranges.context_color)
     check_camera(scene.camera, ranges.camera)
     check_crop(scene.crop, ranges)
+    assert between(scene.fresh, 0, 1)
 
 
 @settings(max_examples=40, deadline=None)
@@ -216,7 +217,7 @@ def test_check_scene_can_tell() -> None:
 
     others = list(moved(scene))
     assert [name for name, other in others if passes(other)] == []
-    assert len(others) == 2 * 11 + 4 * 10 + 2 + 5 + 3 + 1 + 3  # poses, colours, camera, blur, grain, quality, crop
+    assert len(others) == 2 * 11 + 4 * 10 + 2 + 5 + 3 + 1 + 3 + 1  # poses, colours, camera (5), crop, fresh
 
 
 def test_ranges_are_filled() -> None:

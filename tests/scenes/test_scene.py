@@ -11,7 +11,7 @@ import torch
 from composing import LENS, RANGES, WILD_COLOR, WILD_POSE, make_composer, rows, same, scene_of
 from test_ranges import ALL
 
-from kornia_cag.core.randomness import chance
+from kornia_cag.core.randomness import chance, uniform
 from kornia_cag.core.records import mapped, tensors
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.light import ColorRange
@@ -265,14 +265,14 @@ def test_gradients_reach_light_camera_and_crop():
 )
 def test_earlier_composites_are_taken_over_other_classes(behind, shown, taken):
     earlier = Earlier(torch.zeros(1, 3, 4, 4), torch.tensor([behind]))
-    assert earlier.used(torch.tensor([shown]), rows(1).keys).tolist() == [taken]
+    assert earlier.used(torch.tensor([shown]), torch.tensor([0.0])).tolist() == [taken]
 
 
 @pytest.mark.parametrize("reset", [0.0, 0.3, 1.0])
 def test_chance_starts_afresh(reset):
     keys = rows(4000).keys
     labels = torch.zeros(4000, 1, dtype=torch.int64)
-    used = Earlier(torch.zeros(4000, 3, 1, 1), labels + 1, reset).used(labels, keys)
+    used = Earlier(torch.zeros(4000, 3, 1, 1), labels + 1, reset).used(labels, uniform(keys, "chain.reset"))
     assert torch.equal(used, ~chance(keys, "chain.reset", reset))
     assert abs(used.double().mean() - (1 - reset)) < 0.03
 
