@@ -13,7 +13,7 @@ import tempfile
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -96,15 +96,16 @@ def inductor_program(ranges: SceneRange, size: int, batch: int) -> Program:
                           labels=here(objects.labels.shape, torch.int64))  # fmt: skip
         contexts = ContextBank(replace(contexts.pyramid, atlas=atlases[1]))
         composer = Composer(objects, contexts, (size, size), ranges, warn=False)
-        table, images = here((batch, 5), torch.int64), here((batch, 3, size, size))
+        rows, images = here((batch, 6), torch.int64), here((batch, 3, size, size))
+        table, keys = rows[:, :-1], rows[:, -1]  # as Rows.to puts them there
         earlier = Earlier(here((batch, 3, size, size)), here((batch, 1), torch.int64), 0.171)
-        any_batch(table, atlases[1], earlier.images, earlier.labels, images)
+        any_batch(table, keys, atlases[1], earlier.images, earlier.labels, images)
         from torch._inductor.compile_fx import compile_fx
 
         backend = partial(compile_fx, inner_compile=partial(_lowered, found), config_patches=options())
         compiled = torch.compile(composed, fullgraph=True, backend=backend)
         with torch.no_grad(), contextlib.suppress(_NotLaunched):
-            compiled(composer, 1.0, table, earlier, {"images": images}, False, False)
+            compiled(composer, 1.0, table, keys, earlier, {"images": images}, False, False)
     return found[0]
 
 
@@ -115,9 +116,17 @@ class _NotLaunched(Exception):
 @contextlib.contextmanager
 def _fake_tensors() -> Iterator[None]:
     state = torch.zeros(16, dtype=torch.uint8)
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+
+    @cache
+    def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        with mode:
+            return torch.empty(len(values), dtype=dtype, device=device)
+
     with (
+        patch("kornia_cag.core.compiling._constant", constant),
         patch("torch.cuda.get_rng_state", lambda *_: state), patch("torch.cuda.set_rng_state", lambda *_: None),
-        FakeTensorMode(shape_env=ShapeEnv()),
+        mode,
     ):  # fmt: skip
         yield
 
@@ -144,7 +153,7 @@ def _folder() -> type:
 
 
 @contextlib.contextmanager
-def pretended() -> Iterator[None]:
+def pretending() -> Iterator[None]:
     """Inside, torch, inductor and Triton find an H100."""
     import triton
     from torch._dynamo.device_interface import CudaInterface
@@ -187,7 +196,7 @@ def _lowered(found: list[Program], graph_module: Any, inputs: Any, **_: Any) -> 
     with torch.no_grad():
         mode = compile_fx.fake_tensor_prop(graph_module, inputs)
     compile_fx._recursive_record_original_output_strides(graph_module)
-    with pretended(), V.set_fake_mode(mode), V.set_debug_handler(DebugContext()):
+    with pretending(), V.set_fake_mode(mode), V.set_debug_handler(DebugContext()):
         compile_fx._recursive_post_grad_passes(graph_module, is_inference=True)
         shapes = graph_module.shape_env or compile_fx.shape_env_from_inputs(inputs)
         graph = GraphLowering(graph_module, example_inputs=inputs, shape_env=shapes, is_inference=True)
@@ -207,7 +216,7 @@ def assembled(program: Program) -> Iterator[Kernel]:
     """Every kernel of a program through ptxas for sm_90, in each shape that inductor tries on the device."""
     import triton
 
-    with pretended(), tempfile.TemporaryDirectory() as folder, triton.knobs.cache.scope(), \
+    with pretending(), tempfile.TemporaryDirectory() as folder, triton.knobs.cache.scope(), \
             triton.knobs.nvidia.scope(), triton.knobs.compilation.scope():  # fmt: skip
         triton.knobs.cache.dir, triton.knobs.nvidia.dump_ptxas_log = folder, True
         triton.knobs.compilation.always_compile = True
