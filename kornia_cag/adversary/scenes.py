@@ -6,7 +6,7 @@ several and keeps the worst, :class:`ScenePGD` does gradient ascent on the numbe
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, NoReturn, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -221,14 +221,17 @@ class ScenePGD(Adversary):
             fail("ScenePGD", "a context that allows gradients", "torch.inference_mode()",
                  "Compose under torch.no_grad() instead.")  # fmt: skip
         alpha = min(2.5 * self.reach / self.steps, self.reach) if self.alpha is None else self.alpha
-        first = Draws(rows.keys)
-        now = self._leaves(composer.ranges, rows, first)
-        worst, most = None, None
+        still, varied = self._numbers(composer.ranges, rows)
+        first = _stacked(varied)
+        worst, most, now = None, None, first
         with frozen(model) as net:
             for step in range(self.steps + 1):
                 last = step == self.steps
                 with torch.set_grad_enabled(not last):
-                    drawn = composer.ranges.sample(rows, strength, draws=Draws(rows.keys, now))
+                    now = now.detach().requires_grad_(not last)
+                    drawn = composer.ranges.sample(
+                        rows, strength, draws=Draws(rows.keys, {**still, **_apart(now, varied)})
+                    )
                     made = composer.render(drawn, earlier, targets=targets)
                     made = made if scene else replace(made, scene=None)
                     losses = _losses(net, self.loss, self.autocast, made.images, made.classes)
@@ -241,31 +244,43 @@ class ScenePGD(Adversary):
                     now = self._moved(losses, now, first, alpha)
         return cast(Composites, worst)
 
-    def _leaves(self, ranges: SceneRange, rows: Rows, draws: Draws) -> dict[Slot, Tensor]:
-        """The numbers that the scenes are drawn from; those that vary are leaves of the autograd graph."""
+    def _numbers(self, ranges: SceneRange, rows: Rows) -> tuple[dict[Slot, Tensor], dict[Slot, Tensor]]:
+        """The numbers that the scenes are drawn from: those that stay, and those that vary."""
+        draws = Draws(rows.keys)
         with torch.no_grad():
             ranges.sample(rows, draws=draws)
-        return {slot: numbers.clone().requires_grad_() if slot[1] in self.vary else numbers
-                for slot, numbers in draws.numbers.items()}  # fmt: skip
+        varied = {slot: numbers for slot, numbers in draws.numbers.items() if slot[1] in self.vary}
+        if not varied:
+            self._fail()
+        return {slot: numbers for slot, numbers in draws.numbers.items() if slot not in varied}, varied
 
     def _moved(
-        self, losses: Float[Tensor, " b"], now: dict[Slot, Tensor], drawn: Draws, alpha: float
-    ) -> dict[Slot, Tensor]:
+        self, losses: Float[Tensor, " b"], now: Float[Tensor, "n b"], first: Float[Tensor, "n b"], alpha: float
+    ) -> Float[Tensor, "n b"]:
         """One step along the sign of the gradient, within the reach and [0, 1)."""
-        varied = [slot for slot, numbers in now.items() if numbers.requires_grad]
-        if not (varied and losses.requires_grad):
-            fail("ScenePGD", "a scene and a loss that depend on what varies", "neither",
-                 f"Let the ranges vary one of {', '.join(self.vary)}, and the loss be differentiable.")  # fmt: skip
-        gradients = torch.autograd.grad(
-            losses, [now[slot] for slot in varied], torch.full_like(losses, LOSS_SCALE), allow_unused=True
-        )
-        moved = dict(now)
-        for slot, gradient in zip(varied, gradients, strict=True):
-            if gradient is not None:
-                first, here = drawn.numbers[slot], now[slot].detach()
-                low, high = (first - self.reach).clamp(min=0), (first + self.reach).clamp(max=_HIGHEST)
-                moved[slot] = torch.clamp(here + alpha * gradient.sign(), low, high).requires_grad_()
-        return moved
+        gradient = None
+        if losses.requires_grad:
+            weights = torch.full_like(losses, LOSS_SCALE)
+            (gradient,) = torch.autograd.grad(losses, now, weights, allow_unused=True)
+        if gradient is None:
+            self._fail()
+        low, high = (first - self.reach).clamp(min=0), (first + self.reach).clamp(max=_HIGHEST)
+        return torch.clamp(now.detach() + alpha * gradient.sign(), low, high)
+
+    def _fail(self) -> NoReturn:
+        fail("ScenePGD", "a scene and a loss that depend on what varies", "neither",
+             f"Let the ranges vary one of {', '.join(self.vary)}, and the loss be differentiable.")  # fmt: skip
+
+
+def _stacked(numbers: dict[Slot, Tensor]) -> Float[Tensor, "n b"]:
+    """Numbers by slot, each (b,) or (b, n), as one matrix."""
+    return torch.cat([each[None] if each.ndim == 1 else each.T for each in numbers.values()])
+
+
+def _apart(matrix: Float[Tensor, "n b"], like: dict[Slot, Tensor]) -> dict[Slot, Tensor]:
+    """The inverse of :func:`_stacked`: views of a matrix."""
+    parts = matrix.split([1 if each.ndim == 1 else each.shape[1] for each in like.values()])
+    return {slot: part[0] if each.ndim == 1 else part.T for part, (slot, each) in zip(parts, like.items(), strict=True)}
 
 
 def _losses(

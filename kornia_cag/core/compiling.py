@@ -33,7 +33,7 @@ def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device
     return _constant(values, dtype, device)
 
 
-@functools.lru_cache(4096)
+@functools.cache  # none is ever given up: a captured graph goes on reading its memory
 def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)

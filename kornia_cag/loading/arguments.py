@@ -13,6 +13,8 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import check_choice, check_instance, describe, fail
 from kornia_cag.core.formats import DTYPES
 from kornia_cag.loading.chain import ContextChain
+from kornia_cag.scenes.capture import Captures, CudaRecorder
+from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.strength import Ramp
@@ -35,6 +37,7 @@ class Options(TypedDict, total=False):
     dtype: torch.dtype
     channels_last: bool
     compile: bool
+    graph: bool
 
 
 def check_parts(objects: Any, contexts: Any, ranges: Any, chain: Any, model: Any) -> None:
@@ -70,6 +73,30 @@ def check_together(
     if chain.pairing is not None and chain.pairing.classes != classes:
         fail("chain", f"a HardPairing of {classes} classes, those of the objects", f"one of {chain.pairing.classes}",
              "Pass pairing=HardPairing(classes=len(objects.classes)).")  # fmt: skip
+
+
+def renderer(device: torch.device, ranges: SceneRange, *, compile: bool, graph: bool) -> Renderer:
+    """The renderer of a collate.
+
+    Args:
+        device: device of the banks.
+        ranges: what varies.
+        compile: whether it compiles composition.
+        graph: whether it captures composition as a CUDA graph.
+
+    Raises:
+        InputError: for ``graph`` together with ``compile``, without a GPU, or with JPEG.
+    """
+    if graph and device.type != "cuda":
+        fail("graph", "banks on a CUDA device", f"banks on {device}",
+             "Leave graph=True out, or pass graph=objects.device.type == 'cuda'.")  # fmt: skip
+    if graph and ranges.camera.jpeg is not None:
+        fail("graph", "ranges without JPEG, as kornia's codec reads numbers on the CPU", f"jpeg={ranges.camera.jpeg}",
+             "Leave graph=True out, or photograph after the graph: finish=(Recapture(...),).")  # fmt: skip
+    made = Renderer(Captures(CudaRecorder(device)) if graph else None)
+    if compile:
+        made.compile()
+    return made
 
 
 def check_place(device: torch.device, model: nn.Module | None, *, chain: bool, compiled: bool) -> None:

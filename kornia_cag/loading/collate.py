@@ -17,7 +17,6 @@ from kornia_cag.loading.batch import Batch, Output, Pair, batch_of
 from kornia_cag.loading.chain import ContextChain
 from kornia_cag.sampling.photos import PhotoRows, photo_bank
 from kornia_cag.sampling.rows import Rows, are_rows, check_rows
-from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.scenes.composer import Composer, warn_if_coarse
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.strength import Ramp
@@ -48,6 +47,8 @@ class CAGCollate(Generic[Output]):
         dtype: dtype of the images: float32, bfloat16, float16, or uint8 (without adversaries and ``ranges.finish``).
         channels_last: whether images use torch's memory format of that name.
         compile: see :meth:`compile`.
+        graph: on a GPU, record eager composition as a CUDA graph and replay it: the same images with few launches, and
+            nothing to compile. Not with ``compile``, nor with JPEG in the ranges.
     """
 
     @overload
@@ -73,6 +74,7 @@ class CAGCollate(Generic[Output]):
         ranges: SceneRange | None = None, chain: ContextChain | None = None, model: nn.Module | None = None,
         adversaries: Sequence[Adversary] = (), strength: float | Ramp = 1.0, returns: Literal["pair", "batch"] = "pair",
         seed: int = 0, dtype: torch.dtype = torch.float32, channels_last: bool = False, compile: bool = False,
+        graph: bool = False,
     ) -> None:  # fmt: skip
         arguments.check_parts(objects, contexts, ranges, chain, model)
         self.objects, self.size, self.ranges = objects, check_size("size", size), ranges or SceneRange()
@@ -85,9 +87,7 @@ class CAGCollate(Generic[Output]):
         check_choice("returns", returns, ("pair", "batch"))
         self.chain, self.model, self.returns, self._whole = chain, model, returns, returns == "batch"
         self._photos = PhotoRows(objects.labels.cpu(), seed=seed)
-        self._renderer = Renderer()
-        if compile:
-            self.compile()
+        self._renderer = arguments.renderer(self.device, self.ranges, compile=compile, graph=graph)
 
     @property
     def device(self) -> torch.device:

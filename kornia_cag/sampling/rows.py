@@ -139,7 +139,11 @@ class Rows:
         return Rows(table)
 
     def cut(self, ends: Sequence[int]) -> list["Rows"]:
-        """The rows cut at these positions, with keys that are computed once for all."""
+        """The rows in parts, with keys that are computed once for all.
+
+        Args:
+            ends: indices of the rows at which a new part begins.
+        """
         _ = self.keys
         return [self[start:end] for start, end in zip([0, *ends], [*ends, None], strict=True)]
 

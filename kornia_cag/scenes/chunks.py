@@ -1,13 +1,15 @@
-"""``Renderer``: rows to composites, compiled or not, in chunks that fit the cache, into reused memory."""
+"""``Renderer``: rows to composites, compiled, captured or neither, in chunks that fit the cache, into reused memory."""
 
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from kornia_cag.core.checks import fail
 from kornia_cag.core.memory import Memory
 from kornia_cag.core.records import cut, joined
 from kornia_cag.sampling.rows import Rows
+from kornia_cag.scenes.capture import Captures
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.programs import Programs, Written, composed, outputs, placed
 from kornia_cag.scenes.scene import Earlier
@@ -23,11 +25,15 @@ class Renderer:
     On a CPU a large batch is composed in chunks, each written directly into its place in memory, which is reused once
     nobody reads it: an image costs the same in a batch of 64 and of 4096. Samples do not depend on each other, so the
     pictures are bit-identical.
+
+    Args:
+        captures: records and replays eager composition; None: it is launched anew for every batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, captures: Captures | None = None) -> None:
         self._memories: dict[str, Memory] = {}
         self._programs: Programs | None = None
+        self._captures = captures
 
     @property
     def compiled(self) -> bool:
@@ -35,21 +41,29 @@ class Renderer:
         return self._programs is not None
 
     def compile(self) -> None:
-        """Use compiled graphs, from rows to images, from the next batch on."""
+        """Use compiled graphs, from rows to images, from the next batch on.
+
+        Raises:
+            InputError: if eager composition is captured.
+        """
+        if self._captures is not None:
+            fail("compile", "False with graph=True", "True",
+                 "Leave graph=True out: a compiled batch takes few launches anyway.")  # fmt: skip
         if self._programs is None:
             self._programs = Programs()
 
     def twin(self) -> "Renderer":
-        """A renderer with the same compiled graphs and its own memory."""
-        twin = Renderer()
+        """A renderer with the same graphs, compiled or captured, and its own memory."""
+        twin = Renderer(self._captures)
         twin._programs = self._programs
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"compiled": self.compiled}  # another process compiles for itself, and has its own memory
+        # Another process compiles and captures for itself, and has its own memory.
+        return {"compiled": self.compiled, "captures": self._captures}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(Renderer().__dict__)
+        self.__dict__.update(Renderer(state["captures"]).__dict__)
         if state["compiled"]:
             self.compile()
 
@@ -69,7 +83,12 @@ class Renderer:
             scene: also return the scenes.
         """
         ends = cuts(composer, len(rows))
-        if self._programs is None and not ends:
+        if self._captures is not None:
+            made: Composites = self._captures(
+                lambda table, keys, held: composed(composer, strength, table, keys, held, None, targets, scene),
+                (rows.table, rows.keys, earlier), owner=composer, settings=(strength, targets, scene),
+            )  # fmt: skip
+        elif self._programs is None and not ends:
             made = composed(composer, strength, rows.table, rows.keys, earlier, None, targets, scene)
         else:
             room = self._room(composer, rows, targets)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from conftest import make_contexts, make_objects
+from recorder import Strict
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -12,6 +13,7 @@ from kornia_cag import (
     FGSM,
     PGD,
     CAGCollate,
+    CameraRange,
     ContextBank,
     ContextChain,
     External,
@@ -19,9 +21,11 @@ from kornia_cag import (
     InputError,
     PairSampler,
     PoseRange,
+    Recapture,
     Rows,
     SceneRange,
 )
+from kornia_cag.loading import arguments
 
 
 def loader(objects, contexts, collate, **options):
@@ -160,3 +164,26 @@ def test_a_warm_start_behind_another_attack_fits(objects, contexts):
 def test_arguments_of_earlier_times_are_refused(objects, contexts, name):
     with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
         CAGCollate(objects, contexts, 16, **{name: None})
+
+
+def test_a_graph_is_captured_on_a_gpu(objects, contexts):
+    if objects.device.type == "cuda":
+        CAGCollate(objects, contexts, 16, graph=True)
+        return
+    with pytest.raises(
+        InputError, match=r"graph: expected banks on a CUDA device, got banks on cpu\. Leave graph=True out"
+    ):
+        CAGCollate(objects, contexts, 16, graph=True)
+
+
+def test_what_cannot_be_captured_is_refused(monkeypatch):
+    """By a collate on a GPU, when it is built."""
+    monkeypatch.setattr(arguments, "CudaRecorder", lambda device: Strict())
+    gpu, options = torch.device("cuda"), {"compile": False, "graph": True}
+    assert not arguments.renderer(gpu, SceneRange(), **options).compiled
+    with pytest.raises(InputError, match=r"compile: expected False with graph=True, got True\. Leave graph=True out"):
+        arguments.renderer(gpu, SceneRange(), compile=True, graph=True)
+    jpeg = SceneRange(camera=CameraRange(jpeg=(50, 90)))
+    with pytest.raises(InputError, match=r"graph: expected ranges without JPEG.*, got jpeg=\(50, 90\)\..*finish="):
+        arguments.renderer(gpu, jpeg, **options)
+    arguments.renderer(gpu, SceneRange(finish=(Recapture(camera=jpeg.camera),)), **options)

@@ -9,6 +9,7 @@ import torch
 from conftest import make_contexts, make_objects
 from devicewait import RefuseWaiting
 from PIL import Image
+from recorder import replaying
 from torch import nn
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -583,6 +584,18 @@ def test_stopping_and_going_on_with_items_is_bit_identical(tmp_path):
     for items, batch in zip(batches[4:], want[4:], strict=True):
         assert same(again(items), batch)
     assert any(batch.chained.any() for batch in want)
+
+
+def test_items_are_never_recorded_as_their_bank_comes_once():
+    objects, contexts = make_objects(), make_contexts()
+    collate, eager = (CAGCollate(objects, contexts, 16, returns="batch") for _ in range(2))
+    recorder = replaying(collate)
+    made = [(collate(photos(7)), eager(photos(7))) for _ in range(4)]
+    assert all(same(one, other) for one, other in made)
+    assert not recorder.recorded
+    rows = next(iter(sampler(objects, contexts, 7)))
+    assert all(same(collate(rows), eager(rows)) for _ in range(3))
+    assert len(recorder.recorded) == 1
 
 
 def test_items_in_a_worker_are_refused_and_the_way_out_works():

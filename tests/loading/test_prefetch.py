@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import make_contexts, make_objects
 from devicewait import RefuseWaiting
+from recorder import replaying
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -186,6 +187,21 @@ def test_batches_are_the_same_with_all_adversaries(prefetcher, scene_attack):
     assert_same(want, got)
     pairs, collate, _ = everything()
     assert not torch.equal(take(loader(pairs, collate), collate, 9)[-1].images, got[8].images)
+
+
+@pytest.mark.parametrize(
+    "scene_attacks", [(), *((attack,) for attack in ADVERSARIES.values())], ids=["none", *ADVERSARIES]
+)
+def test_batches_are_the_same_if_a_recording_composes_them(prefetcher, scene_attacks):
+    """All are held to the end: no replay writes to what somebody has, and each reads the chain as it is then."""
+    pairs, collate, pairing = everything(*scene_attacks)
+    want = drawn(loader(pairs, collate), collate, pairing, 14)
+    pairs, collate, pairing = everything(*scene_attacks)
+    recorder = replaying(collate)
+    got = drawn(prefetcher(loader(pairs, collate.compose), collate), collate, pairing, 14)
+    assert_same(want, got)
+    assert len(recorder.recorded) == 2  # the last, smaller batch comes again soon
+    assert recorder.replays in (12, 13)  # one may be composed ahead
 
 
 @pytest.mark.parametrize("scene_attack", ADVERSARIES.values(), ids=ADVERSARIES.keys())
@@ -599,7 +615,7 @@ def gpu():
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("returns", ["pair", "batch"])
-def test_cuda_batches_are_those_of_the_plain_loader(gpu, returns):
+def test_cuda_batches_are_those_of_the_plain_loader_captured_or_not(gpu, returns):
     """Read late, long after the next batch was launched: nothing is overwritten, and no weights are stale."""
 
     def read(batch):
@@ -607,8 +623,8 @@ def test_cuda_batches_are_those_of_the_plain_loader(gpu, returns):
         return [tensor.clone() for tensor in tensors(batch)]
 
     runs = []
-    for ahead in (False, True):
-        pairs, collate = hardened(gpu, returns=returns)
+    for ahead, graph in ((False, False), (True, False), (False, True), (True, True)):
+        pairs, collate = hardened(gpu, returns=returns, graph=graph)
         batches = Prefetcher(loader(pairs, collate.compose), collate) if ahead else loader(pairs, collate)
         got = []
         for _ in range(5):
@@ -617,8 +633,9 @@ def test_cuda_batches_are_those_of_the_plain_loader(gpu, returns):
                 del batch
                 collate.model.step()
         runs.append(got)
-    for one, other in zip(*runs, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    for first, *others in zip(*runs, strict=True):
+        for other in others:
+            assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 @pytest.mark.cuda
@@ -663,10 +680,12 @@ def test_cuda_composes_while_the_model_trains(gpu):
 
 
 @pytest.mark.cuda
-def test_cuda_never_synchronises(gpu):
-    pairs, collate = hardened(gpu)
+@pytest.mark.parametrize("graph", [False, True])
+def test_cuda_never_synchronises(gpu, graph):
+    pairs, collate = hardened(gpu, graph=graph)
     batches = Prefetcher(loader(pairs, collate.compose, stateful), collate)
-    list(batches)
+    for _ in range(2):  # by now all is captured
+        list(batches)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in batches:

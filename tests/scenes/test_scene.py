@@ -238,7 +238,7 @@ def test_gradients_reach_light_camera_and_crop():
         ranges.sample(rows(24)),
     )
     composer.render(scene, targets=False).images.square().sum().backward()
-    still = {id(scene.pose.variant), id(scene.camera.coarser)}
+    still = {id(scene.pose.variant), id(scene.camera.coarser), id(scene.fresh)}
     for tensor in tensors(scene):
         if tensor.requires_grad and id(tensor) not in still:
             assert tensor.grad is not None
