@@ -49,7 +49,8 @@ class Program:
     @property
     def launches(self) -> int:
         """Kernels of a batch: Triton's, and torch's own."""
-        lines = [line for line in self.code.split("\n") if not line.lstrip().startswith("#")]
+        called = self.code.rpartition("def call(")[2]
+        lines = [line for line in called.split("\n") if not line.lstrip().startswith("#")]
         return sum(bool(re.match(r"\s+(triton_\w+\.run\(|extern_kernels\.\w+\(|.*= torch\.ops\.aten\.)", line))
                    for line in lines)  # fmt: skip
 
@@ -102,7 +103,7 @@ def inductor_program(ranges: SceneRange, size: int, batch: int) -> Program:
         any_batch(table, keys, atlases[1], earlier.images, earlier.labels, images)
         from torch._inductor.compile_fx import compile_fx
 
-        backend = partial(compile_fx, inner_compile=partial(_lowered, found), config_patches=options())
+        backend = partial(compile_fx, inner_compile=partial(_lowered, found), config_patches=options(images.device))
         compiled = torch.compile(composed, fullgraph=True, backend=backend)
         with torch.no_grad(), contextlib.suppress(_NotLaunched):
             compiled(composer, 1.0, table, keys, earlier, {"images": images}, False, False)

@@ -27,9 +27,14 @@ def kept(value: Tensor) -> Tensor:
     return value.as_strided(value.size(), value.stride()) if fusing() else value  # a strided view forces storage
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor (n,) of a few numbers, copied to its device once: a copy for each batch would wait in its way."""
+    found: Tensor = _known(values, dtype, device)
+    return found[:] if fusing() else found  # torch 2.13 takes two constants of one name for the same, but not slices
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _known(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return _constant(values, dtype, device)
 
 
@@ -39,26 +44,40 @@ def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.devic
         return torch.tensor(values, dtype=dtype, device=device)
 
 
-def program(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of tensors and immutable objects as one graph.
+def program(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """Compile a function of tensors on ``device`` and immutable objects as one graph.
 
     Every program has its own cache, so that programs do not evict each other from torch's; inductor keeps kernels on
     disk for the next process.
     """
     code, defaults, closure = function.__code__.replace(), function.__defaults__, function.__closure__
     own = types.FunctionType(code, function.__globals__, function.__name__, defaults, closure)
-    return torch.compile(own, fullgraph=True, options=options())
+    return torch.compile(own, fullgraph=True, options=options(device))
 
 
-def options() -> dict[str, str | int | bool | Callable[..., Any]]:
-    """Inductor's options for every program, as ``torch.compile`` takes them."""
+def options(device: torch.device) -> dict[str, str | int | bool | Callable[..., Any]]:
+    """Inductor's options for every program on a device, as ``torch.compile`` takes them."""
+    chosen: dict[str, str | int | bool | Callable[..., Any]] = {
+        "assert_indirect_indexing": False,  # the pyramid's indices stay inside it
+    }
+    return chosen | (_for_cpu() if device.type == "cpu" else _for_gpu())
+
+
+def _for_gpu() -> dict[str, str | int | bool | Callable[..., Any]]:
+    """Few kernels of few registers: what is costly is computed once, and kernels are fused over it."""
+    return {
+        "aggressive_fusion": True,  # numbers of a sample are many and small: one launch for all that are ready
+        "triton.max_tiles": 1,  # a tile of two dimensions gives every thread eight pixels to keep in registers
+    }
+
+
+def _for_cpu() -> dict[str, str | int | bool | Callable[..., Any]]:
     chosen: dict[str, str | int | bool | Callable[..., Any]] = {
         # Let the work per pixel become one loop: what must not be repeated is `kept`.
         "realize_opcount_threshold": 1000,
         "realize_reads_threshold": 1000,
         "realize_acc_reads_threshold": 1000,
         "cpp.enable_floating_point_contract_flag": "fast",
-        "assert_indirect_indexing": False,  # the pyramid's indices stay inside it
     }
     width = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
     if width is not None:

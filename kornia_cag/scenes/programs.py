@@ -56,7 +56,7 @@ class Programs:
         """Compose rows, as :func:`composed` does."""
         any_batch(rows.table, rows.keys, composer.contexts.pyramid.atlas, *tensors(earlier), *into.values())
         if "canvas" not in into:
-            made: Composites = self._program(composed)(
+            made: Composites = self._program(composed, composer)(
                 composer, strength, rows.table, rows.keys, earlier, into, targets, scene
             )
             return made
@@ -67,7 +67,7 @@ class Programs:
         contexts = rows.contexts.contiguous()
         any_batch(*given, used, contexts)
         images = None if earlier is None else earlier.images
-        drawn = self._program(_opened)(composer, *given, contexts, images, used, into["canvas"])
+        drawn = self._program(_opened, composer)(composer, *given, contexts, images, used, into["canvas"])
         for number, objects in enumerate(rows.layers.unbind(1)):
             own = (
                 Draws(keys).layer(number).keys.clone()
@@ -75,10 +75,10 @@ class Programs:
             alpha = into["canvas"].new_empty(len(rows), *composer.size) if targets else None
             objects = objects.contiguous()
             any_batch(own, objects, alpha)
-            layer, edge = self._program(_laid)(composer, *given, objects, own, into["canvas"], alpha)
+            layer, edge = self._program(_laid, composer)(composer, *given, objects, own, into["canvas"], alpha)
             layers.append(layer)
             seen.append((cast(Tensor, alpha), edge))
-        self._program(_exposed)(composer, *given, into["canvas"], into["images"])
+        self._program(_exposed, composer)(composer, *given, into["canvas"], into["images"])
         known = targets_of(labels, seen) if targets else None
         if known is not None:
             into["masks"].copy_(known.masks)
@@ -86,10 +86,10 @@ class Programs:
         whole = replace(drawn, layers=tuple(layers)) if scene else None
         return placed(Composites(into["images"], labels, keys, used, known, whole), into)
 
-    def _program(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _program(self, function: Callable[..., Any], composer: Composer) -> Callable[..., Any]:
         name = function.__name__
         if name not in self._made:
-            self._made[name] = program(function)
+            self._made[name] = program(function, composer.objects.device)
         return self._made[name]
 
 

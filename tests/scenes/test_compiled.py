@@ -18,7 +18,7 @@ from torch._dynamo.utils import counters
 from kornia_cag import CAGCollate, ContextChain, PairSampler, Ramp
 from kornia_cag.banks.pyramid import Pyramid, _gather, _grid_sample, build_pyramid, sample_pyramid
 from kornia_cag.core import memory
-from kornia_cag.core.compiling import kept, once
+from kornia_cag.core.compiling import constant, kept, once
 from kornia_cag.core.records import cut, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes import chunks
@@ -140,7 +140,7 @@ def test_boxes_are_right_with_narrower_vectors_and_one_cache(tmp_path: Path) -> 
         "torch.set_num_threads(1)\n"
         "alpha = torch.zeros(2, 16, 16)\n"
         "alpha[:, 2:12, 3:13] = 1\n"
-        "print(program(outline)(alpha, torch.ones(2)).boxes.tolist())\n"
+        "print(program(outline, alpha.device)(alpha, torch.ones(2)).boxes.tolist())\n"
     )
     for setting in ({}, {"ATEN_CPU_CAPABILITY": "avx2"}):
         environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), **setting}
@@ -148,6 +148,14 @@ def test_boxes_are_right_with_narrower_vectors_and_one_cache(tmp_path: Path) -> 
             [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
         )
         assert run.stdout.split("\n")[0] == str([[3.0, 2.0, 13.0, 12.0]] * 2)
+
+
+def test_constants_are_told_apart() -> None:
+    def function(x: Tensor) -> Tensor:
+        return x * constant((1.0, 2.0), x.dtype, x.device) + constant((3.0, 4.0), x.dtype, x.device)
+
+    x = torch.ones(2)
+    assert torch.equal(torch.compile(function, fullgraph=True, backend="aot_eager")(x), function(x))
 
 
 def test_loads_of_whole_texels_equal_grid_sample() -> None:
