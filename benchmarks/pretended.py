@@ -106,7 +106,7 @@ def inductor_program(ranges: SceneRange, size: int, batch: int) -> Program:
         backend = partial(compile_fx, inner_compile=partial(_lowered, found), config_patches=options(images.device))
         compiled = torch.compile(composed, fullgraph=True, backend=backend)
         with torch.no_grad(), contextlib.suppress(_NotLaunched):
-            compiled(composer, 1.0, table, keys, earlier, {"images": images}, False, False)
+            compiled(composer, 1.0, table, keys, earlier, None, False, False)
     return found[0]
 
 

@@ -14,6 +14,15 @@ def fusing() -> bool:
     return torch.compiler.is_compiling()
 
 
+def threads(like: Tensor) -> bool:
+    """Whether what is being compiled is for a GPU, where each thread computes a pixel of its own, and not a row.
+
+    On a CPU a row of pixels is read at once, from padded memory. On a GPU each pixel is read by itself, what is stored
+    and read by the same kernel costs nothing, and a channel of its own is a plane of its own.
+    """
+    return fusing() and like.device.type != "cpu"
+
+
 def once(*values: Tensor) -> tuple[Tensor, ...]:
     """Two or more numbers per sample ``(b,)``, computed once instead of again at every pixel."""
     return torch.stack(values).unbind(0) if fusing() else values
@@ -31,6 +40,15 @@ def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device
     """A tensor (n,) of a few numbers, copied to its device once: a copy for each batch would wait in its way."""
     found: Tensor = _known(values, dtype, device)
     return found[:] if fusing() else found  # torch 2.13 takes two constants of one name for the same, but not slices
+
+
+def together(*tables: Tensor) -> tuple[Tensor, ...]:
+    """Tables ``(b, *n)`` of numbers per sample, computed once and stored as one."""
+    if not fusing():
+        return tables
+    whole = kept(torch.cat([table.flatten(1) for table in tables], dim=1))
+    parts = whole.split([table[0].numel() for table in tables], dim=1)
+    return tuple(part.unflatten(1, table.shape[1:]) for part, table in zip(parts, tables, strict=True))
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -66,7 +84,12 @@ def options(device: torch.device) -> dict[str, str | int | bool | Callable[..., 
 def _for_gpu() -> dict[str, str | int | bool | Callable[..., Any]]:
     """Few kernels of few registers: what is costly is computed once, and kernels are fused over it."""
     return {
+        # Thread for thread, hardly anything is dearer than to compute it again; reading is cheap.
+        "realize_opcount_threshold": 100,
+        "realize_reads_threshold": 64,
+        "realize_acc_reads_threshold": 64,
         "aggressive_fusion": True,  # numbers of a sample are many and small: one launch for all that are ready
+        "combo_kernels": True,
         "triton.max_tiles": 1,  # a tile of two dimensions gives every thread eight pixels to keep in registers
     }
 

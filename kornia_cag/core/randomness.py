@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kornia_cag.core.compiling import constant, kept
+from kornia_cag.core.compiling import constant, kept, threads
 
 _WEYL = 0x9E3779B9  # 2^32 over the golden ratio: neighbouring counters land far apart
 
@@ -134,6 +134,8 @@ def _signed(number: int) -> int:
 def _counted(keys: Int[Tensor, " b"], slot: str, counter: Int[Tensor, "*n"]) -> Int[Tensor, " b *n"]:
     """One 32-bit number per key and counter, as int32."""
     base = kept(_base(keys, slot))
+    if threads(counter):
+        counter = counter ^ 0  # or inductor (torch 2.12) multiplies places as integers that do not wrap around
     return mix(base.reshape(-1, *[1] * counter.ndim) ^ (counter * (_WEYL - (1 << 32))))
 
 

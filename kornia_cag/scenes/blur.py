@@ -5,6 +5,7 @@ a column, motion is a slanted line without a column.
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from kornia.filters import filter2d
 from torch import Tensor
 
-from kornia_cag.core.compiling import fusing, kept, once
+from kornia_cag.core.compiling import fusing, kept, once, threads
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,51 @@ def _shares(weights: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
 
 def blur(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
     """Convolve each picture with its own point-spread function; border pixels are repeated outwards."""
-    return (_two_passes if fusing() else _filter)(picture, spread)
+    if not fusing():
+        return _filter(picture, spread)
+    if threads(picture):
+        return torch.stack(blurred(picture.unbind(1), spread), dim=1)
+    return _two_passes(picture, spread)
 
 
 def _filter(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
     blurred: Tensor = filter2d(picture, spread.kernels().to(picture.dtype), border_type="replicate")
     return blurred
+
+
+def blurred(planes: Sequence[Float[Tensor, "b h w"]], spread: PointSpread) -> list[Float[Tensor, "b h w"]]:
+    """:func:`blur` of single planes, for a compiler that makes a GPU's threads of them.
+
+    What the taps of a pass read is stored, once; a thread finds the place of each tap once for all planes. The border
+    is repeated by limits on where it reads.
+    """
+    taps, (height, width), device = spread.line.shape[1], planes[0].shape[1:], planes[0].device
+    x = torch.arange(width, dtype=torch.int32, device=device)
+    y = torch.arange(height, dtype=torch.int32, device=device)[:, None]
+    across = spread.lean[:, None] * steps(taps, device)
+    whole = torch.minimum(across.floor(), (steps(taps, device).abs() - 1).clamp(min=0))
+    part = across - whole
+    near, far, column, aside = map(kept, (spread.line * (1 - part), spread.line * part, spread.column, whole.int()))
+    down, weights, places = kept(spread.steep)[:, None, None], [], []
+    for tap in range(taps):
+        step = tap - taps // 2
+        for weight, more in ((near, 0), (far, 1))[: 2 if step else 1]:  # the middle tap falls between no two pixels
+            to_side = aside[:, tap, None, None] + more
+            row = (y + torch.where(down, step, to_side)).clamp(0, height - 1)
+            place = row * width + (x + torch.where(down, to_side, step)).clamp(0, width - 1)
+            weights.append(weight[:, tap, None, None])
+            places.append(place.long().flatten(1))
+    lines = [_along(kept(plane).flatten(1), weights, places).view(plane.shape) for plane in planes]
+    y = torch.arange(height, device=device) ^ 0  # or inductor (torch 2.12) makes a formula of it that it cannot compare
+    rows = [(y + (tap - taps // 2)).clamp(0, height - 1) for tap in range(taps)]
+    return [_total([column[:, tap, None, None] * line[:, rows[tap]] for tap in range(taps)]) for line in lines]
+
+
+def _along(
+    plane: Float[Tensor, "b p"], weights: list[Float[Tensor, "b 1 1"]], places: list[Int[Tensor, "b p"]]
+) -> Float[Tensor, "b p"]:
+    return kept(_total([weight[:, :, 0] * plane.gather(1, place)
+                        for weight, place in zip(weights, places, strict=True)]))  # fmt: skip
 
 
 def _two_passes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:

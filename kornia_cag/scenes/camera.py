@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range, fail
-from kornia_cag.core.compiling import constant, kept
+from kornia_cag.core.compiling import constant, kept, threads
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.core.randomness import noise
 from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion
@@ -202,7 +202,7 @@ def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tens
         picture = picture + camera.noise[:, None, None, None] * field
     if camera.grain is not None:
         field = noise(keys, "camera.grain_field", tuple(picture.shape[1:]))
-        picture = picture + _grains(kept(field), camera.grain)
+        picture = picture + _grains(field if threads(field) else kept(field), camera.grain)
     picture = picture.clamp(0, 1)
     return picture if camera.quality is None else jpeg(picture, camera.quality)
 

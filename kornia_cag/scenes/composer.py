@@ -14,9 +14,10 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.pyramid import sample_pyramid
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
 from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
-from kornia_cag.core.compiling import kept, once
+from kornia_cag.core.compiling import kept, once, threads
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
+from kornia_cag.scenes.blur import blurred
 from kornia_cag.scenes.camera import Camera, photograph
 from kornia_cag.scenes.finishes import finished
 from kornia_cag.scenes.light import Tone, light, recolor
@@ -173,7 +174,12 @@ class Composer:
 
     def expose(self, picture: Planes, camera: Camera, keys: Int[Tensor, " b"]) -> Shaped[Tensor, "b 3 h w"]:
         """Photograph the blended picture, into images of the composer's format."""
-        exposed = torch.stack(picture, dim=1).clamp(min=0)  # light is never negative; the camera clips the top
+        # Light is never negative; the camera clips the top.
+        if threads(keys) and camera.blur is not None:
+            planes = blurred([plane.clamp(min=0) for plane in picture], camera.blur.spread())
+            exposed, camera = torch.stack(planes, dim=1), replace(camera, blur=None)
+        else:
+            exposed = torch.stack(picture, dim=1).clamp(min=0)
         return to_format(photograph(exposed, camera, keys), self.dtype, self.channels_last)
 
     def _place(self, layer: Layer, coarser: Float[Tensor, " b"]) -> tuple[Planes, Float[Tensor, " b"]]:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range
-from kornia_cag.core.compiling import constant, once
+from kornia_cag.core.compiling import constant, once, together
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.scenes.strength import full_strength
 
@@ -59,9 +59,9 @@ class Color:
         clear = 1 - self.veil
         offset = gains * (clear * (0.5 - 0.5 * steep) + self.veil * self.veil_level)[:, None]
         angle = 2 * math.pi * self.light_from
-        slope = self.illumination[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
+        slope = self.illumination[:, None] * torch.stack(once(angle.cos(), angle.sin()), dim=1)
         matrix = (gains * (clear * steep)[:, None])[..., None] * _saturation_hue(self.saturation, self.hue)
-        return Tone(matrix, offset, slope)
+        return Tone(*together(matrix, offset, slope))
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _power_of_two(stops: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
 def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
     """Rotate around the grey axis (Rodrigues about (1, 1, 1)), then scale the difference from the new colour's luma."""
     angle = torch.deg2rad(hue)
-    third, turn = (1 - angle.cos()) / 3, angle.sin() / math.sqrt(3)
+    third, turn = once((1 - angle.cos()) / 3, angle.sin() / math.sqrt(3))
     rotation = torch.stack([1 - 2 * third, third - turn, third + turn], dim=1)
     rotation = rotation[:, constant(_CIRCULANT, torch.int64, hue.device)].unflatten(1, (3, 3))
     weights = constant(LUMA, torch.float32, hue.device)[:, None]
@@ -171,7 +171,7 @@ def light(
     Linear and not clamped: lighting each layer and then compositing equals lighting the composite.
     """
     r, g, b = planes
-    numbers = once(*tone.matrix.flatten(1).unbind(1), *tone.offset.unbind(1), *tone.slope.unbind(1))
+    numbers = *tone.matrix.flatten(1).unbind(1), *tone.offset.unbind(1), *tone.slope.unbind(1)
     v = [number[:, None, None] for number in numbers]
     gain = _plane(v[12], v[13], (r.shape[-2], r.shape[-1]))
     offsets = v[9:12] if cover is None else [offset * cover for offset in v[9:12]]

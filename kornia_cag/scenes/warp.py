@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kornia_cag.banks.pyramid import Pyramid, sample_pyramid
 from kornia_cag.banks.texels import EXTENT
-from kornia_cag.core.compiling import once
+from kornia_cag.core.compiling import kept
 from kornia_cag.scenes.pose import THIN
 
 SEEN = 1 / 255  # smallest alpha that changes an 8-bit picture: an object below it everywhere is out of sight
@@ -32,7 +32,7 @@ def project(
     Elementwise on purpose: a batched matrix product may round differently for another batch size.
     """
     room = [1] * max(x.ndim, y.ndim)
-    m = [v.reshape(-1, *room) for v in once(*homography.flatten(1).unbind(1))]
+    m = [v.reshape(-1, *room) for v in homography.flatten(1).unbind(1)]
     depth = m[6] * x + m[7] * y + m[8]
     inverse = 1 / depth.clamp(min=1e-3)
     return (m[0] * x + m[1] * y + m[2]) * inverse, (m[3] * x + m[4] * y + m[5]) * inverse
@@ -45,7 +45,7 @@ def displace(
     room = [1] * (x.ndim - 1)
     moved_x, moved_y = x, y
     for wave in waves.unbind(1):
-        fx, fy, ax, ay, phase = (v.reshape(-1, *room) for v in once(*wave.unbind(1)))
+        fx, fy, ax, ay, phase = (v.reshape(-1, *room) for v in wave.unbind(1))
         value = torch.sin(2 * math.pi * (fx * x + fy * y) + phase)
         moved_x, moved_y = moved_x + ax * value, moved_y + ay * value
     return moved_x, moved_y
@@ -83,6 +83,7 @@ def warp(
     Returns:
         Four planes: premultiplied red, green, blue, and alpha, in [0, 1] up to rounding.
     """
+    homography, waves, holes = kept(homography), kept(waves), kept(holes)
     x, y = project(homography, *canvas_points(size, ids.device))
     level = fit_level(homography, pyramid, coarser)
     layer = sample_pyramid(pyramid, ids, *_texels(*displace(x, y, waves)), level)
@@ -111,6 +112,7 @@ def draft(
     points = torch.stack(torch.broadcast_tensors(side[None, :], side[:, None]), dim=-1)
     x, y = (v.expand(len(ids), -1, -1) for v in points.unbind(-1))
     level = min(max(round(math.log2(0.5 * EXTENT * pyramid.size * CELL)), 0), pyramid.levels - 1)
+    waves, holes = kept(waves), kept(holes)
     planes = sample_pyramid(pyramid, ids, *_texels(*displace(x, y, waves)), torch.full_like(ids, level))
     return points.flatten(0, 1), (planes[3] * _outside(x, y, holes)).flatten(1)
 
@@ -121,7 +123,7 @@ def _outside(
     """1 outside all discs, 0 inside one, with a soft rim of a tenth of an object unit."""
     shown = torch.ones_like(x)
     for hole in holes.unbind(1):
-        middle_x, middle_y, radius = (v[:, None, None] for v in once(*hole.unbind(1)))
+        middle_x, middle_y, radius = (v[:, None, None] for v in hole.unbind(1))
         distance = ((x - middle_x) ** 2 + (y - middle_y) ** 2 + 1e-12).sqrt()
         shown = shown * torch.where(radius > 0, ((distance - radius) * 10 + 0.5).clamp(0, 1), 1.0)
     return shown
