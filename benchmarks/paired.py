@@ -53,7 +53,7 @@ def prepared(size: int, batch: int, asked: set[str]) -> Iterator[Any]:
     texels, count = (64, 512) if size <= 64 else (256, 128)
     objects = ObjectBank.from_glyphs("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg", size=texels)
     contexts = ContextBank.procedural("mix", count=count, size=texels)
-    pairs = PairSampler(objects.labels.cpu(), count, batch, drop_last=True, seed=0)
+    pairs = PairSampler(objects.labels.cpu(), count, batch_size=batch, drop_last=True, seed=0)
     options: dict[str, Any] = {"compile": "compile" in asked, "returns": "batch" if "whole" in asked else "pair"}
     options |= {"ranges": recipe.ranges, "chain": ContextChain(0.171) if "chain" in asked else None}
     stages: dict[str, Any] = {"scene_attack": ScenePGD(steps=1, fraction=0.5)} if "scenes" in asked else {}

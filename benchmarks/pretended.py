@@ -104,9 +104,10 @@ def inductor_program(ranges: SceneRange, size: int, batch: int) -> Program:
         from torch._inductor.compile_fx import compile_fx
 
         backend = partial(compile_fx, inner_compile=partial(_lowered, found), config_patches=options(images.device))
+        plan = composer.plan(1)
         compiled = torch.compile(composed, fullgraph=True, backend=backend)
         with torch.no_grad(), contextlib.suppress(_NotLaunched):
-            compiled(composer, 1.0, table, keys, earlier, None, False, False)
+            compiled(composer, 1.0, table, keys, plan, earlier, {"images": images}, False, False)
     return found[0]
 
 

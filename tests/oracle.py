@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_cag.core.randomness import fold_in, noise, uniform
+from kornia_cag.core.fields import noise
+from kornia_cag.core.randomness import fold_in, uniform
 from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, Over
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.composer import Composer

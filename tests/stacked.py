@@ -28,8 +28,7 @@ def average(fg: Tensor, bg: Tensor, opacity: float) -> Tensor:
 
 
 def recolor(picture: Tensor, tone: Tone, alpha: Tensor | None = None) -> Tensor:
-    planes = light.recolor(picture.unbind(1), tone, None if alpha is None else alpha[:, 0])
-    return torch.stack(planes, dim=1)
+    return light.recolor(picture.unbind(1), tone, None if alpha is None else alpha[:, 0])
 
 
 def illumination(slope: Tensor, size: tuple[int, int]) -> Tensor:
@@ -37,7 +36,7 @@ def illumination(slope: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def sample_pyramid(bank: Pyramid, ids: Tensor, points: Tensor, level: Tensor) -> Tensor:
-    return torch.stack(pyramid.sample_pyramid(bank, ids, points[..., 0], points[..., 1], level), dim=1)
+    return torch.stack(pyramid.sample_pyramid(bank, ids, 2 * points.movedim(-1, 1) - 1, level), dim=1)
 
 
 def canvas_points(size: tuple[int, int], device: torch.device) -> Tensor:
@@ -45,11 +44,11 @@ def canvas_points(size: tuple[int, int], device: torch.device) -> Tensor:
 
 
 def project(homography: Tensor, points: Tensor) -> Tensor:
-    return torch.stack(warping.project(homography, points[..., 0], points[..., 1]), dim=-1)
+    return warping.project(homography, points[..., 0], points[..., 1]).movedim(1, -1)
 
 
 def displace(points: Tensor, waves: Tensor) -> Tensor:
-    return torch.stack(warping.displace(points[..., 0], points[..., 1], waves), dim=-1)
+    return warping.displace(points.movedim(-1, 1), waves).movedim(1, -1)
 
 
 def warp(*arguments: object) -> Tensor:

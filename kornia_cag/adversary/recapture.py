@@ -75,15 +75,15 @@ class Recapture:
         with torch.autocast(images.device.type, enabled=False):
             keys = fold_in(keys, _NUMBER)
             moved = self._moved(widen(images), keys)
-            lit = torch.stack(light(moved.unbind(1), self.color.sample(keys).tone()), dim=1)
-            shots = photograph(lit.clamp(min=0), self.camera.sample(keys), keys)
+            lit = light(moved.unbind(1), self.color.sample(keys).tone())
+            shots = photograph(lit, self.camera.sample(keys), keys)
             return shots.to(images.dtype).contiguous(memory_format=memory_format(images))
 
     def _moved(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
         height, width = images.shape[-2:]
         pose = self.pose.sample(keys)
-        x, y = project(homographies(pose, (height, width)), *canvas_points((height, width), images.device))
-        x, y = displace(x, y, pose.waves)
+        points = project(homographies(pose, (height, width)), *canvas_points((height, width), images.device))
+        x, y = displace(points, pose.waves).unbind(1)
         short = min(height, width)  # an object unit is half of it
         grid = torch.stack([x * (short / width), y * (short / height)], dim=-1).to(images.dtype)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

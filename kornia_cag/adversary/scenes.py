@@ -232,7 +232,7 @@ class ScenePGD(Adversary):
                     drawn = composer.ranges.sample(
                         rows, strength, draws=Draws(rows.keys, {**still, **_apart(now, varied)})
                     )
-                    made = composer.render(drawn, earlier, targets=targets)
+                    made = composer.compose(drawn, earlier, targets=targets)
                     made = made if scene else replace(made, scene=None)
                     losses = _losses(net, self.loss, self.autocast, made.images, made.classes)
                 if worst is None or most is None:

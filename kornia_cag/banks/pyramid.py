@@ -8,8 +8,10 @@ so that bilinear reads at a border never see a neighbour. The position of a leve
 bytes of a texel are adjacent, so that one 32-bit load fetches it.
 """
 
+import functools
 import zlib
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ from jaxtyping import Float, Int, Int32, UInt8
 from torch import Tensor
 
 from kornia_cag.core.checks import check_pixels, check_tensor, describe, fail
-from kornia_cag.core.compiling import fusing, kept, once, threads
+from kornia_cag.core.compiling import constant, fusing, kept, once, threads
 
 SMALLEST_LEVEL = 4  # texels per side
 
@@ -65,6 +67,21 @@ class Pyramid:
         side = self.size >> level
         x, y = 1 if level == 0 else self.size + 3, _top(self.size, level)
         return self.atlas[:, y : y + side, x : x + side, : self.channels].permute(0, 3, 1, 2)
+
+
+Points = Float[Tensor, "b 2 h w"] | tuple[Float[Tensor, "b 1 w"], Float[Tensor, "b h 1"]]
+
+
+class Window(NamedTuple):
+    """A square part of one level, or all of it: what has to be read if no compiler turns a read into one loop.
+
+    Attributes:
+        side: of the largest window of all samples, texels, with the two texels of the gutter.
+        corner: (b, 2); its upper left point, as ``points`` of :func:`sample_pyramid`; None: the level's corner.
+    """
+
+    side: int
+    corner: Float[Tensor, "b 2"] | None = None
 
 
 def level_count(size: int) -> int:
@@ -116,38 +133,108 @@ def build_pyramid(pictures: Float[Tensor, "n c s s"] | UInt8[Tensor, "n c s s"],
 def sample_pyramid(
     pyramid: Pyramid,
     ids: Int[Tensor, " b"],
-    x: Float[Tensor, "#b #h #w"],
-    y: Float[Tensor, "#b #h #w"],
+    points: Points,
     level: Int[Tensor, " b"],
+    *,
+    extent: float = 1.0,
+    window: Window | None = None,
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     """Read one level per sample at the given points, bilinearly, in [0, 1]; outside, the gutter's value.
 
-    Convention: points are in [0, 1] from the picture's upper left to its lower right corner, so the centre of the first
-    of ``s`` texels is at ``0.5 / s``. Differentiable in ``x`` and ``y``.
+    Convention: points are ``(x, y)``, from ``-1 / extent`` at the picture's upper and left border to ``1 / extent`` at
+    the others, so the centre of the first of ``s`` texels is at ``(1 / s - 1) / extent``. Differentiable in ``points``.
+
+    Args:
+        pyramid: the pictures.
+        ids: picture per sample.
+        points: where to read: (b, 2, h, w), or if all rows are alike and all columns, ``x`` (b, 1, w) and ``y``
+            (b, h, 1).
+        level: level per sample; for objects, at least that whose side ``window`` holds.
+        extent: half of the picture's sides that one unit of ``points`` spans.
+        window: the part of the level that ``points`` stay in. Default: any.
 
     Returns:
         One plane per channel.
     """
+    if not fusing():
+        return _grid_sample(pyramid, ids, points, level, extent, window or Window(pyramid.size + 2))
     side = pyramid.size >> level
     left = torch.where(level == 0, 1, pyramid.size + 3)
     above = pyramid.size - (pyramid.size >> (level - 1).clamp(min=0)) + 2 * level - 1
     top = torch.where(level == 0, 1, above)
+    x, y = points.unbind(1) if isinstance(points, Tensor) else points
     dtype = torch.promote_types(x.dtype, torch.float32)
     side, left, top = (v[:, None, None] for v in once(side.to(dtype), left.to(dtype), top.to(dtype)))
+    half, far = (0.5 * extent) * side, 0.5 * side + 0.5
     # The gutter's centre is half a texel beyond the border: farther out, the value stays the same.
-    x = torch.minimum((x * side).clamp(min=-0.5), side + 0.5) + left
-    y = torch.minimum((y * side).clamp(min=-0.5), side + 0.5) + top
-    return _gather(pyramid, ids, x, y) if fusing() else _grid_sample(pyramid, ids, x, y)
+    x, y = (torch.minimum(torch.maximum(v * half, -far), far) + 0.5 * side for v in (x, y))
+    return _gather(pyramid, ids, x + left, y + top)
+
+
+class _Levels(NamedTuple):
+    """Numbers of every level, for windows of one size; points are multiplied by ``zoom``, then ``shift`` is added."""
+
+    numbers: Float[Tensor, "levels 7 2"]  # along x and y: zoom, shift; bounds of points; middle, half; most
+    start: Int[Tensor, " levels"]  # place of a window's first texel in a picture
+
+
+@functools.cache  # none is ever given up: a captured graph goes on reading its memory
+def _levels(size: int, atlas: tuple[int, int], reach: int, extent: float, whole: bool, device: torch.device) -> _Levels:
+    """Of a window that begins with the level's gutter; where it begins in the level is added, unless it is ``whole``.
+
+    Only a window that begins earlier ends inside the atlas where a level is small: by ``most``, at most 0.
+    """
+    height, width = atlas
+    numbers, start = [], []
+    for level in range(level_count(size)):
+        side, first = size >> level, (0 if level == 0 else size + 2, _top(size, level) - 1)
+        most = [length - reach - begin for length, begin in zip((width, height), first, strict=True)]
+        moved = [min(0, room) if whole else 0 for room in most]
+        far = (1 + 1 / side) / extent
+        shift = [(side + 2 - 2 * step) / reach - 1 for step in moved]
+        rows = [side * extent / reach] * 2, shift, [-far] * 2, [far] * 2, [(side + 1) / 2] * 2, [side * extent / 2] * 2
+        numbers.append([*rows, most])
+        start.append((first[1] + moved[1]) * width + first[0] + moved[0])
+    with torch.inference_mode(False):  # kept for other modes
+        return _Levels(torch.tensor(numbers, dtype=torch.float32, device=device), torch.tensor(start, device=device))
 
 
 def _grid_sample(
-    pyramid: Pyramid, ids: Int[Tensor, " b"], x: Float[Tensor, "#b #h #w"], y: Float[Tensor, "#b #h #w"]
+    pyramid: Pyramid, ids: Int[Tensor, " b"], points: Points, level: Int[Tensor, " b"], extent: float, window: Window
 ) -> tuple[Float[Tensor, "b h w"], ...]:
-    height, width = pyramid.atlas.shape[1:3]
-    grid = torch.stack(torch.broadcast_tensors(2 * x / width - 1, 2 * y / height - 1), dim=-1)
-    texels = pyramid.atlas[ids].permute(0, 3, 1, 2)[:, : pyramid.channels].to(x.dtype)
-    read = F.grid_sample(texels, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return (read / 255).unbind(1)
+    """Copy each sample's window, rows of whole texels, and read it with torch's own kernel."""
+    words, reach = pyramid.words, min(window.side, pyramid.size + 2)
+    _, height, width = words.shape
+    levels = _levels(pyramid.size, (height, width), reach, extent, window.corner is None, ids.device)
+    zoom, shift, low, high, middle, half, most = levels.numbers[level].unbind(1)
+    start = levels.start[level] + ids * (height * width)
+    if window.corner is not None:  # the texel left of it and above
+        step = torch.addcmul(middle, half, window.corner.detach()).floor().clamp(min=0)
+        step = torch.minimum(step, most)
+        shift = torch.add(shift, step, alpha=-2 / reach)
+        column, row = step.long().unbind(1)
+        start = start + column + row * width
+    places = start[:, None] + torch.arange(0, reach * width, width, device=ids.device)
+    rows = words.flatten().as_strided((words.numel() - reach + 1, reach), (1, 1))  # one begins at every texel
+    texels = F.embedding(places, rows).view(torch.uint8).unflatten(2, (reach, 4)).permute(0, 3, 1, 2)
+
+    def fit(points: Tensor, *number: Tensor) -> Tensor:
+        # The gutter's centre is half a texel beyond the border: farther out, the value stays the same.
+        zoom, shift, low, high = (v.to(points.dtype)[..., None, None] for v in number)
+        return torch.addcmul(shift, zoom, points.clamp(low, high))
+
+    number = zoom, shift, low, high
+    if isinstance(points, Tensor):
+        grid = fit(points, *number)
+    else:
+        along = zip(*(v.unbind(1) for v in number), strict=True)
+        lines = [fit(line, *axis) for line, axis in zip(points, along, strict=True)]
+        grid = torch.stack(torch.broadcast_tensors(*lines), dim=1)
+    # of the points' type: a number of Python's would take the default type
+    unit = constant((1 / 255,), grid.dtype, grid.device)[0]
+    grid = grid.permute(0, 2, 3, 1)
+    read = F.grid_sample(texels * unit, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return read.unbind(1)[: pyramid.channels]
 
 
 def _gather(

@@ -15,11 +15,7 @@ def fusing() -> bool:
 
 
 def threads(like: Tensor) -> bool:
-    """Whether what is being compiled is for a GPU, where each thread computes a pixel of its own, and not a row.
-
-    On a CPU a row of pixels is read at once, from padded memory. On a GPU each pixel is read by itself, what is stored
-    and read by the same kernel costs nothing, and a channel of its own is a plane of its own.
-    """
+    """Whether what is being compiled is for a GPU, where each thread computes a pixel of its own, and not a row."""
     return fusing() and like.device.type != "cpu"
 
 
@@ -40,15 +36,6 @@ def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device
     """A tensor (n,) of a few numbers, copied to its device once: a copy for each batch would wait in its way."""
     found: Tensor = _known(values, dtype, device)
     return found[:] if fusing() else found  # torch 2.13 takes two constants of one name for the same, but not slices
-
-
-def together(*tables: Tensor) -> tuple[Tensor, ...]:
-    """Tables ``(b, *n)`` of numbers per sample, computed once and stored as one."""
-    if not fusing():
-        return tables
-    whole = kept(torch.cat([table.flatten(1) for table in tables], dim=1))
-    parts = whole.split([table[0].numel() for table in tables], dim=1)
-    return tuple(part.unflatten(1, table.shape[1:]) for part, table in zip(parts, tables, strict=True))
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -75,32 +62,24 @@ def program(function: Callable[..., Any], device: torch.device) -> Callable[...,
 
 def options(device: torch.device) -> dict[str, str | int | bool | Callable[..., Any]]:
     """Inductor's options for every program on a device, as ``torch.compile`` takes them."""
-    chosen: dict[str, str | int | bool | Callable[..., Any]] = {
-        "assert_indirect_indexing": False,  # the pyramid's indices stay inside it
-    }
-    return chosen | (_for_cpu() if device.type == "cpu" else _for_gpu())
-
-
-def _for_gpu() -> dict[str, str | int | bool | Callable[..., Any]]:
-    """Few kernels of few registers: what is costly is computed once, and kernels are fused over it."""
-    return {
-        # Thread for thread, hardly anything is dearer than to compute it again; reading is cheap.
-        "realize_opcount_threshold": 100,
-        "realize_reads_threshold": 64,
-        "realize_acc_reads_threshold": 64,
-        "aggressive_fusion": True,  # numbers of a sample are many and small: one launch for all that are ready
-        "combo_kernels": True,
-        "triton.max_tiles": 1,  # a tile of two dimensions gives every thread eight pixels to keep in registers
-    }
-
-
-def _for_cpu() -> dict[str, str | int | bool | Callable[..., Any]]:
+    if device.type != "cpu":
+        return {
+            "assert_indirect_indexing": False,  # the pyramid's indices stay inside it
+            # What takes long to compute is stored, which costs nothing if it is read in the same kernel.
+            "realize_opcount_threshold": 100,
+            "realize_reads_threshold": 64,
+            "realize_acc_reads_threshold": 64,
+            "aggressive_fusion": True,  # numbers of a sample are many and small: one launch for all that are ready
+            "combo_kernels": True,
+            "triton.max_tiles": 1,  # tiles of two dimensions give each thread eight pixels to hold in registers
+        }
     chosen: dict[str, str | int | bool | Callable[..., Any]] = {
         # Let the work per pixel become one loop: what must not be repeated is `kept`.
         "realize_opcount_threshold": 1000,
         "realize_reads_threshold": 1000,
         "realize_acc_reads_threshold": 1000,
         "cpp.enable_floating_point_contract_flag": "fast",
+        "assert_indirect_indexing": False,
     }
     width = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
     if width is not None:

@@ -4,6 +4,7 @@ A range declares what it draws as a list of :class:`Number`, :class:`Numbers`, :
 Those of a whole scene are hashed as one matrix ``(b, slots)``, and mapped to their units as one.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import fail
-from kornia_cag.core.compiling import constant, kept
-from kornia_cag.core.randomness import bell, chance, fold_in, normals, uniforms, unit, units
+from kornia_cag.core.compiling import kept
+from kornia_cag.core.randomness import Slots, bell, chance, fold_in, normals, slots, uniforms, unit, units
 
 Slot = tuple[int, str, str]  # layer, group, name of the draw
 Place = tuple[int, str]  # layer, group
@@ -66,8 +67,70 @@ class Normals:
 
 
 Draw = Number | Numbers | Choice | Normals
-Single = tuple[Place, Number | Choice]
-Several = tuple[Place, Numbers | Normals]
+Asked = tuple[tuple[Place, tuple[Draw, ...]], ...]  # what to draw in each layer and group, each slot once
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is drawn, in which order, and its ranges as constants on a device: made once, by :func:`plan`.
+
+    Attributes:
+        singles: draws of one number a sample: first those of a uniform logarithm, then the other Numbers, then Choices.
+        several: draws of several.
+        counts: how many uniform numbers each of these takes.
+        slots: what is hashed for them.
+        logs: how many of the first are logarithms.
+        numbers: how many of the first are Numbers.
+        low: (n, 1); lowest values of Numbers.
+        width: (n, 1); their highest values, less the lowest.
+        rest: (n, 1); their values at strength 0.
+        moves: (n, 1); whether strength reaches them.
+        p: (m, 1); probabilities of Choices.
+    """
+
+    singles: tuple[tuple[Place, Number | Choice], ...]
+    several: tuple[tuple[Place, Numbers | Normals], ...]
+    counts: tuple[int, ...]
+    slots: Slots
+    logs: int
+    numbers: int
+    low: Float[Tensor, "n 1"]
+    width: Float[Tensor, "n 1"]
+    rest: Float[Tensor, "n 1"]
+    moves: Bool[Tensor, "n 1"]
+    p: Float[Tensor, "m 1"]
+
+
+@functools.cache  # none is ever given up: a captured graph goes on reading its constants
+def plan(asked: Asked, device: torch.device) -> Plan:
+    """The plan of what is asked for, on a device."""
+    pairs = [(place, draw) for place, draws in asked for draw in draws]
+    listed = [(place, draw) for place, draw in pairs if isinstance(draw, Number)]
+    logs = [pair for pair in listed if pair[1].log]
+    numbers = [*logs, *(pair for pair in listed if not pair[1].log)]
+    choices = [(place, draw) for place, draw in pairs if isinstance(draw, Choice)]
+    several = [(place, draw) for place, draw in pairs if isinstance(draw, Numbers | Normals)]
+    # Normal numbers are made in pairs.
+    counts = [draw.count + draw.count % 2 if isinstance(draw, Normals) else draw.count for _, draw in several]
+
+    def column(values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)[:, None]
+
+    def scale(draw: Number, value: float) -> float:
+        return math.log(value) if draw.log else value
+
+    ends = [(scale(draw, draw.bounds[0]), scale(draw, draw.bounds[1])) for _, draw in numbers]
+    rests = [0.0 if draw.rest is None else scale(draw, draw.rest) for _, draw in numbers]
+    with torch.inference_mode(False):
+        singles = [(place[0], draw.slot) for place, draw in numbers]
+        singles += [(place[0], draw.slot) for place, draw in choices]
+        more = [(place[0], draw.slot, count) for (place, draw), count in zip(several, counts, strict=True)]
+        return Plan(
+            (*numbers, *choices), tuple(several), tuple(counts), slots(singles, more, device), len(logs), len(numbers),
+            column([low for low, _ in ends]), column([high - low for low, high in ends]), column(rests),
+            column([draw.rest is not None for _, draw in numbers], torch.bool),
+            column([0.0 if draw.p is None else draw.p for _, draw in choices]),
+        )  # fmt: skip
 
 
 class Draws:
@@ -134,82 +197,52 @@ class Draws:
 
     def of(self, draws: Sequence[Draw], strength: Float[Tensor, " b"]) -> dict[str, Tensor]:
         """The values of draws in this layer and group, by slot; see :meth:`values`."""
-        return self.values({(0, self._group): draws}, strength)[0, self._group]
+        place = 0, self._group
+        return self.values(plan(((place, tuple(draws)),), self.keys.device), strength)[place]
 
-    def values(
-        self, asked: Mapping[Place, Sequence[Draw]], strength: Float[Tensor, " b"]
-    ) -> dict[Place, dict[str, Tensor]]:
+    def values(self, plan: Plan, strength: Float[Tensor, " b"]) -> dict[Place, dict[str, Tensor]]:
         """The values of draws in several layers and groups: hashed as one matrix, mapped to their units as one.
 
         Args:
-            asked: what to draw in each layer, counted from this one, and group; each slot once.
+            plan: what to draw in each layer, counted from this one, and group.
             strength: how far values move from their ``rest``, per sample in [0, 1].
 
         Returns:
             By layer and group, then by slot: (b,) for a Number or Choice, (b, count) for Numbers and Normals.
         """
-        pairs = [(place, draw) for place, draws in asked.items() for draw in draws]
-        logs: list[Single] = [(p, d) for p, d in pairs if isinstance(d, Number) and d.log]
-        numbers: list[Single] = [*logs, *((p, d) for p, d in pairs if isinstance(d, Number) and not d.log)]
-        choices: list[Single] = [(p, d) for p, d in pairs if isinstance(d, Choice)]
-        several: list[Several] = [(p, d) for p, d in pairs if isinstance(d, Numbers | Normals)]
-        matrix, blocks = self._hashed([*numbers, *choices], several)
-        scaled = _scaled(matrix[: len(numbers)], [cast(Number, draw) for _, draw in numbers], strength)
-        found = [*(scaled[: len(logs)].exp().unbind() if logs else ()), *scaled[len(logs) :].unbind()]
-        found += _chosen(matrix[len(numbers) :], [cast(Choice, draw) for _, draw in choices])
-        for block, (_, more) in zip(blocks, several, strict=True):
-            found.append(bell(block)[:, : more.count] if isinstance(more, Normals) else block)
-        result: dict[Place, dict[str, Tensor]] = {place: {} for place in asked}
-        for (place, draw), value in zip([*numbers, *choices, *several], found, strict=True):
-            result[place][draw.slot] = value
+        matrix, blocks = self._hashed(plan)
+        units, lots = matrix[: plan.numbers], matrix[plan.numbers :]
+        drawn = plan.low + plan.width * units
+        scaled = kept(plan.rest + torch.where(plan.moves, strength, 1.0) * (drawn - plan.rest))
+        found = [*scaled[: plan.logs].exp().unbind(), *scaled[plan.logs :].unbind()]
+        yes = zip(lots.unbind(), (lots < plan.p).unbind(), plan.singles[plan.numbers :], strict=True)
+        found += [lot if cast(Choice, draw).p is None else below for lot, below, (_, draw) in yes]
+        for block, (_, several) in zip(blocks, plan.several, strict=True):
+            found.append(bell(block)[:, : several.count] if isinstance(several, Normals) else block)
+        result: dict[Place, dict[str, Tensor]] = {}
+        for (place, draw), value in zip([*plan.singles, *plan.several], found, strict=True):
+            result.setdefault(place, {})[draw.slot] = value
         return result
 
-    def _hashed(self, singles: list[Single], several: list[Several]) -> tuple[Float[Tensor, "n b"], list[Tensor]]:
+    def _hashed(self, plan: Plan) -> tuple[Float[Tensor, "n b"], list[Float[Tensor, "b _"]]]:
         """Numbers in [0, 1): a row for each single one, (b, n) for each of the others; known ones as they are."""
-        layers = len({0, *[place[0] for place, _ in [*singles, *several]]})
+        layers = len({0, *[place[0] for place, _ in plan.singles]})
         keys = torch.stack([self.layer(number).keys for number in range(layers)])
-        counts = [d.count + d.count % 2 if isinstance(d, Normals) else d.count for _, d in several]
-        matrix, blocks = units(
-            keys,
-            [(place[0], draw.slot) for place, draw in singles],
-            [(place[0], draw.slot, count) for (place, draw), count in zip(several, counts, strict=True)],
-        )
-        slots = {n: self._slot(*pair) for n, pair in enumerate(singles) if isinstance(pair[1], Number)}
-        if any(slot in self.numbers for slot in slots.values()):
-            rows = [self.numbers.get(slots[n], row) if n in slots else row for n, row in enumerate(matrix.unbind())]
-            matrix = torch.stack(rows)
-        for row, slot in zip(matrix.unbind(), slots.values(), strict=False):  # choices come last
-            self.numbers.setdefault(slot, row)
-        for n, pair in enumerate(several):
-            if isinstance(pair[1], Numbers):
-                blocks[n] = self.numbers.setdefault(self._slot(*pair), blocks[n])
+        matrix, more = units(keys, plan.slots)
+        places = [(self._layer + place[0], place[1], draw.slot) for place, draw in plan.singles[: plan.numbers]]
+        if any(place in self.numbers for place in places):
+            rows = matrix.unbind()
+            known = [self.numbers.get(place, row) for place, row in zip(places, rows, strict=False)]
+            matrix = torch.stack([*known, *rows[len(known) :]])
+        matrix = kept(matrix)
+        for place, row in zip(places, matrix.unbind(), strict=False):
+            self.numbers.setdefault(place, row)
+        blocks = [block.T for block in more.split(plan.counts)] if plan.counts else []
+        for number, ((layer, group), draw) in enumerate(plan.several):
+            if isinstance(draw, Numbers):
+                place = self._layer + layer, group, draw.slot
+                blocks[number] = self.numbers.setdefault(place, blocks[number])
         return matrix, blocks
-
-    def _slot(self, place: Place, draw: Draw) -> Slot:
-        return self._layer + place[0], place[1], draw.slot
-
-
-def _scaled(units: Float[Tensor, "n b"], draws: list[Number], strength: Float[Tensor, " b"]) -> Float[Tensor, "n b"]:
-    """Numbers in [0, 1) mapped to their ranges, or to the logarithms of these, and scaled by the strength."""
-    ends = [(math.log(d.bounds[0]), math.log(d.bounds[1])) if d.log else d.bounds for d in draws]
-    device = units.device
-    low = constant(tuple(low for low, _ in ends), torch.float32, device)[:, None]
-    width = constant(tuple(high - low for low, high in ends), torch.float32, device)[:, None]
-    drawn = low + width * units
-    if all(d.rest is None for d in draws):
-        return kept(drawn)
-    rests = (0.0 if d.rest is None else math.log(d.rest) if d.log else d.rest for d in draws)
-    rest = constant(tuple(rests), torch.float32, device)[:, None]
-    moves = constant(tuple(d.rest is not None for d in draws), torch.bool, device)[:, None]
-    return kept(rest + torch.where(moves, strength, 1.0) * (drawn - rest))
-
-
-def _chosen(units: Float[Tensor, "n b"], draws: list[Choice]) -> list[Tensor]:
-    """Whether each number is below its probability; or the number, where no probability is given."""
-    if not draws:
-        return []
-    p = constant(tuple(0.0 if d.p is None else d.p for d in draws), torch.float32, units.device)[:, None]
-    return [u if d.p is None else yes for u, yes, d in zip(units.unbind(), (units < p).unbind(), draws, strict=True)]
 
 
 def drawn(source: Draws | Int[Tensor, " b"]) -> Draws:

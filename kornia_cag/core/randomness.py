@@ -12,22 +12,24 @@ of bias 0.107), computed on int32 lanes, whose products wrap around.
 import math
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kornia_cag.core.compiling import constant, kept, threads
+from kornia_cag.core.compiling import kept, threads
 
-_WEYL = 0x9E3779B9  # 2^32 over the golden ratio: neighbouring counters land far apart
+WEYL = 0x9E3779B9  # 2^32 over the golden ratio: neighbouring counters land far apart
+MULTIPLIERS = 0x21F0AAAD, 0x735A2D97
 
 
 def mix(x: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
     """Scramble 32-bit integers, one to one: int32, or the lower halves of int64, which come back as [0, 2^32)."""
     if x.dtype == torch.int64:
         return _low(mix(x.to(torch.int32)))
-    x = (x ^ _right(x, 16)) * 0x21F0AAAD
-    x = (x ^ _right(x, 15)) * 0x735A2D97
+    x = (x ^ _right(x, 16)) * MULTIPLIERS[0]
+    x = (x ^ _right(x, 15)) * MULTIPLIERS[1]
     return x ^ _right(x, 15)
 
 
@@ -48,9 +50,9 @@ def sample_keys(seed: Int[Tensor, "*b"], epoch: Int[Tensor, "*b"], index: Int[Te
     """
     salt = 0 * index
     for part in (seed, epoch):
-        salt = _kept(_kept(salt + _WEYL + part) + (part >> 32))
+        salt = _kept(_kept(salt + WEYL + part) + (part >> 32))
     low = mix(_kept(index ^ salt) + (index >> 32))
-    high = mix(_kept(index + salt) ^ _kept(salt + _WEYL))
+    high = mix(_kept(index + salt) ^ _kept(salt + WEYL))
     return ((high >> 1) << 32) | low
 
 
@@ -69,7 +71,7 @@ def _slot_number(slot: str) -> int:
     return zlib.crc32(slot.encode())
 
 
-def _base(keys: Int[Tensor, "*b"], slot: str) -> Int[Tensor, "*b"]:
+def hashed(keys: Int[Tensor, "*b"], slot: str) -> Int[Tensor, "*b"]:
     """One 32-bit number per key and slot, of all 63 bits of the key, as int32."""
     return mix(_kept((keys ^ _slot_number(slot)).to(torch.int32)) + (keys >> 32).to(torch.int32))
 
@@ -80,7 +82,7 @@ def _unit(bits: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
 
 def unit(keys: Int[Tensor, " b"], slot: str) -> Float[Tensor, " b"]:
     """One float32 per key, uniform in ``[0, 1)``, on a grid of 2^-24, for a range to be laid over."""
-    return _unit(_base(keys, slot))
+    return _unit(hashed(keys, slot))
 
 
 def uniform(keys: Int[Tensor, " b"], slot: str, low: float = 0.0, high: float = 1.0) -> Float[Tensor, " b"]:
@@ -92,37 +94,61 @@ def uniforms(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b
     """``count`` independent float32 per key, uniform in ``[0, 1)``."""
     counter = torch.arange(1, count + 1, device=keys.device, dtype=torch.int32)
     # kept: inductor's vector loops over a few columns of a few rows (torch 2.13) mix up counters
-    return kept(_unit(_counted(keys, slot, counter)))
+    return kept(_unit(counted(keys, slot, counter)))
 
 
-def units(
-    keys: Int[Tensor, "k b"], singles: Sequence[tuple[int, str]], several: Sequence[tuple[int, str, int]] = ()
-) -> tuple[Float[Tensor, "n b"], list[Float[Tensor, "b _"]]]:
+@dataclass(frozen=True, eq=False)
+class Slots:
+    """What :func:`units` hashes, as constants on a device: see :func:`slots`."""
+
+    layers: Int[Tensor, " m"] | None  # which key; None: the only one
+    numbers: Int[Tensor, "m 1"]  # of the slots' names, int32: single numbers first
+    singles: int
+    sources: Int[Tensor, " n"]  # of the several: which slot
+    counters: Int[Tensor, "n 1"]  # which number of it, scrambled, int32
+
+
+def slots(singles: Sequence[tuple[int, str]], several: Sequence[tuple[int, str, int]], device: torch.device) -> Slots:
+    """Slots to be hashed together.
+
+    Args:
+        singles: which key, and the slot, of each single number.
+        several: which key, the slot, and how many numbers.
+        device: where they are hashed.
+    """
+    layers = [layer for layer, *_ in [*singles, *several]]
+    numbers = [_signed(_slot_number(slot)) for _, slot, *_ in [*singles, *several]]
+    sources = [len(singles) + n for n, (*_, count) in enumerate(several) for _ in range(count)]
+    counters = [_signed(number * WEYL) for *_, count in several for number in range(1, count + 1)]
+    return Slots(
+        torch.tensor(layers, dtype=torch.int64, device=device) if any(layers) else None,
+        torch.tensor(numbers, dtype=torch.int32, device=device)[:, None],
+        len(singles),
+        torch.tensor(sources, dtype=torch.int64, device=device),
+        torch.tensor(counters, dtype=torch.int32, device=device)[:, None],
+    )
+
+
+def units(keys: Int[Tensor, "k b"], what: Slots) -> tuple[Float[Tensor, "n b"], Float[Tensor, "m b"]]:
     """What :func:`unit` and :func:`uniforms` give for many slots, hashed as one matrix.
 
     A row for each number, so that what is read from it is contiguous: elsewhere torch may round differently.
 
     Args:
         keys: K of each sample.
-        singles: which key, and the slot, of each single number.
-        several: which key, the slot, and how many numbers.
+        what: the slots.
+
+    Returns:
+        The single numbers, and all numbers of the slots with several.
     """
-    layers = tuple(layer for layer, *_ in [*singles, *several])
-    numbers = tuple(_signed(_slot_number(slot)) for _, slot, *_ in [*singles, *several])
     low, high = keys.to(torch.int32), (keys >> 32).to(torch.int32)
-    if any(layers):
-        place = constant(layers, torch.int64, keys.device)
-        low, high = low[place], high[place]
-    bits = mix(_kept(low ^ constant(numbers, torch.int32, keys.device)[:, None]) + high)
-    if several:
-        source = tuple(len(singles) + n for n, (*_, count) in enumerate(several) for _ in range(count))
-        counter = tuple(_signed(c * _WEYL) for *_, count in several for c in range(1, count + 1))
-        bits = kept(bits)
-        more = bits[constant(source, torch.int64, keys.device)]
-        bits = torch.cat([bits[: len(singles)], mix(more ^ constant(counter, torch.int32, keys.device)[:, None])])
-    matrix = kept(_unit(bits))
-    blocks = matrix[len(singles) :].split([count for *_, count in several]) if several else ()
-    return matrix[: len(singles)], [block.T for block in blocks]
+    if what.layers is not None:
+        low, high = low[what.layers], high[what.layers]
+    bits = mix(_kept(low ^ what.numbers) + high)
+    if not len(what.sources):
+        return _unit(bits), low.new_empty(0, keys.shape[1], dtype=torch.float32)
+    bits = kept(bits)
+    return _unit(bits[: what.singles]), kept(_unit(mix(bits[what.sources] ^ what.counters)))
 
 
 def _signed(number: int) -> int:
@@ -131,12 +157,12 @@ def _signed(number: int) -> int:
     return number - (1 << 32) if number >> 31 else number
 
 
-def _counted(keys: Int[Tensor, " b"], slot: str, counter: Int[Tensor, "*n"]) -> Int[Tensor, " b *n"]:
+def counted(keys: Int[Tensor, " b"], slot: str, counter: Int[Tensor, "*n"]) -> Int[Tensor, " b *n"]:
     """One 32-bit number per key and counter, as int32."""
-    base = kept(_base(keys, slot))
+    base = kept(hashed(keys, slot))
     if threads(counter):
         counter = counter ^ 0  # or inductor (torch 2.12) multiplies places as integers that do not wrap around
-    return mix(base.reshape(-1, *[1] * counter.ndim) ^ (counter * (_WEYL - (1 << 32))))
+    return mix(base.reshape(-1, *[1] * counter.ndim) ^ (counter * (WEYL - (1 << 32))))
 
 
 def normals(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
@@ -150,19 +176,6 @@ def bell(units: Float[Tensor, "b 2*n"]) -> Float[Tensor, "b 2*n"]:
     radius = (-2.0 * torch.log1p(-first)).sqrt()
     angle = 2.0 * math.pi * second
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
-
-
-def noise(keys: Int[Tensor, " b"], slot: str, shape: tuple[int, ...]) -> Float[Tensor, " b *n"]:
-    """A field of independent numbers of mean 0 and variance 1 per key, nearly normal, at most 3.5 in size.
-
-    The sum of the four bytes of one hash (Irwin, 1927; Hall, 1927): ten times faster than :func:`normals`, which pays
-    off if every pixel needs one.
-    """
-    place = torch.arange(math.prod(shape), device=keys.device, dtype=torch.int32).reshape(shape)
-    bits = _counted(keys, slot, place + 1)
-    pairs = (bits & 0x00FF00FF) + ((bits >> 8) & 0x00FF00FF)
-    total = (pairs + (pairs >> 16)) & 0xFFFF
-    return (total - 510).to(torch.float32) * (1 / math.sqrt((2**16 - 1) / 3))
 
 
 def chance(keys: Int[Tensor, " b"], slot: str, p: float) -> Tensor:

@@ -26,7 +26,7 @@ class Blend(Protocol):
     pastes: ClassVar[bool] = False
 
     def __call__(self, rgb: Plane, alpha: Plane, behind: Plane, edge: float | Plane = 0.5) -> Plane:
-        """Composite, channel by channel, in float arithmetic and differentiably.
+        """Composite, whole pictures (b, 3, h, w) or one channel (b, h, w), in float arithmetic and differentiably.
 
         Args:
             rgb: the object's premultiplied colour.
@@ -46,7 +46,7 @@ class Over(Blend):
 
     def __call__(self, rgb: Plane, alpha: Plane, behind: Plane, edge: float | Plane = 0.5) -> Plane:
         """See :class:`Blend`."""
-        return rgb + (1 - alpha) * behind
+        return torch.addcmul(rgb, 1 - alpha, behind)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Average(Blend):
 
     def __call__(self, rgb: Plane, alpha: Plane, behind: Plane, edge: float | Plane = 0.5) -> Plane:
         """See :class:`Blend`."""
-        return self.opacity * rgb + (1 - self.opacity) * behind
+        return torch.lerp(behind, rgb, self.opacity)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ a column, motion is a slanted line without a column.
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from kornia.filters import filter2d
 from torch import Tensor
 
-from kornia_cag.core.compiling import fusing, kept, once, threads
+from kornia_cag.core.compiling import constant, fusing, kept, once, threads
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,23 @@ class PointSpread:
     def kernels(self) -> Float[Tensor, "b k k"]:
         """The same as dense kernels, rows downwards: a step that ends between two pixels is split between them."""
         step = steps(self.line.shape[1], self.line.device)
-        across = step[:, None, None] - step - (self.lean[:, None] * step)[:, None, :, None]  # row, tap, column's tap
-        shares = (1 - across.abs()).clamp(min=0) * self.column[:, None, None, :]
-        flat = self.line[:, None, :] * shares.sum(dim=-1)
-        return torch.where(self.steep[:, None, None], flat.transpose(1, 2), flat)
+        aside = self.lean[:, None] * step
+        across = (step[:, None] - step)[:, None] - aside[:, None, :, None]  # row, tap, column's tap
+        shares = ((1 - across.abs()).clamp_(min=0) * self.column[:, None, None, :]).sum(dim=-1)
+        flat = self.line[:, None, :] * shares
+        return torch.where(self.steep[:, None, None], flat.mT, flat)
 
 
 def steps(taps: int, device: torch.device) -> Float[Tensor, " k"]:
     """Offsets of the taps, pixels: ``-(taps // 2)`` to ``taps // 2``."""
-    return torch.arange(taps, dtype=torch.float32, device=device) - (taps - 1) / 2
+    found: Tensor = constant(tuple(range(-(taps // 2), taps // 2 + 1)), torch.float32, device)
+    return found
+
+
+def sharp(taps: int, device: torch.device) -> Float[Tensor, " k"]:
+    """All in the middle tap."""
+    found: Tensor = constant(tuple(float(tap == taps // 2) for tap in range(taps)), torch.float32, device)
+    return found
 
 
 def gaussian(sigma: Float[Tensor, " b"], taps: int) -> Float[Tensor, "b k"]:
@@ -50,9 +57,9 @@ def gaussian(sigma: Float[Tensor, " b"], taps: int) -> Float[Tensor, "b k"]:
     return _shares(torch.exp(-0.5 * (steps(taps, sigma.device) / sigma[:, None]) ** 2))
 
 
-def box(width: Float[Tensor, " b"], taps: int) -> Float[Tensor, "b k"]:
+def box(width: Float[Tensor, "*b"], taps: int) -> Float[Tensor, "*b k"]:
     """Taps of a box of ``width`` pixels, at least 1, possibly fractional: how much of each pixel it covers."""
-    return _shares((0.5 * width[:, None] + 0.5 - steps(taps, width.device).abs()).clamp(0, 1))
+    return _shares((0.5 * width[..., None] + 0.5 - steps(taps, width.device).abs()).clamp(0, 1))
 
 
 def motion(
@@ -67,27 +74,25 @@ def motion(
     steep = sin.abs() > cos.abs()
     major, minor = torch.where(steep, sin, cos), torch.where(steep, cos, sin)
     half, step = (0.5 * length * major.abs())[:, None], steps(taps, length.device)
-    passed = (_tent_below(step + half) - _tent_below(step - half)) / half.clamp(min=1e-3)
-    return _shares(torch.where(half > 1e-3, passed, (step == 0).to(passed.dtype))), minor / major, steep
+    passed = _tent_below(step + half) - _tent_below(step - half)
+    return _shares(torch.where(half > 1e-3, passed, sharp(taps, length.device))), minor / major, steep
 
 
 def _tent_below(x: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Integral of the tent ``max(1 - |x|, 0)``, the weight in bilinear interpolation, up to ``x``."""
+    """Integral of the tent ``max(1 - |x|, 0)``, the weight in bilinear interpolation, from 0 to ``x``."""
     inside = x.clamp(-1, 1)
-    return 0.5 + inside - 0.5 * inside * inside.abs()
+    return torch.addcmul(inside, inside, inside.abs(), value=-0.5)
 
 
-def _shares(weights: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
-    return weights / weights.sum(dim=1, keepdim=True)
+def _shares(weights: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
+    return weights / weights.sum(dim=-1, keepdim=True)
 
 
 def blur(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
     """Convolve each picture with its own point-spread function; border pixels are repeated outwards."""
     if not fusing():
         return _filter(picture, spread)
-    if threads(picture):
-        return torch.stack(blurred(picture.unbind(1), spread), dim=1)
-    return _two_passes(picture, spread)
+    return (_by_pixels if threads(picture) else _two_passes)(picture, spread)
 
 
 def _filter(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
@@ -95,39 +100,30 @@ def _filter(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Ten
     return blurred
 
 
-def blurred(planes: Sequence[Float[Tensor, "b h w"]], spread: PointSpread) -> list[Float[Tensor, "b h w"]]:
-    """:func:`blur` of single planes, for a compiler that makes a GPU's threads of them.
+def _by_pixels(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
+    """The same two passes, for a GPU: a thread reads its own taps, from no farther than the border.
 
-    What the taps of a pass read is stored, once; a thread finds the place of each tap once for all planes. The border
-    is repeated by limits on where it reads.
+    What the taps of a pass read is stored once.
     """
-    taps, (height, width), device = spread.line.shape[1], planes[0].shape[1:], planes[0].device
+    taps, (height, width), device = spread.line.shape[1], picture.shape[2:], picture.device
     x = torch.arange(width, dtype=torch.int32, device=device)
     y = torch.arange(height, dtype=torch.int32, device=device)[:, None]
     across = spread.lean[:, None] * steps(taps, device)
     whole = torch.minimum(across.floor(), (steps(taps, device).abs() - 1).clamp(min=0))
     part = across - whole
     near, far, column, aside = map(kept, (spread.line * (1 - part), spread.line * part, spread.column, whole.int()))
-    down, weights, places = kept(spread.steep)[:, None, None], [], []
+    down, flat, seen = kept(spread.steep)[:, None, None], kept(picture).flatten(2), []
     for tap in range(taps):
         step = tap - taps // 2
         for weight, more in ((near, 0), (far, 1))[: 2 if step else 1]:  # the middle tap falls between no two pixels
             to_side = aside[:, tap, None, None] + more
             row = (y + torch.where(down, step, to_side)).clamp(0, height - 1)
             place = row * width + (x + torch.where(down, to_side, step)).clamp(0, width - 1)
-            weights.append(weight[:, tap, None, None])
-            places.append(place.long().flatten(1))
-    lines = [_along(kept(plane).flatten(1), weights, places).view(plane.shape) for plane in planes]
-    y = torch.arange(height, device=device) ^ 0  # or inductor (torch 2.12) makes a formula of it that it cannot compare
-    rows = [(y + (tap - taps // 2)).clamp(0, height - 1) for tap in range(taps)]
-    return [_total([column[:, tap, None, None] * line[:, rows[tap]] for tap in range(taps)]) for line in lines]
-
-
-def _along(
-    plane: Float[Tensor, "b p"], weights: list[Float[Tensor, "b 1 1"]], places: list[Int[Tensor, "b p"]]
-) -> Float[Tensor, "b p"]:
-    return kept(_total([weight[:, :, 0] * plane.gather(1, place)
-                        for weight, place in zip(weights, places, strict=True)]))  # fmt: skip
+            read = flat.gather(2, place.long().flatten(1)[:, None].expand(flat.shape))
+            seen.append(weight[:, tap, None, None] * read)
+    line, place = kept(_total(seen)).unflatten(2, (height, width)), torch.arange(height, device=device)
+    return _total([column[:, tap, None, None, None] * line[:, :, (place + (tap - taps // 2)).clamp(0, height - 1)]
+                   for tap in range(taps)])  # fmt: skip
 
 
 def _two_passes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:

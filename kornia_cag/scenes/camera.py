@@ -3,16 +3,19 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range, fail
-from kornia_cag.core.compiling import constant, kept, threads
+from kornia_cag.core.compiling import fusing, kept, threads
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
-from kornia_cag.core.randomness import noise
-from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion
+from kornia_cag.core.fields import noise
+from kornia_cag.core.operations import one_operation
+from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion, sharp
 from kornia_cag.scenes.jpeg import jpeg
 from kornia_cag.scenes.strength import full_strength
 
@@ -43,19 +46,15 @@ class Blur:
 
     def spread(self) -> PointSpread:
         """The point-spread function of each sample."""
-        bell = gaussian(self.sigma, self.taps)
-        wide, high = box(self.width, self.taps), box(self.height, self.taps)
+        flat = box(torch.stack([self.width, self.height], dim=1), self.taps)
         path, lean, steep = motion(self.length, 2 * math.pi * self.direction, self.taps)
-        sharp = box(torch.ones_like(lean), self.taps)
+        still = sharp(self.taps, path.device)
+        moved = torch.stack([path, still.expand_as(path)], dim=1)
         is_bell, is_box, moves = (self.kind == place for place in range(len(KINDS)))
-
-        def choose(smooth: Tensor, flat: Tensor, moved: Tensor) -> Float[Tensor, "b k"]:
-            chosen = torch.where(is_box[:, None], flat, torch.where(moves[:, None], moved, sharp))
-            return torch.where(is_bell[:, None], smooth, chosen)
-
-        return PointSpread(
-            choose(bell, wide, path), torch.where(moves, lean, 0.0), steep & moves, choose(bell, high, sharp)
-        )
+        bell, is_bell = gaussian(self.sigma, self.taps)[:, None], is_bell[:, None, None]
+        chosen = torch.where(is_box[:, None, None], flat, torch.where(moves[:, None, None], moved, still))
+        line, column = torch.where(is_bell, bell, chosen).unbind(1)
+        return PointSpread(line, lean * moves, steep & moves, column)
 
 
 @dataclass(frozen=True)
@@ -181,9 +180,11 @@ class CameraRange:
 
     def _blur(self, values: Mapping[str, Tensor]) -> Blur:
         place = values["camera.blur_kind"].long()
-        kinds = constant(tuple(KINDS.index(name) for name in self.kinds), torch.int64, place.device)
+        kind = place if self.kinds == KINDS else torch.full_like(place, KINDS.index(self.kinds[0]))
+        for number, name in enumerate(self.kinds[1:] if self.kinds != KINDS else (), 1):
+            kind = torch.where(place == number, KINDS.index(name), kind)
         return Blur(
-            kind=kept(torch.where(values["camera.blur"], kinds[place], -1)),
+            kind=kept(torch.where(values["camera.blur"], kind, -1)),
             sigma=values["camera.gaussian"].clamp(min=0.05),
             width=values["camera.box_x"].clamp(min=1),
             height=values["camera.box_y"].clamp(min=1),
@@ -195,24 +196,46 @@ class CameraRange:
 
 def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
     """Apply blur, noise, grain, clipping to [0, 1] and JPEG, in this order. The resample handles low resolution."""
+    if camera.blur is not None or camera.noise is not None or camera.grain is not None:
+        picture = picture.clamp(min=0)  # light is never negative
     if camera.blur is not None:
         picture = blur(picture, camera.blur.spread())
-    if camera.noise is not None:
-        field = noise(keys, "camera.noise_field", tuple(picture.shape[1:]))
-        picture = picture + camera.noise[:, None, None, None] * field
-    if camera.grain is not None:
-        field = noise(keys, "camera.grain_field", tuple(picture.shape[1:]))
-        picture = picture + _grains(field if threads(field) else kept(field), camera.grain)
+    if camera.noise is not None or camera.grain is not None:
+        grain = camera.grain
+        parts = (None,) * 3 if grain is None else (grain.deviation, grain.size, grain.grey)
+        picture = picture + _sensed(keys, camera.noise, *parts, *picture.shape[2:])
     picture = picture.clamp(0, 1)
     return picture if camera.quality is None else jpeg(picture, camera.quality)
 
 
-def _grains(field: Float[Tensor, "b 3 h w"], grain: Grain) -> Float[Tensor, "b 3 h w"]:
+@one_operation("sensed(Tensor keys, Tensor? noise, Tensor? grain, Tensor? size, Tensor? grey, int h, int w) -> Tensor")
+def _sensed(
+    keys: Int[Tensor, " b"], deviation: Float[Tensor, " b"] | None, grain: Float[Tensor, " b"] | None,
+    size: Float[Tensor, " b"] | None, grey: Float[Tensor, " b"] | None, height: int, width: int,
+) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
+    """What noise and grain, of which there is at least one, add to a picture."""
+    added = None
+    if deviation is not None:
+        added = deviation[:, None, None, None] * noise(keys, "camera.noise_field", (3, height, width))
+    if grain is None or size is None or grey is None:
+        return cast(Tensor, added)
+    coarse, grain = _grains(keys, size, grey, (3, height, width)), grain[:, None, None, None]
+    return grain * coarse if added is None else torch.addcmul(added, grain, coarse)
+
+
+def _grains(
+    keys: Int[Tensor, " b"], size: Float[Tensor, " b"], grey: Float[Tensor, " b"], shape: tuple[int, int, int]
+) -> Float[Tensor, "b 3 h w"]:
     """Noise of a smaller picture, linearly interpolated at the pixels of the larger one."""
-    common = grain.grey[:, None, None, None]
-    mixed = (1 - common) * field + common * math.sqrt(3) * field.mean(dim=1, keepdim=True)
-    coarse = _enlarged(_enlarged(kept(mixed), grain.size).mT, grain.size).mT
-    return grain.deviation[:, None, None, None] * coarse
+    field = noise(keys, "camera.grain_field", shape)
+    field = field if threads(field) else kept(field)  # a thread hashes in less time than it reads
+    mixed = torch.lerp(field, math.sqrt(3) * field.mean(dim=1, keepdim=True), grey[:, None, None, None])
+    if fusing():
+        return _enlarged(_enlarged(kept(mixed), size).mT, size).mT
+    # The same in one pass, which no compiler needs.
+    y, x = (torch.arange(0.5, side, device=keys.device, dtype=torch.float32) * (2 / side) for side in shape[1:])
+    place = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)
+    return F.grid_sample(mixed, place / size[:, None, None, None] - 1, padding_mode="border", align_corners=False)
 
 
 def _enlarged(field: Float[Tensor, "b c h w"], factor: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:

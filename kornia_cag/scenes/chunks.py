@@ -82,14 +82,14 @@ class Renderer:
             targets: also make masks and boxes.
             scene: also return the scenes.
         """
-        ends = cuts(composer, len(rows))
+        ends, plan = cuts(composer, len(rows)), composer.plan(rows.layers.shape[1])
         if self._captures is not None:
             made: Composites = self._captures(
-                lambda table, keys, held: composed(composer, strength, table, keys, held, None, targets, scene),
+                lambda table, keys, held: composed(composer, strength, table, keys, plan, held, None, targets, scene),
                 (rows.table, rows.keys, earlier), owner=composer, settings=(strength, targets, scene),
             )  # fmt: skip
         elif self._programs is None and not ends:
-            made = composed(composer, strength, rows.table, rows.keys, earlier, None, targets, scene)
+            made = composed(composer, strength, rows.table, rows.keys, plan, earlier, None, targets, scene)
         else:
             room = self._room(composer, rows, targets)
             parts = zip(rows.cut(ends), cut(earlier, ends), cut(tuple(room.values()), ends), strict=True)
@@ -103,7 +103,8 @@ class Renderer:
         targets: bool, scene: bool,
     ) -> Composites:  # fmt: skip
         if self._programs is None:
-            return composed(composer, strength, rows.table, rows.keys, earlier, into, targets, scene)
+            plan = composer.plan(rows.layers.shape[1])
+            return composed(composer, strength, rows.table, rows.keys, plan, earlier, into, targets, scene)
         return self._programs(composer, strength, rows, earlier, into, targets=targets, scene=scene)
 
     def _room(self, composer: Composer, rows: Rows, targets: bool) -> Written:

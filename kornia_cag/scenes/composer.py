@@ -1,5 +1,6 @@
 """``Composer``: from a scene to pictures. ``Composer.shoot`` holds the stages of a batch in their order."""
 
+import math
 from dataclasses import InitVar, dataclass, field, replace
 from types import NoneType
 from typing import Any, cast
@@ -11,24 +12,26 @@ from torch import Tensor
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
-from kornia_cag.banks.pyramid import sample_pyramid
+from kornia_cag.banks.pyramid import Window, sample_pyramid
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
 from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
-from kornia_cag.core.compiling import kept, once, threads
+from kornia_cag.core.compiling import constant, fusing, kept, once
+from kornia_cag.core.draws import Plan
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
-from kornia_cag.scenes.blur import blurred
+from kornia_cag.scenes.blends import Blend
 from kornia_cag.scenes.camera import Camera, photograph
 from kornia_cag.scenes.finishes import finished
-from kornia_cag.scenes.light import Tone, light, recolor
-from kornia_cag.scenes.pose import homographies, to_canvas
+from kornia_cag.scenes.light import Tone, illumination, light, recolor
+from kornia_cag.scenes.pose import axes, homographies, to_canvas
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.targets import Composites, Targets
-from kornia_cag.scenes.warp import CELL, SEEN, Outline, canvas_points, draft, outline, warp
+from kornia_cag.scenes.warp import CELL, SEEN, Outline, draft, finest_level, outline, warp
 
 Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and its visible outline
-Planes = tuple[Float[Tensor, "b h w"], ...]  # red, green and blue, separately: one loop over pixels once compiled
+Planes = tuple[Float[Tensor, "b h w"], ...]  # channels, separately
+Picture = Float[Tensor, "b 3 h w"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,17 @@ class Composer:
             Composites; each depends only on its own row, not on the rest of the batch.
         """
         check_instance("rows", rows, Rows, "Build them with Rows.of(objects, contexts, index).")
-        return self.render(self.ranges.sample(rows, strength), earlier, targets=targets)
+        return self.compose(self.ranges.sample(rows, strength), earlier, targets=targets)
+
+    def compose(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
+        """Render a scene as it was drawn from these ranges, without a look at its values.
+
+        Args:
+            scene: from :meth:`SceneRange.sample` of the same ranges, not edited: see :meth:`render`.
+            earlier: earlier composites to use instead of bank contexts.
+            targets: also make masks and boxes.
+        """
+        return self._finished(self.shoot(scene, earlier, targets=targets))
 
     def render(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
         """Render a scene to pictures; the only random part is the noise fields of its keys.
@@ -99,8 +112,12 @@ class Composer:
             targets: also make masks and boxes.
         """
         self._check(scene, earlier)
-        made = self.shoot(scene, earlier, targets=targets)
-        return replace(made, images=self.finish(made.images, scene.keys)) if self.ranges.finish else made
+        # Only an object as large as the ranges allow fits into what is read by default.
+        drawn = all(bool((layer.pose.scale <= self.ranges.pose.scale[1]).all()) for layer in scene.layers)
+        return self._finished(self.shoot(scene, earlier, targets=targets, edited=not drawn))
+
+    def _finished(self, made: Composites) -> Composites:
+        return replace(made, images=self.finish(made.images, made.keys)) if self.ranges.finish else made
 
     def _check(self, scene: Any, earlier: Any) -> None:
         """Require a scene of these banks; where they are on a CPU, reading ids does not wait for a device."""
@@ -121,15 +138,30 @@ class Composer:
                 "earlier.images", earlier.images, (len(scene.keys), 3, *self.size), DTYPES, self.objects.device
             )
 
-    def shoot(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
-        """Render up to the camera, without the stages of ``ranges.finish``: the part that can be compiled."""
+    def plan(self, layers: int) -> Plan:
+        """What scenes are drawn from.
+
+        Args:
+            layers: number of objects each shows, K.
+        """
+        return self.ranges.plan(layers=layers, device=self.objects.device)
+
+    def shoot(
+        self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True, edited: bool = False
+    ) -> Composites:
+        """Render up to the camera, without the stages of ``ranges.finish``: the part that can be compiled.
+
+        ``edited``: objects may be larger than the ranges allow.
+        """
         with torch.autocast(scene.keys.device.type, enabled=False):  # samples do not depend on the caller's precision
             labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
             used = chained(earlier, labels, scene.fresh)
             tone = scene.light.tone()
-            picture, seen = self.backdrop(scene, tone, None if earlier is None else earlier.images, used), []
+            gain = illumination(tone.slope, self.size)
+            picture, seen = self.backdrop(scene, tone, gain, None if earlier is None else earlier.images, used), []
             for layer in scene.layers:
-                picture, part = self.paste(layer, picture, tone, scene.camera.coarser, targets=targets)
+                coarser = scene.camera.coarser
+                picture, part = self.paste(layer, picture, tone, gain, coarser, targets=targets, edited=edited)
                 seen.append(part)
             known = targets_of(labels, cast("list[Pasted]", seen)) if targets else None
             return Composites(self.expose(picture, scene.camera, scene.keys), labels, scene.keys, used, known, scene)
@@ -139,80 +171,98 @@ class Composer:
         return finished(images, keys, self.ranges.finish)
 
     def backdrop(
-        self, scene: Scene, tone: Tone, earlier: Shaped[Tensor, "b 3 h w"] | None, used: Bool[Tensor, " b"]
-    ) -> Planes:
+        self, scene: Scene, tone: Tone, gain: Float[Tensor, "b h w"], earlier: Shaped[Tensor, "b 3 h w"] | None,
+        used: Bool[Tensor, " b"],
+    ) -> Picture:  # fmt: skip
         """The lit context, or an earlier composite, which was lit when it was composed."""
         behind = self._crop(scene)
         if scene.context_color is not None:
-            behind = recolor(behind, scene.context_color.tone())
-        behind = light(behind, tone)
-        if earlier is None:
-            return behind
-        use = used[:, None, None]
-        return tuple(torch.where(use, to_float(old), new) for old, new in zip(earlier.unbind(1), behind, strict=True))
+            behind = recolor(behind, scene.context_color.tone()).unbind(1)
+        lit = light(behind, tone, gain=gain)
+        return lit if earlier is None else torch.where(used[:, None, None, None], to_float(earlier), lit)
 
     def paste(
-        self, layer: Layer, behind: Planes, tone: Tone, coarser: Float[Tensor, " b"], *, targets: bool
-    ) -> tuple[Planes, Pasted | None]:
+        self, layer: Layer, behind: Picture, tone: Tone, gain: Float[Tensor, "b h w"], coarser: Float[Tensor, " b"], *,
+        targets: bool, edited: bool = False,
+    ) -> tuple[Picture, Pasted | None]:  # fmt: skip
         """Blend one lit object over the picture; also return its pasted alpha and outline, if requested."""
         blend = self.ranges.blend
-        (*colors, alpha), opacity = self._place(layer, coarser)
-        ink, seen = tuple(colors), None
+        (*ink, alpha), opacity = self._place(layer, coarser, edited)
+        seen = None
         if targets or blend.pastes:
             alpha = kept(alpha)
             seen = outline(alpha.detach(), opacity)
         if layer.color is not None:
-            ink = recolor(ink, layer.color.tone(), alpha)
-        ink = light(ink, tone, None if blend.on_black else alpha)
-        edge = seen.threshold[:, None, None] if blend.pastes and seen is not None else 0.5
-        picture = tuple(blend(c, alpha, k, edge) for c, k in zip(ink, behind, strict=True))
+            ink = list(recolor(ink, layer.color.tone(), alpha).unbind(1))
+        lit = light(ink, tone, None if blend.on_black else alpha, gain)
+        edge = seen.threshold[:, None, None] if blend.pastes and seen is not None else None
+        picture = _blended(blend, lit, alpha, behind, edge)
         if not targets or seen is None:
             return picture, None
         if blend.pastes:  # the mask of what was pasted
             alpha = (alpha > seen.threshold[:, None, None]).to(alpha.dtype)
         return picture, (alpha.clamp(0, 1), seen)  # interpolation weights sum to 1 only up to rounding
 
-    def expose(self, picture: Planes, camera: Camera, keys: Int[Tensor, " b"]) -> Shaped[Tensor, "b 3 h w"]:
+    def expose(self, picture: Picture, camera: Camera, keys: Int[Tensor, " b"]) -> Shaped[Tensor, "b 3 h w"]:
         """Photograph the blended picture, into images of the composer's format."""
-        # Light is never negative; the camera clips the top.
-        if threads(keys) and camera.blur is not None:
-            planes = blurred([plane.clamp(min=0) for plane in picture], camera.blur.spread())
-            exposed, camera = torch.stack(planes, dim=1), replace(camera, blur=None)
-        else:
-            exposed = torch.stack(picture, dim=1).clamp(min=0)
-        return to_format(photograph(exposed, camera, keys), self.dtype, self.channels_last)
+        return to_format(photograph(picture, camera, keys), self.dtype, self.channels_last)
 
-    def _place(self, layer: Layer, coarser: Float[Tensor, " b"]) -> tuple[Planes, Float[Tensor, " b"]]:
+    def _place(self, layer: Layer, coarser: Float[Tensor, " b"], edited: bool) -> tuple[Planes, Float[Tensor, " b"]]:
         """Warp each object onto an empty canvas: premultiplied RGB and alpha; also its opacity."""
         pose, bank = layer.pose, self.objects
         if self.ranges.framing is not None:
             pose = replace(pose, x=0 * pose.x, y=0 * pose.y)  # framing replaces scale and shift
         variant = (pose.variant * bank.variants).long().clamp(max=bank.variants - 1)
         pictures = layer.objects * bank.variants + variant
-        opacity, homography = bank.opacity[pictures], homographies(pose, self.size)
+        own = axes(pose, self.size)
+        opacity, homography = bank.opacity[pictures], homographies(pose, self.size, own)
         if self.ranges.framing is not None:
             plane, seen = draft(bank.pyramid, pictures, pose.waves, pose.holes)
-            points, depth = to_canvas(pose, plane, self.size)
+            points, depth = to_canvas(pose, plane, self.size, own)
             seen = torch.where(depth > 0.05, seen, 0.0) / opacity.clamp(min=SEEN)[:, None]
             cell = 0.5 * CELL * min(self.size) * pose.scale
             homography = self.ranges.framing.apply(
                 homography, points, seen, self.size, cell, depth.clamp(min=0.05) ** -3
             )
-        planes = warp(bank.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size)
+        finest = 0 if edited and self.ranges.framing is None else self._finest()
+        planes = warp(bank.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size, finest)
         return planes, opacity
+
+    def _finest(self) -> int:
+        """The finest level of objects that the ranges ask for; of framed ones, if a pose at most halves them."""
+        framing, short = self.ranges.framing, min(self.size)
+        largest = self.ranges.pose.scale[1] if framing is None else 2 * framing.side
+        return finest_level(self.objects.pyramid, largest * short)
 
     def _crop(self, scene: Scene) -> Planes:
         """Read each context's crop, which has the canvas's aspect ratio."""
         (height, width), crop, pyramid = self.size, scene.crop, self.contexts.pyramid
+        coarser = scene.camera.coarser.clamp(min=0)  # a finer level may have more texels than are read
+        texels = torch.log2(crop.share * (pyramid.size / max(self.size))) + coarser
+        level = texels.round().clamp(0, pyramid.levels - 1).long()
         share = crop.share / max(self.size)
-        x = 0.5 + (1 - share * width) * (crop.x - 0.5)
-        y = 0.5 + (1 - share * height) * (crop.y - 0.5)
-        level = (torch.log2(share * pyramid.size) + scene.camera.coarser).round().clamp(0, pyramid.levels - 1).long()
+        span = share[:, None] * constant((width, height), share.dtype, share.device)
+        place = 2 * torch.stack([crop.x, crop.y], dim=1) - 1
+        middle = torch.addcmul(place, span, place, value=-1)
+        x, y = middle.unbind(1)
         x, y, across, down = (v[:, None, None] for v in once(x, y, torch.where(crop.mirrored, -share, share), share))
-        column, row = canvas_points(self.size, scene.keys.device)
-        return sample_pyramid(
-            pyramid, scene.contexts, x + across * (column - 0.5 * width), y + down * (row - 0.5 * height), level
-        )
+        # Twice their distance from the middle: a picture's side is 2.
+        row, column = (torch.arange(1 - n, n, 2, device=share.device, dtype=torch.float32) for n in self.size)
+        points = torch.addcmul(x, across, column), torch.addcmul(y, down, row[:, None])
+        # A texel is at least 1 / sqrt(2) pixels large; the gutter, and where a window begins, add up to three.
+        window = Window(math.ceil(math.sqrt(2) * max(self.size)) + 3, middle - span)
+        return sample_pyramid(pyramid, scene.contexts, points, level, window=window)
+
+
+def _blended(
+    blend: Blend, ink: Picture, alpha: Float[Tensor, "b h w"], behind: Picture, edge: Float[Tensor, "b 1 1"] | None
+) -> Picture:
+    """The blend of whole pictures, or of one channel after the other: one loop over pixels once compiled."""
+    bound: float | Tensor = 0.5 if edge is None else edge
+    if fusing():
+        planes = zip(ink.unbind(1), behind.unbind(1), strict=True)
+        return torch.stack([blend(front, alpha, back, bound) for front, back in planes], dim=1)
+    return blend(ink, alpha[:, None], behind, bound if isinstance(bound, float) else bound[:, None])
 
 
 def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], fresh: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:

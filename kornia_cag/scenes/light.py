@@ -12,12 +12,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range
-from kornia_cag.core.compiling import constant, once, together
+from kornia_cag.core.compiling import constant, kept
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.scenes.strength import full_strength
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
 
+_PHASES = (0.0, 2 * math.pi / 3, -2 * math.pi / 3, 0.0, -math.pi / 2)  # of hue on three channels; light from x and y
 _CIRCULANT = (0, 1, 2, 2, 0, 1, 1, 2, 0)  # each row is the one above, moved on by one
 
 
@@ -55,13 +56,16 @@ class Color:
         """Fold everything into one affine map of colours and one plane of light."""
         gains = (self.brightness * _power_of_two(self.exposure))[:, None] * (1 + self.tint)
         # contrast about 0.5, downwards in a negative; then a veil of mid-grey to white light
-        steep = torch.where(self.inverted, -self.contrast, self.contrast)
-        clear = 1 - self.veil
-        offset = gains * (clear * (0.5 - 0.5 * steep) + self.veil * self.veil_level)[:, None]
-        angle = 2 * math.pi * self.light_from
-        slope = self.illumination[:, None] * torch.stack(once(angle.cos(), angle.sin()), dim=1)
-        matrix = (gains * (clear * steep)[:, None])[..., None] * _saturation_hue(self.saturation, self.hue)
-        return Tone(*together(matrix, offset, slope))
+        steep, clear = torch.where(self.inverted, -self.contrast, self.contrast), 1 - self.veil
+        offset = gains * (clear * torch.rsub(steep, 0.5, alpha=0.5) + self.veil * self.veil_level)[:, None]
+        dtype, device = self.hue.dtype, self.hue.device
+        # Around the grey axis, each channel turns into the three by (1 + 2 cos) / 3 of angles a third of a turn apart.
+        turns = torch.stack([self.hue, self.hue, self.hue, self.light_from, self.light_from], dim=1)
+        radians = constant((*3 * (math.pi / 180,), *2 * (2 * math.pi,)), dtype, device)
+        cosines = (turns * radians + constant(_PHASES, dtype, device)).cos()
+        slope = self.illumination[:, None] * cosines[:, 3:]
+        colors = _saturated((1 + 2 * cosines[:, :3]) / 3, self.saturation)
+        return Tone((gains * (clear * steep)[:, None])[..., None] * colors, offset, slope)
 
 
 @dataclass(frozen=True)
@@ -151,49 +155,53 @@ def _power_of_two(stops: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
     return torch.exp(math.log(2) * stops)
 
 
-def _saturation_hue(saturation: Float[Tensor, " b"], hue: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
-    """Rotate around the grey axis (Rodrigues about (1, 1, 1)), then scale the difference from the new colour's luma."""
-    angle = torch.deg2rad(hue)
-    third, turn = once((1 - angle.cos()) / 3, angle.sin() / math.sqrt(3))
-    rotation = torch.stack([1 - 2 * third, third - turn, third + turn], dim=1)
-    rotation = rotation[:, constant(_CIRCULANT, torch.int64, hue.device)].unflatten(1, (3, 3))
-    weights = constant(LUMA, torch.float32, hue.device)[:, None]
-    luma = (weights * rotation).sum(dim=1, keepdim=True)  # the luma is that of the rotated colour
+def _saturated(turned: Float[Tensor, "b 3"], saturation: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
+    """The colour matrix of a turn around the grey axis, then a scale of the difference from the new colour's luma.
+
+    Args:
+        turned: shares of red, green and blue that red takes from itself, green and blue, in turn.
+        saturation: the scale.
+    """
+    rotation = turned[:, constant(_CIRCULANT, torch.int64, turned.device)].unflatten(1, (3, 3))
+    luma = (constant(LUMA, turned.dtype, turned.device)[:, None] * rotation).sum(dim=1, keepdim=True)
     colors: Tensor = luma + saturation[:, None, None] * (rotation - luma)
     return colors
 
 
 def light(
-    planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, cover: Float[Tensor, "b h w"] | None = None
-) -> tuple[Float[Tensor, "b h w"], ...]:
+    planes: Sequence[Float[Tensor, "b h w"]],
+    tone: Tone,
+    cover: Float[Tensor, "b h w"] | None = None,
+    gain: Float[Tensor, "b h w"] | None = None,
+) -> Float[Tensor, "b 3 h w"]:
     """Apply colour and light to red, green and blue of an opaque picture, or of a premultiplied layer with its alpha.
 
     Linear and not clamped: lighting each layer and then compositing equals lighting the composite.
+
+    Args:
+        planes: red, green and blue.
+        tone: what to apply.
+        cover: alpha of a layer; None: opaque.
+        gain: the tone's :func:`illumination`, if it was computed before.
     """
-    r, g, b = planes
-    numbers = *tone.matrix.flatten(1).unbind(1), *tone.offset.unbind(1), *tone.slope.unbind(1)
-    v = [number[:, None, None] for number in numbers]
-    gain = _plane(v[12], v[13], (r.shape[-2], r.shape[-1]))
-    offsets = v[9:12] if cover is None else [offset * cover for offset in v[9:12]]
-    return tuple(gain * (v[3 * c] * r + v[3 * c + 1] * g + v[3 * c + 2] * b + offsets[c]) for c in range(3))
+    offset, factors = kept(tone.offset)[:, :, None, None], kept(tone.matrix)[..., None, None].unbind(2)
+    red, green, blue = (plane[:, None] for plane in planes)
+    lit = torch.addcmul(offset if cover is None else offset * cover[:, None], factors[0], red)
+    lit.addcmul_(factors[1], green).addcmul_(factors[2], blue)
+    gain = illumination(tone.slope, (lit.shape[2], lit.shape[3])) if gain is None else gain
+    return lit.mul_(gain[:, None])
 
 
 def recolor(
     planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, alpha: Float[Tensor, "b h w"] | None = None
-) -> tuple[Float[Tensor, "b h w"], ...]:
+) -> Float[Tensor, "b 3 h w"]:
     """Change a picture's or premultiplied layer's own colours: like :func:`light`, but in [0, 1], at most ``alpha``."""
     lit = light(planes, tone, alpha)
-    return tuple(c.clamp(0, 1) if alpha is None else torch.minimum(c.clamp(min=0), alpha) for c in lit)
+    return lit.clamp_(0, 1) if alpha is None else torch.minimum(lit.clamp_(min=0), alpha[:, None])
 
 
 def illumination(slope: Float[Tensor, "b 2"], size: tuple[int, int]) -> Float[Tensor, "b h w"]:
     """A plane of gains: 1 at the canvas's centre, ``1 + slope`` at its edges, never below 0."""
-    return _plane(slope[:, :1, None], slope[:, 1:, None], size)
-
-
-def _plane(
-    slope_x: Float[Tensor, "b 1 1"], slope_y: Float[Tensor, "b 1 1"], size: tuple[int, int]
-) -> Float[Tensor, "b h w"]:
-    y = (torch.arange(size[0], dtype=torch.float32, device=slope_x.device) + 0.5) * (2 / size[0]) - 1
-    x = (torch.arange(size[1], dtype=torch.float32, device=slope_x.device) + 0.5) * (2 / size[1]) - 1
-    return (1 + (slope_x * x + slope_y * y[:, None])).clamp(min=0)
+    y, x = (torch.linspace(1 / n - 1, 1 - 1 / n, n, dtype=torch.float32, device=slope.device) for n in size)
+    across, down = kept(slope)[..., None, None].unbind(1)
+    return (1 + across * x + down * y[:, None]).clamp_(min=0)

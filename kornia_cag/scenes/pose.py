@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range
+from kornia_cag.core.compiling import constant
 from kornia_cag.core.draws import Draw, Draws, Normals, Number, Numbers, drawn
 from kornia_cag.scenes.strength import full_strength
 
@@ -150,44 +151,57 @@ class PoseRange:
         return torch.cat([2 * u[..., :2] - 1, (strength[:, None] * radius)[..., None]], dim=-1)
 
 
-def homographies(pose: Pose, size: tuple[int, int]) -> Float[Tensor, "b 3 3"]:
+Axes = tuple[Float[Tensor, "b 2"], Float[Tensor, "b 2"], Float[Tensor, "b 2"], Float[Tensor, "b 1"]]
+
+
+def homographies(pose: Pose, size: tuple[int, int], own: Axes | None = None) -> Float[Tensor, "b 3 3"]:
     """Homographies from a canvas of ``(height, width)`` pixels to the objects.
 
     Perspective along the object's own axes first, then stretch, shear, rotation, shift: the depth at ``(x, y)`` on the
-    object is ``1 + tilt_x * x + tilt_y * y``. The third row is scaled so that the object's centre has depth 1.
+    object is ``1 + tilt_x * x + tilt_y * y``. The third row is scaled so that the object's centre has depth 1. ``own``
+    are its :func:`axes`, if they were computed before.
     """
-    height, width = size
-    short = min(size)
-    half = 0.5 * short * pose.scale
-    wide, high = half * pose.aspect.sqrt(), half / pose.aspect.sqrt()
-    angle, slant = torch.deg2rad(pose.angle), -torch.deg2rad(pose.shear).tan()
-    cos, sin = angle.cos(), angle.sin()
+    turn, across, sides, lean = axes(pose, size) if own is None else own
     # The inverse of rotation · shear · stretch in closed form: no linear solver, no waiting for the device.
-    a, b = (cos + slant * sin) / wide, (sin - slant * cos) / wide
-    c, d = -sin / high, cos / high
-    x, y = 0.5 * width + short * pose.x, 0.5 * height + short * pose.y
-    g, h = -(pose.tilt_x * a + pose.tilt_y * c), -(pose.tilt_x * b + pose.tilt_y * d)
-    rows = [a, b, -(a * x + b * y), c, d, -(c * x + d * y), g, h, 1 - (g * x + h * y)]
-    homography: Tensor = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    flat = torch.stack([torch.addcmul(turn, lean, across), across], dim=1)
+    flat = flat / sides[..., None]
+    tilt = torch.stack([pose.tilt_x, pose.tilt_y], dim=1)
+    left = torch.cat([flat, -(tilt[..., None] * flat).sum(dim=1, keepdim=True)], dim=1)
+    right = -(left * _middle(pose, size)[:, None]).sum(dim=2, keepdim=True)
+    homography = torch.cat([left, right], dim=2)
+    homography[:, 2, 2] += 1
     return homography
 
 
+def axes(pose: Pose, size: tuple[int, int]) -> Axes:
+    """The directions of the object's axes on the canvas, the length of a unit of each, and the shear's tangent."""
+    angle, root = torch.deg2rad(pose.angle), pose.aspect.sqrt()
+    cos, sin, half = angle.cos(), angle.sin(), (0.5 * min(size)) * pose.scale
+    turn, across = torch.stack([cos, sin], dim=1), torch.stack([-sin, cos], dim=1)
+    return turn, across, torch.stack([half * root, half / root], dim=1), torch.deg2rad(pose.shear).tan()[:, None]
+
+
+def _middle(pose: Pose, size: tuple[int, int]) -> Float[Tensor, "b 2"]:
+    """Where the object's centre lies, pixels."""
+    height, width = size
+    short = min(size)
+    return short * torch.stack([pose.x + 0.5 * width / short, pose.y + 0.5 * height / short], dim=1)
+
+
 def to_canvas(
-    pose: Pose, points: Float[Tensor, "n 2"], size: tuple[int, int]
+    pose: Pose, points: Float[Tensor, "n 2"], size: tuple[int, int], own: Axes | None = None
 ) -> tuple[Float[Tensor, "b n 2"], Float[Tensor, "b n"]]:
     """Where points of the object land on the canvas, without elastic displacement, and their depth.
 
     The inverse of :func:`homographies`. Points at or behind the horizon, depth at most 0.05, land anywhere.
     """
-    half = 0.5 * min(size) * pose.scale
-    depth = 1 + pose.tilt_x[:, None] * points[:, 0] + pose.tilt_y[:, None] * points[:, 1]
-    near = 1 / depth.clamp(min=0.05)
-    x, y = (half * pose.aspect.sqrt())[:, None] * points[:, 0], (half / pose.aspect.sqrt())[:, None] * points[:, 1]
-    x = x - torch.deg2rad(pose.shear).tan()[:, None] * y
-    angle = torch.deg2rad(pose.angle)[:, None]
-    turned = [x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()]
-    shift = [0.5 * size[1] + min(size) * pose.x, 0.5 * size[0] + min(size) * pose.y]
-    return torch.stack([v * near + s[:, None] for v, s in zip(turned, shift, strict=True)], dim=-1), depth
+    turn, across, sides, lean = axes(pose, size) if own is None else own
+    # The columns of rotation · shear · stretch.
+    right, down = sides[:, :1] * turn, sides[:, 1:] * torch.addcmul(across, lean, turn, value=-1)
+    x, y = points.T
+    depth = torch.addcmul(1 + pose.tilt_x[:, None] * x, pose.tilt_y[:, None], y)
+    mapped = torch.addcmul(right[..., None] * x, down[..., None], y) / depth[:, None].clamp(min=0.05)
+    return (mapped + _middle(pose, size)[..., None]).mT, depth
 
 
 @dataclass(frozen=True)
@@ -225,17 +239,18 @@ class Framing:
             cell: distance between neighbouring points, pixels.
             area: canvas area that each point represents, in any unit. Default: the same for all.
         """
-        bound = (THIN * weights.amax(dim=1, keepdim=True)).clamp(max=0.5)
-        inside = (weights > bound)[..., None]
-        low = torch.where(inside, points, torch.inf).amin(dim=1)
-        high = torch.where(inside, points, -torch.inf).amax(dim=1)
+        peak = weights.amax(dim=1, keepdim=True)
+        inside, places, visible = (weights > (THIN * peak).clamp(max=0.5))[:, None], points.mT, peak > 0
+        dtype, device = homography.dtype, homography.device
+        end = constant((math.inf,), dtype, device)
+        low = torch.where(inside, places, end).amin(dim=2)
+        high = torch.where(inside, places, -end).amax(dim=2)
         longest = (high - low).amax(dim=1) + cell  # centres of cells span one cell less than the cells
-        visible = torch.isfinite(longest)
-        zoom = torch.where(visible, self.side * min(size) / longest, 1.0)
+        zoom = torch.where(visible, (self.side * min(size)) / longest[:, None], constant((1.0,), dtype, device))
         heavy = weights if area is None else weights * area
-        mass = (heavy[..., None] * points).sum(dim=1) / heavy.sum(dim=1).clamp(min=1e-6)[:, None]
-        x, y = (torch.where(visible, m, 0.5 * side) - 0.5 * side / zoom
-                for m, side in zip(mass.unbind(1), (size[1], size[0]), strict=True))  # fmt: skip
-        left = homography[..., :2] / zoom[:, None, None]
-        right = homography[..., 2] + homography[..., 0] * x[:, None] + homography[..., 1] * y[:, None]
-        return torch.cat([left, right[..., None]], dim=-1)
+        mass = (heavy[:, None] * places).sum(dim=2) / heavy.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        middle = constant((0.5 * size[1], 0.5 * size[0]), dtype, device)
+        moved = torch.where(visible, mass, middle) - middle / zoom
+        left, right = homography[..., :2], homography[..., 2:]
+        right = right + (left * moved[:, None]).sum(dim=2, keepdim=True)
+        return torch.cat([left / zoom[..., None], right], dim=2)

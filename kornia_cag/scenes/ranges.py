@@ -1,13 +1,14 @@
 """``SceneRange``: everything that varies between scenes, and how a scene is drawn from its row."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from kornia_cag.core.checks import check_instance, check_range, check_tensor, describe, fail
-from kornia_cag.core.draws import Choice, Draw, Draws, Number
+from kornia_cag.core.draws import Choice, Draw, Draws, Number, Place, Plan, plan
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Blend, Over
 from kornia_cag.scenes.camera import CameraRange
@@ -16,9 +17,6 @@ from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import Framing, PoseRange
 from kornia_cag.scenes.scene import Crop, Layer, Scene
 from kornia_cag.scenes.strength import full_strength
-
-Asked = dict[tuple[int, str], tuple[Draw, ...]]  # by layer and group
-Values = dict[tuple[int, str], dict[str, Tensor]]  # by layer and group, then by slot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,47 +77,52 @@ class SceneRange:
         draws = Draws(rows.keys) if draws is None else draws
         s = full_strength(draws.keys) if strength is None else strength
         check_tensor("strength", s, (len(draws.keys),), torch.float32, draws.keys.device, "One for each row.")
-        objects, asked = rows.layers.unbind(1), self._around()
-        for number in range(len(objects)):
-            asked |= self._within(number, asked)
-        values = draws.values(asked, s)
-        layers = tuple(self._layer(ids, values, s, number) for number, ids in enumerate(objects))
-        return replace(self._empty(draws.keys, rows.contexts, values), layers=layers)
+        return self.drawn(rows, s, draws, self.plan(layers=rows.layers.shape[1], device=draws.keys.device))
 
-    def surroundings(self, contexts: Int[Tensor, " b"], draws: Draws, strength: Float[Tensor, " b"]) -> Scene:
-        """Draw a scene without objects: part of :meth:`sample`."""
-        return self._empty(draws.keys, contexts, draws.values(self._around(), strength))
+    def plan(self, *, layers: int, device: torch.device) -> Plan:
+        """What the scenes of ``layers`` objects are drawn from, with its constants on a device; made once for both."""
+        plans: dict[tuple[int, torch.device], Plan] = self.__dict__.setdefault("_plans", {})
+        if (layers, device) not in plans:
+            plans[layers, device] = plan(tuple(self._asked(layers).items()), device)
+        return plans[layers, device]
 
-    def layer(self, objects: Int[Tensor, " b"], draws: Draws, strength: Float[Tensor, " b"]) -> Layer:
-        """Draw one object of each sample: part of :meth:`sample`."""
-        return self._layer(objects, draws.values(self._within(0, {}), strength), strength, 0)
-
-    def _around(self) -> Asked:
-        """What a scene without objects is read from."""
+    def _asked(self, layers: int) -> dict[Place, tuple[Draw, ...]]:
         crop = Number("context.crop", self.crop), Number("context.x"), Number("context.y")
-        context = *crop, Choice("context.mirror", 0.5), Choice("chain.reset")
         color = self.color.draws()
+        own = () if self.object_color is None else self.object_color.draws("object_color")
         if self.context_color is not None:
             color += self.context_color.draws("context_color")
-        return {(0, "context"): context, (0, "color"): color, (0, "camera"): self.camera.draws()}
+        asked: dict[Place, tuple[Draw, ...]] = {
+            (0, "context"): (*crop, Choice("context.mirror", 0.5), Choice("chain.reset")),
+            (0, "color"): color,
+            (0, "camera"): self.camera.draws(),
+        }
+        for number in range(layers):
+            asked[number, "pose"] = self.pose.draws()
+            asked[number, "color"] = asked.get((number, "color"), ()) + own
+        return asked
 
-    def _within(self, number: int, asked: Asked) -> Asked:
-        """What layer ``number`` is read from, besides what is asked for already."""
-        color = asked.get((number, "color"), ())
-        if self.object_color is not None:
-            color = (*color, *self.object_color.draws("object_color"))
-        return {(number, "pose"): self.pose.draws(), (number, "color"): color}
+    def drawn(self, rows: Rows, strength: Float[Tensor, " b"], draws: Draws, plan: Plan) -> Scene:
+        """Draw by a plan: the part of :meth:`sample` that can be compiled."""
+        values = draws.values(plan, strength)
+        context, light = values[0, "context"], values[0, "color"]
+        paint = None if self.context_color is None else self.context_color.read(light, "context_color")
+        layers = []
+        for number, objects in enumerate(rows.layers.unbind(1)):
+            color = None
+            if self.object_color is not None:
+                color = self.object_color.read(values[number, "color"], "object_color")
+            layers.append(Layer(objects, self.pose.read(values[number, "pose"], strength), color))
+        return Scene(
+            draws.keys,
+            tuple(layers),
+            rows.contexts,
+            Crop(*(context[f"context.{name}"] for name in ("crop", "x", "y", "mirror"))),
+            self.color.read(light),
+            paint,
+            self.camera.read(values[0, "camera"]),
+            context["chain.reset"],
+        )
 
-    def _empty(self, keys: Int[Tensor, " b"], contexts: Int[Tensor, " b"], values: Values) -> Scene:
-        own, light, color = values[0, "context"], values[0, "color"], None
-        if self.context_color is not None:
-            color = self.context_color.read(light, "context_color")
-        crop = Crop(own["context.crop"], own["context.x"], own["context.y"], own["context.mirror"])
-        camera = self.camera.read(values[0, "camera"])
-        return Scene(keys, (), contexts, crop, self.color.read(light), color, camera, own["chain.reset"])
-
-    def _layer(self, objects: Int[Tensor, " b"], values: Values, strength: Float[Tensor, " b"], number: int) -> Layer:
-        color = None
-        if self.object_color is not None:
-            color = self.object_color.read(values[number, "color"], "object_color")
-        return Layer(objects, self.pose.read(values[number, "pose"], strength), color)
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_plans"}  # made anew elsewhere

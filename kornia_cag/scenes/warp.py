@@ -4,12 +4,14 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from kornia_cag.banks.pyramid import Pyramid, sample_pyramid
+from kornia_cag.banks.pyramid import Pyramid, Window, sample_pyramid
 from kornia_cag.banks.texels import EXTENT
-from kornia_cag.core.compiling import kept
+from kornia_cag.core.compiling import kept, once
+from kornia_cag.core.operations import one_operation
 from kornia_cag.scenes.pose import THIN
 
 SEEN = 1 / 255  # smallest alpha that changes an 8-bit picture: an object below it everywhere is out of sight
@@ -19,45 +21,58 @@ CELL = 0.0625  # distance of its points, object units
 
 def canvas_points(size: tuple[int, int], device: torch.device) -> tuple[Float[Tensor, "1 w"], Float[Tensor, "h 1"]]:
     """Centres of the canvas pixels: ``x`` of every column and ``y`` of every row."""
-    y = torch.arange(size[0], device=device, dtype=torch.float32) + 0.5
-    x = torch.arange(size[1], device=device, dtype=torch.float32) + 0.5
+    y, x = (torch.arange(0.5, side, device=device, dtype=torch.float32) for side in size)
     return x[None, :], y[:, None]
 
 
 def project(
     homography: Float[Tensor, "b 3 3"], x: Float[Tensor, "*#p"], y: Float[Tensor, "*#p"]
-) -> tuple[Float[Tensor, " b *p"], Float[Tensor, " b *p"]]:
+) -> Float[Tensor, " b 2 *p"]:
     """Map points by homographies. Points on or behind the horizon land far outside the object.
 
     Elementwise on purpose: a batched matrix product may round differently for another batch size.
     """
     room = [1] * max(x.ndim, y.ndim)
-    m = [v.reshape(-1, *room) for v in homography.flatten(1).unbind(1)]
-    depth = m[6] * x + m[7] * y + m[8]
-    inverse = 1 / depth.clamp(min=1e-3)
-    return (m[0] * x + m[1] * y + m[2]) * inverse, (m[3] * x + m[4] * y + m[5]) * inverse
+    across, down, shift = (v.reshape(-1, 3, *room) for v in kept(homography).unbind(2))
+    mapped = across * x + (down * y + shift)
+    return mapped[:, :2] / mapped[:, 2:].clamp(min=1e-3)
 
 
-def displace(
-    x: Float[Tensor, " b *p"], y: Float[Tensor, " b *p"], waves: Float[Tensor, "b k 5"]
-) -> tuple[Float[Tensor, " b *p"], Float[Tensor, " b *p"]]:
+def displace(points: Float[Tensor, "b 2 *p"], waves: Float[Tensor, "b k 5"]) -> Float[Tensor, "b 2 *p"]:
     """Add the smooth elastic displacement: a sum of plane waves (frequency x, y; amplitude x, y; phase)."""
-    room = [1] * (x.ndim - 1)
-    moved_x, moved_y = x, y
+    return _displaced(points, waves) if waves.shape[1] else points
+
+
+@one_operation("displaced(Tensor points, Tensor waves) -> Tensor")
+def _displaced(points: Float[Tensor, "b 2 *p"], waves: Float[Tensor, "b k 5"]) -> Float[Tensor, "b 2 *p"]:
+    room, moved = [1] * (points.ndim - 2), points
+    x, y = points.unbind(1)
     for wave in waves.unbind(1):
-        fx, fy, ax, ay, phase = (v.reshape(-1, *room) for v in wave.unbind(1))
-        value = torch.sin(2 * math.pi * (fx * x + fy * y) + phase)
-        moved_x, moved_y = moved_x + ax * value, moved_y + ay * value
-    return moved_x, moved_y
+        turn = 2 * math.pi * wave[:, :2]
+        fx, fy, ax, ay, phase = (v.reshape(-1, *room) for v in once(*turn.unbind(1), *wave[:, 2:].unbind(1)))
+        value = torch.sin(torch.addcmul(fx * x, fy, y) + phase)
+        moved = torch.addcmul(moved, torch.stack([ax, ay], dim=1), value[:, None])
+    return moved
 
 
-def fit_level(homography: Float[Tensor, "b 3 3"], pyramid: Pyramid, coarser: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """The level whose texels are about as large as canvas pixels at the object's centre, plus ``coarser`` levels."""
-    m = homography.flatten(1).unbind(1)
-    # Where depth is 1, the determinant is that of the Jacobian.
-    area = m[0] * (m[4] * m[8] - m[5] * m[7]) - m[1] * (m[3] * m[8] - m[5] * m[6]) + m[2] * (m[3] * m[7] - m[4] * m[6])
-    texels = 0.5 * torch.log2(area.abs().clamp(min=1e-12)) + math.log2(0.5 * EXTENT * pyramid.size)
-    return (texels + coarser).round().clamp(0, pyramid.levels - 1).long()
+def fit_level(
+    homography: Float[Tensor, "b 3 3"], pyramid: Pyramid, coarser: Float[Tensor, " b"], finest: int = 0
+) -> Int[Tensor, " b"]:
+    """The level whose texels are about as large as canvas pixels at the object's centre, plus ``coarser`` levels.
+
+    Never finer than ``finest``.
+    """
+    first, second, third = homography.unbind(1)
+    # Where depth is 1, the determinant is that of the Jacobian. For none, the level is the finest.
+    area = (first * torch.linalg.cross(second, third)).sum(dim=1)
+    texels = torch.add(coarser, torch.log2(area.abs()), alpha=0.5) + math.log2(0.5 * EXTENT * pyramid.size)
+    return texels.round().clamp(finest, pyramid.levels - 1).long()
+
+
+def finest_level(pyramid: Pyramid, largest: float) -> int:
+    """The finest level that :func:`fit_level` gives for objects whose longest side is at most ``largest`` pixels."""
+    level = math.floor(math.log2(EXTENT * pyramid.size / largest) + 0.5 - 1e-3)  # rounding may favour a finer one
+    return min(max(level, 0), pyramid.levels - 1)
 
 
 def warp(
@@ -68,6 +83,7 @@ def warp(
     holes: Float[Tensor, "b m 3"],
     coarser: Float[Tensor, " b"],
     size: tuple[int, int],
+    finest: int = 0,
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     """Draw objects on empty canvases by one bilinear read per pixel.
 
@@ -79,25 +95,19 @@ def warp(
         holes: discs ``(x, y, radius)`` in object coordinates that hide the object.
         coarser: pyramid levels to add to the fitting one: low resolution.
         size: canvas ``(height, width)``.
+        finest: finest level to read, see :func:`finest_level`.
 
     Returns:
         Four planes: premultiplied red, green, blue, and alpha, in [0, 1] up to rounding.
     """
-    homography, waves, holes = kept(homography), kept(waves), kept(holes)
-    x, y = project(homography, *canvas_points(size, ids.device))
-    level = fit_level(homography, pyramid, coarser)
-    layer = sample_pyramid(pyramid, ids, *_texels(*displace(x, y, waves)), level)
+    points = project(homography, *canvas_points(size, ids.device))
+    level = fit_level(homography, pyramid, coarser, finest)
+    window = Window((pyramid.size >> finest) + 2)
+    layer = sample_pyramid(pyramid, ids, displace(points, waves), level, extent=EXTENT, window=window)
     if holes.shape[1]:
-        shown = _outside(x, y, holes)
+        shown = _outside(points, holes)
         layer = tuple(plane * shown for plane in layer)
     return layer
-
-
-def _texels(
-    x: Float[Tensor, " b *p"], y: Float[Tensor, " b *p"]
-) -> tuple[Float[Tensor, " b *p"], Float[Tensor, " b *p"]]:
-    """From object units to a bank picture's [0, 1]."""
-    return 0.5 + 0.5 * EXTENT * x, 0.5 + 0.5 * EXTENT * y
 
 
 def draft(
@@ -109,21 +119,23 @@ def draft(
         The grid's points in object coordinates, :data:`CELL` apart, and the alpha there.
     """
     side = torch.arange(2 * round(REACH / CELL), dtype=torch.float32, device=ids.device) * CELL + (0.5 * CELL - REACH)
-    points = torch.stack(torch.broadcast_tensors(side[None, :], side[:, None]), dim=-1)
-    x, y = (v.expand(len(ids), -1, -1) for v in points.unbind(-1))
+    points = torch.stack(torch.broadcast_tensors(side[None, :], side[:, None]))
     level = min(max(round(math.log2(0.5 * EXTENT * pyramid.size * CELL)), 0), pyramid.levels - 1)
-    waves, holes = kept(waves), kept(holes)
-    planes = sample_pyramid(pyramid, ids, *_texels(*displace(x, y, waves)), torch.full_like(ids, level))
-    return points.flatten(0, 1), (planes[3] * _outside(x, y, holes)).flatten(1)
+    window = Window((pyramid.size >> level) + 2)
+    moved = displace(points[None].expand(len(ids), -1, -1, -1), waves)
+    alpha = sample_pyramid(pyramid, ids, moved, torch.full_like(ids, level), extent=EXTENT, window=window)[3]
+    if holes.shape[1]:
+        alpha = alpha * _outside(points[None], holes)
+    return points.flatten(1).T, alpha.flatten(1)
 
 
-def _outside(
-    x: Float[Tensor, "b h w"], y: Float[Tensor, "b h w"], holes: Float[Tensor, "b m 3"]
-) -> Float[Tensor, "b h w"]:
+@one_operation("outside(Tensor points, Tensor holes) -> Tensor")
+def _outside(points: Float[Tensor, "#b 2 h w"], holes: Float[Tensor, "b m 3"]) -> Float[Tensor, "b h w"]:
     """1 outside all discs, 0 inside one, with a soft rim of a tenth of an object unit."""
+    x, y = points.unbind(1)
     shown = torch.ones_like(x)
     for hole in holes.unbind(1):
-        middle_x, middle_y, radius = (v[:, None, None] for v in hole.unbind(1))
+        middle_x, middle_y, radius = (v[:, None, None] for v in once(*hole.unbind(1)))
         distance = ((x - middle_x) ** 2 + (y - middle_y) ** 2 + 1e-12).sqrt()
         shown = shown * torch.where(radius > 0, ((distance - radius) * 10 + 0.5).clamp(0, 1), 1.0)
     return shown
@@ -150,19 +162,18 @@ def outline(alpha: Float[Tensor, "b h w"], opacity: Float[Tensor, " b"]) -> Outl
         alpha: the warped alpha, in [0, 1].
         opacity: highest alpha of the object in the bank, in (0, 1].
     """
-    columns, rows = alpha.amax(dim=1), alpha.amax(dim=2)
-    peak = columns.amax(dim=1)
+    sides = alpha.amax(dim=1), alpha.amax(dim=2)
+    peak = sides[0].amax(dim=1)
     visible = peak >= SEEN
-    threshold = torch.where(visible, torch.minimum(0.5 * opacity, THIN * peak), torch.inf)
-    x1, x2 = _span(columns > threshold[:, None])
-    y1, y2 = _span(rows > threshold[:, None])
-    boxes = torch.stack([x1, y1, x2, y2], dim=1)
-    return Outline(threshold, torch.where(visible[:, None], boxes, torch.nan), visible)
-
-
-def _span(seen: Bool[Tensor, "b n"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+    hidden = ~visible
+    threshold = torch.minimum(0.5 * opacity, THIN * peak).masked_fill_(hidden, torch.inf)
+    longest = max(side.shape[1] for side in sides)
+    # columns and rows as one tensor, the shorter one filled up with empty ones
+    both = [side if side.shape[1] == longest else F.pad(side, (0, longest - side.shape[1])) for side in sides]
+    seen = torch.stack(both, dim=1) > threshold[:, None, None]
     # Floats: when AVX2 is requested on a machine with AVX-512, GCC 12 miscompiles a minimum of int64.
-    place = torch.arange(seen.shape[1], dtype=torch.float32, device=seen.device)
-    first = torch.where(seen, place, seen.shape[1]).amin(dim=1)
-    last = torch.where(seen, place + 1, 0).amax(dim=1)
-    return torch.minimum(first, last), last
+    place = torch.arange(longest, dtype=torch.float32, device=alpha.device)
+    first = longest - (seen * (longest - place)).amax(dim=2)
+    last = (seen * (place + 1)).amax(dim=2)
+    boxes = torch.cat([first, last], dim=1).masked_fill_(hidden[:, None], torch.nan)
+    return Outline(threshold, boxes, visible)

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from oracle import mips, read
 from stacked import sample_pyramid
 from torch import Tensor
 
-from kornia_cag.banks.pyramid import build_pyramid, check_texels, level_count
+from kornia_cag.banks.pyramid import Window, build_pyramid, check_texels, level_count
+from kornia_cag.banks.pyramid import sample_pyramid as planes
 from kornia_cag.core.checks import InputError
 
 
@@ -101,6 +103,47 @@ def test_random_points_equal_four_texel_reads(device: torch.device, replicate: b
         place = points[row].double().numpy() * picture.shape[0]
         expected = read(picture, place[..., 0], place[..., 1], "border" if replicate else "empty")
         np.testing.assert_allclose(got[row].permute(1, 2, 0), expected, rtol=0, atol=1e-4)
+
+
+def crops(share: float, mirrored: bool, size: tuple[int, int], n: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Points of ``n`` crops of a share of the picture's side, from one corner to the other, and their own corners."""
+    height, width = size
+    at = torch.linspace(0, 1, n)
+    steps = share / max(size)
+    x, y = ((1 - steps * side) * (2 * at - 1) for side in (width, height))
+    row, column = (torch.arange(1, 2 * side, 2) - side for side in size)
+    points = (x[:, None, None] + (-steps if mirrored else steps) * column, (y[:, None] + steps * row)[:, :, None])
+    return points, torch.stack([x - steps * width, y - steps * height], dim=1)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (9, 20), (20, 9), (3, 2), (40, 40)])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_window_is_read_as_the_whole_level(device: torch.device, size: tuple[int, int], mirrored: bool) -> None:
+    """At every level and place, the last picture's last corner included."""
+    pyramid, n = build_pyramid(pictures(size=64).to(device), replicate=True), 7
+    ids = torch.tensor([2, 1, 0, 1, 2, 2, 2], device=device)
+    for level in range(pyramid.levels):
+        for share in (0.7, 1.0, 1.4):  # texels a pixel
+            whole = min(1.0, share * max(size) / (64 >> level))
+            points, corner = crops(whole, mirrored, size, n)
+            points, corner = tuple(line.to(device) for line in points), corner.to(device)
+            window = Window(math.ceil(math.sqrt(2) * max(size)) + 3, corner)
+            levels = torch.full((n,), level, device=device)
+            got = planes(pyramid, ids, points, levels, window=window)
+            full = torch.stack(torch.broadcast_tensors(*points), dim=1)
+            for other in (planes(pyramid, ids, points, levels), planes(pyramid, ids, full, levels)):
+                torch.testing.assert_close(torch.stack(got), torch.stack(other), rtol=0, atol=2e-5)
+
+
+def test_a_window_of_a_whole_level_is_read_as_the_largest() -> None:
+    """From far outside, at each level that the window holds."""
+    pyramid = build_pyramid(pictures(size=64), replicate=False)
+    points = 3 * torch.rand(3, 2, 7, 8, generator=torch.Generator().manual_seed(3)) - 1.5
+    for finest in range(pyramid.levels):
+        for level in range(finest, pyramid.levels):
+            given = pyramid, torch.tensor([2, 0, 1]), points, torch.full((3,), level)
+            one = planes(*given, extent=0.8, window=Window((64 >> finest) + 2))
+            torch.testing.assert_close(torch.stack(one), torch.stack(planes(*given, extent=0.8)), rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("far", [-1e30, -50.0, 51.0, 1e30])

@@ -13,7 +13,7 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.bench import peers
 from kornia_cag.bench.peers import OpenCVCollate, PillowCollate
 from kornia_cag.core.checks import InputError
-from kornia_cag.core.randomness import noise as noise_field
+from kornia_cag.core.fields import noise as noise_field
 from kornia_cag.core.randomness import sample_keys, uniform
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Hard

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_randomness import joint, keys_of
 
-from kornia_cag.core.draws import Choice, Draws, Normals, Number, Numbers, drawn
+from kornia_cag.core.draws import Choice, Draws, Normals, Number, Numbers, drawn, plan
 from kornia_cag.core.randomness import chance, normals, uniform, uniforms
 from kornia_cag.scenes.strength import full_strength
 
@@ -104,13 +104,14 @@ ASKED = {
     (0, "b"): (Numbers("many", 4), Number("x", (-1.0, 1.0), rest=0.0), Normals("bell", 3), Choice("later")),
     (1, "a"): (Number("x"), Normals("bell", 2), Numbers("many", 3), Numbers("more", 2)),
 }
+PLAN = plan(tuple(ASKED.items()), torch.device("cpu"))
 
 
 def test_all_draws_as_one_matrix_are_each_alone():
     """To the bit: what each slot draws does not depend on what is drawn with it."""
     keys = keys_of(count=37)
     strength = torch.linspace(0, 1, 37)
-    found = Draws(keys).values(ASKED, strength)
+    found = Draws(keys).values(PLAN, strength)
     alone = Draws(keys)
     one, other, above = alone.group("a"), alone.group("b"), alone.layer(1).group("a")
     logs = one.uniform("size", math.log(0.5), math.log(4.0))
@@ -133,14 +134,14 @@ def test_values_use_known_numbers_and_keep_new_ones():
     keys = keys_of(count=5)
     known = {(0, "a", "x"): torch.full((5,), 0.5), (1, "a", "many"): torch.zeros(5, 3)}
     draws = Draws(keys, known)
-    found = draws.values(ASKED, full_strength(keys))
+    found = draws.values(PLAN, full_strength(keys))
     assert found[0, "a"]["x"].tolist() == [3.5] * 5
     assert torch.equal(found[1, "a"]["many"], torch.zeros(5, 3))
     assert torch.equal(found[0, "b"]["x"], Draws(keys).group("b").uniform("x", -1.0, 1.0))
     numbers = {(0, "a", "x"), (0, "a", "size"), (0, "b", "many"), (0, "b", "x"), (1, "a", "x"), (1, "a", "many"),
                (1, "a", "more")}  # fmt: skip
     assert set(draws.numbers) == numbers
-    again = Draws(keys, draws.numbers).values(ASKED, full_strength(keys))
+    again = Draws(keys, draws.numbers).values(PLAN, full_strength(keys))
     for place, values in found.items():
         assert all(torch.equal(again[place][slot], value) for slot, value in values.items())
 
@@ -148,7 +149,7 @@ def test_values_use_known_numbers_and_keep_new_ones():
 def test_a_part_draws_what_it_draws_in_a_scene():
     """Layers that a program draws one by one are those of the whole scene."""
     draws, strength = Draws(keys_of(count=6)), full_strength(keys_of(count=6))
-    whole = draws.values(ASKED, strength)
+    whole = draws.values(PLAN, strength)
     part = Draws(keys_of(count=6)).layer(1).group("a").of(ASKED[1, "a"], strength)
     assert all(torch.equal(part[slot], value) for slot, value in whole[1, "a"].items())
 
@@ -157,11 +158,11 @@ def test_gradients_reach_numbers_through_the_matrix():
     keys = keys_of(count=4)
     number = torch.full((4,), 0.25, requires_grad=True)
     draws = Draws(keys, {(0, "a", "x"): number})
-    draws.values(ASKED, full_strength(keys))[0, "a"]["x"].sum().backward()
+    draws.values(PLAN, full_strength(keys))[0, "a"]["x"].sum().backward()
     assert number.grad.tolist() == [3.0] * 4
 
 
 def test_values_are_contiguous():
     """Elsewhere torch may take another loop, which rounds otherwise, and a sample would depend on its batch."""
-    found = Draws(keys_of(count=9)).values(ASKED, full_strength(keys_of(count=9)))
+    found = Draws(keys_of(count=9)).values(PLAN, full_strength(keys_of(count=9)))
     assert all(value.is_contiguous() for values in found.values() for value in values.values() if value.ndim == 1)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kornia_cag.core.randomness import chance, fold_in, mix, noise, normals, sample_keys, uniform, uniforms
+from kornia_cag.core.randomness import chance, fold_in, mix, normals, sample_keys, uniform, uniforms
 
 N = 1 << 16
 
@@ -140,27 +140,6 @@ def test_normals() -> None:
     assert (cdf - (torch.arange(n) + 0.5) / n).abs().max() * math.sqrt(n) < 1.95
     correlation = torch.corrcoef(z.T) - torch.eye(7)
     assert correlation.abs().max() < 4.5 / math.sqrt(len(z))
-
-
-def test_noise() -> None:
-    z = noise(keys_of(count=1 << 12), "field", (3, 5, 4)).double()
-    assert z.shape == (1 << 12, 3, 5, 4)
-    assert z.abs().max() < 3.5
-    n = z.numel()
-    assert abs(z.mean()) < 4.5 / math.sqrt(n)
-    assert abs(z.var() - 1) < 4.5 * math.sqrt(1.7 / n)  # kurtosis of a sum of four: 2.7
-    assert abs((z**4).mean() - 2.7) < 0.05
-    flat = z.flatten(1)
-    assert (torch.corrcoef(flat.T) - torch.eye(60)).abs().max() < 4.5 / math.sqrt(len(z))
-    assert (torch.corrcoef(flat[:100]) - torch.eye(100)).abs().max() < 5 / math.sqrt(60)  # from sample to sample
-
-
-def test_noise_is_a_function_of_key_slot_and_place() -> None:
-    keys = keys_of(count=9)
-    field = noise(keys, "s", (2, 3))
-    assert torch.equal(noise(keys[4:], "s", (2, 3)), field[4:])
-    assert torch.equal(noise(keys, "s", (6,)), field.flatten(1))
-    assert not torch.equal(noise(keys, "t", (2, 3)), field)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.171, 0.5, 1.0])

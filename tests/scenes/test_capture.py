@@ -406,7 +406,7 @@ def test_composition_lives_on_the_device(name, layers, monkeypatch):
 
     @torch.no_grad()
     def compose():
-        return composed(composer, Ramp(), *given, None, True, True).images
+        return composed(composer, Ramp(), *given[:2], composer.plan(layers), given[2], None, True, True).images
 
     compose()  # constants are copied to the device once
     with RefuseHost(), RefuseNumbers(), pytest.raises(AssertionError) if name == "jpeg" else nullcontext():

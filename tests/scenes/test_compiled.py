@@ -16,9 +16,9 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from kornia_cag import CAGCollate, ContextChain, PairSampler, Ramp
-from kornia_cag.banks.pyramid import Pyramid, _gather, _grid_sample, build_pyramid, sample_pyramid
+from kornia_cag.banks.pyramid import Pyramid, build_pyramid, sample_pyramid
 from kornia_cag.core import memory
-from kornia_cag.core.compiling import constant, kept, once
+from kornia_cag.core.compiling import kept, once
 from kornia_cag.core.records import cut, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes import chunks
@@ -150,41 +150,28 @@ def test_boxes_are_right_with_narrower_vectors_and_one_cache(tmp_path: Path) -> 
         assert run.stdout.split("\n")[0] == str([[3.0, 2.0, 13.0, 12.0]] * 2)
 
 
-def test_constants_are_told_apart() -> None:
-    def function(x: Tensor) -> Tensor:
-        return x * constant((1.0, 2.0), x.dtype, x.device) + constant((3.0, 4.0), x.dtype, x.device)
-
-    x = torch.ones(2)
-    assert torch.equal(torch.compile(function, fullgraph=True, backend="aot_eager")(x), function(x))
-
-
-def test_loads_of_whole_texels_equal_grid_sample() -> None:
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_loads_of_whole_texels_equal_grid_sample(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
-    for channels in (1, 3, 4):
-        pictures = torch.randint(0, 256, (3, channels, 16, 16), generator=generator, dtype=torch.uint8)
-        pyramid = build_pyramid(pictures, replicate=False)
-        ids = torch.tensor([2, 0, 1, 2])
-        height, width = pyramid.atlas.shape[1:3]
-        x, y = (0.5 + torch.rand(4, 9, 7, generator=generator) * (side - 1) for side in (width, height))
-        equal_reads(pyramid, ids, x, y)
+    pictures = torch.randint(0, 256, (3, channels, 16, 16), generator=generator, dtype=torch.uint8)
+    pyramid = build_pyramid(pictures, replicate=False)
+    equal_reads(pyramid, torch.tensor([2, 0, 1]), 3 * torch.rand(3, 2, 9, 7, generator=generator) - 1.5, monkeypatch)
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64])
 def test_loads_stay_inside_the_bank_at_every_level(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From far outside the last picture on all sides: eagerly, a load from beyond the bank raises."""
     pyramid = build_pyramid(torch.full((2, 4, size, size), 255, dtype=torch.uint8), replicate=False)
-    level = torch.arange(pyramid.levels)
-    points = torch.tensor([-9.0, -0.1, 0.5, 1.0, 1.1, 9.0])
-    x, y = (v.expand(len(level), -1, -1) for v in (points[None, :], points[:, None]))
-    ids = torch.ones_like(level)
-    slow = sample_pyramid(pyramid, ids, x, y, level)
+    places = torch.tensor([-18.0, -1.2, 0.0, 1.0, 1.2, 18.0])
+    points = torch.stack(torch.meshgrid(places, places, indexing="xy")).expand(pyramid.levels, -1, -1, -1)
+    equal_reads(pyramid, torch.ones(pyramid.levels, dtype=torch.int64), points, monkeypatch)
+
+
+def equal_reads(pyramid: Pyramid, ids: Tensor, points: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    level = torch.arange(len(ids)) % pyramid.levels
+    slow = sample_pyramid(pyramid, ids, points, level)
     monkeypatch.setattr("kornia_cag.banks.pyramid.fusing", lambda: True)
-    for one, other in zip(sample_pyramid(pyramid, ids, x, y, level), slow, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
-
-
-def equal_reads(pyramid: Pyramid, ids: Tensor, x: Tensor, y: Tensor) -> None:
-    for one, other in zip(_gather(pyramid, ids, x, y), _grid_sample(pyramid, ids, x, y), strict=True):
+    for one, other in zip(sample_pyramid(pyramid, ids, points, level), slow, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 

@@ -187,7 +187,7 @@ def test_convention_of_each_field(field: str) -> None:
     color = replace(still, **{field: torch.tensor([value])})
     picture = torch.tensor([0.2, 0.5, 0.8])[None, :, None, None].expand(1, 3, 1, 2)
     lit = light(picture.unbind(1), color.tone())
-    close(torch.stack(lit, dim=1)[0, :, 0, 1], torch.tensor(expected))
+    close(lit[0, :, 0, 1], torch.tensor(expected))
 
 
 def test_convention_light_from_turns_clockwise() -> None:
@@ -210,7 +210,7 @@ def test_gradcheck_of_what_is_drawn() -> None:
 
     def lit(*values: Tensor) -> Tensor:
         tone = replace(drawn, **dict(zip(names, values, strict=True))).tone()
-        return torch.stack(light(picture.unbind(1), tone), dim=1)
+        return light(picture.unbind(1), tone)
 
     assert torch.autograd.gradcheck(lit, [getattr(drawn, name).requires_grad_() for name in names])
 

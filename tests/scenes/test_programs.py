@@ -39,16 +39,17 @@ def test_outputs_are_what_is_made_of_every_pixel(layers, targets, staged):
 @pytest.mark.parametrize("layers", [1, 2])
 def test_what_is_large_is_written_where_it_should_be(layers):
     composer, table = make_composer(RANGES["all"], SIZE), rows(4, layers=layers)
+    given = composer, 1.0, table.table, table.keys, composer.plan(layers), None
     shapes = outputs(composer, 4, layers=layers, targets=True, staged=False)
     into = {name: torch.full(shape, 7.0, dtype=dtype) for name, (shape, dtype) in shapes.items()}
-    made = composed(composer, 1.0, table.table, table.keys, None, into, True, True)
+    made = composed(*given, into, True, True)
     assert made.images is into["images"]
     assert made.targets.masks is into["masks"]
     assert made.targets.full is into.get("full", into["masks"])
-    free = composed(composer, 1.0, table.table, table.keys, None, None, True, True)
+    free = composed(*given, None, True, True)
     assert same(made, free)
     assert same(free, composer(table), layout=False)
-    assert composed(composer, 1.0, table.table, table.keys, None, None, False, False).scene is None
+    assert composed(*given, None, False, False).scene is None
 
 
 @pytest.mark.compile

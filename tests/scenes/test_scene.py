@@ -9,11 +9,13 @@ import oracle
 import pytest
 import torch
 from composing import LENS, RANGES, WILD_COLOR, WILD_POSE, make_composer, rows, same, scene_of
+from conftest import make_contexts, make_objects
 from test_ranges import ALL
 
 from kornia_cag.core.randomness import chance, uniform
 from kornia_cag.core.records import mapped, tensors
 from kornia_cag.scenes.camera import CameraRange
+from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.ranges import SceneRange
@@ -100,6 +102,18 @@ def test_a_scene_turned_by_hand_is_the_range_that_turns_so():
     angle = torch.full((8,), 37.0)
     scene = scene_of(composer(table)).posed(angle=angle).posed(layer=1, angle=angle)
     assert same(composer.render(scene), fixed(table))
+
+
+def test_an_object_enlarged_by_hand_is_as_sharp_as_one_drawn_so():
+    """Ranges say what level of the bank is read at most; an edited scene may ask for a finer one."""
+    small, large = (SceneRange(pose=replace(FLAT, scale=(scale, scale))) for scale in (0.5, 2.0))
+    composer, table = Composer(make_objects(size=64), make_contexts(), (16, 16), small), rows(5)
+    scene = composer.ranges.sample(table)
+    edited = scene.posed(scale=torch.full_like(scene.pose.scale, 2.0))
+    expected = replace(composer, ranges=large)(table).images
+    assert torch.equal(composer.render(scene).images, composer(table).images)
+    torch.testing.assert_close(composer.render(edited).images, expected, rtol=0, atol=1e-5)
+    assert (composer.compose(edited).images - expected).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])

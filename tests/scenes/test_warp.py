@@ -16,7 +16,7 @@ from kornia_cag.banks.pyramid import build_pyramid
 from kornia_cag.banks.texels import EXTENT
 from kornia_cag.core.randomness import sample_keys
 from kornia_cag.scenes.pose import PoseRange, homographies
-from kornia_cag.scenes.warp import fit_level
+from kornia_cag.scenes.warp import finest_level, fit_level
 
 STILL = PoseRange(
     scale=(EXTENT, EXTENT), aspect=(1, 1), angle=(0, 0), shear=(0, 0), translate=(0, 0), perspective=(0, 0)
@@ -109,6 +109,17 @@ def test_level_fits_the_scale(scale: float, level: int) -> None:
     homography = homographies(replace(pose, scale=pose.scale * scale, angle=torch.tensor([33.0])), (32, 32))
     assert fit_level(homography, bank.pyramid, torch.zeros(1)).tolist() == [level]
     assert fit_level(homography, bank.pyramid, torch.ones(1)).tolist() == [min(level + 1, 3)] or scale > 1
+
+
+@pytest.mark.parametrize("longest", [3.0, 7.0 * 2**0.5, 9.9, 14.0 * 2**0.5, 30.0, 28.0 * 2**0.5, 500.0])
+def test_finest_level(longest: float) -> None:
+    """No object of that size or less has a finer one, however it lies; where rounding decides, one more may be held."""
+    bank, ranges = make_objects(), PoseRange(angle=(-180, 180), shear=(-40, 40), perspective=(-0.4, 0.4))
+    pose = replace(ranges.sample(keys(500)), scale=torch.full((500,), longest / 20))
+    found = fit_level(homographies(pose, (20, 30)), bank.pyramid, torch.zeros(500))
+    finest = finest_level(bank.pyramid, longest)
+    assert finest in (found.min(), found.min() - 1)
+    assert fit_level(homographies(pose, (20, 30)), bank.pyramid, torch.full((500,), -9.0), finest).unique() == finest
 
 
 def test_shrinking_does_not_alias() -> None:

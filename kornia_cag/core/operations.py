@@ -1,0 +1,53 @@
+"""Operations of our own: a formula per pixel that runs as one kernel, where torch would start one for each step."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._triton import has_triton
+
+from kornia_cag.core.compiling import any_batch, fusing, program
+
+
+def one_operation(
+    schema: str, cpu: Callable[..., Tensor] | None = None
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Make a formula one operation of torch: on a GPU one compiled kernel, elsewhere what the formula does.
+
+    The formula runs as it is where a compiler is about to fuse it with its surroundings, and where a gradient is asked
+    for. Without Triton it does so on a GPU, too.
+
+    Args:
+        schema: name, arguments and result, such as ``"double(Tensor x) -> Tensor"``.
+        cpu: a faster way to the same numbers on a CPU.
+    """
+    name, arguments = schema.split("(", 1)
+
+    def made(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        operation = torch.library.custom_op(f"kornia_cag::{name}", formula, mutates_args=(), schema=f"({arguments}")
+        operation.register_fake(formula)
+        compiled = functools.lru_cache(maxsize=1)(
+            lambda: program(formula, torch.device("cuda")) if has_triton() else formula
+        )
+
+        def on_gpu(*given: Any) -> Tensor:
+            any_batch(*(value for value in given if isinstance(value, Tensor)))
+            with torch.no_grad():  # one program, whatever the caller's mode
+                found: Tensor = compiled()(*given)
+            return found
+
+        operation.register_kernel("cuda")(on_gpu)
+        if cpu is not None:
+            operation.register_kernel("cpu")(cpu)
+
+        @functools.wraps(formula)
+        def whole(*given: Any) -> Tensor:
+            moved = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in given)
+            found: Tensor = formula(*given) if fusing() or moved else operation(*given)
+            return found
+
+        return whole
+
+    return made
