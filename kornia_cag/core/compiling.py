@@ -62,25 +62,20 @@ def program(function: Callable[..., Any], device: torch.device) -> Callable[...,
 
 def options(device: torch.device) -> dict[str, str | int | bool | Callable[..., Any]]:
     """Inductor's options for every program on a device, as ``torch.compile`` takes them."""
-    if device.type != "cpu":
-        return {
-            "assert_indirect_indexing": False,  # the pyramid's indices stay inside it
-            # What takes long to compute is stored, which costs nothing if it is read in the same kernel.
-            "realize_opcount_threshold": 100,
-            "realize_reads_threshold": 64,
-            "realize_acc_reads_threshold": 64,
-            "aggressive_fusion": True,  # numbers of a sample are many and small: one launch for all that are ready
-            "combo_kernels": True,
-            "triton.max_tiles": 1,  # tiles of two dimensions give each thread eight pixels to hold in registers
-        }
     chosen: dict[str, str | int | bool | Callable[..., Any]] = {
         # Let the work per pixel become one loop: what must not be repeated is `kept`.
         "realize_opcount_threshold": 1000,
         "realize_reads_threshold": 1000,
         "realize_acc_reads_threshold": 1000,
-        "cpp.enable_floating_point_contract_flag": "fast",
-        "assert_indirect_indexing": False,
+        "assert_indirect_indexing": False,  # the pyramid's indices stay inside it
     }
+    if device.type != "cpu":
+        return chosen | {
+            "aggressive_fusion": True,  # a sample's numbers are many and small: one launch for all that are ready,
+            "combo_kernels": True,  # of whatever shape
+            "triton.max_tiles": 1,  # tiles of two dimensions give each thread eight pixels to hold in registers
+        }
+    chosen["cpp.enable_floating_point_contract_flag"] = "fast"
     width = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
     if width is not None:
         # Inductor's default, but set explicitly it becomes part of the key of its disk cache (torch 2.13). Otherwise a
