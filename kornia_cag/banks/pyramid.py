@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, Int32, UInt8
 from torch import Tensor
 
 from kornia_cag.core.checks import check_pixels, check_tensor, describe, fail
-from kornia_cag.core.compiling import constant, fusing, kept, once
+from kornia_cag.core.compiling import constant, fusing, kept, once, threads
 
 SMALLEST_LEVEL = 4  # texels per side
 
@@ -245,7 +245,9 @@ def _gather(
     words = pyramid.words
     _, height, width = words.shape
     flat = words.flatten()[:, None]
-    x, y = kept(x - 0.5), kept(y - 0.5)
+    x, y = x - 0.5, y - 0.5
+    if x.shape == y.shape or not threads(x):  # on a GPU a row and a column are sooner computed than read
+        x, y = kept(x), kept(y)
     # At the far gutter's centre, the next texel has weight 0 and may lie beyond the atlas.
     column, row = x.floor().clamp(max=width - 2), y.floor().clamp(max=height - 2)
     index = torch.int32 if pyramid.fits else torch.int64

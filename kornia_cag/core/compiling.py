@@ -14,6 +14,11 @@ def fusing() -> bool:
     return torch.compiler.is_compiling()
 
 
+def threads(like: Tensor) -> bool:
+    """Whether what is being compiled is for a GPU, where each thread computes a pixel of its own, and not a row."""
+    return fusing() and like.device.type != "cpu"
+
+
 def once(*values: Tensor) -> tuple[Tensor, ...]:
     """Two or more numbers per sample ``(b,)``, computed once instead of again at every pixel."""
     return torch.stack(values).unbind(0) if fusing() else values
@@ -44,28 +49,39 @@ def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.devic
         return torch.tensor(values, dtype=dtype, device=device)
 
 
-def program(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of tensors and immutable objects as one graph.
+def program(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """Compile a function of tensors on ``device`` and immutable objects as one graph.
 
     Every program has its own cache, so that programs do not evict each other from torch's; inductor keeps kernels on
     disk for the next process.
     """
     code, defaults, closure = function.__code__.replace(), function.__defaults__, function.__closure__
     own = types.FunctionType(code, function.__globals__, function.__name__, defaults, closure)
-    options: dict[str, str | int | bool | Callable[..., Any]] = {
+    return torch.compile(own, fullgraph=True, options=options(device))
+
+
+def options(device: torch.device) -> dict[str, str | int | bool | Callable[..., Any]]:
+    """Inductor's options for every program on a device, as ``torch.compile`` takes them."""
+    chosen: dict[str, str | int | bool | Callable[..., Any]] = {
         # Let the work per pixel become one loop: what must not be repeated is `kept`.
         "realize_opcount_threshold": 1000,
         "realize_reads_threshold": 1000,
         "realize_acc_reads_threshold": 1000,
-        "cpp.enable_floating_point_contract_flag": "fast",
         "assert_indirect_indexing": False,  # the pyramid's indices stay inside it
     }
+    if device.type != "cpu":
+        return chosen | {
+            "aggressive_fusion": True,  # a sample's numbers are many and small: one launch for all that are ready,
+            "combo_kernels": True,  # of whatever shape
+            "triton.max_tiles": 1,  # tiles of two dimensions give each thread eight pixels to hold in registers
+        }
+    chosen["cpp.enable_floating_point_contract_flag"] = "fast"
     width = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
     if width is not None:
         # Inductor's default, but set explicitly it becomes part of the key of its disk cache (torch 2.13). Otherwise a
         # process with narrower vectors loads code for wider ones, gets wrong numbers and writes out of bounds.
-        options["cpp.simdlen"] = width
-    return torch.compile(own, fullgraph=True, options=options)
+        chosen["cpp.simdlen"] = width
+    return chosen
 
 
 def any_batch(*tensors: Tensor | None) -> None:

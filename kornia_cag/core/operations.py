@@ -28,7 +28,9 @@ def one_operation(
     def made(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
         operation = torch.library.custom_op(f"kornia_cag::{name}", formula, mutates_args=(), schema=f"({arguments}")
         operation.register_fake(formula)
-        compiled = functools.lru_cache(maxsize=1)(lambda: program(formula) if has_triton() else formula)
+        compiled = functools.lru_cache(maxsize=1)(
+            lambda: program(formula, torch.device("cuda")) if has_triton() else formula
+        )
 
         def on_gpu(*given: Any) -> Tensor:
             any_batch(*(value for value in given if isinstance(value, Tensor)))

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kornia_cag.core.compiling import kept
+from kornia_cag.core.compiling import kept, threads
 
 WEYL = 0x9E3779B9  # 2^32 over the golden ratio: neighbouring counters land far apart
 MULTIPLIERS = 0x21F0AAAD, 0x735A2D97
@@ -160,6 +160,8 @@ def _signed(number: int) -> int:
 def counted(keys: Int[Tensor, " b"], slot: str, counter: Int[Tensor, "*n"]) -> Int[Tensor, " b *n"]:
     """One 32-bit number per key and counter, as int32."""
     base = kept(hashed(keys, slot))
+    if threads(counter):
+        counter = counter ^ 0  # or inductor (torch 2.12) multiplies places as integers that do not wrap around
     return mix(base.reshape(-1, *[1] * counter.ndim) ^ (counter * (WEYL - (1 << 32))))
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from kornia.filters import filter2d
 from torch import Tensor
 
-from kornia_cag.core.compiling import constant, fusing, kept, once
+from kornia_cag.core.compiling import constant, fusing, kept, once, threads
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,40 @@ def _shares(weights: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
 
 def blur(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
     """Convolve each picture with its own point-spread function; border pixels are repeated outwards."""
-    return (_two_passes if fusing() else _filter)(picture, spread)
+    if not fusing():
+        return _filter(picture, spread)
+    return (_by_pixels if threads(picture) else _two_passes)(picture, spread)
 
 
 def _filter(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
     blurred: Tensor = filter2d(picture, spread.kernels().to(picture.dtype), border_type="replicate")
     return blurred
+
+
+def _by_pixels(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
+    """The same two passes, for a GPU: a thread reads its own taps, from no farther than the border.
+
+    What the taps of a pass read is stored once.
+    """
+    taps, (height, width), device = spread.line.shape[1], picture.shape[2:], picture.device
+    x = torch.arange(width, dtype=torch.int32, device=device)
+    y = torch.arange(height, dtype=torch.int32, device=device)[:, None]
+    across = spread.lean[:, None] * steps(taps, device)
+    whole = torch.minimum(across.floor(), (steps(taps, device).abs() - 1).clamp(min=0))
+    part = across - whole
+    near, far, column, aside = map(kept, (spread.line * (1 - part), spread.line * part, spread.column, whole.int()))
+    down, flat, seen = kept(spread.steep)[:, None, None], kept(picture).flatten(2), []
+    for tap in range(taps):
+        step = tap - taps // 2
+        for weight, more in ((near, 0), (far, 1))[: 2 if step else 1]:  # the middle tap falls between no two pixels
+            to_side = aside[:, tap, None, None] + more
+            row = (y + torch.where(down, step, to_side)).clamp(0, height - 1)
+            place = row * width + (x + torch.where(down, to_side, step)).clamp(0, width - 1)
+            read = flat.gather(2, place.long().flatten(1)[:, None].expand(flat.shape))
+            seen.append(weight[:, tap, None, None] * read)
+    line, place = kept(_total(seen)).unflatten(2, (height, width)), torch.arange(height, device=device)
+    return _total([column[:, tap, None, None, None] * line[:, :, (place + (tap - taps // 2)).clamp(0, height - 1)]
+                   for tap in range(taps)])  # fmt: skip
 
 
 def _two_passes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:

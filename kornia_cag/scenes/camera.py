@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range, fail
-from kornia_cag.core.compiling import fusing, kept
+from kornia_cag.core.compiling import fusing, kept, threads
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.core.fields import noise
 from kornia_cag.core.operations import one_operation
@@ -227,7 +227,8 @@ def _grains(
     keys: Int[Tensor, " b"], size: Float[Tensor, " b"], grey: Float[Tensor, " b"], shape: tuple[int, int, int]
 ) -> Float[Tensor, "b 3 h w"]:
     """Noise of a smaller picture, linearly interpolated at the pixels of the larger one."""
-    field = kept(noise(keys, "camera.grain_field", shape))
+    field = noise(keys, "camera.grain_field", shape)
+    field = field if threads(field) else kept(field)  # a thread hashes in less time than it reads
     mixed = torch.lerp(field, math.sqrt(3) * field.mean(dim=1, keepdim=True), grey[:, None, None, None])
     if fusing():
         return _enlarged(_enlarged(kept(mixed), size).mT, size).mT

@@ -15,7 +15,7 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.pyramid import Window, sample_pyramid
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
 from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
-from kornia_cag.core.compiling import constant, fusing, kept, once
+from kornia_cag.core.compiling import constant, fusing, kept, once, threads
 from kornia_cag.core.draws import Plan
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
@@ -259,7 +259,7 @@ def _blended(
 ) -> Picture:
     """The blend of whole pictures, or of one channel after the other: one loop over pixels once compiled."""
     bound: float | Tensor = 0.5 if edge is None else edge
-    if fusing():
+    if fusing() and not threads(alpha):
         planes = zip(ink.unbind(1), behind.unbind(1), strict=True)
         return torch.stack([blend(front, alpha, back, bound) for front, back in planes], dim=1)
     return blend(ink, alpha[:, None], behind, bound if isinstance(bound, float) else bound[:, None])

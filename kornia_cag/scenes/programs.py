@@ -58,23 +58,23 @@ class Programs:
         plan = composer.plan(rows.layers.shape[1])
         any_batch(rows.table, rows.keys, composer.contexts.pyramid.atlas, *tensors(earlier), *into.values())
         if "canvas" not in into:
-            made: Composites = self._program(composed)(
+            made: Composites = self._program(composed, composer)(
                 composer, strength, rows.table, rows.keys, plan, earlier, into, targets, scene
             )
             return made
         # The stages' inputs have the same shape for any number of objects, or they would be recompiled.
-        drawn: Scene = self._program(_drawn)(composer, strength, rows.table, rows.keys, plan)
+        drawn: Scene = self._program(_drawn, composer)(composer, strength, rows.table, rows.keys, plan)
         labels = composer.objects.labels[rows.layers]
         used, seen = chained(earlier, labels, drawn.fresh), []
         images, around = None if earlier is None else earlier.images, replace(drawn, layers=())
         any_batch(*tensors(around), used)
-        tone = self._program(_opened)(composer, around, images, used, into["canvas"])
+        tone = self._program(_opened, composer)(composer, around, images, used, into["canvas"])
         for layer in drawn.layers:
             alpha = into["canvas"].new_empty(len(rows), *composer.size) if targets else None
             any_batch(*tensors(layer), *tensors(tone), alpha)
-            edge = self._program(_laid)(composer, layer, tone, drawn.camera.coarser, into["canvas"], alpha)
+            edge = self._program(_laid, composer)(composer, layer, tone, drawn.camera.coarser, into["canvas"], alpha)
             seen.append((cast(Tensor, alpha), edge))
-        self._program(_exposed)(composer, drawn.camera, rows.keys, into["canvas"], into["images"])
+        self._program(_exposed, composer)(composer, drawn.camera, rows.keys, into["canvas"], into["images"])
         known = targets_of(labels, seen) if targets else None
         if known is not None:
             into["masks"].copy_(known.masks)
@@ -82,10 +82,10 @@ class Programs:
         made = Composites(into["images"], labels, rows.keys, used, known, drawn if scene else None)
         return placed(made, into)
 
-    def _program(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _program(self, function: Callable[..., Any], composer: Composer) -> Callable[..., Any]:
         name = function.__name__
         if name not in self._made:
-            self._made[name] = program(function)
+            self._made[name] = program(function, composer.objects.device)
         return self._made[name]
 
 

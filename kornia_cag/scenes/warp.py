@@ -100,6 +100,7 @@ def warp(
     Returns:
         Four planes: premultiplied red, green, blue, and alpha, in [0, 1] up to rounding.
     """
+    waves, holes = kept(waves), kept(holes)
     points = project(homography, *canvas_points(size, ids.device))
     level = fit_level(homography, pyramid, coarser, finest)
     window = Window((pyramid.size >> finest) + 2)
@@ -121,7 +122,7 @@ def draft(
     side = torch.arange(2 * round(REACH / CELL), dtype=torch.float32, device=ids.device) * CELL + (0.5 * CELL - REACH)
     points = torch.stack(torch.broadcast_tensors(side[None, :], side[:, None]))
     level = min(max(round(math.log2(0.5 * EXTENT * pyramid.size * CELL)), 0), pyramid.levels - 1)
-    window = Window((pyramid.size >> level) + 2)
+    window, waves, holes = Window((pyramid.size >> level) + 2), kept(waves), kept(holes)
     moved = displace(points[None].expand(len(ids), -1, -1, -1), waves)
     alpha = sample_pyramid(pyramid, ids, moved, torch.full_like(ids, level), extent=EXTENT, window=window)[3]
     if holes.shape[1]:

@@ -140,7 +140,7 @@ def test_boxes_are_right_with_narrower_vectors_and_one_cache(tmp_path: Path) -> 
         "torch.set_num_threads(1)\n"
         "alpha = torch.zeros(2, 16, 16)\n"
         "alpha[:, 2:12, 3:13] = 1\n"
-        "print(program(outline)(alpha, torch.ones(2)).boxes.tolist())\n"
+        "print(program(outline, alpha.device)(alpha, torch.ones(2)).boxes.tolist())\n"
     )
     for setting in ({}, {"ATEN_CPU_CAPABILITY": "avx2"}):
         environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), **setting}
