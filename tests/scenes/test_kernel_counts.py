@@ -13,9 +13,9 @@ OUTPUT = 512 * 3 * 64 * 64 * 4  # bytes of the images
 @pytest.mark.parametrize(
     ("ranges", "kernels", "outputs"),
     [
-        pytest.param(SceneRange(), 1600, 46, id="default"),
-        pytest.param(SIGNS.ranges, 2400, 124, id="signs"),
-        pytest.param(DIGITS.ranges, 3150, 166, id="digits"),
+        pytest.param(SceneRange(), 230, 21.5, id="default"),
+        pytest.param(SIGNS.ranges, 355, 28.5, id="signs"),
+        pytest.param(DIGITS.ranges, 455, 40, id="digits"),
     ],
 )
 def test_a_batch_of_512(ranges: SceneRange, kernels: int, outputs: float, untyped: None) -> None:
