@@ -28,7 +28,7 @@ def average(fg: Tensor, bg: Tensor, opacity: float) -> Tensor:
 
 
 def recolor(picture: Tensor, tone: Tone, alpha: Tensor | None = None) -> Tensor:
-    return light.recolor(picture.unbind(1), tone, None if alpha is None else alpha[:, 0])
+    return light.whole(light.recolor(picture.unbind(1), tone, None if alpha is None else alpha[:, 0]))
 
 
 def illumination(slope: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,7 +12,7 @@ from kornia_cag.core.formats import memory_format
 from kornia_cag.core.precision import FLOATS, widen
 from kornia_cag.core.randomness import fold_in
 from kornia_cag.scenes.camera import CameraRange, photograph
-from kornia_cag.scenes.light import ColorRange, light
+from kornia_cag.scenes.light import ColorRange, light, whole
 from kornia_cag.scenes.pose import PoseRange, homographies
 from kornia_cag.scenes.warp import canvas_points, displace, project
 
@@ -75,7 +75,7 @@ class Recapture:
         with torch.autocast(images.device.type, enabled=False):
             keys = fold_in(keys, _NUMBER)
             moved = self._moved(widen(images), keys)
-            lit = light(moved.unbind(1), self.color.sample(keys).tone())
+            lit = whole(light(moved.unbind(1), self.color.sample(keys).tone()))
             shots = photograph(lit, self.camera.sample(keys), keys)
             return shots.to(images.dtype).contiguous(memory_format=memory_format(images))
 

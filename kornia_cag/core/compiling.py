@@ -19,6 +19,14 @@ def threads(like: Tensor) -> bool:
     return fusing() and like.device.type != "cpu"
 
 
+def channels() -> tuple[slice, ...]:
+    """Which channels of a picture are one tensor: all, or each alone while this is being compiled.
+
+    Then a pixel is computed once, in one loop, for its three channels.
+    """
+    return tuple(slice(channel, channel + 1) for channel in range(3)) if fusing() else (slice(0, 3),)
+
+
 def once(*values: Tensor) -> tuple[Tensor, ...]:
     """Two or more numbers per sample ``(b,)``, computed once instead of again at every pixel."""
     return torch.stack(values).unbind(0) if fusing() else values

@@ -15,14 +15,13 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.pyramid import Window, sample_pyramid
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
 from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
-from kornia_cag.core.compiling import constant, fusing, kept, once, threads
+from kornia_cag.core.compiling import channels, constant, kept, once
 from kornia_cag.core.draws import Plan
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
-from kornia_cag.scenes.blends import Blend
 from kornia_cag.scenes.camera import Camera, photograph
 from kornia_cag.scenes.finishes import finished
-from kornia_cag.scenes.light import Tone, illumination, light, recolor
+from kornia_cag.scenes.light import Picture, Tone, illumination, light, planes_of, recolor, whole
 from kornia_cag.scenes.pose import axes, homographies, to_canvas
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
@@ -31,7 +30,6 @@ from kornia_cag.scenes.warp import CELL, SEEN, Outline, draft, finest_level, out
 
 Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and its visible outline
 Planes = tuple[Float[Tensor, "b h w"], ...]  # channels, separately
-Picture = Float[Tensor, "b 3 h w"]
 
 
 @dataclass(frozen=True)
@@ -177,9 +175,12 @@ class Composer:
         """The lit context, or an earlier composite, which was lit when it was composed."""
         behind = self._crop(scene)
         if scene.context_color is not None:
-            behind = recolor(behind, scene.context_color.tone()).unbind(1)
+            behind = tuple(planes_of(recolor(behind, scene.context_color.tone())))
         lit = light(behind, tone, gain=gain)
-        return lit if earlier is None else torch.where(used[:, None, None, None], to_float(earlier), lit)
+        if earlier is None:
+            return lit
+        use = used[:, None, None, None]
+        return tuple(torch.where(use, to_float(earlier[:, own]), new) for own, new in zip(channels(), lit, strict=True))
 
     def paste(
         self, layer: Layer, behind: Picture, tone: Tone, gain: Float[Tensor, "b h w"] | None,
@@ -193,10 +194,10 @@ class Composer:
             alpha = kept(alpha)
             seen = outline(alpha.detach(), opacity)
         if layer.color is not None:
-            ink = list(recolor(ink, layer.color.tone(), alpha).unbind(1))
+            ink = planes_of(recolor(ink, layer.color.tone(), alpha))
         lit = light(ink, tone, None if blend.on_black else alpha, gain)
-        edge = seen.threshold[:, None, None] if blend.pastes and seen is not None else None
-        picture = _blended(blend, lit, alpha, behind, edge)
+        edge = seen.threshold[:, None, None, None] if blend.pastes and seen is not None else 0.5
+        picture = tuple(blend(front, alpha[:, None], back, edge) for front, back in zip(lit, behind, strict=True))
         if not targets or seen is None:
             return picture, None
         if blend.pastes:  # the mask of what was pasted
@@ -205,7 +206,7 @@ class Composer:
 
     def expose(self, picture: Picture, camera: Camera, keys: Int[Tensor, " b"]) -> Shaped[Tensor, "b 3 h w"]:
         """Photograph the blended picture, into images of the composer's format."""
-        return to_format(photograph(picture, camera, keys), self.dtype, self.channels_last)
+        return to_format(photograph(whole(picture), camera, keys), self.dtype, self.channels_last)
 
     def _place(self, layer: Layer, coarser: Float[Tensor, " b"], edited: bool) -> tuple[Planes, Float[Tensor, " b"]]:
         """Warp each object onto an empty canvas: premultiplied RGB and alpha; also its opacity."""
@@ -252,17 +253,6 @@ class Composer:
         # A texel is at least 1 / sqrt(2) pixels large; the gutter, and where a window begins, add up to three.
         window = Window(math.ceil(math.sqrt(2) * max(self.size)) + 3, middle - span)
         return sample_pyramid(pyramid, scene.contexts, points, level, window=window)
-
-
-def _blended(
-    blend: Blend, ink: Picture, alpha: Float[Tensor, "b h w"], behind: Picture, edge: Float[Tensor, "b 1 1"] | None
-) -> Picture:
-    """The blend of whole pictures, or of one channel after the other: one loop over pixels once compiled."""
-    bound: float | Tensor = 0.5 if edge is None else edge
-    if fusing() and not threads(alpha):
-        planes = zip(ink.unbind(1), behind.unbind(1), strict=True)
-        return torch.stack([blend(front, alpha, back, bound) for front, back in planes], dim=1)
-    return blend(ink, alpha[:, None], behind, bound if isinstance(bound, float) else bound[:, None])
 
 
 def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], fresh: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:

@@ -12,9 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range
-from kornia_cag.core.compiling import constant, kept
+from kornia_cag.core.compiling import channels, constant, kept
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.scenes.strength import full_strength
+
+Picture = tuple[Float[Tensor, "b _ h w"], ...]  # one tensor, or while being compiled one for each channel
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
 
@@ -173,12 +175,22 @@ def _saturated(turned: Float[Tensor, "b 3"], saturation: Float[Tensor, " b"]) ->
     return colors
 
 
+def planes_of(picture: Picture) -> list[Float[Tensor, "b h w"]]:
+    """Its channels, one by one."""
+    return [plane for part in picture for plane in part.unbind(1)]
+
+
+def whole(picture: Picture) -> Float[Tensor, "b 3 h w"]:
+    """All channels as one tensor."""
+    return picture[0] if len(picture) == 1 else torch.cat(picture, dim=1)
+
+
 def light(
     planes: Sequence[Float[Tensor, "b h w"]],
     tone: Tone,
     cover: Float[Tensor, "b h w"] | None = None,
     gain: Float[Tensor, "b h w"] | None = None,
-) -> Float[Tensor, "b 3 h w"]:
+) -> Picture:
     """Apply colour and light to red, green and blue of an opaque picture, or of a premultiplied layer with its alpha.
 
     Linear and not clamped: lighting each layer and then compositing equals lighting the composite.
@@ -189,20 +201,26 @@ def light(
         cover: alpha of a layer; None: opaque.
         gain: the tone's :func:`illumination`, if it was computed before.
     """
-    offset, factors = kept(tone.offset)[:, :, None, None], kept(tone.matrix)[..., None, None].unbind(2)
+    offsets, matrix = kept(tone.offset)[:, :, None, None], kept(tone.matrix)[..., None, None]
     red, green, blue = (plane[:, None] for plane in planes)
-    lit = torch.addcmul(offset if cover is None else offset * cover[:, None], factors[0], red)
-    lit.addcmul_(factors[1], green).addcmul_(factors[2], blue)
-    gain = illumination(tone.slope, (lit.shape[2], lit.shape[3])) if gain is None else gain
-    return lit if gain is None else lit.mul_(gain[:, None])
+    gain = illumination(tone.slope, (red.shape[2], red.shape[3])) if gain is None else gain
+    lit = []
+    for own in channels():
+        offset, factors = offsets[:, own], matrix[:, own].unbind(2)
+        part = torch.addcmul(offset if cover is None else offset * cover[:, None], factors[0], red)
+        part.addcmul_(factors[1], green).addcmul_(factors[2], blue)
+        lit.append(part if gain is None else part.mul_(gain[:, None]))
+    return tuple(lit)
 
 
 def recolor(
     planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, alpha: Float[Tensor, "b h w"] | None = None
-) -> Float[Tensor, "b 3 h w"]:
+) -> Picture:
     """Change a picture's or premultiplied layer's own colours: like :func:`light`, but in [0, 1], at most ``alpha``."""
     lit = light(planes, tone, alpha)
-    return lit.clamp_(0, 1) if alpha is None else torch.minimum(lit.clamp_(min=0), alpha[:, None])
+    if alpha is None:
+        return tuple(part.clamp_(0, 1) for part in lit)
+    return tuple(torch.minimum(part.clamp_(min=0), alpha[:, None]) for part in lit)
 
 
 def illumination(slope: Float[Tensor, "b 2"] | None, size: tuple[int, int]) -> Float[Tensor, "b h w"] | None:

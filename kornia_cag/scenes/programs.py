@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from kornia_cag.core.compiling import any_batch, program
+from kornia_cag.core.compiling import any_batch, channels, program
 from kornia_cag.core.draws import Draws, Plan
 from kornia_cag.core.records import mapped, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera
 from kornia_cag.scenes.composer import Composer, chained, targets_of
-from kornia_cag.scenes.light import Tone, illumination
+from kornia_cag.scenes.light import Tone, illumination, whole
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.strength import Ramp, given_strength
 from kornia_cag.scenes.targets import Composites
@@ -144,7 +144,7 @@ def _opened(
     with torch.autocast(canvas.device.type, enabled=False):
         tone = scene.light.tone()
         gain = illumination(tone.slope, composer.size)
-        canvas.copy_(composer.backdrop(scene, tone, gain, images, used))
+        canvas.copy_(whole(composer.backdrop(scene, tone, gain, images, used)))
     return tone
 
 
@@ -155,8 +155,9 @@ def _laid(
     """Draw one object over the canvas; its alpha goes into ``full``."""
     with torch.autocast(canvas.device.type, enabled=False):
         gain = illumination(tone.slope, composer.size)
-        picture, seen = composer.paste(layer, canvas, tone, gain, coarser, targets=full is not None)
-        canvas.copy_(picture)
+        behind = tuple(canvas[:, own] for own in channels())
+        picture, seen = composer.paste(layer, behind, tone, gain, coarser, targets=full is not None)
+        canvas.copy_(whole(picture))
     if full is None or seen is None:
         return None
     full.copy_(seen[0])
@@ -169,4 +170,4 @@ def _exposed(
 ) -> None:  # fmt: skip
     """Photograph the canvas."""
     with torch.autocast(canvas.device.type, enabled=False):
-        images.copy_(composer.expose(canvas, camera, keys))
+        images.copy_(composer.expose((canvas,), camera, keys))

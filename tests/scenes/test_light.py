@@ -13,7 +13,7 @@ from torch import Tensor
 from kornia_cag.core.checks import InputError
 from kornia_cag.core.randomness import sample_keys, uniform
 from kornia_cag.core.records import mapped
-from kornia_cag.scenes.light import LUMA, ColorRange, Tone, light
+from kornia_cag.scenes.light import LUMA, ColorRange, Tone, light, whole
 
 STILL = ColorRange(brightness=(1, 1), contrast=(1, 1), saturation=(1, 1), hue=(0, 0))
 WILD = ColorRange(
@@ -186,7 +186,7 @@ def test_convention_of_each_field(field: str) -> None:
     still = replace(still, veil_level=torch.tensor([0.6]), light_from=torch.tensor([0.0]))
     color = replace(still, **{field: torch.tensor([value])})
     picture = torch.tensor([0.2, 0.5, 0.8])[None, :, None, None].expand(1, 3, 1, 2)
-    lit = light(picture.unbind(1), color.tone())
+    lit = whole(light(picture.unbind(1), color.tone()))
     close(lit[0, :, 0, 1], torch.tensor(expected))
 
 
@@ -210,7 +210,7 @@ def test_gradcheck_of_what_is_drawn() -> None:
 
     def lit(*values: Tensor) -> Tensor:
         tone = replace(drawn, **dict(zip(names, values, strict=True))).tone()
-        return light(picture.unbind(1), tone)
+        return whole(light(picture.unbind(1), tone))
 
     assert torch.autograd.gradcheck(lit, [getattr(drawn, name).requires_grad_() for name in names])
 
