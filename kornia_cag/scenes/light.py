@@ -182,7 +182,7 @@ def planes_of(picture: Picture) -> list[Float[Tensor, "b h w"]]:
 
 def whole(picture: Picture) -> Float[Tensor, "b 3 h w"]:
     """All channels as one tensor."""
-    return picture[0] if len(picture) == 1 else torch.cat(picture, dim=1)
+    return picture[0] if len(picture) == 1 else torch.stack(planes_of(picture), dim=1)
 
 
 def light(
