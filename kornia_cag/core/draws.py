@@ -38,6 +38,9 @@ class Number:
     rest: float | None = None
     log: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", tuple(self.bounds))  # ranges may be given as lists, which have no hash
+
 
 @dataclass(frozen=True)
 class Numbers:

@@ -76,7 +76,7 @@ class Camera:
     """Drawn camera: low resolution, blur, noise, grain, JPEG quality.
 
     Attributes:
-        coarser: (b,); pyramid levels to add.
+        coarser: (b,); pyramid levels to add, at least 0.
         blur: in pixels; None: no blur.
         noise: (b,); standard deviation, in units of [0, 1]; None: no noise.
         grain: noise of an enlarged smaller picture; None: none.

@@ -137,11 +137,7 @@ class Composer:
             )
 
     def plan(self, layers: int) -> Plan:
-        """What scenes are drawn from.
-
-        Args:
-            layers: number of objects each shows, K.
-        """
+        """What the scenes of ``layers`` objects are drawn from."""
         return self.ranges.plan(layers=layers, device=self.objects.device)
 
     def shoot(
@@ -231,8 +227,10 @@ class Composer:
 
     def _finest(self) -> int:
         """The finest level of objects that the ranges ask for; of framed ones, if a pose at most halves them."""
-        framing, short = self.ranges.framing, min(self.size)
-        largest = self.ranges.pose.scale[1] if framing is None else 2 * framing.side
+        framing, pose, short = self.ranges.framing, self.ranges.pose, min(self.size)
+        if framing is not None and pose.holes * pose.hole[1] > 0.5:
+            return 0  # discs as wide as half of an object may leave any part of it, which framing enlarges
+        largest = pose.scale[1] if framing is None else 2 * framing.side
         return finest_level(self.objects.pyramid, largest * short)
 
     def _crop(self, scene: Scene) -> Planes:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from kornia_cag.core.checks import check_number, check_range
+from kornia_cag.core.checks import check_number, check_range, fail
 from kornia_cag.core.compiling import channels, constant, kept
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.scenes.strength import full_strength
@@ -55,7 +55,11 @@ class Color:
     inverted: Bool[Tensor, " b"]
 
     def tone(self) -> "Tone":
-        """Fold everything into one affine map of colours and one plane of light."""
+        """Fold everything into one affine map of colours and one plane of light.
+
+        Raises:
+            InputError: for an illumination from nowhere.
+        """
         gains = (self.brightness * _power_of_two(self.exposure))[:, None] * (1 + self.tint)
         # contrast about 0.5, downwards in a negative; then a veil of mid-grey to white light
         steep, clear = torch.where(self.inverted, -self.contrast, self.contrast), 1 - self.veil
@@ -64,7 +68,9 @@ class Color:
         # Around the grey axis, each channel turns into the three by (1 + 2 cos) / 3 of angles a third of a turn apart.
         cosines = (torch.deg2rad(self.hue)[:, None] + constant(_THIRDS, dtype, device)).cos()
         colors, slope = _saturated((1 + 2 * cosines) / 3, self.saturation), None
-        if self.illumination is not None and self.light_from is not None:
+        if self.illumination is not None:
+            if self.light_from is None:
+                fail("light_from", "directions (b,) with illumination=...", "None", "Pass turns, such as zeros.")
             angle = 2 * math.pi * self.light_from
             slope = self.illumination[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
         return Tone((gains * (clear * steep)[:, None])[..., None] * colors, offset, slope)

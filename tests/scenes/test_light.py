@@ -196,6 +196,14 @@ def test_convention_light_from_turns_clockwise() -> None:
     close(turns.tone().slope, torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]]))
 
 
+def test_light_from_nowhere() -> None:
+    """Illumination set by hand where light was even, without its direction: refused, not ignored."""
+    even = STILL.sample(keys(2))
+    with pytest.raises(InputError, match=r"^light_from: expected directions \(b,\) with illumination=\.\.\., got None"):
+        replace(even, illumination=torch.ones(2)).tone()
+    assert replace(even, light_from=torch.zeros(2)).tone().slope is None
+
+
 def test_gradcheck_of_recolor() -> None:
     color = mapped(Tensor.double, one(replace(WILD, veil=(0.2, 0.4)), 2))
     picture = (0.3 + 0.2 * pictures(2, (3, 3))).double().requires_grad_()

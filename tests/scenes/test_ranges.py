@@ -307,6 +307,19 @@ def test_a_number_moves_its_own_field_alone() -> None:
     assert same(scene.posed(layer=1, angle=plain.layers[1].pose.angle), plain)
 
 
+@pytest.mark.usefixtures("untyped")
+def test_ranges_may_be_lists() -> None:
+    """As they come from a JSON or YAML file."""
+    table = rows(6)
+
+    def ranges(pair: type) -> SceneRange:
+        pose = PoseRange(scale=pair((0.4, 0.9)), elastic=pair((0.0, 0.1)), hole=pair((0.1, 0.3)))
+        camera = CameraRange(blur=1, kinds=pair(("box", "gaussian")), noise=pair((0.0, 0.1)), jpeg=pair((20, 90)))
+        return SceneRange(pose=pose, crop=pair((0.3, 0.9)), color=ColorRange(hue=pair((-9, 20))), camera=camera)
+
+    assert same(ranges(list).sample(table), ranges(tuple).sample(table))
+
+
 @pytest.mark.parametrize(
     ("name", "bad", "expected"),
     [

@@ -17,7 +17,7 @@ from kornia_cag.core.records import mapped, tensors
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.light import ColorRange
-from kornia_cag.scenes.pose import PoseRange
+from kornia_cag.scenes.pose import Framing, PoseRange
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Crop, Earlier
 
@@ -114,6 +114,15 @@ def test_an_object_enlarged_by_hand_is_as_sharp_as_one_drawn_so():
     assert torch.equal(composer.render(scene).images, composer(table).images)
     torch.testing.assert_close(composer.render(edited).images, expected, rtol=0, atol=1e-5)
     assert (composer.compose(edited).images - expected).abs().max() > 0.05
+
+
+def test_what_holes_leave_is_as_sharp_as_the_bank(monkeypatch):
+    """Framing enlarges a piece left by large holes more than it would enlarge the object."""
+    ranges = SceneRange(pose=PoseRange(hole=(0.3, 2.0)), framing=Framing(0.2))
+    composer, table = Composer(make_objects(size=64), make_contexts(), (48, 48), ranges), rows(48)
+    images = composer(table).images
+    monkeypatch.setattr(Composer, "_finest", lambda self: 0)
+    torch.testing.assert_close(images, composer(table).images, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
