@@ -158,16 +158,6 @@ def test_a_window_of_a_whole_level_is_read_as_the_largest() -> None:
             torch.testing.assert_close(torch.stack(one), torch.stack(planes(*given, extent=0.8)), rtol=0, atol=2e-5)
 
 
-def test_what_was_read_in_inference_mode_can_be_read_with_gradients() -> None:
-    """Numbers of the levels are kept from one read to the next."""
-    pyramid, extent = build_pyramid(pictures(size=32), replicate=False), 0.7123  # that of no other test
-    given = pyramid, torch.tensor([2, 0]), torch.rand(2, 2, 3, 4, requires_grad=True), torch.zeros(2, dtype=torch.int64)
-    with torch.inference_mode():
-        planes(*given, extent=extent)
-    torch.stack(planes(*given, extent=extent)).sum().backward()
-    assert given[2].grad is not None
-
-
 @pytest.mark.parametrize("far", [-1e30, -50.0, 51.0, 1e30])
 def test_far_outside(far: float) -> None:
     source = torch.full((1, 2, 16, 16), 200, dtype=torch.uint8)
