@@ -77,7 +77,7 @@ class Window(NamedTuple):
 
     Attributes:
         side: of the largest window of all samples, texels, with the two texels of the gutter.
-        corner: (b, 2); its upper left point, as ``points`` of :func:`sample_pyramid`; None: the level's corner.
+        corner: (b, 2); its upper left point, as ``points`` of :func:`sample_pyramid`; None: a whole level.
     """
 
     side: int
@@ -172,23 +172,31 @@ def sample_pyramid(
 
 
 class _Levels(NamedTuple):
-    """Numbers of every level, for windows of one size; points are multiplied by ``zoom``, then ``shift`` is added."""
+    """Numbers of every level, for windows of one size.
 
-    numbers: Float[Tensor, "levels 7 2"]  # along x and y: zoom, shift; bounds of points; middle, half; most
-    start: Int[Tensor, " levels"]  # place of a window's first texel in a picture
+    Attributes:
+        numbers: (levels, 7, 2); along x and y: factor and offset from points to a grid over the window; lowest and
+            highest point; level's middle and half its side, texels, from which a window's place is computed; highest
+            place, texels.
+        start: (levels,); place of a window's first texel in a picture's atlas.
+    """
+
+    numbers: Float[Tensor, "levels 7 2"]
+    start: Int[Tensor, " levels"]
 
 
 @functools.cache  # none is ever given up: a captured graph goes on reading its memory
 def _levels(size: int, atlas: tuple[int, int], reach: int, extent: float, whole: bool, device: torch.device) -> _Levels:
-    """Of a window that begins with the level's gutter; where it begins in the level is added, unless it is ``whole``.
+    """Numbers of a window that begins with the level's gutter; unless it is ``whole``, its place in the level is added.
 
-    Only a window that begins earlier ends inside the atlas where a level is small: by ``most``, at most 0.
+    That is at most ``most`` texels, or the window would begin beyond the gutter, or end beyond the atlas. Where a level
+    is smaller than its window, ``most`` may be below 0: the window then begins before the level does.
     """
     height, width = atlas
     numbers, start = [], []
     for level in range(level_count(size)):
         side, first = size >> level, (0 if level == 0 else size + 2, _top(size, level) - 1)
-        most = [length - reach - begin for length, begin in zip((width, height), first, strict=True)]
+        most = [min(length - reach - begin, side + 1) for length, begin in zip((width, height), first, strict=True)]
         moved = [min(0, room) if whole else 0 for room in most]
         far = (1 + 1 / side) / extent
         shift = [(side + 2 - 2 * step) / reach - 1 for step in moved]

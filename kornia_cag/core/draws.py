@@ -1,7 +1,7 @@
 """``Draws``: the numbers that samples are drawn from, as values that can be inspected and moved.
 
 A range declares what it draws as a list of :class:`Number`, :class:`Numbers`, :class:`Choice` and :class:`Normals`.
-Those of a whole scene are hashed as one matrix ``(b, slots)``, and mapped to their units as one.
+Those of a whole scene are hashed as one matrix with a row for each number, and mapped to their units together.
 """
 
 import functools
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kornia_cag.core.checks import fail
 from kornia_cag.core.compiling import kept
-from kornia_cag.core.randomness import Slots, bell, chance, fold_in, normals, slots, uniforms, unit, units
+from kornia_cag.core.randomness import Slots, box_muller, chance, fold_in, normals, slots, uniforms, unit, units
 
 Slot = tuple[int, str, str]  # layer, group, name of the draw
 Place = tuple[int, str]  # layer, group
@@ -82,6 +82,7 @@ class Plan:
         several: draws of several.
         counts: how many uniform numbers each of these takes.
         slots: what is hashed for them.
+        layers: how many layers they are drawn in, counted from 0.
         logs: how many of the first are logarithms.
         numbers: how many of the first are Numbers.
         low: (n, 1); lowest values of Numbers.
@@ -95,6 +96,7 @@ class Plan:
     several: tuple[tuple[Place, Numbers | Normals], ...]
     counts: tuple[int, ...]
     slots: Slots
+    layers: int
     logs: int
     numbers: int
     low: Float[Tensor, "n 1"]
@@ -129,7 +131,8 @@ def plan(asked: Asked, device: torch.device) -> Plan:
         singles += [(place[0], draw.slot) for place, draw in choices]
         more = [(place[0], draw.slot, count) for (place, draw), count in zip(several, counts, strict=True)]
         return Plan(
-            (*numbers, *choices), tuple(several), tuple(counts), slots(singles, more, device), len(logs), len(numbers),
+            (*numbers, *choices), tuple(several), tuple(counts), slots(singles, more, device),
+            1 + max([layer for (layer, _), _ in pairs], default=0), len(logs), len(numbers),
             column([low for low, _ in ends]), column([high - low for low, high in ends]), column(rests),
             column([draw.rest is not None for _, draw in numbers], torch.bool),
             column([0.0 if draw.p is None else draw.p for _, draw in choices]),
@@ -153,6 +156,7 @@ class Draws:
 
     def __init__(self, keys: Int[Tensor, " b"], numbers: Mapping[Slot, Tensor] | None = None) -> None:
         self.keys = keys
+        self._lowest = keys  # those of layer 0
         self.numbers: dict[Slot, Tensor] = {} if numbers is None else dict(numbers)
         self._layer, self._group = 0, ""
 
@@ -161,12 +165,17 @@ class Draws:
         return self._part(self.keys, self._layer, name)
 
     def layer(self, number: int) -> "Draws":
-        """The draws of a layer, independent of other layers; layer 0 uses the samples' own keys."""
-        return self._part(fold_in(self.keys, number) if number else self.keys, number, self._group)
+        """The draws of a layer, independent of other layers; layer 0 uses the samples' own keys.
+
+        Args:
+            number: of the layer, from 0, whichever layer these draws are of.
+        """
+        keys = fold_in(self._lowest, number) if number else self._lowest
+        return self._part(keys, number, self._group)
 
     def _part(self, keys: Int[Tensor, " b"], layer: int, group: str) -> "Draws":
         part = Draws(keys)
-        part.numbers, part._layer, part._group = self.numbers, layer, group
+        part._lowest, part.numbers, part._layer, part._group = self._lowest, self.numbers, layer, group
         return part
 
     def uniform(self, slot: str, low: float = 0.0, high: float = 1.0) -> Float[Tensor, " b"]:
@@ -214,25 +223,24 @@ class Draws:
             By layer and group, then by slot: (b,) for a Number or Choice, (b, count) for Numbers and Normals.
         """
         matrix, blocks = self._hashed(plan)
-        units, lots = matrix[: plan.numbers], matrix[plan.numbers :]
-        drawn = plan.low + plan.width * units
+        drawn = plan.low + plan.width * matrix[: plan.numbers]
         scaled = kept(plan.rest + torch.where(plan.moves, strength, 1.0) * (drawn - plan.rest))
         found = [*scaled[: plan.logs].exp().unbind(), *scaled[plan.logs :].unbind()]
-        yes = zip(lots.unbind(), (lots < plan.p).unbind(), plan.singles[plan.numbers :], strict=True)
-        found += [lot if cast(Choice, draw).p is None else below for lot, below, (_, draw) in yes]
+        chances = matrix[plan.numbers :]
+        choices = zip(plan.singles[plan.numbers :], chances.unbind(), (chances < plan.p).unbind(), strict=True)
+        found += [number if cast(Choice, draw).p is None else yes for (_, draw), number, yes in choices]
         for block, (_, several) in zip(blocks, plan.several, strict=True):
-            found.append(bell(block)[:, : several.count] if isinstance(several, Normals) else block)
+            found.append(box_muller(block)[:, : several.count] if isinstance(several, Normals) else block)
         result: dict[Place, dict[str, Tensor]] = {}
         for (place, draw), value in zip([*plan.singles, *plan.several], found, strict=True):
             result.setdefault(place, {})[draw.slot] = value
         return result
 
     def _hashed(self, plan: Plan) -> tuple[Float[Tensor, "n b"], list[Float[Tensor, "b _"]]]:
-        """Numbers in [0, 1): a row for each single one, (b, n) for each of the others; known ones as they are."""
-        layers = len({0, *[place[0] for place, _ in plan.singles]})
-        keys = torch.stack([self.layer(number).keys for number in range(layers)])
-        matrix, more = units(keys, plan.slots)
-        places = [(self._layer + place[0], place[1], draw.slot) for place, draw in plan.singles[: plan.numbers]]
+        """Numbers in [0, 1): a row for each draw of one, (b, n) for each draw of several; known ones as they are."""
+        above = [self.layer(self._layer + number).keys for number in range(1, plan.layers)]
+        matrix, more = units(torch.stack([self.keys, *above]), plan.slots)
+        places = [self._place(place, draw) for place, draw in plan.singles[: plan.numbers]]
         if any(place in self.numbers for place in places):
             rows = matrix.unbind()
             known = [self.numbers.get(place, row) for place, row in zip(places, rows, strict=False)]
@@ -241,11 +249,14 @@ class Draws:
         for place, row in zip(places, matrix.unbind(), strict=False):
             self.numbers.setdefault(place, row)
         blocks = [block.T for block in more.split(plan.counts)] if plan.counts else []
-        for number, ((layer, group), draw) in enumerate(plan.several):
-            if isinstance(draw, Numbers):
-                place = self._layer + layer, group, draw.slot
-                blocks[number] = self.numbers.setdefault(place, blocks[number])
+        for number, (where, several) in enumerate(plan.several):
+            if isinstance(several, Numbers):
+                blocks[number] = self.numbers.setdefault(self._place(where, several), blocks[number])
         return matrix, blocks
+
+    def _place(self, place: Place, draw: Draw) -> Slot:
+        """Under what name a plan's draw is kept: its layers are counted from this one."""
+        return self._layer + place[0], place[1], draw.slot
 
 
 def drawn(source: Draws | Int[Tensor, " b"]) -> Draws:

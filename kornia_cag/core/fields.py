@@ -40,9 +40,9 @@ def _in_numpy(keys: Int[Tensor, " b"], slot: str, shape: Sequence[int]) -> Float
     into = found.numpy()
 
     def fill(part: int) -> None:
-        rooms = np.empty((2, rows * columns), dtype=np.uint32)
+        scratch = np.empty((2, rows * columns), dtype=np.uint32)
         for across, along in blocks[part::threads]:
-            _fill(into[across, along], base[across], place[along], rooms)
+            _fill(into[across, along], base[across], place[along], scratch)
 
     threads = min(torch.get_num_threads(), len(blocks))
     if threads > 1:  # NumPy does not hold Python's lock while it computes
@@ -53,8 +53,8 @@ def _in_numpy(keys: Int[Tensor, " b"], slot: str, shape: Sequence[int]) -> Float
     return found.view(len(base), *shape)
 
 
-def _fill(into: np.ndarray, base: np.ndarray, place: np.ndarray, rooms: np.ndarray) -> None:
-    x, y = (room[: into.size].reshape(into.shape) for room in rooms)
+def _fill(into: np.ndarray, base: np.ndarray, place: np.ndarray, scratch: np.ndarray) -> None:
+    x, y = (part[: into.size].reshape(into.shape) for part in scratch)
     np.bitwise_xor(base, place, out=x)
     for multiplier in MULTIPLIERS:
         x *= np.uint32(multiplier)

@@ -99,21 +99,29 @@ def uniforms(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b
 
 @dataclass(frozen=True, eq=False)
 class Slots:
-    """What :func:`units` hashes, as constants on a device: see :func:`slots`."""
+    """What :func:`units` hashes, as constants on a device: see :func:`slots`.
 
-    layers: Int[Tensor, " m"] | None  # which key; None: the only one
-    numbers: Int[Tensor, "m 1"]  # of the slots' names, int32: single numbers first
+    Attributes:
+        layers: (m,); which of a sample's keys each slot is hashed with; None: there is only one.
+        numbers: (m, 1); CRC-32 of the slots' names, int32: first those of one number.
+        singles: how many slots have one number.
+        sources: (n,); which slot each number of the others belongs to.
+        counters: (n, 1); which of its slot's numbers each is, times :data:`WEYL`, int32.
+    """
+
+    layers: Int[Tensor, " m"] | None
+    numbers: Int[Tensor, "m 1"]
     singles: int
-    sources: Int[Tensor, " n"]  # of the several: which slot
-    counters: Int[Tensor, "n 1"]  # which number of it, scrambled, int32
+    sources: Int[Tensor, " n"]
+    counters: Int[Tensor, "n 1"]
 
 
 def slots(singles: Sequence[tuple[int, str]], several: Sequence[tuple[int, str, int]], device: torch.device) -> Slots:
     """Slots to be hashed together.
 
     Args:
-        singles: which key, and the slot, of each single number.
-        several: which key, the slot, and how many numbers.
+        singles: slots of one number: which of a sample's keys, and the slot.
+        several: slots of several: which of a sample's keys, the slot, and how many numbers.
         device: where they are hashed.
     """
     layers = [layer for layer, *_ in [*singles, *several]]
@@ -135,11 +143,11 @@ def units(keys: Int[Tensor, "k b"], what: Slots) -> tuple[Float[Tensor, "n b"], 
     A row for each number, so that what is read from it is contiguous: elsewhere torch may round differently.
 
     Args:
-        keys: K of each sample.
+        keys: (k, b); the keys of each sample in k layers.
         what: the slots.
 
     Returns:
-        The single numbers, and all numbers of the slots with several.
+        The numbers of the slots with one, and those of the slots with several.
     """
     low, high = keys.to(torch.int32), (keys >> 32).to(torch.int32)
     if what.layers is not None:
@@ -167,10 +175,10 @@ def counted(keys: Int[Tensor, " b"], slot: str, counter: Int[Tensor, "*n"]) -> I
 
 def normals(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b n"]:
     """``count`` independent standard normal float32 per key, at most 5.8 in size (Box and Muller, 1958)."""
-    return bell(uniforms(keys, slot, count + count % 2))[:, :count]
+    return box_muller(uniforms(keys, slot, count + count % 2))[:, :count]
 
 
-def bell(units: Float[Tensor, "b 2*n"]) -> Float[Tensor, "b 2*n"]:
+def box_muller(units: Float[Tensor, "b 2*n"]) -> Float[Tensor, "b 2*n"]:
     """As many standard normal numbers as there are uniform ones (Box and Muller, 1958)."""
     first, second = units.chunk(2, dim=1)
     radius = (-2.0 * torch.log1p(-first)).sqrt()

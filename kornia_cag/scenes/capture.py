@@ -1,6 +1,6 @@
 """``Captures``: work that is the same for every batch is recorded once, and replayed by one launch.
 
-Eager composition is thousands of small kernels, which a host takes longer to launch than a GPU to run. A CUDA graph
+Eager composition is hundreds of small kernels, which a host takes longer to launch than a GPU to run. A CUDA graph
 launches them all together. It always reads the same memory and writes the same memory, so every batch is copied in
 before a replay and out after it. What records is a :class:`Recorder`; everything else here knows no CUDA.
 """
@@ -31,8 +31,8 @@ class Recording:
     """Recorded work, and the memory that it is tied to.
 
     Attributes:
-        given: records that a replay reads.
-        made: record that a replay writes.
+        given: the records that a replay reads.
+        made: the record that a replay writes.
         replay: repeats the work, without waiting for it.
     """
 
@@ -91,8 +91,8 @@ class Captures:
         Args:
             work: depends on its arguments, the owner and the settings, and on nothing else.
             given: records of tensors; what they hold besides tensors counts as settings.
-            owner: is told from others by identity, and kept as long as what was recorded with it.
-            settings: are told from others by value.
+            owner: what the work reads besides, told apart by identity; kept as long as a recording of its work.
+            settings: numbers and flags that the work depends on, told apart by value.
         """
         name = (id(owner), settings, tuple(_signature(given)))
         with self._lock:

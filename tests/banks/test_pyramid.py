@@ -135,6 +135,18 @@ def test_a_window_is_read_as_the_whole_level(device: torch.device, size: tuple[i
                 torch.testing.assert_close(torch.stack(got), torch.stack(other), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("shift", [(-0.7, 0.0), (0.0, -0.7), (0.7, 0.7), (-2.5, 2.5)])
+def test_a_window_may_reach_beyond_the_picture(shift: tuple[float, float]) -> None:
+    """There it reads the gutter, as the whole level does."""
+    pyramid, size = build_pyramid(pictures(size=64), replicate=True), (16, 16)
+    for level in range(pyramid.levels):
+        (x, y), corner = crops(min(1.0, 16 / (64 >> level)), False, size, 3)
+        points = torch.stack(torch.broadcast_tensors(x + shift[0], y + shift[1]), dim=1)
+        given = pyramid, torch.tensor([0, 1, 2]), points, torch.full((3,), level)
+        got = planes(*given, window=Window(19, corner + torch.tensor(shift)))
+        torch.testing.assert_close(torch.stack(got), torch.stack(planes(*given)), rtol=0, atol=2e-5)
+
+
 def test_a_window_of_a_whole_level_is_read_as_the_largest() -> None:
     """From far outside, at each level that the window holds."""
     pyramid = build_pyramid(pictures(size=64), replicate=False)

@@ -82,6 +82,8 @@ def test_layers_draw_apart():
     choices = [draws.layer(number).chance("mirror", 0.5) for number in range(2)]
     assert abs((choices[0] == choices[1]).double().mean() - 0.5) < 0.01
     assert len(torch.cat([draws.layer(number).keys for number in range(3)]).unique()) == 3 * len(keys)
+    assert torch.equal(draws.layer(2).layer(1).keys, draws.layer(1).keys)  # there is one layer of each number
+    assert draws.layer(2).group("g").layer(0).keys is keys
 
 
 def test_layer_and_group_in_any_order():
@@ -147,11 +149,46 @@ def test_values_use_known_numbers_and_keep_new_ones():
 
 
 def test_a_part_draws_what_it_draws_in_a_scene():
-    """Layers that a program draws one by one are those of the whole scene."""
+    """A layer drawn alone has the values, and keeps the numbers, that it has among all."""
     draws, strength = Draws(keys_of(count=6)), full_strength(keys_of(count=6))
     whole = draws.values(PLAN, strength)
-    part = Draws(keys_of(count=6)).layer(1).group("a").of(ASKED[1, "a"], strength)
+    alone = Draws(keys_of(count=6))
+    part = alone.layer(1).group("a").of(ASKED[1, "a"], strength)
     assert all(torch.equal(part[slot], value) for slot, value in whole[1, "a"].items())
+    assert alone.numbers.keys() == {place for place in draws.numbers if place[0] == 1}
+
+
+def test_layers_of_a_plan_are_counted_from_the_one_that_draws():
+    keys = keys_of(count=6)
+    draws, above = Draws(keys), Draws(keys)
+    found = draws.layer(1).values(PLAN, full_strength(keys))
+    assert torch.equal(found[1, "a"]["x"], above.layer(2).group("a").uniform("x"))
+    assert torch.equal(found[0, "b"]["many"], above.layer(1).group("b").uniforms("many", 4))
+    assert {place[0] for place in draws.numbers} == {1, 2}
+    assert all(torch.equal(draws.numbers[place], number) for place, number in above.numbers.items())
+
+
+def test_a_layer_may_draw_several_numbers_only_and_a_layer_none():
+    keys = keys_of(count=6)
+    asked = ((0, "a"), (Number("x"),)), ((2, "a"), (Numbers("many", 3),))
+    found = Draws(keys).values(plan(asked, keys.device), full_strength(keys))
+    assert torch.equal(found[2, "a"]["many"], Draws(keys).layer(2).uniforms("many", 3))
+
+
+def test_a_plan_is_made_once():
+    """Its constants are copied to a device once, not for every batch."""
+    asked = tuple(ASKED.items())
+    assert plan(asked, torch.device("cpu")) is PLAN
+    assert plan(asked, torch.device("meta")) is not PLAN
+
+
+def test_a_plan_made_in_inference_mode_serves_gradients():
+    keys = keys_of(count=4)
+    with torch.inference_mode():
+        made = plan((((0, "a"), (Number("only here", (2.0, 5.0)),)),), keys.device)
+    number = torch.full((4,), 0.25, requires_grad=True)
+    Draws(keys, {(0, "a", "only here"): number}).values(made, full_strength(keys))[0, "a"]["only here"].sum().backward()
+    assert number.grad.tolist() == [3.0] * 4
 
 
 def test_gradients_reach_numbers_through_the_matrix():

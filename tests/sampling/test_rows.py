@@ -401,3 +401,20 @@ def test_rows_arrive_with_their_keys_in_one_copy(monkeypatch):
     monkeypatch.setattr("kornia_cag.sampling.rows.sample_keys", None)
     assert torch.equal(there.keys, rows.keys)
     assert torch.equal(there.table, rows.table)
+
+
+def test_parts_are_cut_with_keys_that_were_hashed_together(monkeypatch):
+    hashed = []
+    monkeypatch.setattr("kornia_cag.sampling.rows.sample_keys", lambda *given: hashed.append(0) or sample_keys(*given))
+    rows = Rows.of(torch.arange(6), torch.zeros(6, dtype=torch.int64), torch.arange(6), seed=5)
+    parts = rows.cut([2, 5])
+    assert torch.cat([part.keys for part in parts]).tolist() == rows.keys.tolist()
+    assert len(hashed) == 1
+
+
+def test_rows_move_between_devices_of_one_type(monkeypatch):
+    monkeypatch.setattr("kornia_cag.sampling.rows.upload", lambda tensor, device: tensor.clone())
+    rows = made()
+    there = rows.to("cpu")
+    assert there.table is not rows.table
+    assert same(there, rows)

@@ -1,6 +1,7 @@
 import gc
 import pickle
 import threading
+import weakref
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -125,6 +126,18 @@ def test_owners_are_told_apart_and_kept_only_where_something_was_recorded(captur
     assert not recorder.recorded
     assert doubled(captures, 5, first)
     assert len(recorder.recorded) == 1
+
+
+def test_an_owner_lives_as_long_as_what_was_recorded_with_it(captures):
+    """A replay reads its memory."""
+    once, again = Owner(), Owner()
+    assert doubled(captures, 5, once)
+    assert all(doubled(captures, 5, again) for _ in range(2))
+    lost, kept = weakref.ref(once), weakref.ref(again)
+    del once, again
+    gc.collect()
+    assert lost() is None
+    assert kept() is not None
 
 
 def test_an_owner_with_the_id_of_a_lost_one_is_another(captures, recorder, monkeypatch):
