@@ -16,9 +16,10 @@ from torch import Tensor
 
 from kornia_cag.core.compiling import any_batch, channels, program
 from kornia_cag.core.draws import Draws, Plan
-from kornia_cag.core.records import mapped, tensors
+from kornia_cag.core.records import tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera
+from kornia_cag.scenes.capture import copied
 from kornia_cag.scenes.composer import Composer, chained, targets_of
 from kornia_cag.scenes.light import Tone, illumination, whole
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
@@ -63,7 +64,8 @@ class Programs:
             )
             return made
         # The stages' inputs have the same shape for any number of objects, or they would be recompiled.
-        drawn: Scene = self._program(_drawn, composer)(composer, strength, rows.table, rows.keys, plan)
+        # Nor may their fields lie in one memory, whose offsets would count as shapes.
+        drawn: Scene = copied(self._program(_drawn, composer)(composer, strength, rows.table, rows.keys, plan))
         labels = composer.objects.labels[rows.layers]
         used, seen = chained(earlier, labels, drawn.fresh), []
         images, around = None if earlier is None else earlier.images, replace(drawn, layers=())
@@ -130,10 +132,9 @@ def placed(made: Composites, into: Written) -> Composites:
 def _drawn(
     composer: Composer, strength: float | Ramp, table: Int[Tensor, "b n"], keys: Int[Tensor, " b"], plan: Plan
 ) -> Scene:
-    """Draw the scenes of rows; no field shares memory with the keys, or with that of another layer."""
+    """Draw the scenes of rows."""
     rows = Rows(table)
-    drawn = composer.ranges.drawn(rows, given_strength(strength, rows.epoch), Draws(keys), plan)
-    return mapped(torch.clone, drawn)
+    return composer.ranges.drawn(rows, given_strength(strength, rows.epoch), Draws(keys), plan)
 
 
 def _opened(
