@@ -178,7 +178,7 @@ def normals(keys: Int[Tensor, " b"], slot: str, count: int) -> Float[Tensor, "b 
     return box_muller(uniforms(keys, slot, count + count % 2))[:, :count]
 
 
-def box_muller(units: Float[Tensor, "b 2*n"]) -> Float[Tensor, "b 2*n"]:
+def box_muller(units: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
     """As many standard normal numbers as there are uniform ones (Box and Muller, 1958)."""
     first, second = units.chunk(2, dim=1)
     radius = (-2.0 * torch.log1p(-first)).sqrt()
