@@ -16,6 +16,7 @@ GIVEN: dict[str, tuple[object, ...]] = {
 }
 
 
+@pytest.mark.compile  # it traces with symbolic sizes
 @pytest.mark.parametrize("name", GIVEN)
 def test_torch_accepts_the_operation(name: str) -> None:
     torch.library.opcheck(getattr(torch.ops.kornia_cag, name).default, GIVEN[name])
