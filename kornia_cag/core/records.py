@@ -44,6 +44,24 @@ def mapped(change: Callable[..., Tensor], record: Record, *others: Record) -> Re
     return record
 
 
+def copied(record: Any) -> Any:
+    """A record in fresh memory, by one launch per dtype; a tensor that it holds twice stays one tensor."""
+    found = {id(tensor): tensor for tensor in tensors(record)}
+    fresh = {place: torch.empty_like(tensor) for place, tensor in found.items()}
+    together: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for place, tensor in found.items():
+        copy = fresh[place]
+        if not copy.numel() or copy.stride() != tensor.stride():  # one of these would make the others slow
+            copy.copy_(tensor)
+            continue
+        copies, originals = together.setdefault(tensor.dtype, ([], []))
+        copies.append(copy)
+        originals.append(tensor)
+    for copies, originals in together.values():
+        torch._foreach_copy_(copies, originals)
+    return mapped(lambda tensor: fresh[id(tensor)], record)
+
+
 def cut(record: Record, ends: Sequence[int]) -> list[Record]:
     """Cut a record of tensors over a batch at these positions."""
     return [mapped(lambda t, a=a, b=b: t[a:b], record) for a, b in zip([0, *ends], [*ends, None], strict=True)]

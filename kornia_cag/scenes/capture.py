@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kornia_cag.core.checks import fail
 from kornia_cag.core.memory import no_memory
-from kornia_cag.core.records import mapped, tensors
+from kornia_cag.core.records import copied, mapped, tensors
 
 MOST = 4  # recordings at a time: each holds the memory of one batch in the making
 RECENT = 16  # batches; what does not come again within so many is not worth a recording
@@ -132,24 +132,6 @@ class Captures:
 
     def __reduce__(self) -> tuple[type["Captures"], tuple[Recorder]]:
         return Captures, (self._recorder,)  # another process records for itself
-
-
-def copied(record: Any) -> Any:
-    """A record in fresh memory, by one launch per dtype; a tensor that it holds twice stays one tensor."""
-    found = {id(tensor): tensor for tensor in tensors(record)}
-    fresh = {place: torch.empty_like(tensor) for place, tensor in found.items()}
-    together: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
-    for place, tensor in found.items():
-        copy = fresh[place]
-        if not copy.numel() or copy.stride() != tensor.stride():  # one of these would make the others slow
-            copy.copy_(tensor)
-            continue
-        copies, originals = together.setdefault(tensor.dtype, ([], []))
-        copies.append(copy)
-        originals.append(tensor)
-    for copies, originals in together.values():
-        torch._foreach_copy_(copies, originals)
-    return mapped(lambda tensor: fresh[id(tensor)], record)
 
 
 def _signature(record: Any) -> Iterator[Hashable]:

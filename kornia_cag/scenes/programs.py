@@ -16,10 +16,9 @@ from torch import Tensor
 
 from kornia_cag.core.compiling import any_batch, channels, program
 from kornia_cag.core.draws import Draws, Plan
-from kornia_cag.core.records import tensors
+from kornia_cag.core.records import copied, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera
-from kornia_cag.scenes.capture import copied
 from kornia_cag.scenes.composer import Composer, chained, targets_of
 from kornia_cag.scenes.light import Tone, illumination, whole
 from kornia_cag.scenes.scene import Earlier, Layer, Scene

@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kornia_cag.core.checks import InputError
-from kornia_cag.core.records import tensors
+from kornia_cag.core.records import copied, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes import capture
 from kornia_cag.scenes.blends import Blend
 from kornia_cag.scenes.camera import CameraRange
-from kornia_cag.scenes.capture import MOST, RECENT, Captures, CudaRecorder, copied
+from kornia_cag.scenes.capture import MOST, RECENT, Captures, CudaRecorder
 from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.programs import composed
