@@ -13,6 +13,7 @@ from kornia_cag.adversary.scenes import ScenePGD, WorstOf
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.command.sheets import check_picture_name
+from kornia_cag.command.usage import SCENE_ATTACKS
 from kornia_cag.command.wording import worded
 from kornia_cag.core import devices
 from kornia_cag.core.checks import check_int, check_number, describe, fail
@@ -21,11 +22,9 @@ from kornia_cag.training.network import Trained, load_network
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.recipes import RECIPES, SCENE_GRADIENT
 
-SCENE_ATTACKS: dict[str, ScenePGD | WorstOf | None] = {
-    "gradient": SCENE_GRADIENT,
-    "worst": WorstOf(k=4, fraction=0.5),
-    "none": None,
-}
+CHOSEN: dict[str, ScenePGD | WorstOf | None] = dict(
+    zip(SCENE_ATTACKS, (SCENE_GRADIENT, WorstOf(k=4, fraction=0.5), None), strict=True)
+)
 
 MOST_SEED, MOST_STEPS, MOST_VIEWS = 2**61, 100_000, 1000  # anything above is more likely a typo
 COMPOSED = 48  # bytes per pixel of a composed image, at least, including what it is composed from
@@ -56,7 +55,7 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
             fail("--hard-pairing", "a recipe with a chain, whose slots it orders", recipe.name)
         recipe = replace(recipe, hard_pairing=True)
     if getattr(options, "scene_attack", None) is not None:
-        recipe = replace(recipe, scene_attack=SCENE_ATTACKS[options.scene_attack])
+        recipe = replace(recipe, scene_attack=CHOSEN[options.scene_attack])
     with worded(eps="--eps", eps_object="--eps-object"):
         return _hardened(recipe, options) if "eps" in options else recipe
 
@@ -94,30 +93,6 @@ def _changed(attack: PGD, options: argparse.Namespace) -> PGD:
     if attack.alpha is None:
         return changed
     return replace(changed, alpha=attack.alpha * changed.largest / attack.largest)
-
-
-def path(text: str) -> str:
-    """Parse an option that names a file or folder; argparse reports bad ones as "invalid path".
-
-    Raises:
-        InputError: for an empty string, which would mean the current folder, and for NUL, which no name may hold.
-    """
-    if not text or "\0" in text:
-        fail("path", "the name of a file or folder", repr(text))
-    return text
-
-
-def fraction(text: str) -> float:
-    """Parse an option that is a fraction; argparse reports anything else as "invalid fraction".
-
-    Raises:
-        InputError: for anything but a number or a fraction such as ``8/255``.
-    """
-    above, slash, below = text.partition("/")
-    try:
-        return float(above) / float(below) if slash else float(text)
-    except (ValueError, ZeroDivisionError):
-        fail("fraction", "a number, or a fraction such as 8/255", repr(text))
 
 
 def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:

@@ -62,7 +62,7 @@ def take_threads(options: argparse.Namespace, out: Path) -> None:
 
 def way_on(options: argparse.Namespace) -> str:
     """What to print after "interrupted": how to resume."""
-    if "resume" not in options or "run" not in options:
+    if "resume" not in options:
         return ""
     file = folder(options) / RESUMED[options.command]
     return "; repeat the command with --resume to continue" if file.is_file() else ""

@@ -72,7 +72,7 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
             training.load(out / CHECKPOINT)
         return
     set_aside(out, "train")
-    given = {name: value for name, value in vars(options).items() if name not in ("command", "run", "hint")}
+    given = {name: value for name, value in vars(options).items() if name not in ("command", "hint")}
     recipe, objects, contexts = training.recipe, training.objects, training.collate.composer.contexts
     about = {"options": plain(given), "versions": versions(), "trained_on": contexts.pyramid.checksums()}
     write_json(out / CONFIG, {**training.plan(), **about})

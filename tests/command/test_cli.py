@@ -11,8 +11,8 @@ from PIL import Image
 
 import kornia_cag
 from kornia_cag import PGD
-from kornia_cag.command import cli
 from kornia_cag.command.options import chosen_recipe
+from kornia_cag.command.usage import parsed
 from kornia_cag.core.storage import write_torch
 from kornia_cag.training.recipes import RECIPES
 
@@ -222,7 +222,7 @@ def test_a_mistake_is_said_in_one_line(run, command, prepare, message):
         ("train digits --key black", "--key: invalid choice: 'black'"),
         ("train digits --fast", "unrecognized arguments: --fast"),
         ("preview digits --rows x", "--rows: invalid int value"),
-        ("train digits --eps little", "--eps: invalid fraction value: 'little'"),
+        ("train digits --eps little", "--eps: expected a number, or a fraction such as 8/255, got 'little'"),
         ("evaluate", "required: OUT"),
         ("inspect cats", "invalid choice: 'cats'"),
     ],
@@ -252,8 +252,23 @@ def test_the_process_itself(arguments, status):
 
 def test_a_recipes_step_stays_the_same_share_of_the_larger_budget(monkeypatch):
     monkeypatch.setitem(RECIPES, "signs", replace(RECIPES["signs"], attack=PGD(eps=0.1, eps_object=0.05, alpha=0.05)))
-    parse = cli._parser().parse_args
-    assert chosen_recipe(parse(["train", "signs", "--eps-object", "0.2"])).attack.alpha == pytest.approx(0.1)
-    assert chosen_recipe(parse(["train", "signs", "--eps", "0.2"])).attack.alpha == pytest.approx(0.1)
-    assert chosen_recipe(parse(["train", "signs", "--eps", "8/255"])).attack.eps == 8 / 255
-    assert chosen_recipe(parse(["train", "signs", "--attack-steps", "3"])).attack.alpha == pytest.approx(0.05)
+    assert chosen_recipe(parsed(["train", "signs", "--eps-object", "0.2"])).attack.alpha == pytest.approx(0.1)
+    assert chosen_recipe(parsed(["train", "signs", "--eps", "0.2"])).attack.alpha == pytest.approx(0.1)
+    assert chosen_recipe(parsed(["train", "signs", "--eps", "8/255"])).attack.eps == 8 / 255
+    assert chosen_recipe(parsed(["train", "signs", "--attack-steps", "3"])).attack.alpha == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("command", [["--help"], ["--version"], ["train", "--help"], ["train", "signs", "--sedd", "1"]])
+def test_the_command_line_is_read_before_torch_is_loaded(command):
+    script = f"""
+import sys
+sys.argv[1:] = {command!r}
+from kornia_cag.__main__ import main
+try:
+    main()
+finally:
+    print("torch" in sys.modules, "numpy" in sys.modules, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    heavy = "False False" if "--sedd" not in command else "True True"  # a message may hold any character
+    assert done.stderr.splitlines()[-1] == heavy

@@ -19,6 +19,7 @@ import torch
 
 from kornia_cag import PGD, InputError
 from kornia_cag.command import ablate, cli, evaluate, results
+from kornia_cag.command.usage import parsed
 from kornia_cag.core.storage import read_json, read_torch, write_torch
 from kornia_cag.training.network import load_network
 from kornia_cag.training.recipes import DIGITS, RECIPES
@@ -60,7 +61,7 @@ def seen(path: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:  # the photographs come later
         patch.setattr(evaluate, "given_folder", lambda *_: "photos")
         patch.setattr(evaluate.ContextBank, "from_folder", lambda *_, **__: TINY.contexts(None, seed=9))
-        options = cli._parser().parse_args(["evaluate", str(path.parent)])
+        options = parsed(["evaluate", str(path.parent)])
         return evaluate._unseen(options, torch.device("cpu"), TINY.texels)
 
 

@@ -1,5 +1,6 @@
 """Where the command reads and writes: places that cannot be right are refused before the work."""
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from PIL import Image
 
 from kornia_cag import InputError
 from kornia_cag.command import cli
-from kornia_cag.command.options import fraction
 from kornia_cag.command.sheets import check_picture_name, save_sheet
+from kornia_cag.command.usage import fraction
 from kornia_cag.core.lock import held
 from kornia_cag.core.storage import write_json, write_torch
 from kornia_cag.training.network import save_network
@@ -69,8 +70,10 @@ def files():
 )
 def test_a_place_has_a_name(refused, command, options, value):
     for option in options:
-        assert f"argument {option}: invalid path value: {value!r}" in refused(*command.split(), option, value)
-    assert "argument OUT: invalid path value" in refused("evaluate", value)
+        assert f"argument {option}: expected the name of a file or folder, got {value!r}" in refused(
+            *command.split(), option, value
+        )
+    assert "argument OUT: expected the name of a file or folder" in refused("evaluate", value)
 
 
 @pytest.mark.parametrize("out", ["signs", "signs/", "./signs/../signs", "signs/run", "signs/a/b", "link", "link/run"])
@@ -205,5 +208,7 @@ def test_an_eps_is_a_number_or_a_fraction(text, value):
 
 @pytest.mark.parametrize("text", ["", "/", "8/", "/255", "8/0", "1/2/3", "little", "a/b"])
 def test_anything_else_is_no_fraction(text):
-    with pytest.raises(InputError, match=f"expected a number, or a fraction such as 8/255, got '{text}'"):
+    with pytest.raises(
+        argparse.ArgumentTypeError, match=f"expected a number, or a fraction such as 8/255, got '{text}'"
+    ):
         fraction(text)

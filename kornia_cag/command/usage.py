@@ -1,0 +1,248 @@
+"""The command line: subcommands and their options. Nothing here needs torch, so that ``--help`` is there at once."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from kornia_cag.training.catalog import PURPOSES
+
+SCENE_ATTACKS = ("gradient", "worst", "none")
+
+
+def path(text: str) -> str:
+    """Parse an option that names a file or folder.
+
+    Raises:
+        ArgumentTypeError: for an empty string, which would mean the current folder, and for NUL, which no name holds.
+    """
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"expected the name of a file or folder, got {text!r}")
+    return text
+
+
+def fraction(text: str) -> float:
+    """Parse an option that is a number or a fraction such as ``8/255``.
+
+    Raises:
+        ArgumentTypeError: for anything else.
+    """
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"expected a number, or a fraction such as 8/255, got {text!r}") from None
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a command line that cannot be parsed in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        from kornia_cag.core.checks import one_line
+
+        self.exit(2, f"kornia-cag: {one_line(message)} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Like argparse, which however swallows write errors."""
+        if message:
+            print(message, end="", file=file or sys.stderr, flush=True)
+
+
+class Version(argparse.Action):
+    """Print the version that is installed: asked for only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Exit with status 0."""
+        from kornia_cag import __version__
+
+        print(f"kornia-cag {__version__}")
+        parser.exit()
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; exits with status 2 if it cannot be parsed, and with 0 after ``--help``."""
+    return parser().parse_args(arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    whole = Parser(prog="kornia-cag", description="Train on one clean picture per class.")
+    whole.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
+    group = whole.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    _add_train(group.add_parser("train", help="train a classifier and measure it on real pictures"))
+    _add_evaluate(group.add_parser("evaluate", help="measure a trained model on real pictures"))
+    _add_ablate(group.add_parser("ablate", help="train a recipe without each ingredient in turn, and the paper's rows"))
+    _add_preview(group.add_parser("preview", help="write a sheet of composites as training would see them"))
+    _add_inspect(group.add_parser("inspect", help="report what is in the banks and how balanced their pairs are"))
+    _add_bench(group.add_parser("bench", help="time composing, CPU loaders and a training step on this machine"))
+    return whole
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    _add_scene_options(parser)
+    _add_balance(parser)
+    _add_ingredients(parser)
+    real = "real pictures to measure on: an .npz, or a folder with one folder per class"
+    parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
+    parser.add_argument("--steps", type=int, help="budget in training steps (batches) (default: the recipe's)")
+    parser.add_argument("--images", type=int, help="budget in composed images, instead of --steps")
+    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument("--compile", action="store_true", help="compose in a compiled graph: for long trainings")
+    parser.add_argument(
+        "--hold-out", type=float, default=0.0, metavar="SHARE", help="share of --contexts kept for evaluate --attack"
+    )
+    parser.add_argument("--model", metavar="MODULE:FUNCTION", help="network to train: function(classes, size)")
+    out = "folder for the results (default: runs/RECIPE)"
+    parser.add_argument("--out", type=path, metavar="DIR", help=out)
+    parser.add_argument("--float32", action="store_true", help="do not use bfloat16, even where it is faster")
+    _add_threads(parser)
+    parser.add_argument("--resume", action="store_true", help="continue the run saved in --out")
+    parser.add_argument("--json", action="store_true", help="print only the report, as JSON")
+    parser.set_defaults(hint="Try a smaller --batch-size.")
+
+
+def _add_ablate(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    _add_scene_options(parser)
+    parser.add_argument("--real", type=path, metavar="NPZ|DIR", help="real pictures to measure on, as in train")
+    parser.add_argument("--steps", type=int, help="budget per row, in training steps (default: the recipe's)")
+    parser.add_argument("--images", type=int, help="budget per row, in composed images, instead of --steps")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds per row, counting up from --seed (default: 3)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="only rows whose name contains one")
+    parser.add_argument("--compile", action="store_true", help="compose in compiled graphs, one per kind of scene")
+    parser.add_argument(
+        "--out", type=path, metavar="DIR", help="folder for the results (default: runs/ablation-RECIPE)"
+    )
+    _add_threads(parser)
+    parser.add_argument("--resume", action="store_true", help="keep the results already in --out")
+    parser.set_defaults(hint="Try --device cpu.")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model_from", type=path, metavar="OUT", help="folder written by train, or its model.pt")
+    _add_function(parser)
+    real = "real pictures: an .npz, or a folder with one folder per class"
+    parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
+    parser.add_argument("--errors", type=path, metavar="PNG", help="write a sheet of the misclassified pictures")
+    parser.add_argument("--views", type=int, help="views to average per picture (default: as trained)")
+    parser.add_argument(
+        "--attack", choices=["context", "pgd", "auto"],
+        help="accuracy against budget: context attacks the context of composites; pgd and auto (AutoAttack, needs "
+        "torchattacks) attack every pixel of --real",
+    )  # fmt: skip
+    objects = "the training's objects, for --attack context"
+    parser.add_argument("--objects", type=path, metavar="DIR", help=objects)
+    photos = "photographs; any the model was trained on are left out"
+    parser.add_argument("--contexts", type=path, metavar="DIR", help=photos)
+    parser.add_argument("--key", choices=["white"], help="as in training")
+    parser.add_argument(
+        "--eps",
+        type=fraction,
+        nargs="+",
+        help="budgets per value in [0, 1], or with l2 per picture "
+        "(default: 0, 2/255 ... 128/255, 1; l2: 0, 1/8 ... 4; auto: 0, 8/255)",
+    )
+    parser.add_argument("--norm", choices=["linf", "l2"], help="norm of the budgets (default: linf)")
+    parser.add_argument("--restarts", type=int, help="random starts per attack (default: 1)")
+    parser.add_argument("--attack-steps", type=int, help="gradient steps per start (default: 20)")
+    parser.add_argument("--count", type=int, help="pictures to attack (default: 1000)")
+    parser.add_argument("--seed", type=int, help="seed of the composites (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print only JSON")
+    _add_device(parser)
+    parser.set_defaults(hint="Try --device cpu.")
+
+
+def _add_preview(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    _add_scene_options(parser)
+    _add_balance(parser)
+    _add_ingredients(parser)
+    sheet = "picture file (default: preview.png)"
+    parser.add_argument("--out", type=path, default="preview.png", help=sheet)
+    parser.add_argument("--rows", type=int, default=6, help="default: 6")
+    parser.add_argument("--columns", type=int, default=12, help="default: 12")
+    parser.add_argument("--zoom", type=int, default=2, help="enlargement factor (default: 2)")
+    parser.add_argument("--boxes", action="store_true", help="draw bounding boxes")
+    parser.add_argument("--masks", action="store_true", help="add a sheet of the object masks")
+    parser.add_argument("--perturbation", action="store_true", help="add a sheet of the amplified perturbation")
+    trained = "attack this trained model (default: an untrained one)"
+    parser.add_argument("--model-from", type=path, metavar="OUT", help=trained)
+    _add_function(parser)
+    say = "print everything drawn for the Nth composite (from 0), and write only its picture"
+    parser.add_argument("--explain", type=int, metavar="N", help=say)
+    parser.set_defaults(hint="Try fewer --rows.")
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser, nargs="?")
+    _add_scene_options(parser)
+    _add_balance(parser)
+    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument("--json", action="store_true", help="print only JSON")
+    parser.set_defaults(hint="Try --device cpu.")
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser, nargs="?")
+    _add_scene_options(parser)
+    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument("--no-compile", action="store_true", help="eager mode only: compiling takes 1 to 2 minutes")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds per line (default: 2)")
+    parser.add_argument("--json", action="store_true", help="print only JSON")
+    parser.set_defaults(hint="Try a smaller --batch-size.")
+
+
+def _add_function(parser: argparse.ArgumentParser) -> None:
+    function = "function that builds the network, if it was trained with --model"
+    parser.add_argument("--model", metavar="MODULE:FUNCTION", help=function)
+
+
+def _add_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    names = sorted(PURPOSES)
+    parser.add_argument("recipe", metavar="RECIPE", choices=names, nargs=nargs, help=", ".join(names))
+
+
+def _add_scene_options(parser: argparse.ArgumentParser) -> None:
+    objects = "folder with one RGBA picture, or one folder of them, per class"
+    parser.add_argument("--objects", type=path, metavar="DIR", help=objects)
+    contexts = "folder of photographs to use along with procedural contexts (default: procedural only)"
+    parser.add_argument("--contexts", type=path, metavar="DIR|procedural", help=contexts)
+    parser.add_argument("--key", choices=["white"], help="make white around objects transparent, if there is no alpha")
+    parser.add_argument("--size", type=int, help="side of the canvas in pixels, at least 16 (default: the recipe's)")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    _add_device(parser)
+
+
+def _add_balance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-balanced", dest="balanced", action="store_false", help="independent uniform pairs")
+
+
+def _add_ingredients(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-chain", action="store_true", help="do not use earlier composites as contexts")
+    parser.add_argument("--hard-pairing", action="store_true", help="put objects over ones they are mistaken for")
+    scenes = "choose half of the scenes to be hard for the model: by one gradient step, or as the worst of 4"
+    parser.add_argument(
+        "--scene-attack", choices=SCENE_ATTACKS, help=f"{scenes}; pays off in long trainings (default: the recipe's)"
+    )
+    parser.add_argument("--no-attack", action="store_true", help="do not attack pixels or scenes")
+    parser.add_argument(
+        "--eps", type=fraction, help="attack pixels: L-infinity budget on the context, in [0, 1], such as 8/255"
+    )
+    parser.add_argument(
+        "--eps-object",
+        type=fraction,
+        help="budget on the object (default: same as --eps; a quarter of it protects dark objects)",
+    )
+    parser.add_argument("--attack-steps", type=int, help="gradient steps of the attack (default: 1)")
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads", type=int, help="CPU threads; the same number repeats results bit for bit (default: torch's)"
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
