@@ -133,7 +133,7 @@ def test_a_signal_while_torch_is_loaded_ends_in_one_line(number, tmp_path):
     (tmp_path / "torch.py").write_text(
         "import time\nprint('here', flush=True)\ntry:\n    time.sleep(60)\nexcept BaseException:\n    pass\n"
     )
-    process = start(tmp_path, "--version", first=str(tmp_path))
+    process = start(tmp_path, "inspect", "digits", first=str(tmp_path))
     assert process.stdout.readline() == "here\n"
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
@@ -149,7 +149,7 @@ def test_a_signal_while_torch_is_loaded_ends_in_one_line(number, tmp_path):
 def test_threads_that_wait_soon_sleep_unless_told_otherwise(given, count, tmp_path):
     """Seen by what stands in for torch, which reads it when it is loaded."""
     (tmp_path / "torch.py").write_text("import os\nprint(os.environ.get('GOMP_SPINCOUNT'), flush=True)\nos._exit(0)\n")
-    process = start(tmp_path, "--version", first=str(tmp_path), **given)
+    process = start(tmp_path, "inspect", "digits", first=str(tmp_path), **given)
     assert process.communicate(timeout=60)[0] == f"{count}\n"
 
 
