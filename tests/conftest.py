@@ -16,7 +16,7 @@ from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.command import cli
 from kornia_cag.core import devices
-from kornia_cag.training.recipes import DIGITS, RECIPES, SIGNS
+from kornia_cag.training.recipes import CUTOUTS, DIGITS, RECIPES, SIGNS
 
 torch.set_num_threads(1)  # small tensors: threads cost more than they give
 
@@ -99,8 +99,8 @@ def contexts(device: torch.device) -> ContextBank:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Digits and signs in small, and a folder to work in."""
-    for recipe in (DIGITS, SIGNS):
+    """The main recipes in small, and a folder to work in."""
+    for recipe in (CUTOUTS, DIGITS, SIGNS):
         small = replace(recipe, size=16, images=48, batch_size=8, width=4, procedural=6)
         monkeypatch.setitem(RECIPES, recipe.name, small)
     monkeypatch.chdir(tmp_path)

@@ -6,15 +6,12 @@ from typing import Any
 import torch
 
 from kornia_cag.command.options import chosen_recipe, load_banks
-from kornia_cag.core.checks import fail
 from kornia_cag.core.plain import to_json
 from kornia_cag.sampling.pairs import PairSampler
 
 
 def inspect(options: argparse.Namespace) -> None:
     """Report the banks and how balanced one epoch of pairs is."""
-    if options.recipe is None and options.objects is None:
-        fail("inspect", "a RECIPE or --objects", "neither")
     recipe = chosen_recipe(options)
     objects, contexts = load_banks(options, recipe)
     labels = objects.labels.cpu()

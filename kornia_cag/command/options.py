@@ -39,7 +39,7 @@ def chosen_device(name: str) -> torch.device:
 
 def chosen_recipe(options: argparse.Namespace) -> Recipe:
     """The recipe, changed as the options say."""
-    recipe: Recipe = RECIPES[options.recipe or "signs"]
+    recipe: Recipe = RECIPES[options.recipe]
     if options.size is not None:
         recipe = replace(recipe, size=number("--size", options.size, 16, 2**15))
     if getattr(options, "batch_size", None) is not None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from kornia_cag.training.catalog import PURPOSES
+from kornia_cag.training.catalog import PURPOSES, USUAL
 
 SCENE_ATTACKS = ("gradient", "worst", "none")
 
@@ -176,7 +176,7 @@ def _add_preview(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
-    _add_recipe(parser, nargs="?")
+    _add_recipe(parser)
     _add_scene_options(parser)
     _add_balance(parser)
     parser.add_argument("--batch-size", type=int, help="default: the recipe's")
@@ -185,7 +185,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    _add_recipe(parser, nargs="?")
+    _add_recipe(parser, usual="signs")
     _add_scene_options(parser)
     parser.add_argument("--batch-size", type=int, help="default: the recipe's")
     parser.add_argument("--no-compile", action="store_true", help="eager mode only: compiling takes 1 to 2 minutes")
@@ -199,9 +199,9 @@ def _add_function(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="MODULE:FUNCTION", help=function)
 
 
-def _add_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
-    names = sorted(PURPOSES)
-    parser.add_argument("recipe", metavar="RECIPE", choices=names, nargs=nargs, help=", ".join(names))
+def _add_recipe(parser: argparse.ArgumentParser, usual: str = USUAL) -> None:
+    names = f"{', '.join(sorted(PURPOSES))} (default: {usual})"
+    parser.add_argument("recipe", metavar="RECIPE", choices=sorted(PURPOSES), nargs="?", default=usual, help=names)
 
 
 def _add_scene_options(parser: argparse.ArgumentParser) -> None:

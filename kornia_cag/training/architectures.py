@@ -71,6 +71,14 @@ class Inputs(nn.Module):
         return torch.cat([module(images) for module in self.views], dim=1)
 
 
+class Pooled(nn.Module):
+    """The largest value of each channel over all places, and the mean: twice as many numbers as channels."""
+
+    def forward(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """Pool a batch."""
+        return torch.cat([maps.amax(dim=(2, 3)), maps.mean(dim=(2, 3))], dim=1)
+
+
 def convnet(
     classes: int,
     size: int,
@@ -80,6 +88,7 @@ def convnet(
     dropout: float = 0.3,
     map_dropout: float = 0.0,
     local: int = 0,
+    pooled: bool = False,
 ) -> nn.Sequential:
     """A plain convolutional classifier: stride 2 three times, width doubling, standardised input.
 
@@ -92,6 +101,8 @@ def convnet(
         map_dropout: of whole feature maps after every convolution, so that the network does not rely on a single
             detector (Tompson et al., 2015).
         local: window of an additional :class:`LocalContrast` input, pixels; 0 for none.
+        pooled: the last layer sees each feature :class:`Pooled`, not where it is: an object counts wherever it lies and
+            however small it is.
     """
 
     def layer(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
@@ -109,9 +120,9 @@ def convnet(
         *layer(2 * w, 4 * w, 2),
         *layer(4 * w, 4 * w, 1),
         *layer(4 * w, 8 * w, 2),
-        nn.Flatten(),
+        Pooled() if pooled else nn.Flatten(),
         nn.Dropout(dropout),
-        nn.Linear(8 * w * side * side, classes),
+        nn.Linear(8 * w * (2 if pooled else side * side), classes),
     )
 
 

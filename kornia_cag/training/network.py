@@ -106,7 +106,7 @@ def _described(saved: Any) -> tuple[Recipe, tuple[str, ...], str | None]:
     function: str | None = model.pop("function")
     check_type("model.function", function, str, type(None))
     check_type("model.network", model["network"], str)
-    check_choice("model.network", model["network"], ("convnet", *SIDES))
+    check_choice("model.network", model["network"], ("convnet", "pooled", *SIDES))
     check_type("model.grey", model["grey"], bool)
     for name, low, high in (("width", 1, 2**16), ("local", 0, 2**16), ("views", 1, 1000)):
         check_int(f"model.{name}", model[name], low, high)

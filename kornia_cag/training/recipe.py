@@ -19,7 +19,7 @@ from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.strength import Ramp
 from kornia_cag.training.architectures import convnet, dcgan_encoder, two_layers
 
-Network = Literal["convnet", "dcgan", "two layers"]
+Network = Literal["convnet", "pooled", "dcgan", "two layers"]
 SIDES: dict[Network, int] = {"dcgan": 64, "two layers": 28}  # the only side these networks accept, pixels
 
 
@@ -118,9 +118,9 @@ class Recipe:
         if (side := SIDES.get(self.network, self.size)) != self.size:
             fail("size", f"{side}, which the network of {self.name!r} takes", str(self.size),
                  "Keep it, or train another network with function=.")  # fmt: skip
-        if self.network == "convnet":
+        if self.network in ("convnet", "pooled"):
             net = convnet(classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout,
-                          map_dropout=self.map_dropout, local=self.local)  # fmt: skip
+                          map_dropout=self.map_dropout, local=self.local, pooled=self.network == "pooled")  # fmt: skip
         else:
             net = dcgan_encoder(classes, self.width) if self.network == "dcgan" else two_layers(classes)
         for parameter in net.parameters():

@@ -1,4 +1,4 @@
-"""The recipes: what to vary, how much, and why, for signs and digits, and as in the paper."""
+"""The recipes: what to vary, how much, and why, for cut-outs of any kind, signs and digits, and as in the paper."""
 
 from dataclasses import replace
 
@@ -13,6 +13,48 @@ from kornia_cag.scenes.strength import Ramp
 from kornia_cag.training.recipe import Recipe
 
 SCENE_GRADIENT = ScenePGD(steps=1, fraction=0.5)  # the cheapest setting that pays off
+
+CUTOUTS = Recipe(
+    name="cutouts",
+    size=64,
+    ranges=SceneRange(
+        pose=PoseRange(
+            scale=(0.2, 1.0),  # from a fifth of the frame to a close-up
+            aspect=(0.85, 1.18),
+            angle=(-20, 20),
+            shear=(-8, 8),
+            translate=(-0.38, 0.38),  # anywhere in the frame; a close-up may be cut off by its edge
+            perspective=(-0.2, 0.2),
+        ),
+        crop=(0.25, 1.0),
+        color=ColorRange(
+            exposure=(-1.5, 0.7),
+            brightness=(0.85, 1.15),
+            contrast=(0.6, 1.2),
+            saturation=(0.5, 1.4),
+            hue=(-8, 8),
+            tint=(-0.12, 0.12),  # white balance
+            veil=(0.0, 0.2),  # haze, reflections
+            illumination=(-0.3, 0.3),
+        ),
+        object_color=ColorRange(  # lit or printed unlike what lies around it
+            exposure=(-0.8, 0.4), brightness=(0.9, 1.1), contrast=(0.8, 1.1), saturation=(0.8, 1.2), hue=(-5, 5)
+        ),
+        camera=CameraRange(
+            low_resolution=(0.0, 1.0),
+            blur=0.5,
+            gaussian=(0.3, 1.2),
+            box=(1, 3),
+            motion=(1, 4),
+            noise=(0.0, 0.025),
+        ),
+    ),
+    reset=None,  # what lies behind a small object stays in sight: an earlier object there would make the label wrong
+    images=150_000,
+    network="pooled",  # an object counts wherever it lies and however small it is
+    dropout=0.2,
+    procedural=512,
+)
 
 RIGID_SIGNS = SceneRange(
     pose=PoseRange(
@@ -207,4 +249,6 @@ PAPER_DIGITS = Recipe(
     classes="0123456789",
 )
 
-RECIPES = {recipe.name: recipe for recipe in (DIGITS, SIGNS, HARDENED_SIGNS, PHOTO_DIGITS, PAPER_DIGITS, PAPER_SIGNS)}
+RECIPES = {
+    recipe.name: recipe for recipe in (CUTOUTS, DIGITS, SIGNS, HARDENED_SIGNS, PHOTO_DIGITS, PAPER_DIGITS, PAPER_SIGNS)
+}

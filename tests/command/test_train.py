@@ -13,6 +13,7 @@ from kornia_cag.command import train as train_module
 from kornia_cag.core import progress
 from kornia_cag.core.storage import read_json, write_torch
 from kornia_cag.training.architectures import convnet
+from kornia_cag.training.network import load_network
 from kornia_cag.training.recipes import DIGITS, RECIPES
 from kornia_cag.training.run import Training
 
@@ -328,3 +329,17 @@ def test_scenes_and_pairs_chosen_against_the_model(run, monkeypatch):
     monkeypatch.setattr("kornia_cag.loading.confusion.HardPairing.observe", lambda *given: seen.append(given))
     assert run("preview", "digits", "--out", "p.png", "--hard-pairing")[0] == 0
     assert len(seen) == 4  # batches that come before the one that is shown have something to say
+
+
+def test_cutouts_are_the_recipe_of_whoever_names_none(run, signs):
+    status, _, err = run("train", "--objects", signs, "--images", 16, "--threads", 1)
+    assert status == 0, err
+    assert Path("runs/cutouts/model.pt").is_file()
+    assert json.loads(Path("runs/cutouts/config.json").read_text())["recipe"]["network"] == "pooled"
+    assert load_network("runs/cutouts").classes == ("give way", "no entry", "stop")
+
+
+def test_a_training_without_objects_says_what_to_pass(run):
+    status, _, err = run("train")
+    assert status == 2
+    assert "Pass --objects FOLDER" in err

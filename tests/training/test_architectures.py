@@ -49,8 +49,9 @@ def test_half_precision_is_standardised_in_float32(images):
 
 @pytest.mark.parametrize("size", [16, 28, 32, 33])
 @pytest.mark.parametrize("grey", [False, True])
-def test_convnet_takes_its_canvas(size, grey, device):
-    net = convnet(7, size, width=4, grey=grey).to(device)
+@pytest.mark.parametrize("pooled", [False, True])
+def test_convnet_takes_its_canvas(size, grey, pooled, device):
+    net = convnet(7, size, width=4, grey=grey, pooled=pooled).to(device)
     first = next(m for m in net if isinstance(m, nn.Conv2d))
     assert first.in_channels == (1 if grey else 3)
     with RefuseWaiting():
@@ -66,6 +67,19 @@ def test_convnet_width_and_dropout():
 
     assert channels(convnet(3, 16, width=8)) == [8, 16, 16, 32, 32, 64]
     assert next(m for m in convnet(3, 16, dropout=0.7) if isinstance(m, nn.Dropout)).p == 0.7
+
+
+def test_a_pooled_network_sees_the_same_wherever_the_object_lies(device):
+    torch.manual_seed(0)
+    net = convnet(5, 96, width=4, pooled=True).to(device).eval()
+    thing, images = torch.rand(3, 8, 8, device=device), torch.full((3, 3, 96, 96), 0.4, device=device)
+    for image, (top, left) in zip(images, [(40, 40), (48, 40), (40, 48)], strict=True):  # apart by whole strides
+        image[:, top : top + 8, left : left + 8] = thing
+    first, *others = net(images)
+    for other in others:
+        torch.testing.assert_close(other, first, atol=1e-5, rtol=1e-4)
+    flat = convnet(5, 96, width=4).to(device).eval()(images)
+    assert (flat[1:] - flat[:1]).abs().max() > 1e-3
 
 
 def test_convnet_can_learn(device):
