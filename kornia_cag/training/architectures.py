@@ -88,7 +88,6 @@ def convnet(
     dropout: float = 0.3,
     map_dropout: float = 0.0,
     local: int = 0,
-    pooled: bool = False,
 ) -> nn.Sequential:
     """A plain convolutional classifier: stride 2 three times, width doubling, standardised input.
 
@@ -101,29 +100,70 @@ def convnet(
         map_dropout: of whole feature maps after every convolution, so that the network does not rely on a single
             detector (Tompson et al., 2015).
         local: window of an additional :class:`LocalContrast` input, pixels; 0 for none.
-        pooled: the last layer sees each feature :class:`Pooled`, not where it is: an object counts wherever it lies and
-            however small it is.
     """
-
-    def layer(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
-        convolution = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
-        dropped = [nn.Dropout2d(map_dropout)] if map_dropout else []
-        return [convolution, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True), *dropped]
-
-    w, side, channels = width, -(-size // 8), 1 if grey else 3
-    inputs = Inputs(Standardize(grey), LocalContrast(local)) if local else Standardize(grey)
+    w, side = width, -(-size // 8)
+    seen, channels = _inputs(grey, local)
     return nn.Sequential(
-        inputs,
-        *layer(channels + bool(local), w, 1),
-        *layer(w, 2 * w, 2),
-        *layer(2 * w, 2 * w, 1),
-        *layer(2 * w, 4 * w, 2),
-        *layer(4 * w, 4 * w, 1),
-        *layer(4 * w, 8 * w, 2),
-        Pooled() if pooled else nn.Flatten(),
+        seen,
+        *_layer(channels, w, dropped=map_dropout),
+        *_layer(w, 2 * w, 2, dropped=map_dropout),
+        *_layer(2 * w, 2 * w, dropped=map_dropout),
+        *_layer(2 * w, 4 * w, 2, dropped=map_dropout),
+        *_layer(4 * w, 4 * w, dropped=map_dropout),
+        *_layer(4 * w, 8 * w, 2, dropped=map_dropout),
+        nn.Flatten(),
         nn.Dropout(dropout),
-        nn.Linear(8 * w * (2 if pooled else side * side), classes),
+        nn.Linear(8 * w * side * side, classes),
     )
+
+
+def pooled(
+    classes: int,
+    *,
+    width: int = 24,
+    grey: bool = False,
+    dropout: float = 0.2,
+    map_dropout: float = 0.0,
+    local: int = 0,
+) -> nn.Sequential:
+    """A convolutional classifier of objects anywhere in a picture of any size, and however small.
+
+    The last layer sees how strong each feature is (:class:`Pooled`), not where: stride 2 three times, first of all to
+    afford a finer canvas.
+
+    Args:
+        classes: number of classes.
+        width: as for :func:`convnet`, like all that follow.
+        grey: use brightness only.
+        dropout: before the last layer.
+        map_dropout: of whole feature maps.
+        local: window of an additional input, pixels.
+    """
+    w = width
+    seen, channels = _inputs(grey, local)
+    return nn.Sequential(
+        seen,
+        *_layer(channels, w, 2, side=5, dropped=map_dropout),
+        *_layer(w, 2 * w, dropped=map_dropout),
+        *_layer(2 * w, 2 * w, 2, dropped=map_dropout),
+        *_layer(2 * w, 4 * w, dropped=map_dropout),
+        *_layer(4 * w, 4 * w, 2, dropped=map_dropout),
+        *_layer(4 * w, 8 * w, dropped=map_dropout),
+        Pooled(),
+        nn.Dropout(dropout),
+        nn.Linear(16 * w, classes),
+    )
+
+
+def _inputs(grey: bool, local: int) -> tuple[nn.Module, int]:
+    """What the first layer sees, and its number of channels."""
+    inputs = Inputs(Standardize(grey), LocalContrast(local)) if local else Standardize(grey)
+    return inputs, (1 if grey else 3) + bool(local)
+
+
+def _layer(c_in: int, c_out: int, stride: int = 1, *, side: int = 3, dropped: float = 0.0) -> list[nn.Module]:
+    convolution = nn.Conv2d(c_in, c_out, side, stride, padding=side // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True), *([nn.Dropout2d(dropped)] if dropped else [])]
 
 
 class Equalize(nn.Module):

@@ -17,7 +17,7 @@ from kornia_cag.loading.chain import ContextChain
 from kornia_cag.loading.confusion import HardPairing
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.strength import Ramp
-from kornia_cag.training.architectures import convnet, dcgan_encoder, two_layers
+from kornia_cag.training.architectures import convnet, dcgan_encoder, pooled, two_layers
 
 Network = Literal["convnet", "pooled", "dcgan", "two layers"]
 SIDES: dict[Network, int] = {"dcgan": 64, "two layers": 28}  # the only side these networks accept, pixels
@@ -118,9 +118,12 @@ class Recipe:
         if (side := SIDES.get(self.network, self.size)) != self.size:
             fail("size", f"{side}, which the network of {self.name!r} takes", str(self.size),
                  "Keep it, or train another network with function=.")  # fmt: skip
-        if self.network in ("convnet", "pooled"):
+        if self.network == "convnet":
             net = convnet(classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout,
-                          map_dropout=self.map_dropout, local=self.local, pooled=self.network == "pooled")  # fmt: skip
+                          map_dropout=self.map_dropout, local=self.local)  # fmt: skip
+        elif self.network == "pooled":
+            net = pooled(classes, width=self.width, grey=self.grey, dropout=self.dropout,
+                         map_dropout=self.map_dropout, local=self.local)  # fmt: skip
         else:
             net = dcgan_encoder(classes, self.width) if self.network == "dcgan" else two_layers(classes)
         for parameter in net.parameters():

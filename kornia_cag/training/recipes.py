@@ -16,7 +16,7 @@ SCENE_GRADIENT = ScenePGD(steps=1, fraction=0.5)  # the cheapest setting that pa
 
 CUTOUTS = Recipe(
     name="cutouts",
-    size=64,
+    size=96,  # a fifth of it still shows what an icon is
     ranges=SceneRange(
         pose=PoseRange(
             scale=(0.2, 1.0),  # from a fifth of the frame to a close-up

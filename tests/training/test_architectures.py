@@ -5,7 +5,15 @@ from devicewait import RefuseWaiting
 from PIL import Image, ImageOps
 from torch import nn
 
-from kornia_cag.training.architectures import Equalize, LocalContrast, Standardize, convnet, dcgan_encoder, two_layers
+from kornia_cag.training.architectures import (
+    Equalize,
+    LocalContrast,
+    Standardize,
+    convnet,
+    dcgan_encoder,
+    pooled,
+    two_layers,
+)
 
 
 @pytest.fixture
@@ -49,11 +57,13 @@ def test_half_precision_is_standardised_in_float32(images):
 
 @pytest.mark.parametrize("size", [16, 28, 32, 33])
 @pytest.mark.parametrize("grey", [False, True])
-@pytest.mark.parametrize("pooled", [False, True])
-def test_convnet_takes_its_canvas(size, grey, pooled, device):
-    net = convnet(7, size, width=4, grey=grey, pooled=pooled).to(device)
+@pytest.mark.parametrize("local", [0, 5])
+@pytest.mark.parametrize("kind", [convnet, pooled])
+def test_a_network_takes_its_canvas(size, grey, local, kind, device):
+    net = (convnet(7, size, width=4, grey=grey, local=local) if kind is convnet else
+           pooled(7, width=4, grey=grey, local=local)).to(device)  # fmt: skip
     first = next(m for m in net if isinstance(m, nn.Conv2d))
-    assert first.in_channels == (1 if grey else 3)
+    assert first.in_channels == (1 if grey else 3) + (local > 0)
     with RefuseWaiting():
         logits = net(torch.rand(2, 3, size, size, device=device))
     assert logits.shape == (2, 7)
@@ -71,7 +81,7 @@ def test_convnet_width_and_dropout():
 
 def test_a_pooled_network_sees_the_same_wherever_the_object_lies(device):
     torch.manual_seed(0)
-    net = convnet(5, 96, width=4, pooled=True).to(device).eval()
+    net = pooled(5, width=4).to(device).eval()
     thing, images = torch.rand(3, 8, 8, device=device), torch.full((3, 3, 96, 96), 0.4, device=device)
     for image, (top, left) in zip(images, [(40, 40), (48, 40), (40, 48)], strict=True):  # apart by whole strides
         image[:, top : top + 8, left : left + 8] = thing
