@@ -28,17 +28,7 @@ def one_operation(
     def made(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
         operation = torch.library.custom_op(f"kornia_cag::{name}", formula, mutates_args=(), schema=f"({arguments}")
         operation.register_fake(formula)
-        compiled = functools.lru_cache(maxsize=1)(
-            lambda: program(formula, torch.device("cuda")) if has_triton() else formula
-        )
-
-        def on_gpu(*given: Any) -> Tensor:
-            any_batch(*(value for value in given if isinstance(value, Tensor)))
-            with torch.no_grad():  # one program, whatever the caller's mode
-                found: Tensor = compiled()(*given)
-            return found
-
-        operation.register_kernel("cuda")(on_gpu)
+        operation.register_kernel("cuda")(compiled(formula))
         if cpu is not None:
             operation.register_kernel("cpu")(cpu)
 
@@ -51,3 +41,22 @@ def one_operation(
         return whole
 
     return made
+
+
+def compiled(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A formula that is compiled for a GPU on first use, for each kind of arguments apart; as it is, without Triton.
+
+    Arguments are of a kind if they differ only in batch size and values. Torch gives up on a program that it had to
+    compile eight times; one of many sizes of canvas, with and without optional arguments, would get there.
+    """
+    # Not before the first call: the question sets up the device.
+    made = functools.cache(lambda _: program(formula, torch.device("cuda")) if has_triton() else formula)
+
+    def call(*given: Any) -> Tensor:
+        any_batch(*(value for value in given if isinstance(value, Tensor)))
+        kind = tuple(value.shape[1:] if isinstance(value, Tensor) else str(value) for value in given)
+        with torch.no_grad():  # one program, whatever the caller's mode
+            found: Tensor = made(kind)(*given)
+        return found
+
+    return call

@@ -4,7 +4,7 @@ Colours are treated as linear. Light may exceed 1 until the camera clips it at t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from kornia_cag.core.checks import check_number, check_range, fail
 from kornia_cag.core.compiling import channels, constant, kept
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
+from kornia_cag.core.operations import one_operation
 from kornia_cag.scenes.strength import full_strength
 
 Picture = tuple[Float[Tensor, "b _ h w"], ...]  # one tensor, or while being compiled one for each channel
@@ -207,26 +208,50 @@ def light(
         cover: alpha of a layer; None: opaque.
         gain: the tone's :func:`illumination`, if it was computed before.
     """
-    offsets, matrix = kept(tone.offset)[:, :, None, None], kept(tone.matrix)[..., None, None]
-    red, green, blue = (plane[:, None] for plane in planes)
-    gain = illumination(tone.slope, (red.shape[2], red.shape[3])) if gain is None else gain
-    lit = []
-    for own in channels():
-        offset, factors = offsets[:, own], matrix[:, own].unbind(2)
-        part = torch.addcmul(offset if cover is None else offset * cover[:, None], factors[0], red)
-        part.addcmul_(factors[1], green).addcmul_(factors[2], blue)
-        lit.append(part if gain is None else part.mul_(gain[:, None]))
-    return tuple(lit)
+    return _per_channel(_lit, planes, tone, cover, gain)
 
 
 def recolor(
     planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, alpha: Float[Tensor, "b h w"] | None = None
 ) -> Picture:
     """Change a picture's or premultiplied layer's own colours: like :func:`light`, but in [0, 1], at most ``alpha``."""
-    lit = light(planes, tone, alpha)
-    if alpha is None:
-        return tuple(part.clamp_(0, 1) for part in lit)
-    return tuple(torch.minimum(part.clamp_(min=0), alpha[:, None]) for part in lit)
+    return _per_channel(_recolored, planes, tone, alpha)
+
+
+def _per_channel(
+    function: Callable[..., Tensor], planes: Sequence[Float[Tensor, "b h w"]], tone: Tone,
+    cover: Float[Tensor, "b h w"] | None, gain: Float[Tensor, "b h w"] | None = None,
+) -> Picture:  # fmt: skip
+    """What a function makes of a tone and red, green and blue: as one tensor, or one for each channel."""
+    offset, matrix = kept(tone.offset), kept(tone.matrix)
+    if gain is None:
+        gain = illumination(tone.slope, (planes[0].shape[1], planes[0].shape[2]))
+    return tuple(function(*planes, offset[:, own], matrix[:, own], cover, gain) for own in channels())
+
+
+_COLORED = "(Tensor red, Tensor green, Tensor blue, Tensor offset, Tensor matrix, Tensor? cover, Tensor? gain) -> Tensor"
+
+
+@one_operation(f"lit{_COLORED}")
+def _lit(
+    red: Float[Tensor, "b h w"], green: Float[Tensor, "b h w"], blue: Float[Tensor, "b h w"],
+    offset: Float[Tensor, "b c"], matrix: Float[Tensor, "b c 3"],
+    cover: Float[Tensor, "b h w"] | None, gain: Float[Tensor, "b h w"] | None,
+) -> Float[Tensor, "b c h w"]:  # fmt: skip
+    offset, factors = offset[..., None, None], matrix[..., None, None].unbind(2)
+    lit = torch.addcmul(offset if cover is None else offset * cover[:, None], factors[0], red[:, None])
+    lit.addcmul_(factors[1], green[:, None]).addcmul_(factors[2], blue[:, None])
+    return lit if gain is None else lit.mul_(gain[:, None])
+
+
+@one_operation(f"recolored{_COLORED}")
+def _recolored(
+    red: Float[Tensor, "b h w"], green: Float[Tensor, "b h w"], blue: Float[Tensor, "b h w"],
+    offset: Float[Tensor, "b c"], matrix: Float[Tensor, "b c 3"],
+    cover: Float[Tensor, "b h w"] | None, gain: Float[Tensor, "b h w"] | None,
+) -> Float[Tensor, "b c h w"]:  # fmt: skip
+    lit: Tensor = _lit(red, green, blue, offset, matrix, cover, gain)
+    return lit.clamp_(0, 1) if cover is None else torch.minimum(lit.clamp_(min=0), cover[:, None])
 
 
 def illumination(slope: Float[Tensor, "b 2"] | None, size: tuple[int, int]) -> Float[Tensor, "b h w"] | None:

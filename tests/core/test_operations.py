@@ -1,10 +1,15 @@
+from collections.abc import Callable
+from types import FunctionType
+
 import pytest
 import torch
 from test_randomness import keys_of
 from torch import Tensor
 
 import kornia_cag.core.fields
+import kornia_cag.core.operations
 import kornia_cag.scenes.camera
+import kornia_cag.scenes.light
 import kornia_cag.scenes.warp
 
 KEYS, PLACES = keys_of(count=3), torch.rand(3, 2, 4, 5)
@@ -13,6 +18,8 @@ GIVEN: dict[str, tuple[object, ...]] = {
     "sensed": (torch.rand(3, 3, 6, 7), KEYS, None, torch.rand(3), torch.tensor([1.0, 1.5, 2.5]), torch.rand(3)),
     "outside": (PLACES, torch.rand(3, 2, 3)),
     "displaced": (PLACES, torch.rand(3, 2, 5)),
+    "lit": (*torch.rand(3, 3, 4, 5), torch.rand(3, 3), torch.rand(3, 3, 3), None, torch.rand(3, 4, 5)),
+    "recolored": (*torch.rand(3, 3, 4, 5), torch.rand(3, 3), torch.rand(3, 3, 3), torch.rand(3, 4, 5), None),
 }
 
 
@@ -30,3 +37,22 @@ def test_gradients_pass_through_the_formula() -> None:
     assert (waves.grad != 0).all()
     with torch.no_grad():
         assert torch.equal(kornia_cag.scenes.warp.displace(PLACES, waves), moved)
+
+
+@pytest.mark.compile
+def test_a_program_is_not_given_up_for_many_kinds_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    def traced(formula: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+        code = formula.__code__.replace()
+        return torch.compile(FunctionType(code, formula.__globals__), fullgraph=True, backend="eager")
+
+    def total(first: Tensor, second: Tensor | None) -> Tensor:
+        return first + 1 if second is None else first + second
+
+    monkeypatch.setattr(kornia_cag.core.operations, "program", traced)
+    monkeypatch.setattr(kornia_cag.core.operations, "has_triton", lambda: True)
+    add = kornia_cag.core.operations.compiled(total)
+    for n in (2, 3, 4, 5, 6, 7):
+        for planes in (torch.rand(2, 3, n, n), torch.rand(n, 4, n, n + 1), torch.rand(1, 1, n, n)):
+            plane = planes[:, 0]
+            assert torch.equal(add(plane, None), plane + 1)
+            assert torch.equal(add(plane, plane), 2 * plane)
