@@ -1,4 +1,4 @@
-"""Operations of our own: a formula per pixel that runs as one kernel, where torch would start one for each step."""
+"""Operations of our own: a formula of many steps that runs as one kernel, where torch would start one for each."""
 
 import functools
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from torch.utils._triton import has_triton
 
 from kornia_cag.core.compiling import any_batch, fusing, program
 
+Formula = Callable[..., Any]  # of tensors and Python's values, to one tensor or several
 
-def one_operation(
-    schema: str, cpu: Callable[..., Tensor] | None = None
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+
+def one_operation(schema: str, cpu: Formula | None = None) -> Callable[[Formula], Formula]:
     """Make a formula one operation of torch: on a GPU one compiled kernel, elsewhere what the formula does.
 
     The formula runs as it is where a compiler is about to fuse it with its surroundings, and where a gradient is asked
@@ -25,7 +25,7 @@ def one_operation(
     """
     name, arguments = schema.split("(", 1)
 
-    def made(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def made(formula: Formula) -> Formula:
         operation = torch.library.custom_op(f"kornia_cag::{name}", formula, mutates_args=(), schema=f"({arguments}")
         operation.register_fake(formula)
         operation.register_kernel("cuda")(compiled(formula))
@@ -33,30 +33,28 @@ def one_operation(
             operation.register_kernel("cpu")(cpu)
 
         @functools.wraps(formula)
-        def whole(*given: Any) -> Tensor:
+        def whole(*given: Any) -> Any:
             moved = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in given)
-            found: Tensor = formula(*given) if fusing() or moved else operation(*given)
-            return found
+            return formula(*given) if fusing() or moved else operation(*given)
 
         return whole
 
     return made
 
 
-def compiled(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A formula that is compiled for a GPU on first use, for each kind of arguments apart; as it is, without Triton.
+def compiled(formula: Formula) -> Formula:
+    """A formula that is compiled for a GPU on first use, for each kind of arguments apart; without Triton, itself.
 
-    Arguments are of a kind if they differ only in batch size and values. Torch gives up on a program that it had to
-    compile eight times; one of many sizes of canvas, with and without optional arguments, would get there.
+    Arguments are of a kind if they differ only in sizes and values of tensors. Torch gives up on a program that it had
+    to compile eight times; one of many sizes of canvas, with and without optional arguments, would get there.
     """
     # Not before the first call: the question sets up the device.
     made = functools.cache(lambda _: program(formula, torch.device("cuda")) if has_triton() else formula)
 
-    def call(*given: Any) -> Tensor:
+    def call(*given: Any) -> Any:
         any_batch(*(value for value in given if isinstance(value, Tensor)))
-        kind = tuple(value.shape[1:] if isinstance(value, Tensor) else str(value) for value in given)
+        kind = tuple(value.ndim if isinstance(value, Tensor) else str(value) for value in given)
         with torch.no_grad():  # one program, whatever the caller's mode
-            found: Tensor = made(kind)(*given)
-        return found
+            return made(kind)(*given)
 
     return call

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.compiling import kept, threads
+from kornia_cag.core.operations import one_operation
 
 WEYL = 0x9E3779B9  # 2^32 over the golden ratio: neighbouring counters land far apart
 MULTIPLIERS = 0x21F0AAAD, 0x735A2D97
@@ -149,14 +150,26 @@ def units(keys: Int[Tensor, "k b"], what: Slots) -> tuple[Float[Tensor, "n b"], 
     Returns:
         The numbers of the slots with one, and those of the slots with several.
     """
+    found: tuple[Tensor, Tensor] = _units(keys, what.layers, what.numbers, what.singles, what.sources, what.counters)
+    return found
+
+
+@one_operation(
+    "units(Tensor keys, Tensor? layers, Tensor numbers, int singles, Tensor sources, Tensor counters)"
+    " -> (Tensor, Tensor)"
+)
+def _units(
+    keys: Int[Tensor, "k b"], layers: Int[Tensor, " m"] | None, numbers: Int[Tensor, "m 1"], singles: int,
+    sources: Int[Tensor, " n"], counters: Int[Tensor, "n 1"],
+) -> tuple[Float[Tensor, "_ b"], Float[Tensor, "n b"]]:  # fmt: skip
     low, high = keys.to(torch.int32), (keys >> 32).to(torch.int32)
-    if what.layers is not None:
-        low, high = low[what.layers], high[what.layers]
-    bits = mix(_kept(low ^ what.numbers) + high)
-    if not len(what.sources):
+    if layers is not None:
+        low, high = low[layers], high[layers]
+    bits = mix(_kept(low ^ numbers) + high)
+    if not len(sources):
         return _unit(bits), low.new_empty(0, keys.shape[1], dtype=torch.float32)
     bits = kept(bits)
-    return _unit(bits[: what.singles]), kept(_unit(mix(bits[what.sources] ^ what.counters)))
+    return _unit(bits[:singles]), kept(_unit(mix(bits[sources] ^ counters)))
 
 
 def _signed(number: int) -> int:
