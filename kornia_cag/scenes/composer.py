@@ -21,7 +21,7 @@ from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera, photograph
 from kornia_cag.scenes.finishes import finished
-from kornia_cag.scenes.light import Picture, Tone, illumination, light, planes_of, recolor, whole
+from kornia_cag.scenes.light import Picture, Tone, illumination, light, planes_of, recolor, tones, whole
 from kornia_cag.scenes.pose import axes, homographies, to_canvas
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
@@ -150,9 +150,10 @@ class Composer:
         with torch.autocast(scene.keys.device.type, enabled=False):  # samples do not depend on the caller's precision
             labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
             used = chained(earlier, labels, scene.fresh)
-            tone = scene.light.tone()
+            tone, paint = scene_tones(scene)
             gain = illumination(tone.slope, self.size)
-            picture, seen = self.backdrop(scene, tone, gain, None if earlier is None else earlier.images, used), []
+            images = None if earlier is None else earlier.images
+            picture, seen = self.backdrop(scene, tone, paint, gain, images, used), []
             for layer in scene.layers:
                 coarser = scene.camera.coarser
                 picture, part = self.paste(layer, picture, tone, gain, coarser, targets=targets, edited=edited)
@@ -165,13 +166,13 @@ class Composer:
         return finished(images, keys, self.ranges.finish)
 
     def backdrop(
-        self, scene: Scene, tone: Tone, gain: Float[Tensor, "b h w"] | None, earlier: Shaped[Tensor, "b 3 h w"] | None,
-        used: Bool[Tensor, " b"],
+        self, scene: Scene, tone: Tone, paint: Tone | None, gain: Float[Tensor, "b h w"] | None,
+        earlier: Shaped[Tensor, "b 3 h w"] | None, used: Bool[Tensor, " b"],
     ) -> Picture:  # fmt: skip
         """The lit context, or an earlier composite, which was lit when it was composed."""
         behind = self._crop(scene)
-        if scene.context_color is not None:
-            behind = tuple(planes_of(recolor(behind, scene.context_color.tone())))
+        if paint is not None:
+            behind = tuple(planes_of(recolor(behind, paint)))
         lit = light(behind, tone, gain=gain)
         if earlier is None:
             return lit
@@ -251,6 +252,14 @@ class Composer:
         # A texel is at least 1 / sqrt(2) pixels large; the gutter, and where a window begins, add up to three.
         window = Window(math.ceil(math.sqrt(2) * max(self.size)) + 3, middle - span)
         return sample_pyramid(pyramid, scene.contexts, points, level, window=window)
+
+
+def scene_tones(scene: Scene) -> tuple[Tone, Tone | None]:
+    """The tones of the light and of the context's own colours."""
+    if scene.context_color is None:
+        return scene.light.tone(), None
+    tone, paint = tones([scene.light, scene.context_color])
+    return tone, paint
 
 
 def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], fresh: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:

@@ -5,16 +5,17 @@ Colours are treated as linear. Light may exceed 1 until the camera clips it at t
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range, fail
-from kornia_cag.core.compiling import channels, constant, kept
+from kornia_cag.core.compiling import channels, constant, fusing, kept
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.core.operations import one_operation
+from kornia_cag.core.records import cut, joined
 from kornia_cag.scenes.strength import full_strength
 
 Picture = tuple[Float[Tensor, "b _ h w"], ...]  # one tensor, or while being compiled one for each channel
@@ -61,6 +62,19 @@ class Color:
         Raises:
             InputError: for an illumination from nowhere.
         """
+        return Tone(*self._map(), self.slope())
+
+    def slope(self) -> Float[Tensor, "b 2"] | None:
+        """The plane of light, see :class:`Tone`."""
+        if self.illumination is None:
+            return None
+        if self.light_from is None:
+            fail("light_from", "directions (b,) with illumination=...", "None", "Pass turns, such as zeros.")
+        angle = 2 * math.pi * self.light_from
+        return self.illumination[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
+
+    def _map(self) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3"]]:
+        """The affine map of colours: matrix and offset."""
         gains = (self.brightness * _power_of_two(self.exposure))[:, None] * (1 + self.tint)
         # contrast about 0.5, downwards in a negative; then a veil of mid-grey to white light
         steep, clear = torch.where(self.inverted, -self.contrast, self.contrast), 1 - self.veil
@@ -68,13 +82,8 @@ class Color:
         dtype, device = self.hue.dtype, self.hue.device
         # Around the grey axis, each channel turns into the three by (1 + 2 cos) / 3 of angles a third of a turn apart.
         cosines = (torch.deg2rad(self.hue)[:, None] + constant(_THIRDS, dtype, device)).cos()
-        colors, slope = _saturated((1 + 2 * cosines) / 3, self.saturation), None
-        if self.illumination is not None:
-            if self.light_from is None:
-                fail("light_from", "directions (b,) with illumination=...", "None", "Pass turns, such as zeros.")
-            angle = 2 * math.pi * self.light_from
-            slope = self.illumination[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
-        return Tone((gains * (clear * steep)[:, None])[..., None] * colors, offset, slope)
+        colors = _saturated((1 + 2 * cosines) / 3, self.saturation)
+        return (gains * (clear * steep)[:, None])[..., None] * colors, offset
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,16 @@ class Tone:
     matrix: Float[Tensor, "b 3 3"]
     offset: Float[Tensor, "b 3"]
     slope: Float[Tensor, "b 2"] | None
+
+
+def tones(colors: Sequence[Color]) -> list[Tone]:
+    """The tones of several colours of as many samples, folded together: a GPU starts no more kernels than for one."""
+    if fusing():  # a compiler fuses them as they are
+        return [color.tone() for color in colors]
+    even = joined([replace(color, illumination=None, light_from=None) for color in colors]).tone()
+    count = len(even.offset) // len(colors)
+    parts = cut(even, [count * n for n in range(1, len(colors))])
+    return [replace(part, slope=color.slope()) for part, color in zip(parts, colors, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +248,8 @@ def _per_channel(
     return tuple(function(*planes, offset[:, own], matrix[:, own], cover, gain) for own in channels())
 
 
-_COLORED = "(Tensor red, Tensor green, Tensor blue, Tensor offset, Tensor matrix, Tensor? cover, Tensor? gain) -> Tensor"
+_PLANES = "Tensor red, Tensor green, Tensor blue"
+_COLORED = f"({_PLANES}, Tensor offset, Tensor matrix, Tensor? cover, Tensor? gain) -> Tensor"
 
 
 @one_operation(f"lit{_COLORED}")
