@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from kornia_cag.scenes.camera import CameraRange
     from kornia_cag.scenes.composer import Composer
     from kornia_cag.scenes.finishes import Finish, Unkeyed
+    from kornia_cag.scenes.framing import Framing
     from kornia_cag.scenes.light import ColorRange
-    from kornia_cag.scenes.pose import Framing, PoseRange
+    from kornia_cag.scenes.pose import PoseRange
     from kornia_cag.scenes.ranges import SceneRange
     from kornia_cag.scenes.scene import Scene
     from kornia_cag.scenes.strength import Ramp
@@ -102,8 +103,9 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     "scenes.camera": ("CameraRange",),
     "scenes.composer": ("Composer",),
     "scenes.finishes": ("Finish", "Unkeyed"),
+    "scenes.framing": ("Framing",),
     "scenes.light": ("ColorRange",),
-    "scenes.pose": ("Framing", "PoseRange"),
+    "scenes.pose": ("PoseRange",),
     "scenes.ranges": ("SceneRange",),
     "scenes.scene": ("Scene",),
     "scenes.strength": ("Ramp",),

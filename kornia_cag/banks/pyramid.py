@@ -138,6 +138,7 @@ def sample_pyramid(
     *,
     extent: float = 1.0,
     window: Window | None = None,
+    channels: slice = slice(None),
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     """Read one level per sample at the given points, bilinearly, in [0, 1]; outside, the gutter's value.
 
@@ -152,12 +153,14 @@ def sample_pyramid(
         level: level per sample; for objects, at least that whose side ``window`` holds.
         extent: half of the picture's sides that one unit of ``points`` spans.
         window: the part of the level that ``points`` stay in. Default: any.
+        channels: which channels to read. Default: all.
 
     Returns:
         One plane per channel.
     """
+    channels = slice(*channels.indices(pyramid.channels))
     if not fusing():
-        return _grid_sample(pyramid, ids, points, level, extent, window or Window(pyramid.size + 2))
+        return _grid_sample(pyramid, ids, points, level, extent, window or Window(pyramid.size + 2), channels)
     side = pyramid.size >> level
     left = torch.where(level == 0, 1, pyramid.size + 3)
     above = pyramid.size - (pyramid.size >> (level - 1).clamp(min=0)) + 2 * level - 1
@@ -168,7 +171,7 @@ def sample_pyramid(
     half, far = (0.5 * extent) * side, 0.5 * side + 0.5
     # The gutter's centre is half a texel beyond the border: farther out, the value stays the same.
     x, y = (torch.minimum(torch.maximum(v * half, -far), far) + 0.5 * side for v in (x, y))
-    return _gather(pyramid, ids, x + left, y + top)
+    return _gather(pyramid, ids, x + left, y + top)[channels]
 
 
 class _Levels(NamedTuple):
@@ -208,7 +211,13 @@ def _levels(size: int, atlas: tuple[int, int], reach: int, extent: float, whole:
 
 
 def _grid_sample(
-    pyramid: Pyramid, ids: Int[Tensor, " b"], points: Points, level: Int[Tensor, " b"], extent: float, window: Window
+    pyramid: Pyramid,
+    ids: Int[Tensor, " b"],
+    points: Points,
+    level: Int[Tensor, " b"],
+    extent: float,
+    window: Window,
+    channels: slice,
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     """Copy each sample's window, rows of whole texels, and read it with torch's own kernel."""
     words, reach = pyramid.words, min(window.side, pyramid.size + 2)
@@ -241,7 +250,8 @@ def _grid_sample(
     # of the points' type: a number of Python's would take the default type
     unit = constant((1 / 255,), grid.dtype, grid.device)[0]
     grid = grid.permute(0, 2, 3, 1)
-    texels = (texels * unit)[:, : pyramid.channels]  # in this order: torch is slow on bytes with gaps between them
+    single = channels.stop - channels.start == 1  # torch is slow on bytes with gaps between several of them
+    texels = texels[:, channels] * unit if single else (texels * unit)[:, channels]
     read = F.grid_sample(texels, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return read.unbind(1)
 

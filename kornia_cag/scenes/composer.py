@@ -21,12 +21,13 @@ from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera, photograph
 from kornia_cag.scenes.finishes import finished
+from kornia_cag.scenes.framing import extent
 from kornia_cag.scenes.light import Picture, Tone, illumination, light, planes_of, recolor, tones, whole
-from kornia_cag.scenes.pose import axes, homographies, to_canvas
+from kornia_cag.scenes.pose import axes, homographies
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.targets import Composites, Targets
-from kornia_cag.scenes.warp import CELL, SEEN, Outline, draft, finest_level, outline, warp
+from kornia_cag.scenes.warp import CELL, Outline, draft, finest_level, outline, warp
 
 Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and its visible outline
 Planes = tuple[Float[Tensor, "b h w"], ...]  # channels, separately
@@ -215,12 +216,10 @@ class Composer:
         own = axes(pose, self.size)
         opacity, homography = bank.opacity[pictures], homographies(pose, self.size, own)
         if self.ranges.framing is not None:
-            plane, seen = draft(bank.pyramid, pictures, pose.waves, pose.holes)
-            points, depth = to_canvas(pose, plane, self.size, own)
-            seen = torch.where(depth > 0.05, seen, 0.0) / opacity.clamp(min=SEEN)[:, None]
+            lines, alpha = draft(bank.pyramid, pictures, pose.waves, pose.holes)
             cell = 0.5 * CELL * min(self.size) * pose.scale
             homography = self.ranges.framing.apply(
-                homography, points, seen, self.size, cell, depth.clamp(min=0.05) ** -3
+                homography, extent(pose, own, lines, alpha, opacity, cell), self.size
             )
         finest = 0 if edited and self.ranges.framing is None else self._finest()
         planes = warp(bank.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size, finest)

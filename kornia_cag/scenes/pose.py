@@ -8,13 +8,13 @@ object, the direction in which a resample reads.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kornia_cag.core.checks import check_int, check_number, check_range
-from kornia_cag.core.compiling import constant
+from kornia_cag.core.checks import check_int, check_range
 from kornia_cag.core.draws import Draw, Draws, Normals, Number, Numbers, drawn
 from kornia_cag.scenes.strength import full_strength
 
@@ -151,7 +151,17 @@ class PoseRange:
         return torch.cat([2 * u[..., :2] - 1, (strength[:, None] * radius)[..., None]], dim=-1)
 
 
-Axes = tuple[Float[Tensor, "b 2"], Float[Tensor, "b 2"], Float[Tensor, "b 2"], Float[Tensor, "b 1"]]
+HORIZON = 0.05  # lowest depth at which anything is seen
+
+
+class Axes(NamedTuple):
+    """How an object lies on the canvas, tilt aside."""
+
+    turn: Float[Tensor, "b 2"]  # direction of its x axis
+    across: Float[Tensor, "b 2"]  # direction at a right angle to it
+    sides: Float[Tensor, "b 2"]  # length of a unit along each, pixels
+    lean: Float[Tensor, "b 1"]  # tangent of the shear
+    middle: Float[Tensor, "b 2"]  # where its centre lies, pixels
 
 
 def homographies(pose: Pose, size: tuple[int, int], own: Axes | None = None) -> Float[Tensor, "b 3 3"]:
@@ -161,96 +171,48 @@ def homographies(pose: Pose, size: tuple[int, int], own: Axes | None = None) -> 
     object is ``1 + tilt_x * x + tilt_y * y``. The third row is scaled so that the object's centre has depth 1. ``own``
     are its :func:`axes`, if they were computed before.
     """
-    turn, across, sides, lean = axes(pose, size) if own is None else own
+    turn, across, sides, lean, middle = axes(pose, size) if own is None else own
     # The inverse of rotation · shear · stretch in closed form: no linear solver, no waiting for the device.
     flat = torch.stack([torch.addcmul(turn, lean, across), across], dim=1)
     flat = flat / sides[..., None]
     tilt = torch.stack([pose.tilt_x, pose.tilt_y], dim=1)
     left = torch.cat([flat, -(tilt[..., None] * flat).sum(dim=1, keepdim=True)], dim=1)
-    right = -(left * _middle(pose, size)[:, None]).sum(dim=2, keepdim=True)
+    right = -(left * middle[:, None]).sum(dim=2, keepdim=True)
     homography = torch.cat([left, right], dim=2)
     homography[:, 2, 2] += 1
     return homography
 
 
 def axes(pose: Pose, size: tuple[int, int]) -> Axes:
-    """The directions of the object's axes on the canvas, the length of a unit of each, and the shear's tangent."""
+    """The :class:`Axes` of objects on a canvas of ``(height, width)`` pixels."""
+    (height, width), short = size, min(size)
     angle, root = torch.deg2rad(pose.angle), pose.aspect.sqrt()
-    cos, sin, half = angle.cos(), angle.sin(), (0.5 * min(size)) * pose.scale
-    turn, across = torch.stack([cos, sin], dim=1), torch.stack([-sin, cos], dim=1)
-    return turn, across, torch.stack([half * root, half / root], dim=1), torch.deg2rad(pose.shear).tan()[:, None]
-
-
-def _middle(pose: Pose, size: tuple[int, int]) -> Float[Tensor, "b 2"]:
-    """Where the object's centre lies, pixels."""
-    height, width = size
-    short = min(size)
-    return short * torch.stack([pose.x + 0.5 * width / short, pose.y + 0.5 * height / short], dim=1)
+    cos, sin, half = angle.cos(), angle.sin(), (0.5 * short) * pose.scale
+    return Axes(
+        torch.stack([cos, sin], dim=1),
+        torch.stack([-sin, cos], dim=1),
+        torch.stack([half * root, half / root], dim=1),
+        torch.deg2rad(pose.shear).tan()[:, None],
+        short * torch.stack([pose.x + 0.5 * width / short, pose.y + 0.5 * height / short], dim=1),
+    )
 
 
 def to_canvas(
-    pose: Pose, points: Float[Tensor, "n 2"], size: tuple[int, int], own: Axes | None = None
-) -> tuple[Float[Tensor, "b n 2"], Float[Tensor, "b n"]]:
+    pose: Pose, x: Float[Tensor, "#b n"], y: Float[Tensor, "#b n"], own: Axes
+) -> tuple[Float[Tensor, "b 2 n"], Float[Tensor, "b n"]]:
     """Where points of the object land on the canvas, without elastic displacement, and their depth.
 
-    The inverse of :func:`homographies`. Points at or behind the horizon, depth at most 0.05, land anywhere.
+    The inverse of :func:`homographies`. Points at or behind the :data:`HORIZON` land anywhere.
     """
-    turn, across, sides, lean = axes(pose, size) if own is None else own
+    turn, across, sides, lean, middle = own
     # The columns of rotation · shear · stretch.
     right, down = sides[:, :1] * turn, sides[:, 1:] * torch.addcmul(across, lean, turn, value=-1)
-    x, y = points.T
-    depth = torch.addcmul(1 + pose.tilt_x[:, None] * x, pose.tilt_y[:, None], y)
-    mapped = torch.addcmul(right[..., None] * x, down[..., None], y) / depth[:, None].clamp(min=0.05)
-    return (mapped + _middle(pose, size)[..., None]).mT, depth
+    depth = depths(pose, x, y)
+    mapped = torch.addcmul(right[..., None] * x[:, None], down[..., None], y[:, None])
+    return mapped / depth[:, None].clamp(min=HORIZON) + middle[..., None], depth
 
 
-@dataclass(frozen=True)
-class Framing:
-    """Canonical framing: scale the object's longest side to a given size, centre its mass on the canvas.
-
-    MNIST was made this way: digits fitted into 20×20, centred by mass in 28×28 (LeCun et al., 1998): ``side=20 / 28``.
-
-    Attributes:
-        side: the object's longest side, as a share of the canvas's short side.
-    """
-
-    side: float = 20 / 28
-
-    def __post_init__(self) -> None:
-        check_number("side", self.side, 1e-3, 10)
-
-    def apply(
-        self,
-        homography: Float[Tensor, "b 3 3"],
-        points: Float[Tensor, "b n 2"],
-        weights: Float[Tensor, "b n"],
-        size: tuple[int, int],
-        cell: float | Float[Tensor, " b"] = 1.0,
-        area: Float[Tensor, "b n"] | None = None,
-    ) -> Float[Tensor, "b 3 3"]:
-        """Append the similarity transform that frames the object.
-
-        Args:
-            homography: canvas to object.
-            points: canvas points that cover the object, which may reach beyond the canvas.
-            weights: the object's alpha at these points, relative to its opacity. Points above 0.5, or above five
-                eighths of the highest if that is less, bound it; all of them count towards the mass.
-            size: canvas ``(height, width)``.
-            cell: distance between neighbouring points, pixels.
-            area: canvas area that each point represents, in any unit. Default: the same for all.
-        """
-        peak = weights.amax(dim=1, keepdim=True)
-        inside, places, visible = (weights > (THIN * peak).clamp(max=0.5))[:, None], points.mT, peak > 0
-        dtype, device = homography.dtype, homography.device
-        end = constant((math.inf,), dtype, device)
-        low = torch.where(inside, places, end).amin(dim=2)
-        high = torch.where(inside, places, -end).amax(dim=2)
-        longest = (high - low).amax(dim=1) + cell  # centres of cells span one cell less than the cells
-        zoom = torch.where(visible, (self.side * min(size)) / longest[:, None], constant((1.0,), dtype, device))
-        heavy = weights if area is None else weights * area
-        mass = (heavy[:, None] * places).sum(dim=2) / heavy.sum(dim=1, keepdim=True).clamp(min=1e-6)
-        middle = constant((0.5 * size[1], 0.5 * size[0]), dtype, device)
-        moved = torch.where(visible, mass, middle) - middle / zoom
-        left, right = homography[..., :2], homography[..., 2:]
-        right = right + (left * moved[:, None]).sum(dim=2, keepdim=True)
-        return torch.cat([left / zoom[..., None], right], dim=2)
+def depths(pose: Pose, x: Float[Tensor, "*#n"], y: Float[Tensor, "*#n"]) -> Float[Tensor, "*n"]:
+    """Depth at points of the objects, the first dimension over the batch: 1 at their centres."""
+    tilt_x, tilt_y = (tilt.reshape(-1, *[1] * (x.ndim - 1)) for tilt in (pose.tilt_x, pose.tilt_y))
+    return torch.addcmul(1 + tilt_x * x, tilt_y, y)

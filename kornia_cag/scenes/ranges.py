@@ -13,8 +13,9 @@ from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Blend, Over
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.finishes import Finish
+from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.light import ColorRange
-from kornia_cag.scenes.pose import Framing, PoseRange
+from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.scene import Crop, Layer, Scene
 from kornia_cag.scenes.strength import full_strength
 

@@ -113,21 +113,19 @@ def warp(
 
 def draft(
     pyramid: Pyramid, ids: Int[Tensor, " b"], waves: Float[Tensor, "b k 5"], holes: Float[Tensor, "b m 3"]
-) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "b n"]]:
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "b n n"]]:
     """The alpha of each displaced object on a coarse grid in its own plane, where no canvas cuts it off.
 
     Returns:
-        The grid's points in object coordinates, :data:`CELL` apart, and the alpha there.
+        Object coordinates of the grid's columns, and of its rows, :data:`CELL` apart, and the alpha there.
     """
-    side = torch.arange(2 * round(REACH / CELL), dtype=torch.float32, device=ids.device) * CELL + (0.5 * CELL - REACH)
-    points = torch.stack(torch.broadcast_tensors(side[None, :], side[:, None]))
+    lines = torch.arange(2 * round(REACH / CELL), dtype=torch.float32, device=ids.device) * CELL + (0.5 * CELL - REACH)
+    points = torch.stack(torch.broadcast_tensors(lines[None, :], lines[:, None]))[None]
     level = min(max(round(math.log2(0.5 * EXTENT * pyramid.size * CELL)), 0), pyramid.levels - 1)
     window, waves, holes = Window((pyramid.size >> level) + 2), kept(waves), kept(holes)
-    moved = displace(points[None].expand(len(ids), -1, -1, -1), waves)
-    alpha = sample_pyramid(pyramid, ids, moved, torch.full_like(ids, level), extent=EXTENT, window=window)[3]
-    if holes.shape[1]:
-        alpha = alpha * _outside(points[None], holes)
-    return points.flatten(1).T, alpha.flatten(1)
+    moved, levels = displace(points.expand(len(ids), -1, -1, -1), waves), torch.full_like(ids, level)
+    (alpha,) = sample_pyramid(pyramid, ids, moved, levels, extent=EXTENT, window=window, channels=slice(3, 4))
+    return lines, alpha * _outside(points, holes) if holes.shape[1] else alpha
 
 
 @one_operation("outside(Tensor points, Tensor holes) -> Tensor")

@@ -6,8 +6,9 @@ from kornia_cag.adversary.pixels import PGD
 from kornia_cag.adversary.scenes import ScenePGD
 from kornia_cag.scenes.blends import Average, Difference, Hard
 from kornia_cag.scenes.camera import CameraRange
+from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.light import ColorRange
-from kornia_cag.scenes.pose import Framing, PoseRange
+from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.strength import Ramp
 from kornia_cag.training.recipe import Recipe

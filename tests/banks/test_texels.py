@@ -10,7 +10,8 @@ from PIL import Image
 from kornia_cag import CAGCollate, Composer, ContextBank, ObjectBank, SceneRange
 from kornia_cag.banks.pyramid import build_pyramid
 from kornia_cag.banks.texels import MEMORY, _bytes, chosen_texels, file_sides, for_contexts, for_objects
-from kornia_cag.scenes.pose import Framing, PoseRange
+from kornia_cag.scenes.framing import Framing
+from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.training.recipes import RECIPES
 
 pytestmark = pytest.mark.filterwarnings("error")

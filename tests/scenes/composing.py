@@ -14,8 +14,9 @@ from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Average, Difference, Hard
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.light import ColorRange
-from kornia_cag.scenes.pose import Framing, PoseRange
+from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Scene
 from kornia_cag.scenes.targets import Composites

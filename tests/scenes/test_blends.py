@@ -19,8 +19,9 @@ from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, Over
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.light import ColorRange
-from kornia_cag.scenes.pose import Framing, PoseRange
+from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.ranges import SceneRange
 
 EACH = (Over(), Hard(), Average(0.6), Difference())

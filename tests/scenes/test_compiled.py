@@ -22,7 +22,7 @@ from kornia_cag.core.compiling import kept, once
 from kornia_cag.core.records import cut, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes import chunks
-from kornia_cag.scenes.pose import Framing
+from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.targets import Composites
 from kornia_cag.training.recipes import SIGNS

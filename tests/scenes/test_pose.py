@@ -14,7 +14,8 @@ from torch import Tensor
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import InputError
 from kornia_cag.core.randomness import sample_keys
-from kornia_cag.scenes.pose import Framing, PoseRange, homographies, to_canvas
+from kornia_cag.scenes.framing import Framing, extent
+from kornia_cag.scenes.pose import PoseRange, axes, homographies, to_canvas
 from kornia_cag.scenes.warp import CELL, draft
 
 FIXED = PoseRange(
@@ -215,10 +216,9 @@ def test_framing(bank: str, size: tuple[int, int]) -> None:
     n = 100
     pose, ids = mild.sample(keys(n)), torch.arange(n) % len(objects)
 
-    plane, seen = draft(objects.pyramid, ids, pose.waves, pose.holes)
-    points, depth = to_canvas(pose, plane, size)
-    cell = 0.5 * CELL * min(size) * pose.scale
-    framing = Framing().apply(homographies(pose, size), points, seen, size, cell, depth**-3)
+    lines, seen = draft(objects.pyramid, ids, pose.waves, pose.holes)
+    there = extent(pose, axes(pose, size), lines, seen, torch.ones(n), 0.5 * CELL * min(size) * pose.scale)
+    framing = Framing().apply(homographies(pose, size), there, size)
     framed = warp(objects.pyramid, ids, framing, pose.waves, pose.holes, torch.zeros(n), size)[:, 3:]
     points = canvas_points(size, torch.device("cpu"))
     boxes = outline(framed).boxes
@@ -232,27 +232,51 @@ def test_framing(bank: str, size: tuple[int, int]) -> None:
 def test_to_canvas_inverts_homographies() -> None:
     pose = WILD.sample(keys(64))
     points = torch.rand(50, 2) * 2 - 1
-    there, depth = to_canvas(pose, points, (30, 40))
-    back = torch.stack([project(h[None], p)[0] for h, p in zip(homographies(pose, (30, 40)), there, strict=True)])
+    there, depth = to_canvas(pose, points[None, :, 0], points[None, :, 1], axes(pose, (30, 40)))
+    back = torch.stack([project(h[None], p.T)[0] for h, p in zip(homographies(pose, (30, 40)), there, strict=True)])
     assert torch.where(depth[..., None] > 0.05, back - points, 0.0).abs().max() < 1e-3
 
 
 def test_framing_is_exact_for_a_known_alpha() -> None:
     """Columns 4 to 13 of a canvas 20 wide: ten pixels, brought to fifteen, heavy side to the middle."""
-    weights = torch.zeros(1, 20, 20)
-    weights[0, 8:12, 4:14] = 1.0
-    points = canvas_points((20, 20), torch.device("cpu"))
-    flat = points.flatten(0, 1)[None]
-    framed = Framing(side=0.75).apply(torch.eye(3)[None], flat, weights.flatten(1), (20, 20))
-    # identity: canvas to "object" is the way back into the first canvas
-    back = project(framed, torch.tensor([[10.0, 10.0], [17.5, 10.0], [10.0, 13.0]]))[0]
+    alpha = torch.zeros(1, 20, 20)
+    alpha[0, 8:12, 4:14] = 1.0
+    pose = replace(FIXED, scale=(0.1, 0.1)).sample(keys(1))  # an object unit is a pixel
+    own, lines = axes(pose, (20, 20)), torch.arange(20) - 9.5
+    there = extent(pose, own, lines, alpha, torch.ones(1), torch.ones(1))
+    framed = Framing(side=0.75).apply(homographies(pose, (20, 20), own), there, (20, 20))
+    back = project(framed, torch.tensor([[10.0, 10.0], [17.5, 10.0], [10.0, 13.0]]))[0] + 10
     close(back, (9, 10), (14, 10), (9, 12))
 
 
+def test_an_extent_is_that_of_all_points() -> None:
+    """In front of the horizon, with the canvas's area at each: what an object unit takes there, by depth ** -3."""
+    n, size = 200, (30, 40)
+    pose, lines = WILD.sample(keys(n)), torch.linspace(-1.6, 1.6, 33)
+    alpha = torch.rand(n, 33, 33, generator=torch.Generator().manual_seed(0)) ** 4
+    alpha[0], alpha[1] = 0, 0.01 * alpha[1]
+    opacity, own = torch.linspace(0.5, 1, n), axes(pose, size)
+    got = extent(pose, own, lines, alpha, opacity, torch.full((n,), 0.5))
+    y, x = (v.flatten()[None] for v in torch.meshgrid(lines, lines, indexing="ij"))
+    places, depth = to_canvas(pose, x, y, own)
+    seen = alpha.flatten(1) * (depth > 0.05)
+    bound = torch.minimum(0.5 * opacity, 0.625 * seen.amax(1))
+    mass = seen * depth.clamp(min=0.05) ** -3
+    for row in range(1, n):
+        bounded = places[row][:, seen[row] > bound[row]]
+        longest = (bounded.amax(1) - bounded.amin(1)).max() + 0.5
+        torch.testing.assert_close(got.longest[row], longest, rtol=1e-5, atol=1e-4)
+        middle = (places[row] * mass[row]).sum(1) / mass[row].sum()
+        torch.testing.assert_close(got.mass[row], middle, rtol=1e-4, atol=1e-3)
+    assert got.visible.tolist() == [False] + [True] * (n - 1)
+    assert (depth < 0).any()
+
+
 def test_framing_leaves_an_object_out_of_sight_alone() -> None:
-    homography = homographies(WILD.sample(keys(2)), (20, 20))
-    points = canvas_points((20, 20), torch.device("cpu")).flatten(0, 1).expand(2, -1, -1)
-    framed = Framing().apply(homography, points, torch.zeros(2, 400), (20, 20))
+    pose, size = WILD.sample(keys(2)), (20, 20)
+    homography, own = homographies(pose, size), axes(pose, size)
+    there = extent(pose, own, torch.linspace(-1, 1, 9), torch.zeros(2, 9, 9), torch.ones(2), torch.ones(2))
+    framed = Framing().apply(homography, there, size)
     torch.testing.assert_close(framed, homography, rtol=0, atol=1e-5)
 
 

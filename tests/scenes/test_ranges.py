@@ -14,8 +14,9 @@ from kornia_cag.core.draws import Draws
 from kornia_cag.core.records import tensors
 from kornia_cag.scenes.blends import Hard, Over
 from kornia_cag.scenes.camera import KINDS, Blur, Camera, CameraRange, Grain
+from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.light import Color, ColorRange
-from kornia_cag.scenes.pose import Framing, Pose, PoseRange
+from kornia_cag.scenes.pose import Pose, PoseRange
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Crop, Scene
 

@@ -16,8 +16,9 @@ from kornia_cag.core.randomness import chance, uniform
 from kornia_cag.core.records import mapped, tensors
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.light import ColorRange
-from kornia_cag.scenes.pose import Framing, PoseRange
+from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Crop, Earlier
 
