@@ -9,6 +9,7 @@ bytes of a texel are adjacent, so that one 32-bit load fetches it.
 """
 
 import functools
+import math
 import zlib
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -82,6 +83,16 @@ class Window(NamedTuple):
 
     side: int
     corner: Float[Tensor, "b 2"] | None = None
+
+
+def window_side(pixels: int) -> int:
+    """The side of a window that holds what a row of pixels reads, which begins at the corner of the first.
+
+    A pixel spans at most ``sqrt(2)`` texels, on the level that fits. So the last is ``sqrt(2) * (pixels - 0.5)`` texels
+    from the corner at most, and as many further texels begin, rounded up. The first is the one that the corner lies in,
+    counted from texel centre to centre; a bilinear read also takes the one after the last.
+    """
+    return math.ceil(math.sqrt(2) * (pixels - 0.5)) + 2
 
 
 def level_count(size: int) -> int:

@@ -1,6 +1,5 @@
 """``Composer``: from a scene to pictures. ``Composer.shoot`` holds the stages of a batch in their order."""
 
-import math
 from dataclasses import InitVar, dataclass, field, replace
 from types import NoneType
 from typing import Any, cast
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
-from kornia_cag.banks.pyramid import Window, sample_pyramid
+from kornia_cag.banks.pyramid import Window, sample_pyramid, window_side
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
 from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
 from kornia_cag.core.compiling import channels, constant, kept, once
@@ -248,8 +247,7 @@ class Composer:
         # Twice their distance from the middle: a picture's side is 2.
         row, column = (torch.arange(1 - n, n, 2, device=share.device, dtype=torch.float32) for n in self.size)
         points = torch.addcmul(x, across, column), torch.addcmul(y, down, row[:, None])
-        # A texel is at least 1 / sqrt(2) pixels large; the gutter, and where a window begins, add up to three.
-        window = Window(math.ceil(math.sqrt(2) * max(self.size)) + 3, middle - span)
+        window = Window(window_side(max(self.size)), middle - span)
         return sample_pyramid(pyramid, scene.contexts, points, level, window=window)
 
 

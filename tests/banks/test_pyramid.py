@@ -8,7 +8,7 @@ from oracle import mips, read
 from stacked import sample_pyramid
 from torch import Tensor
 
-from kornia_cag.banks.pyramid import Window, build_pyramid, check_texels, level_count
+from kornia_cag.banks.pyramid import Window, build_pyramid, check_texels, level_count, window_side
 from kornia_cag.banks.pyramid import sample_pyramid as planes
 from kornia_cag.core.checks import InputError
 
@@ -127,7 +127,7 @@ def test_a_window_is_read_as_the_whole_level(device: torch.device, size: tuple[i
             whole = min(1.0, share * max(size) / (64 >> level))
             points, corner = crops(whole, mirrored, size, n)
             points, corner = tuple(line.to(device) for line in points), corner.to(device)
-            window = Window(math.ceil(math.sqrt(2) * max(size)) + 3, corner)
+            window = Window(window_side(max(size)), corner)
             levels = torch.full((n,), level, device=device)
             got = planes(pyramid, ids, points, levels, window=window)
             full = torch.stack(torch.broadcast_tensors(*points), dim=1)
@@ -204,3 +204,13 @@ def test_equal_pictures_have_equal_checksums():
     assert one[3] == one[1]
     assert len(set(one)) == 3
     assert build_pyramid(pictures[1:2], replicate=True).checksums() == one[1:2]  # wherever it lies
+
+
+@pytest.mark.parametrize("pixels", [1, 8, 12, 17, 28, 64])
+def test_a_window_holds_what_a_row_of_pixels_reads(pixels: int) -> None:
+    """From any place in a texel, at the most texels a pixel; a smaller window would not do."""
+    corner = torch.linspace(0, 1, 4097, dtype=torch.float64)[:, None]
+    places = corner + math.sqrt(2) * (torch.arange(pixels, dtype=torch.float64) + 0.5)
+    first, last = (corner + 0.5).floor(), (places + 0.5).floor() + 1  # texels by their centres, half a texel in
+    most = (last - first + 1).amax()
+    assert window_side(pixels) == most
