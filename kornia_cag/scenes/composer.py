@@ -132,6 +132,9 @@ class Composer:
                 fail(name, f"ids from 0 to {count - 1}", f"{known.min()} to {known.max()}",
                      "Render a scene on the banks that its rows are of.")  # fmt: skip
         if earlier is not None:
+        lowest = scene.camera.coarser.amin() if len(scene.keys) else 0.0
+        if lowest < 0:
+            fail("scene.camera.coarser", "at least 0", f"{float(lowest):g}", "Pass coarser.clamp(min=0).")
             check_tensor(
                 "earlier.images", earlier.images, (len(scene.keys), 3, *self.size), DTYPES, self.objects.device
             )
@@ -235,8 +238,7 @@ class Composer:
     def _crop(self, scene: Scene) -> Planes:
         """Read each context's crop, which has the canvas's aspect ratio."""
         (height, width), crop, pyramid = self.size, scene.crop, self.contexts.pyramid
-        coarser = scene.camera.coarser.clamp(min=0)  # a finer level may have more texels than are read
-        texels = torch.log2(crop.share * (pyramid.size / max(self.size))) + coarser
+        texels = torch.log2(crop.share * (pyramid.size / max(self.size))) + scene.camera.coarser
         level = texels.round().clamp(0, pyramid.levels - 1).long()
         share = crop.share / max(self.size)
         span = share[:, None] * constant((width, height), share.dtype, share.device)
