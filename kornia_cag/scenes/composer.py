@@ -31,6 +31,8 @@ from kornia_cag.scenes.warp import CELL, Outline, draft, finest_level, outline, 
 Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and its visible outline
 Planes = tuple[Float[Tensor, "b h w"], ...]  # channels, separately
 
+WIDE = 0.5  # total radius of discs, object units, that may leave any part of an object, which framing then enlarges
+
 
 @dataclass(frozen=True)
 class Composer:
@@ -110,8 +112,7 @@ class Composer:
             targets: also make masks and boxes.
         """
         self._check(scene, earlier)
-        # Only an object as large as the ranges allow fits into what is read by default.
-        drawn = all(bool((layer.pose.scale <= self.ranges.pose.scale[1]).all()) for layer in scene.layers)
+        drawn = all(self._as_drawn(layer.pose) for layer in scene.layers)
         return self._finished(self.shoot(scene, earlier, targets=targets, edited=not drawn))
 
     def _finished(self, made: Composites) -> Composites:
@@ -148,7 +149,7 @@ class Composer:
     ) -> Composites:
         """Render up to the camera, without the stages of ``ranges.finish``: the part that can be compiled.
 
-        ``edited``: objects may be larger than the ranges allow.
+        ``edited``: objects may ask for a finer level of the bank than the ranges do.
         """
         with torch.autocast(scene.keys.device.type, enabled=False):  # samples do not depend on the caller's precision
             labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
@@ -223,17 +224,23 @@ class Composer:
             homography = self.ranges.framing.apply(
                 homography, extent(pose, own, lines, alpha, opacity, cell), self.size
             )
-        finest = 0 if edited and self.ranges.framing is None else self._finest()
+        finest = 0 if edited else self._finest()
         planes = warp(bank.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size, finest)
         return planes, opacity
 
     def _finest(self) -> int:
         """The finest level of objects that the ranges ask for; of framed ones, if a pose at most halves them."""
         framing, pose, short = self.ranges.framing, self.ranges.pose, min(self.size)
-        if framing is not None and pose.holes * pose.hole[1] > 0.5:
-            return 0  # discs as wide as half of an object may leave any part of it, which framing enlarges
+        if framing is not None and pose.holes * pose.hole[1] > WIDE:
+            return 0
         largest = pose.scale[1] if framing is None else 2 * framing.side
         return finest_level(self.objects.pyramid, largest * short)
+
+    def _as_drawn(self, pose: Pose) -> bool:
+        """Whether objects need no finer level than :meth:`_finest`, wherever they may have been edited."""
+        if self.ranges.framing is None:
+            return bool((pose.scale <= self.ranges.pose.scale[1]).all())
+        return bool((pose.holes[..., 2].sum(dim=1) <= WIDE).all())
 
     def _crop(self, scene: Scene) -> Planes:
         """Read each context's crop, which has the canvas's aspect ratio."""

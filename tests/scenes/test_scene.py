@@ -12,6 +12,7 @@ from composing import LENS, RANGES, WILD_COLOR, WILD_POSE, make_composer, rows, 
 from conftest import make_contexts, make_objects
 from test_ranges import ALL
 
+from kornia_cag.core.checks import InputError
 from kornia_cag.core.randomness import chance, uniform
 from kornia_cag.core.records import mapped, tensors
 from kornia_cag.scenes.camera import CameraRange
@@ -124,6 +125,26 @@ def test_what_holes_leave_is_as_sharp_as_the_bank(monkeypatch):
     images = composer(table).images
     monkeypatch.setattr(Composer, "_finest", lambda self: 0)
     torch.testing.assert_close(images, composer(table).images, rtol=0, atol=1e-5)
+
+
+def test_what_holes_set_by_hand_leave_is_as_sharp(monkeypatch):
+    ranges = SceneRange(pose=FLAT, framing=Framing(0.2))
+    composer, table = Composer(make_objects(size=64), make_contexts(), (48, 48), ranges), rows(5)
+    holes = torch.tensor([[[-0.6, 0.0, 1.0], [0.6, 0.6, 0.7]]]).expand(5, -1, -1)
+    edited = composer.ranges.sample(table).posed(holes=holes)
+    images, blurred = composer.render(edited).images, composer.compose(edited).images
+    monkeypatch.setattr(Composer, "_finest", lambda self: 0)
+    expected = composer.compose(edited).images
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
+    assert (blurred - expected).abs().max() > 0.05
+
+
+def test_a_context_finer_than_fits_is_refused():
+    composer, table = make_composer(SceneRange(pose=FLAT), (24, 24)), rows(3)
+    scene = composer.ranges.sample(table)
+    edited = replace(scene, camera=replace(scene.camera, coarser=torch.tensor([0.0, -0.5, 1.0])))
+    with pytest.raises(InputError, match=r"^scene.camera.coarser: expected at least 0, got -0.5. Pass coarser.clamp"):
+        composer.render(edited)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
