@@ -5,7 +5,7 @@ import torch
 from counting import Counts, counted
 
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.training.recipes import DIGITS, SIGNS
+from kornia_cag.training.recipes import DIGITS, PHOTO_DIGITS, SIGNS
 
 OUTPUT = 512 * 3 * 64 * 64 * 4  # bytes of the images
 
@@ -13,9 +13,10 @@ OUTPUT = 512 * 3 * 64 * 64 * 4  # bytes of the images
 @pytest.mark.parametrize(
     ("ranges", "kernels", "outputs"),
     [
-        pytest.param(SceneRange(), 230, 21.5, id="default"),
-        pytest.param(SIGNS.ranges, 355, 28.5, id="signs"),
-        pytest.param(DIGITS.ranges, 455, 40, id="digits"),
+        pytest.param(SceneRange(), 190, 16, id="default"),
+        pytest.param(SIGNS.ranges, 292, 21, id="signs"),
+        pytest.param(DIGITS.ranges, 382, 27, id="digits"),
+        pytest.param(PHOTO_DIGITS.ranges, 383, 28, id="photo-digits"),
     ],
 )
 def test_a_batch_of_512(ranges: SceneRange, kernels: int, outputs: float, untyped: None) -> None:
