@@ -21,8 +21,8 @@ from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera, photograph
 from kornia_cag.scenes.finishes import finished
 from kornia_cag.scenes.framing import extent
-from kornia_cag.scenes.light import Picture, Tone, illumination, light, planes_of, recolor, tones, whole
-from kornia_cag.scenes.pose import axes, homographies
+from kornia_cag.scenes.light import Picture, Tone, illumination, light, planes_of, recolor, whole
+from kornia_cag.scenes.pose import Pose, axes, homographies
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.targets import Composites, Targets
@@ -132,10 +132,10 @@ class Composer:
             if known is not None and known.view(np.uint64).max() >= count:  # a negative id is a very high one
                 fail(name, f"ids from 0 to {count - 1}", f"{known.min()} to {known.max()}",
                      "Render a scene on the banks that its rows are of.")  # fmt: skip
-        if earlier is not None:
         lowest = scene.camera.coarser.amin() if len(scene.keys) else 0.0
         if lowest < 0:
             fail("scene.camera.coarser", "at least 0", f"{float(lowest):g}", "Pass coarser.clamp(min=0).")
+        if earlier is not None:
             check_tensor(
                 "earlier.images", earlier.images, (len(scene.keys), 3, *self.size), DTYPES, self.objects.device
             )
@@ -154,7 +154,7 @@ class Composer:
         with torch.autocast(scene.keys.device.type, enabled=False):  # samples do not depend on the caller's precision
             labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
             used = chained(earlier, labels, scene.fresh)
-            tone, paint = scene_tones(scene)
+            tone, paint = scene.tones()
             gain = illumination(tone.slope, self.size)
             images = None if earlier is None else earlier.images
             picture, seen = self.backdrop(scene, tone, paint, gain, images, used), []
@@ -258,14 +258,6 @@ class Composer:
         points = torch.addcmul(x, across, column), torch.addcmul(y, down, row[:, None])
         window = Window(window_side(max(self.size)), middle - span)
         return sample_pyramid(pyramid, scene.contexts, points, level, window=window)
-
-
-def scene_tones(scene: Scene) -> tuple[Tone, Tone | None]:
-    """The tones of the light and of the context's own colours."""
-    if scene.context_color is None:
-        return scene.light.tone(), None
-    tone, paint = tones([scene.light, scene.context_color])
-    return tone, paint
 
 
 def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], fresh: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:

@@ -19,7 +19,7 @@ from kornia_cag.core.draws import Draws, Plan
 from kornia_cag.core.records import copied, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera
-from kornia_cag.scenes.composer import Composer, chained, scene_tones, targets_of
+from kornia_cag.scenes.composer import Composer, chained, targets_of
 from kornia_cag.scenes.light import Tone, illumination, whole
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.strength import Ramp, given_strength
@@ -142,7 +142,7 @@ def _opened(
 ) -> Tone:  # fmt: skip
     """Render the backdrop onto the canvas; return the light."""
     with torch.autocast(canvas.device.type, enabled=False):
-        tone, paint = scene_tones(scene)
+        tone, paint = scene.tones()
         gain = illumination(tone.slope, composer.size)
         canvas.copy_(whole(composer.backdrop(scene, tone, paint, gain, images, used)))
     return tone

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Blur, Camera, Grain
-from kornia_cag.scenes.light import Color
+from kornia_cag.scenes.light import Color, Tone, tones
 from kornia_cag.scenes.pose import Pose
 
 
@@ -78,6 +78,13 @@ class Scene:
     def pose(self) -> Pose:
         """The pose of the lowest layer: the only one if samples show one object."""
         return self.layers[0].pose
+
+    def tones(self) -> tuple[Tone, Tone | None]:
+        """The tones of the light, and of the context's own colours."""
+        if self.context_color is None:
+            return self.light.tone(), None
+        light, paint = tones([self.light, self.context_color])
+        return light, paint
 
     def posed(self, *, layer: int = 0, **changes: Tensor) -> "Scene":
         """A copy with changes to one layer's pose: ``scene.posed(angle=scene.pose.angle + 90)``.
