@@ -19,17 +19,22 @@ def threads(like: Tensor) -> bool:
     return fusing() and like.device.type != "cpu"
 
 
-def channels() -> tuple[slice, ...]:
-    """Which channels of a picture are one tensor: all, or each alone while this is being compiled.
+def channels(like: Tensor) -> tuple[slice, ...]:
+    """Which channels of a picture are one tensor: all, or each alone while this is being compiled for a CPU.
 
-    Then a pixel is computed once, in one loop, for its three channels.
+    Then a pixel is computed once, in one loop, for its three channels. A GPU's threads would compute all of them to
+    store one.
     """
-    return tuple(slice(channel, channel + 1) for channel in range(3)) if fusing() else (slice(0, 3),)
+    apart = fusing() and not threads(like)
+    return tuple(slice(channel, channel + 1) for channel in range(3)) if apart else (slice(0, 3),)
 
 
 def once(*values: Tensor) -> tuple[Tensor, ...]:
     """Two or more numbers per sample ``(b,)``, computed once instead of again at every pixel."""
-    return torch.stack(values).unbind(0) if fusing() else values
+    if not fusing():
+        return values
+    stacked = torch.stack(values)  # on a GPU, each pixel would pick its number from all of them
+    return (kept(stacked) if threads(stacked) else stacked).unbind(0)
 
 
 def kept(value: Tensor) -> Tensor:

@@ -181,7 +181,8 @@ class Composer:
         if earlier is None:
             return lit
         use = used[:, None, None, None]
-        return tuple(torch.where(use, to_float(earlier[:, own]), new) for own, new in zip(channels(), lit, strict=True))
+        parts = zip(channels(earlier), lit, strict=True)
+        return tuple(torch.where(use, to_float(earlier[:, own]), new) for own, new in parts)
 
     def paste(
         self, layer: Layer, behind: Picture, tone: Tone, gain: Float[Tensor, "b h w"] | None,

@@ -18,7 +18,7 @@ from kornia_cag.core.operations import one_operation
 from kornia_cag.core.records import cut, joined
 from kornia_cag.scenes.strength import full_strength
 
-Picture = tuple[Float[Tensor, "b _ h w"], ...]  # one tensor, or while being compiled one for each channel
+Picture = tuple[Float[Tensor, "b _ h w"], ...]  # one tensor, or while being compiled for a CPU one for each channel
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
 
@@ -245,7 +245,7 @@ def _per_channel(
     offset, matrix = kept(tone.offset), kept(tone.matrix)
     if gain is None:
         gain = illumination(tone.slope, (planes[0].shape[1], planes[0].shape[2]))
-    return tuple(function(*planes, offset[:, own], matrix[:, own], cover, gain) for own in channels())
+    return tuple(function(*planes, offset[:, own], matrix[:, own], cover, gain) for own in channels(planes[0]))
 
 
 _PLANES = "Tensor red, Tensor green, Tensor blue"

@@ -155,7 +155,7 @@ def _laid(
     """Draw one object over the canvas; its alpha goes into ``full``."""
     with torch.autocast(canvas.device.type, enabled=False):
         gain = illumination(tone.slope, composer.size)
-        behind = tuple(canvas[:, own] for own in channels())
+        behind = tuple(canvas[:, own] for own in channels(canvas))
         picture, seen = composer.paste(layer, behind, tone, gain, coarser, targets=full is not None)
         canvas.copy_(whole(picture))
     if full is None or seen is None:
