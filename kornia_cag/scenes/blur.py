@@ -103,27 +103,33 @@ def _filter(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Ten
 def _by_pixels(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
     """The same two passes, for a GPU: a thread reads its own taps, from no farther than the border.
 
-    What the taps of a pass read is stored once.
+    What the taps of a pass read is stored once, each channel by itself: a thread computes a pixel of all three.
     """
     taps, (height, width), device = spread.line.shape[1], picture.shape[2:], picture.device
     x = torch.arange(width, dtype=torch.int32, device=device)
-    y = torch.arange(height, dtype=torch.int32, device=device)[:, None]
+    # An operation on bits, or inductor (torch 2.12) takes places for symbols, and fails on their minimum in a stack.
+    y = torch.arange(height, dtype=torch.int32, device=device)[:, None] ^ 0
     across = spread.lean[:, None] * steps(taps, device)
     whole = torch.minimum(across.floor(), (steps(taps, device).abs() - 1).clamp(min=0))
     part = across - whole
     near, far, column, aside = map(kept, (spread.line * (1 - part), spread.line * part, spread.column, whole.int()))
-    down, flat, seen = kept(spread.steep)[:, None, None], kept(picture).flatten(2), []
+    down, places, weights = kept(spread.steep)[:, None, None], [], []
     for tap in range(taps):
         step = tap - taps // 2
         for weight, more in ((near, 0), (far, 1))[: 2 if step else 1]:  # the middle tap falls between no two pixels
             to_side = aside[:, tap, None, None] + more
             row = (y + torch.where(down, step, to_side)).clamp(0, height - 1)
             place = row * width + (x + torch.where(down, to_side, step)).clamp(0, width - 1)
-            read = flat.gather(2, place.long().flatten(1)[:, None].expand(flat.shape))
-            seen.append(weight[:, tap, None, None] * read)
-    line, place = kept(_total(seen)).unflatten(2, (height, width)), torch.arange(height, device=device)
-    return _total([column[:, tap, None, None, None] * line[:, :, (place + (tap - taps // 2)).clamp(0, height - 1)]
-                   for tap in range(taps)])  # fmt: skip
+            places.append(place.long().flatten(1))
+            weights.append(weight[:, tap, None])
+    rows = [(y[:, 0] + (tap - taps // 2)).clamp(0, height - 1).long() for tap in range(taps)]
+    blurred = []
+    for plane in picture.unbind(1):
+        flat = kept(plane.contiguous()).flatten(1)
+        read = [weight * flat.gather(1, place) for weight, place in zip(weights, places, strict=True)]
+        line = kept(_total(read)).unflatten(1, (height, width))
+        blurred.append(_total([column[:, tap, None, None] * line[:, row] for tap, row in enumerate(rows)]))
+    return torch.stack(blurred, dim=1)
 
 
 def _two_passes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:

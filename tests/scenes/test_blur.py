@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kornia_cag.scenes.blur import PointSpread, _filter, _two_passes, blur, box, gaussian, motion
+from kornia_cag.scenes.blur import PointSpread, _by_pixels, _filter, _two_passes, blur, box, gaussian, motion
 
 TAPS = 7
 
@@ -27,11 +27,12 @@ def pictures(n: int = 12, size: tuple[int, int] = (11, 8), dtype: torch.dtype = 
     return torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(1), dtype=dtype)
 
 
+@pytest.mark.parametrize("method", [_two_passes, _by_pixels])
 @pytest.mark.parametrize("size", [(11, 8), (4, 20)])
-def test_two_passes_equal_the_dense_filter(size: tuple[int, int], device: torch.device) -> None:
+def test_two_passes_equal_the_dense_filter(size: tuple[int, int], method, device: torch.device) -> None:
     one = PointSpread(*(getattr(spread(), name).to(device) for name in ("line", "lean", "steep", "column")))
     picture = pictures(size=size).to(device)
-    torch.testing.assert_close(_two_passes(picture, one), _filter(picture, one))
+    torch.testing.assert_close(method(picture, one), _filter(picture, one))
 
 
 def test_kernels_sum_to_one_and_are_symmetric_about_the_middle() -> None:
@@ -71,7 +72,7 @@ def test_a_path_of_no_length_is_sharp() -> None:
     torch.testing.assert_close(blur(picture, PointSpread(line, lean, steep, box(torch.ones(9), TAPS))), picture)
 
 
-@pytest.mark.parametrize("method", [_filter, _two_passes])
+@pytest.mark.parametrize("method", [_filter, _two_passes, _by_pixels])
 def test_gradcheck(method) -> None:
     one = spread(3, torch.float64)
 
