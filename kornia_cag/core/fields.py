@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kornia_cag.core.compiling import kept, threads
 from kornia_cag.core.operations import one_operation
 from kornia_cag.core.randomness import MULTIPLIERS, WEYL, counted, hashed
 
@@ -24,6 +25,18 @@ def noise(keys: Int[Tensor, " b"], slot: str, shape: tuple[int, ...]) -> Float[T
     """
     found: Tensor = _noise(keys, slot, list(shape))
     return found
+
+
+def stored_noise(keys: Int[Tensor, " b"], slot: str, shape: tuple[int, int, int]) -> Float[Tensor, "b c h w"]:
+    """:func:`noise` of up to three channels that is read several times, so that a compiler stores it.
+
+    For a GPU one word a pixel is stored: each number has ten bits.
+    """
+    if not threads(keys):
+        return kept(noise(keys, slot, shape))
+    shifts = 10 * torch.arange(shape[0], device=keys.device, dtype=torch.int32)[:, None, None]
+    words = kept((_sums(keys, slot, shape) << shifts).sum(dim=1, keepdim=True, dtype=torch.int32))
+    return _centred((words >> shifts) & 1023)
 
 
 def _in_numpy(keys: Int[Tensor, " b"], slot: str, shape: Sequence[int]) -> Float[Tensor, " b *n"]:
@@ -73,8 +86,17 @@ def _fill(into: np.ndarray, base: np.ndarray, place: np.ndarray, scratch: np.nda
 
 @one_operation("noise(Tensor keys, str slot, int[] shape) -> Tensor", cpu=_in_numpy)
 def _noise(keys: Int[Tensor, " b"], slot: str, shape: Sequence[int]) -> Float[Tensor, " b *n"]:
+    return _centred(_sums(keys, slot, shape))
+
+
+def _sums(keys: Int[Tensor, " b"], slot: str, shape: Sequence[int]) -> Int[Tensor, " b *n"]:
+    """Sums of four bytes, 0 to 1020."""
     place = torch.arange(math.prod(shape), device=keys.device, dtype=torch.int32).reshape(tuple(shape))
     bits = counted(keys, slot, place + 1)
     pairs = (bits & 0x00FF00FF) + ((bits >> 8) & 0x00FF00FF)
-    total = (pairs + (pairs >> 16)) & 0xFFFF
-    return (total - 510).to(torch.float32) * _SCALE
+    return (pairs + (pairs >> 16)) & 0xFFFF
+
+
+def _centred(sums: Int[Tensor, " b *n"]) -> Float[Tensor, " b *n"]:
+    """Mean 0 and variance 1."""
+    return (sums - 510).to(torch.float32) * _SCALE

@@ -12,7 +12,7 @@ from torch import Tensor
 from kornia_cag.core.checks import check_int, check_number, check_range, fail
 from kornia_cag.core.compiling import fusing, kept, threads
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
-from kornia_cag.core.fields import noise
+from kornia_cag.core.fields import noise, stored_noise
 from kornia_cag.core.operations import one_operation
 from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion, sharp
 from kornia_cag.scenes.jpeg import jpeg
@@ -227,11 +227,11 @@ def _grains(
     keys: Int[Tensor, " b"], size: Float[Tensor, " b"], grey: Float[Tensor, " b"], shape: tuple[int, int, int]
 ) -> Float[Tensor, "b 3 h w"]:
     """Noise of a smaller picture, linearly interpolated at the pixels of the larger one."""
-    field = noise(keys, "camera.grain_field", shape)
-    field = field if threads(field) else kept(field)  # a thread hashes in less time than it reads
+    field = stored_noise(keys, "camera.grain_field", shape)
     mixed = torch.lerp(field, math.sqrt(3) * field.mean(dim=1, keepdim=True), grey[:, None, None, None])
     if fusing():
-        return _enlarged(_enlarged(kept(mixed), size).mT, size).mT
+        mixed = mixed if threads(mixed) else kept(mixed)  # a thread mixes in less time than it reads
+        return _enlarged(_enlarged(mixed, size).mT, size).mT
     # The same in one pass, which no compiler needs.
     y, x = (torch.arange(0.5, side, device=keys.device, dtype=torch.float32) * (2 / side) for side in shape[1:])
     place = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)

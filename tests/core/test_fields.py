@@ -5,7 +5,7 @@ import torch
 from test_randomness import keys_of
 
 from kornia_cag.core import fields
-from kornia_cag.core.fields import noise
+from kornia_cag.core.fields import noise, stored_noise
 
 
 def test_noise() -> None:
@@ -27,6 +27,13 @@ def test_noise_is_a_function_of_key_slot_and_place() -> None:
     assert torch.equal(noise(keys[4:], "s", (2, 3)), field[4:])
     assert torch.equal(noise(keys, "s", (6,)), field.flatten(1))
     assert not torch.equal(noise(keys, "t", (2, 3)), field)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_stored_in_one_word_a_pixel_noise_is_the_same(channels: int, monkeypatch) -> None:
+    keys, shape = keys_of(count=300), (channels, 5, 7)
+    monkeypatch.setattr(fields, "threads", lambda like: True)
+    assert torch.equal(stored_noise(keys, "s", shape), noise(keys, "s", shape))
 
 
 @pytest.mark.parametrize("shape", [(1,), (3, 5, 7), (3, 64, 64), (2, 3, 1)])
