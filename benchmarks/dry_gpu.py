@@ -3,9 +3,9 @@
 Eager, on any machine: the kernels that one batch launches (operations dispatched to a device without values), the bytes
 they write, and how often the host copies to the device. Compiled, with torch's CUDA build, whose driver need not be
 there: the kernels that inductor writes for an H100 with the options of ``core/compiling.py``, the bytes that it says
-they access, and what ptxas says of them for sm_90. Inductor tries each kernel in a few shapes on the device and keeps
-the fastest. The table has the largest numbers of all kernels, each in its shape of the fewest registers, and what ptxas
-takes for all shapes.
+they access, and what ptxas says of them for sm_90. Inductor tries each kernel in two shapes on the device and keeps the
+faster: eight elements a thread, or two (one, in small kernels). The table has the largest numbers of all kernels, each
+in its shape of the fewest registers, two elements a thread or one, and what ptxas takes for all shapes.
 
 It cannot tell time. What it estimates is a roofline: launches at 5 µs each (eager) or 2.5 µs (compiled), one after the
 other, plus bytes at 80 % of the bandwidth that the card is sold with: 3.35 TB/s for an H100, 4.8 TB/s for an H200. The
