@@ -112,7 +112,8 @@ def _by_pixels(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[
     across = spread.lean[:, None] * steps(taps, device)
     whole = torch.minimum(across.floor(), (steps(taps, device).abs() - 1).clamp(min=0))
     part = across - whole
-    near, far, column, aside = map(kept, (spread.line * (1 - part), spread.line * part, spread.column, whole.int()))
+    near, far, aside = map(kept, (spread.line * (1 - part), spread.line * part, whole.int()))
+    column = kept(spread.column.clone(memory_format=torch.contiguous_format))  # it may be a part of a larger tensor
     down, places, weights = kept(spread.steep)[:, None, None], [], []
     for tap in range(taps):
         step = tap - taps // 2
@@ -125,7 +126,7 @@ def _by_pixels(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[
     rows = [(y[:, 0] + (tap - taps // 2)).clamp(0, height - 1).long() for tap in range(taps)]
     blurred = []
     for plane in picture.unbind(1):
-        flat = kept(plane.contiguous()).flatten(1)
+        flat = kept(plane.clone(memory_format=torch.contiguous_format)).flatten(1)
         read = [weight * flat.gather(1, place) for weight, place in zip(weights, places, strict=True)]
         line = kept(_total(read)).unflatten(1, (height, width))
         blurred.append(_total([column[:, tap, None, None] * line[:, row] for tap, row in enumerate(rows)]))
