@@ -18,10 +18,12 @@ from torch._dynamo.utils import counters
 from kornia_cag import CAGCollate, ContextChain, PairSampler, Ramp
 from kornia_cag.banks.pyramid import Pyramid, build_pyramid, sample_pyramid
 from kornia_cag.core import memory
-from kornia_cag.core.compiling import kept, once
+from kornia_cag.core.compiling import fusing, kept, once, program
+from kornia_cag.core.randomness import sample_keys
 from kornia_cag.core.records import cut, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes import chunks
+from kornia_cag.scenes.camera import photograph
 from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.targets import Composites
@@ -179,3 +181,15 @@ def test_eager_mode_takes_no_notice_of_the_compiler() -> None:
     one, other = torch.rand(3), torch.rand(3)
     assert kept(one) is one
     assert all(a is b for a, b in zip(once(one, other), (one, other), strict=True))
+
+
+@pytest.mark.compile
+def test_a_camera_compiled_for_a_gpu_makes_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its graph, by this CPU's compiler."""
+    for place in ("core.compiling", "core.fields", "core.randomness", "scenes.blur", "scenes.camera"):
+        monkeypatch.setattr(f"kornia_cag.{place}.threads", lambda like: fusing())
+    keys = sample_keys(*torch.arange(3 * 12).view(3, 12))
+    camera = SIGNS.ranges.camera.sample(keys)
+    pictures = 1.2 * torch.rand(12, 3, 14, 18, generator=torch.Generator().manual_seed(0)) - 0.1
+    fast = program(photograph, pictures.device)(pictures, camera, keys)
+    torch.testing.assert_close(fast, photograph(pictures, camera, keys), rtol=0, atol=1e-4)
