@@ -4,6 +4,7 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,9 +18,12 @@ from kornia_cag.command.usage import SCENE_ATTACKS
 from kornia_cag.command.wording import worded
 from kornia_cag.core import devices
 from kornia_cag.core.checks import check_int, check_number, describe, fail
+from kornia_cag.core.document import read_value
 from kornia_cag.core.memory import machine_memory
 from kornia_cag.training.network import Trained, load_network
 from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.recipe_data import changed
+from kornia_cag.training.recipe_file import load_recipe
 from kornia_cag.training.recipes import RECIPES, SCENE_GRADIENT
 
 CHOSEN: dict[str, ScenePGD | WorstOf | None] = dict(
@@ -38,26 +42,36 @@ def chosen_device(name: str) -> torch.device:
 
 
 def chosen_recipe(options: argparse.Namespace) -> Recipe:
-    """The recipe, changed as the options say."""
-    recipe: Recipe = RECIPES[options.recipe]
-    if options.size is not None:
-        recipe = replace(recipe, size=number("--size", options.size, 16, 2**15))
-    if getattr(options, "batch_size", None) is not None:
-        recipe = replace(recipe, batch_size=number("--batch-size", options.batch_size, 1, 2**31 - 1))
-    if getattr(options, "views", None) is not None:
-        recipe = replace(recipe, views=number("--views", options.views, 1, MOST_VIEWS))
-    if getattr(options, "no_chain", False):
-        if options.hard_pairing:
-            fail("--hard-pairing", "to be used without --no-chain, whose slots it orders", "both")
-        recipe = replace(recipe, reset=None, hard_pairing=False)
-    if getattr(options, "hard_pairing", False):
-        if recipe.reset is None:
-            fail("--hard-pairing", "a recipe with a chain, whose slots it orders", recipe.name)
-        recipe = replace(recipe, hard_pairing=True)
+    """The recipe, by name or from a file, changed as the options say; what ``--set`` says comes last."""
+    named = options.recipe
+    with worded(path="RECIPE"):
+        recipe = RECIPES[named] if named in RECIPES else load_recipe(named)
+    recipe = _changed(recipe, _short(options))
     if getattr(options, "scene_attack", None) is not None:
         recipe = replace(recipe, scene_attack=CHOSEN[options.scene_attack])
-    with worded(eps="--eps", eps_object="--eps-object"):
-        return _hardened(recipe, options) if "eps" in options else recipe
+    if "eps" in options:
+        with worded(eps="--eps", eps_object="--eps-object"):
+            recipe = _hardened(recipe, options)
+    named = ((field, f"--set {field}", text) for field, text in options.set)
+    return _changed(recipe, {field: (option, read_value(text, option)) for field, option, text in named})
+
+
+def _short(options: argparse.Namespace) -> dict[str, tuple[str, Any]]:
+    """The fields that options of their own set: the option's name and the value."""
+    if getattr(options, "no_chain", False) and options.hard_pairing:
+        fail("--hard-pairing", "to be used without --no-chain, whose slots it orders", "both")
+    given = {"size": ("--size", getattr(options, "size", None)),
+             "batch_size": ("--batch-size", getattr(options, "batch_size", None)),
+             "hard_pairing": ("--hard-pairing", getattr(options, "hard_pairing", False) or None)}  # fmt: skip
+    chain = {"reset": ("--no-chain", None), "hard_pairing": ("--no-chain", False)}
+    named = {field: (option, value) for field, (option, value) in given.items() if value is not None}
+    return named | (chain if getattr(options, "no_chain", False) else {})
+
+
+def _changed(recipe: Recipe, given: dict[str, tuple[str, Any]]) -> Recipe:
+    """The recipe with other fields; errors name the options."""
+    values = {field: value for field, (_, value) in given.items()}
+    return changed(recipe, values, {field: option for field, (option, _) in given.items()}) if given else recipe
 
 
 def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
@@ -70,7 +84,7 @@ def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
             fail("--scene-attack", "to be used without --no-attack", "both")
         return replace(recipe, attack=None, scene_attack=None)
     if recipe.attack is not None and named:
-        return replace(recipe, attack=_changed(recipe.attack, options))
+        return replace(recipe, attack=_scaled(recipe.attack, options))
     if options.eps is None:
         if named:
             fail(named[0], "to be used with --eps", "no --eps")
@@ -81,7 +95,7 @@ def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     return replace(recipe, attack=PGD(eps=options.eps, eps_object=options.eps_object, steps=steps))
 
 
-def _changed(attack: PGD, options: argparse.Namespace) -> PGD:
+def _scaled(attack: PGD, options: argparse.Namespace) -> PGD:
     """A recipe's attack with other numbers; steps keep their share of the budget."""
     eps = attack.eps if options.eps is None else options.eps
     if attack.eps_min is not None and eps < attack.eps_min:
@@ -89,10 +103,10 @@ def _changed(attack: PGD, options: argparse.Namespace) -> PGD:
     inner = attack.eps_object if options.eps_object is None else options.eps_object
     asked = options.attack_steps
     steps = attack.steps if asked is None else number("--attack-steps", asked, 1, MOST_STEPS)
-    changed = replace(attack, eps=eps, eps_object=inner, steps=steps)
+    scaled = replace(attack, eps=eps, eps_object=inner, steps=steps)
     if attack.alpha is None:
-        return changed
-    return replace(changed, alpha=attack.alpha * changed.largest / attack.largest)
+        return scaled
+    return replace(scaled, alpha=attack.alpha * scaled.largest / attack.largest)
 
 
 def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:

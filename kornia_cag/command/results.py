@@ -25,8 +25,8 @@ RESUMED = {"train": CHECKPOINT, "ablate": ABLATION}  # what a command resumes fr
 
 def folder(options: argparse.Namespace) -> Path:
     """Where a training or an ablation writes its results."""
-    name = options.recipe if options.command == "train" else f"ablation-{options.recipe}"
-    return Path(options.out or f"runs/{name}")
+    recipe = Path(options.recipe).stem  # of a file, or the name of a recipe itself
+    return Path(options.out or f"runs/{recipe if options.command == 'train' else f'ablation-{recipe}'}")
 
 
 @contextmanager

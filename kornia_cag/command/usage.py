@@ -5,33 +5,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from kornia_cag.command.values import fraction, path, recipe, setting
 from kornia_cag.training.catalog import PURPOSES, USUAL
 
 SCENE_ATTACKS = ("gradient", "worst", "none")
-
-
-def path(text: str) -> str:
-    """Parse an option that names a file or folder.
-
-    Raises:
-        ArgumentTypeError: for an empty string, which would mean the current folder, and for NUL, which no name holds.
-    """
-    if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"expected the name of a file or folder, got {text!r}")
-    return text
-
-
-def fraction(text: str) -> float:
-    """Parse an option that is a number or a fraction such as ``8/255``.
-
-    Raises:
-        ArgumentTypeError: for anything else.
-    """
-    above, slash, below = text.partition("/")
-    try:
-        return float(above) / float(below) if slash else float(text)
-    except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"expected a number, or a fraction such as 8/255, got {text!r}") from None
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     _add_preview(group.add_parser("preview", help="write a sheet of composites as training would see them"))
     _add_inspect(group.add_parser("inspect", help="report what is in the banks and how balanced their pairs are"))
     _add_bench(group.add_parser("bench", help="time composing, CPU loaders and a training step on this machine"))
+    _add_recipes(group.add_parser("recipe", help="list the recipes, or show one as a file to edit and train"))
     return whole
 
 
@@ -194,14 +172,24 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(hint="Try a smaller --batch-size.")
 
 
+def _add_recipes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_subparsers(required=True, dest="what", metavar="list|show")
+    group.add_parser("list", help="what each recipe is for, and what it needs")
+    shown = "print all fields, with their meaning: kornia-cag recipe show signs > mine.yaml"
+    _add_recipe(group.add_parser("show", help=shown))
+    parser.set_defaults(hint="")
+
+
 def _add_function(parser: argparse.ArgumentParser) -> None:
     function = "function that builds the network, if it was trained with --model"
     parser.add_argument("--model", metavar="MODULE:FUNCTION", help=function)
 
 
 def _add_recipe(parser: argparse.ArgumentParser, usual: str = USUAL) -> None:
-    names = f"{', '.join(sorted(PURPOSES))} (default: {usual})"
-    parser.add_argument("recipe", metavar="RECIPE", choices=sorted(PURPOSES), nargs="?", default=usual, help=names)
+    names = f"{', '.join(sorted(PURPOSES))}, or a file such as mine.yaml (default: {usual})"
+    parser.add_argument("recipe", type=recipe, metavar="RECIPE", nargs="?", default=usual, help=names)
+    field = "set a field of the recipe, such as ranges.pose.angle=-30,30; may be repeated"
+    parser.add_argument("--set", type=setting, action="append", default=[], metavar="FIELD=VALUE", help=field)
 
 
 def _add_scene_options(parser: argparse.ArgumentParser) -> None:

@@ -9,19 +9,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from kornia_cag.core.checks import check_choice, check_instance, check_int, check_number, check_tensor, describe, fail
+from kornia_cag.core.checks import check_instance, check_tensor, fail
 from kornia_cag.core.devices import Device, chosen_device
 from kornia_cag.core.precision import FLOATS
 from kornia_cag.core.saved import check_fields, check_names, check_type, check_weights, refused
 from kornia_cag.core.storage import read_torch, write_torch
 from kornia_cag.evaluation.averaged import Averaged
 from kornia_cag.training.makers import Maker, named, untried
-from kornia_cag.training.recipe import SIDES, Recipe
-from kornia_cag.training.recipes import RECIPES
+from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.recipe_data import recipe_data, recipe_from
 
 MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"
-_KEYS = ("recipe", "classes", "size", "model", "state")
-_MODEL = ("network", "width", "grey", "local", "dropout", "map_dropout", "views")  # fields of a recipe
+_KEYS = ("recipe", "classes", "function", "state")
 _SAVED = "a model saved by kornia-cag train"
 _ANEW = "Use another copy of the file, or train again."
 
@@ -50,11 +49,15 @@ def averaged(network: nn.Module, views: int) -> nn.Module:
 def save_network(
     path: Path, network: nn.Module, recipe: Recipe, classes: tuple[str, ...], function: str | None
 ) -> None:
-    """Write a network with everything needed to rebuild it; readable by ``torch.load(path, weights_only=True)``."""
-    model = {name: getattr(recipe, name) for name in _MODEL} | {"function": function}
+    """Write a network with everything needed to rebuild it; readable by ``torch.load(path, weights_only=True)``.
+
+    The recipe is written whole, as :func:`recipe_data` says it.
+
+    Raises:
+        InputError: for a recipe with a part that a file cannot hold, such as a blend of your own.
+    """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    saved = {"recipe": recipe.name, "classes": classes, "size": recipe.size, "model": model, "state": state}
-    write_torch(path, saved)
+    write_torch(path, {"recipe": recipe_data(recipe), "classes": classes, "function": function, "state": state})
 
 
 def load_network(
@@ -99,22 +102,10 @@ def load_network(
 def _described(saved: Any) -> tuple[Recipe, tuple[str, ...], str | None]:
     """The recipe, the classes and the name of the function in a file, all checked."""
     check_fields("its content", saved, _KEYS)
-    check_type("recipe", saved["recipe"], str)
-    check_choice("recipe", saved["recipe"], tuple(RECIPES))
-    size, classes = check_int("size", saved["size"], 1, 2**16), check_names("classes", saved["classes"])
-    model = dict(check_fields("model", saved["model"], (*_MODEL, "function")))
-    function: str | None = model.pop("function")
-    check_type("model.function", function, str, type(None))
-    check_type("model.network", model["network"], str)
-    check_choice("model.network", model["network"], ("convnet", "pooled", *SIDES))
-    check_type("model.grey", model["grey"], bool)
-    for name, low, high in (("width", 1, 2**16), ("local", 0, 2**16), ("views", 1, 1000)):
-        check_int(f"model.{name}", model[name], low, high)
-    if model["local"] and (model["local"] % 2 == 0 or model["local"] >= 2 * size):
-        fail("model.local", f"0, or an odd window on a picture of {size} pixels", describe(model["local"]))
-    for name in ("dropout", "map_dropout"):
-        check_number(f"model.{name}", model[name], 0, 1)
-    return replace(RECIPES[saved["recipe"]], size=size, **model), classes, function
+    function: str | None = saved["function"]
+    check_type("function", function, str, type(None))
+    labels = {field: f"recipe.{field}" for field in saved["recipe"]} if isinstance(saved["recipe"], dict) else {}
+    return recipe_from(saved["recipe"], labels), check_names("classes", saved["classes"]), function
 
 
 def _with_weights(file: Path, recipe: Recipe, classes: int, function: Maker | None, state: Any) -> nn.Module:

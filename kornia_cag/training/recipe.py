@@ -1,7 +1,7 @@
 """The definition of a recipe: scenes, hardening, network and budget, as data."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -11,7 +11,8 @@ from kornia_cag.adversary.scenes import ScenePGD, WorstOf
 from kornia_cag.adversary.stage import Adversary
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
-from kornia_cag.core.checks import fail
+from kornia_cag.banks.procedural import KINDS
+from kornia_cag.core.checks import check_choice, check_instance, check_int, check_number, describe, fail
 from kornia_cag.core.devices import Device
 from kornia_cag.loading.chain import ContextChain
 from kornia_cag.loading.confusion import HardPairing
@@ -25,36 +26,110 @@ SIDES: dict[Network, int] = {"dcgan": 64, "two layers": 28}  # the only side the
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training recipe: scenes, hardening, budget."""
+    """A training recipe: scenes, hardening, budget, network.
+
+    Attributes:
+        name: what reports call it.
+        size: side of the canvas, pixels.
+        ranges: what varies between scenes.
+        ink: colour that all objects are painted in, as red, green, blue from 0 to 255, for glyphs; None: their own.
+        thickness: stroke radii to add, in texels of a bank with side 64.
+        classes: glyphs that stand for the classes if there is no folder of objects.
+        procedural: number of procedural contexts, besides photographs.
+        kind: kind of the procedural contexts: solid, gradient, noise, pixel, stripes, or mix.
+        reset: probability that a slot of the chain of earlier composites starts afresh; None: no chain.
+        hard_pairing: whether objects are put over those that the model confuses them with; needs a chain.
+        scene_attack: what chooses scenes that are hard for the model; None: nothing.
+        attack: what attacks pixels; None: nothing.
+        strength: how far what is drawn moves from neutral, from 0 to 1, or a ramp over the epochs.
+        images: budget, in composed images.
+        batch_size: images per step.
+        samples_per_class: per epoch; None: so many that each object meets many contexts, see :class:`PairSampler`.
+        learning_rate: the highest.
+        cosine: whether the learning rate decays to 0, after a short warm-up, instead of staying constant.
+        weight_decay: decay of the weights, apart from the gradient, as a share of the learning rate.
+        smoothing: of the labels: a share spread over all classes.
+        ema: decay of the averaged weights, which are the final ones; 0: no averaging.
+        network: convnet, which knows places, for close crops; pooled for objects anywhere; dcgan takes 64 pixels, two
+            layers 28.
+        width: channels of the network's first stage.
+        grey: whether the network sees grey pictures.
+        local: window of an additional local contrast input, pixels, odd; 0: none.
+        dropout: share of features dropped before the last layer.
+        map_dropout: share of feature maps dropped.
+        views: slightly moved copies of a picture that the network averages over, once trained.
+
+    Raises:
+        InputError: for a field out of range, or fields that do not go together.
+    """
 
     name: str
-    size: int  # canvas side, pixels
+    size: int
     ranges: SceneRange
-    ink: tuple[int, int, int] | None = None  # paint all objects in one colour: glyphs
-    thickness: tuple[int, ...] = ()  # stroke radii to add, in texels of a bank with side 64
-    reset: float | None = 0.171  # of the context chain; None: no chain
-    hard_pairing: bool = False  # put objects over those the model confuses them with
+    ink: tuple[int, int, int] | None = None
+    thickness: tuple[int, ...] = ()
+    classes: str = field(default="", repr=False)
+    procedural: int = 188
+    kind: str = "mix"
+    reset: float | None = 0.171
+    hard_pairing: bool = False
     scene_attack: WorstOf | ScenePGD | None = None
     attack: PGD | None = None
     strength: float | Ramp = 1.0
-    images: int = 1_000_000  # budget
+    images: int = 1_000_000
     batch_size: int = 128
-    samples_per_class: int | None = None  # per epoch; None: PairSampler's default
+    samples_per_class: int | None = None
     learning_rate: float = 2e-3
-    cosine: bool = True  # decay the learning rate to 0, after a short warm-up; else keep it constant
+    cosine: bool = True
     weight_decay: float = 1e-2
-    smoothing: float = 0.0  # of the labels: a share spread over all classes
-    ema: float = 0.999  # decay of the averaged weights, which are the final ones
+    smoothing: float = 0.0
+    ema: float = 0.999
     network: Network = "convnet"
     width: int = 24
     grey: bool = False
-    local: int = 0  # window of an additional local contrast input, pixels; 0 for none
+    local: int = 0
     dropout: float = 0.3
     map_dropout: float = 0.0
-    views: int = 1  # views averaged per real picture, see Averaged
-    procedural: int = 188  # number of procedural contexts, besides photographs
-    kind: str = "mix"  # kind of the procedural contexts
-    classes: str = field(default="", repr=False)  # glyphs to use if there are no objects
+    views: int = 1
+
+    def __post_init__(self) -> None:
+        self._check_kinds()
+        for name, least, most in (
+            ("size", 16, 2**15), ("procedural", 1, 2**20), ("images", 1, 2**50), ("batch_size", 1, 2**31 - 1),
+            ("width", 1, 2**16), ("local", 0, 2**16), ("views", 1, 1000),
+        ):  # fmt: skip
+            check_int(name, getattr(self, name), least, most)
+        if self.samples_per_class is not None:
+            check_int("samples_per_class", self.samples_per_class, 1, 2**40)
+        for name, low, high in (
+            ("learning_rate", 0, 100), ("weight_decay", 0, 100), ("smoothing", 0, 1), ("ema", 0, 1), ("dropout", 0, 1),
+            ("map_dropout", 0, 1),
+        ):  # fmt: skip
+            check_number(name, getattr(self, name), low, high)
+        for name, several, least, most in (("ink", self.ink or (), 0, 255), ("thickness", self.thickness, -4, 4)):
+            for value in several:
+                check_int(name, value, least, most)
+        if self.reset is not None:
+            check_number("reset", self.reset, 0, 1)
+        elif self.hard_pairing:
+            fail("hard_pairing", "a recipe with a chain, whose slots it orders", "none")
+        if isinstance(self.strength, float | int):
+            check_number("strength", self.strength, 0, 1)
+        if self.local and (self.local % 2 == 0 or self.local >= 2 * self.size):
+            fail("local", f"0, or an odd window on a picture of {self.size} pixels", str(self.local))
+
+    def _check_kinds(self) -> None:
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= 100 or not self.name.isprintable():
+            fail("name", "a name of 1 to 100 printable characters", describe(self.name))
+        none = type(None)
+        for name, kinds in (
+            ("ranges", (SceneRange,)), ("scene_attack", (WorstOf, ScenePGD, none)), ("attack", (PGD, none)),
+            ("strength", (float, int, Ramp)), ("ink", (tuple, list, none)), ("thickness", (tuple, list)),
+            ("hard_pairing", (bool,)), ("cosine", (bool,)), ("grey", (bool,)), ("classes", (str,)),
+        ):  # fmt: skip
+            check_instance(name, getattr(self, name), kinds)
+        check_choice("network", self.network, get_args(Network))
+        check_choice("kind", self.kind, ("mix", *KINDS))
 
     @property
     def adversaries(self) -> tuple[Adversary, ...]:

@@ -12,7 +12,7 @@ from PIL import Image
 from kornia_cag import InputError
 from kornia_cag.command import cli
 from kornia_cag.command.sheets import check_picture_name, save_sheet
-from kornia_cag.command.usage import fraction
+from kornia_cag.command.values import fraction
 from kornia_cag.core.lock import held
 from kornia_cag.core.storage import write_json, write_torch
 from kornia_cag.training.network import save_network

@@ -61,8 +61,7 @@ def test_nothing_that_a_file_names_is_imported_or_called(own, tmp_path, monkeypa
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("called"))
     monkeypatch.setattr(importlib, "import_module", lambda name: pytest.fail(f"imported {name}"))
     path, _ = own
-    state = read_torch(path, "file", "a model")
-    changed(path, model={**state["model"], "function": function})
+    changed(path, function=function)
     with pytest.raises(InputError) as caught:
         load_network(path)
     assert str(caught.value) == (
@@ -98,15 +97,16 @@ def test_a_file_cannot_ask_for_more_memory_than_it_brings(plain, monkeypatch, fi
     monkeypatch.setattr(kornia_cag.training.network, "untried", lambda *_: pytest.fail("built"))  # but for its sizes
     saved = read_torch(plain, "file", "a model")
     with pytest.raises(InputError, match=r"^path: expected "):
-        load_network(changed(plain, model={**saved["model"], **fields}))
+        load_network(changed(plain, recipe={**saved["recipe"], **fields}))
     with pytest.raises(InputError, match=r"^path: expected "):
-        load_network(changed(plain, model=saved["model"], size=60_000))
+        load_network(changed(plain, recipe={**saved["recipe"], "size": 30_000}))
 
 
 def test_a_network_of_a_function_is_not_tried_on_pictures_of_the_size_that_a_file_says(own, monkeypatch):
     path, network = own
     monkeypatch.setattr(Net, "forward", lambda *_: pytest.fail("tried"))
-    trained = load_network(changed(path, size=60_000), function=lambda classes, size: Net(classes, 16))
+    recipe = read_torch(path, "file", "a model")["recipe"] | {"size": 30_000}
+    trained = load_network(changed(path, recipe=recipe), function=lambda classes, size: Net(classes, 16))
     assert torch.equal(trained.network.linear.weight, network.linear.weight)
     assert not trained.network.training
 

@@ -1,0 +1,57 @@
+"""Values of options, as argparse takes them: files, numbers, recipes and their fields. Nothing here needs torch."""
+
+import argparse
+from difflib import get_close_matches
+
+from kornia_cag.core.numerals import fraction as number
+from kornia_cag.training.catalog import PURPOSES
+
+
+def path(text: str) -> str:
+    """Parse an option that names a file or folder.
+
+    Raises:
+        ArgumentTypeError: for an empty string, which would mean the current folder, and for NUL, which no name holds.
+    """
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"expected the name of a file or folder, got {text!r}")
+    return text
+
+
+def fraction(text: str) -> float:
+    """Parse an option that is a number or a fraction such as ``8/255``.
+
+    Raises:
+        ArgumentTypeError: for anything else.
+    """
+    try:
+        return number(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"expected a number, or a fraction such as 8/255, got {text!r}") from None
+
+
+def recipe(text: str) -> str:
+    """Parse the name of a recipe, or of a file that holds one.
+
+    Raises:
+        ArgumentTypeError: for anything else.
+    """
+    if text in PURPOSES or text.endswith((".yaml", ".yml")):
+        return path(text)
+    near = get_close_matches(text, PURPOSES, 1)
+    fix = f" Did you mean {near[0]}?" if near else ""
+    raise argparse.ArgumentTypeError(
+        f"expected one of {', '.join(sorted(PURPOSES))}, or a file such as mine.yaml, got {text!r}.{fix}"
+    )
+
+
+def setting(text: str) -> tuple[str, str]:
+    """Parse a field of the recipe and its value.
+
+    Raises:
+        ArgumentTypeError: for anything that is not ``FIELD=VALUE``.
+    """
+    field, equals, value = text.partition("=")
+    if not field.strip() or not equals:
+        raise argparse.ArgumentTypeError(f"expected FIELD=VALUE, such as ranges.pose.angle=-30,30, got {text!r}")
+    return field.strip(), value
