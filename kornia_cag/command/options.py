@@ -4,7 +4,6 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -42,36 +41,19 @@ def chosen_device(name: str) -> torch.device:
 
 
 def chosen_recipe(options: argparse.Namespace) -> Recipe:
-    """The recipe, by name or from a file, changed as the options say; what ``--set`` says comes last."""
+    """The recipe, by name or from a file, changed as the options say: single fields last, in the order given."""
     named = options.recipe
     with worded(path="RECIPE"):
         recipe = RECIPES[named] if named in RECIPES else load_recipe(named)
-    recipe = _changed(recipe, _short(options))
     if getattr(options, "scene_attack", None) is not None:
         recipe = replace(recipe, scene_attack=CHOSEN[options.scene_attack])
     if "eps" in options:
         with worded(eps="--eps", eps_object="--eps-object"):
             recipe = _hardened(recipe, options)
-    named = ((field, f"--set {field}", text) for field, text in options.set)
-    return _changed(recipe, {field: (option, read_value(text, option)) for field, option, text in named})
-
-
-def _short(options: argparse.Namespace) -> dict[str, tuple[str, Any]]:
-    """The fields that options of their own set: the option's name and the value."""
-    if getattr(options, "no_chain", False) and options.hard_pairing:
+    if {"--no-chain", "--hard-pairing"} <= {option for option, *_ in options.set}:
         fail("--hard-pairing", "to be used without --no-chain, whose slots it orders", "both")
-    given = {"size": ("--size", getattr(options, "size", None)),
-             "batch_size": ("--batch-size", getattr(options, "batch_size", None)),
-             "hard_pairing": ("--hard-pairing", getattr(options, "hard_pairing", False) or None)}  # fmt: skip
-    chain = {"reset": ("--no-chain", None), "hard_pairing": ("--no-chain", False)}
-    named = {field: (option, value) for field, (option, value) in given.items() if value is not None}
-    return named | (chain if getattr(options, "no_chain", False) else {})
-
-
-def _changed(recipe: Recipe, given: dict[str, tuple[str, Any]]) -> Recipe:
-    """The recipe with other fields; errors name the options."""
-    values = {field: value for field, (_, value) in given.items()}
-    return changed(recipe, values, {field: option for field, (option, _) in given.items()}) if given else recipe
+    fields = {field: read_value(text, option) for option, field, text in options.set}
+    return changed(recipe, fields, {field: option for option, field, _ in options.set}) if fields else recipe
 
 
 def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
@@ -170,7 +152,7 @@ def check_training_memory(options: argparse.Namespace, recipe: Recipe) -> None:
     """:func:`check_memory` for training steps; a user's own network may need less than those of the recipes."""
     own = getattr(options, "model", None) is not None
     check_memory(options, recipe, recipe.batch_size, COMPOSED if own else TRAINED,
-                 "Try a smaller --size" + (" or --batch-size." if "batch_size" in options else "."))  # fmt: skip
+                 "Try a smaller --size" + (" or --batch-size." if options.command != "ablate" else "."))  # fmt: skip
 
 
 def given_folder(options: argparse.Namespace, name: str) -> str | None:

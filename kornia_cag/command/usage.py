@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from kornia_cag.command.values import fraction, path, recipe, setting
+from kornia_cag.command.values import Sets, fraction, path, recipe, setting
 from kornia_cag.training.catalog import PURPOSES, USUAL
 
 SCENE_ATTACKS = ("gradient", "worst", "none")
@@ -66,7 +66,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
     parser.add_argument("--steps", type=int, help="budget in training steps (batches) (default: the recipe's)")
     parser.add_argument("--images", type=int, help="budget in composed images, instead of --steps")
-    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument("--batch-size", action=Sets, sets="batch_size", help="default: the recipe's")
     parser.add_argument("--compile", action="store_true", help="compose in a compiled graph: for long trainings")
     parser.add_argument(
         "--hold-out", type=float, default=0.0, metavar="SHARE", help="share of --contexts kept for evaluate --attack"
@@ -157,7 +157,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     _add_recipe(parser)
     _add_scene_options(parser)
     _add_balance(parser)
-    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument("--batch-size", action=Sets, sets="batch_size", help="default: the recipe's")
     parser.add_argument("--json", action="store_true", help="print only JSON")
     parser.set_defaults(hint="Try --device cpu.")
 
@@ -165,7 +165,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     _add_recipe(parser, usual="signs")
     _add_scene_options(parser)
-    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument("--batch-size", action=Sets, sets="batch_size", help="default: the recipe's")
     parser.add_argument("--no-compile", action="store_true", help="eager mode only: compiling takes 1 to 2 minutes")
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds per line (default: 2)")
     parser.add_argument("--json", action="store_true", help="print only JSON")
@@ -189,7 +189,8 @@ def _add_recipe(parser: argparse.ArgumentParser, usual: str = USUAL) -> None:
     names = f"{', '.join(sorted(PURPOSES))}, or a file such as mine.yaml (default: {usual})"
     parser.add_argument("recipe", type=recipe, metavar="RECIPE", nargs="?", default=usual, help=names)
     field = "set a field of the recipe, such as ranges.pose.angle=-30,30; may be repeated"
-    parser.add_argument("--set", type=setting, action="append", default=[], metavar="FIELD=VALUE", help=field)
+    parser.add_argument("--set", action=Sets, type=setting, metavar="FIELD=VALUE", help=field)
+    parser.set_defaults(set=[])
 
 
 def _add_scene_options(parser: argparse.ArgumentParser) -> None:
@@ -198,7 +199,8 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     contexts = "folder of photographs to use along with procedural contexts (default: procedural only)"
     parser.add_argument("--contexts", type=path, metavar="DIR|procedural", help=contexts)
     parser.add_argument("--key", choices=["white"], help="make white around objects transparent, if there is no alpha")
-    parser.add_argument("--size", type=int, help="side of the canvas in pixels, at least 16 (default: the recipe's)")
+    side = "side of the canvas in pixels, at least 16 (default: the recipe's)"
+    parser.add_argument("--size", action=Sets, sets="size", help=side)
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     _add_device(parser)
 
@@ -208,8 +210,9 @@ def _add_balance(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_ingredients(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-chain", action="store_true", help="do not use earlier composites as contexts")
-    parser.add_argument("--hard-pairing", action="store_true", help="put objects over ones they are mistaken for")
+    chain, pairing = {"reset": "null", "hard_pairing": "false"}, {"hard_pairing": "true"}
+    parser.add_argument("--no-chain", action=Sets, sets=chain, help="do not use earlier composites as contexts")
+    parser.add_argument("--hard-pairing", action=Sets, sets=pairing, help="put objects over ones they are mistaken for")
     scenes = "choose half of the scenes to be hard for the model: by one gradient step, or as the worst of 4"
     parser.add_argument(
         "--scene-attack", choices=SCENE_ATTACKS, help=f"{scenes}; pays off in long trainings (default: the recipe's)"

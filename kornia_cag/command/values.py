@@ -2,6 +2,7 @@
 
 import argparse
 from difflib import get_close_matches
+from typing import Any
 
 from kornia_cag.core.numerals import fraction as number
 from kornia_cag.training.catalog import PURPOSES
@@ -43,6 +44,38 @@ def recipe(text: str) -> str:
     raise argparse.ArgumentTypeError(
         f"expected one of {', '.join(sorted(PURPOSES))}, or a file such as mine.yaml, got {text!r}.{fix}"
     )
+
+
+class Sets(argparse.Action):
+    """An option that sets fields of the recipe: all of them go the same way, as ``(option, field, text)``.
+
+    Args:
+        option_strings: the option's names.
+        dest: not used.
+        sets: the field that takes the option's value; or the values, by field, that the option stands for; or None, for
+            an option that names its field.
+        options: as for other options.
+    """
+
+    def __init__(
+        self, option_strings: list[str], dest: str, *, sets: str | dict[str, str] | None = None, **options: Any
+    ) -> None:
+        self._sets = sets
+        nargs = 0 if isinstance(sets, dict) else None
+        super().__init__(option_strings, dest, nargs=nargs, default=argparse.SUPPRESS, **options)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, options: argparse.Namespace, value: Any, used: str | None = None
+    ) -> None:
+        """Add to what is set already."""
+        (name,) = self.option_strings
+        if isinstance(self._sets, dict):
+            given = self._sets
+        elif self._sets is None:
+            given, name = dict([value]), f"{name} {value[0]}"
+        else:
+            given = {self._sets: value}
+        options.set = [*options.set, *((name, field, text) for field, text in given.items())]
 
 
 def setting(text: str) -> tuple[str, str]:

@@ -167,7 +167,7 @@ MISTAKES = [
     ("evaluate x.pt", lambda: write_torch("x.pt", {"a": 1}), "model: expected a model saved by kornia-cag train"),
     ("preview digits --model-from missing --eps 0.1", None, "model: expected a folder with a model.pt"),
     ("preview digits --perturbation --no-attack", None, "--perturbation: expected to be used without --no-attack"),
-    ("inspect", None, "inspect: expected a RECIPE or --objects, got neither"),
+    ("inspect", None, "--objects: expected a folder with one clean picture per class"),
     ("inspect signs", None, "--objects: expected a folder"),
     ("inspect digits --batch-size 0", None, "--batch-size: expected an integer of at least 1 and at most 2147"),
     ("train digits --seed -1", None, "--seed: expected an integer of at least 0, got -1"),
@@ -219,8 +219,7 @@ def test_a_mistake_is_said_in_one_line(run, command, prepare, message):
     [
         ("", "required: COMMAND"),
         ("paint", "invalid choice: 'paint'"),
-        ("train", "required: RECIPE"),
-        ("train cats", "RECIPE: expected one of digits, "),
+        ("train cats", "RECIPE: expected one of cutouts, "),
         ("train paper-sings", "or a file such as mine.yaml, got 'paper-sings'. Did you mean paper-signs?"),
         ("train digits --set size", "--set: expected FIELD=VALUE, such as ranges.pose.angle=-30,30, got 'size'"),
         ("recipe", "required: list|show"),
