@@ -14,6 +14,7 @@ import kornia_cag
 from kornia_cag import InputError
 from kornia_cag.core.storage import read_torch, write_torch
 from kornia_cag.training.network import load_network, save_network
+from kornia_cag.training.recipe_data import changed as edited
 from kornia_cag.training.recipes import DIGITS
 
 TINY = replace(DIGITS, size=16, width=4, views=1)
@@ -144,3 +145,34 @@ def test_views_are_those_of_the_file_or_of_the_caller(plain):
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(one.network(images), load_network(plain).network(images))
     assert (one.recipe.views, other.recipe.views) == (1, 3)
+
+
+def test_a_model_of_a_recipe_of_ones_own_loads_anywhere(tmp_path):
+    """The file holds the whole recipe, so neither its name nor its fields need to be known where it is read."""
+    fields = {"name": "mine", "ranges.pose.angle": (-30, 30), "ranges.blend": "Hard", "attack": {"eps": 0.1}}
+    recipe = edited(TINY, {**fields, "scene_attack": {"type": "WorstOf", "loss": "margin"}, "strength": {"stop": 3}})
+    save_network(tmp_path / "model.pt", recipe.model(3), recipe, CLASSES, None)
+    trained = load_network(tmp_path)
+    assert trained.recipe == recipe
+    assert trained.network(torch.rand(2, 3, 16, 16)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"attack": {"eps": 0.1, "loss": "os:kill"}}, "recipe.attack.loss: expected one of cross_entropy, "),
+        ({"ranges": {"blend": {"type": "os.kill"}}}, "recipe.ranges.blend.type: expected one of Over, "),
+        ({"ranges": {"pose": {"angle": [30, -30]}}}, "recipe.ranges.pose.angle: expected a pair"),
+        ({"ranges": None}, "recipe.ranges: expected the fields of SceneRange, got nothing"),
+        ({"size": torch.zeros(3)}, "recipe.size: expected an integer, got float32 (3,)"),
+        ({"dropout": float("nan")}, "recipe.dropout: expected a number in [0, 1], got nan"),
+        ({"width": 10**400}, "recipe.width: expected an integer of at least 1"),
+        ({"more": 1}, "recipe.more: expected one of name, size, "),
+    ],
+)
+def test_a_recipe_in_a_file_is_believed_no_more_than_the_rest(plain, monkeypatch, fields, said):
+    monkeypatch.setattr(importlib, "import_module", lambda name: pytest.fail(f"imported {name}"))
+    saved = read_torch(plain, "file", "a model")
+    with pytest.raises(InputError) as caught:
+        load_network(changed(plain, recipe={**saved["recipe"], **fields}))
+    assert str(caught.value).startswith(f"path: expected a model saved by kornia-cag train, got {str(plain)!r} ({said}")
