@@ -46,7 +46,7 @@ def test_train_digits_end_to_end_and_resume(run, tmp_path):
 
     saved = torch.load(folder / "model.pt", weights_only=True)
     assert saved["classes"] == tuple("0123456789")
-    assert (saved["recipe"], saved["size"], saved["model"]["function"]) == ("digits", 16, None)
+    assert (saved["recipe"]["name"], saved["recipe"]["size"], saved["function"]) == ("digits", 16, None)
     convnet(10, 16, width=4, grey=DIGITS.grey, map_dropout=DIGITS.map_dropout).load_state_dict(saved["state"])
 
     status, out, err = run("train", "digits", "--images", 40, "--resume")  # nothing is left: only measured again
@@ -160,7 +160,7 @@ def test_anyone_s_model_is_trained_resumed_and_evaluated(run):
     train = ("train", "digits", "--model", "ownnet:net", "--steps", 2, "--out", "o")
     assert run(*train)[0] == 0
     saved = torch.load("o/model.pt", weights_only=True)
-    assert saved["model"]["function"] == "ownnet:net"
+    assert saved["function"] == "ownnet:net"
     assert saved["state"]["2.weight"].shape == (10, 768)
     assert run(*train, "--resume")[0] == 0
     report = json.loads(Path("o/report.json").read_text())
