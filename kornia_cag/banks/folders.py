@@ -106,6 +106,12 @@ def list_contexts(folder: PathLike, *, on_error: str = "raise") -> list[Path]:
     return paths
 
 
+def find_pictures(folder: PathLike) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """All pictures in a folder and below, sorted by path, and what else is there, with the reason to refuse it."""
+    paths, refusals = _scan_contexts(folder, "skip")
+    return paths, refusals.found
+
+
 def read_objects(
     folder: PathLike, *, key: str | None = None, on_error: str = "raise", apply: Apply | None = None
 ) -> tuple[list[str], list[tuple[int, np.ndarray]]]:
@@ -133,14 +139,23 @@ def read_objects(
 
 
 def read_contexts(
-    folder: PathLike, *, on_error: str = "raise", apply: Apply | None = None, side: int | None = None
+    folder: PathLike,
+    *,
+    on_error: str = "raise",
+    apply: Apply | None = None,
+    side: int | None = None,
+    on_white: bool = False,
 ) -> list[np.ndarray]:
     """Read all pictures in a folder and below as RGB, under the same rules as :func:`read_objects`.
 
-    ``side`` is the required shorter side of each picture, pixels; see :func:`read_rgb`.
+    ``side`` is the required shorter side of each picture, pixels; see :func:`read_rgb`, also for ``on_white``.
     """
+
+    def read(path: Path, notes: list[str]) -> np.ndarray:
+        return read_rgb(path, side=side, notes=notes, on_white=on_white)
+
     paths, refusals = _scan_contexts(folder, on_error)
-    images = _read_all(paths, lambda path, notes: read_rgb(path, side=side, notes=notes), apply, refusals)
+    images = _read_all(paths, read, apply, refusals)
     if not images:
         fail(str(folder), "at least one readable picture", f"none: {refusals}")
     refusals.warn()

@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
 from kornia_cag.banks.colour import base_mode, to_srgb
 from kornia_cag.banks.keying import key_white
 from kornia_cag.banks.png import Transparency, low_bytes, transparency
-from kornia_cag.banks.tiles import spare, tiles
+from kornia_cag.banks.tiles import flattened, spare, tiles
 from kornia_cag.core.checks import InputError, check_choice, check_int, describe, fail
 
 MAX_PIXELS = 2**26  # per picture, 256 MiB as RGBA: larger ones are treated as decompression bombs
@@ -101,19 +101,22 @@ def read_rgba(path: PathLike, *, key: str | None = None, notes: list[str] | None
     return rgba
 
 
-def read_rgb(path: PathLike, *, side: int | None = None, notes: list[str] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+def read_rgb(
+    path: PathLike, *, side: int | None = None, notes: list[str] | None = None, on_white: bool = False
+) -> UInt8[np.ndarray, "h w 3"]:
     """Read an opaque picture, in sRGB.
 
     Args:
         path: the file.
-        side: required shorter side, pixels: a huge JPEG is decoded at a half, quarter or eighth of its size if that is
-            enough. Default: full size.
+        side: required shorter side, pixels, if less than all will do: a huge JPEG is decoded at half its size or less.
         notes: collects problems with the colour profile; None: warn about them.
+        on_white: lay a transparent picture on white, as most viewers do, instead of refusing it.
 
     Raises:
         InputError: naming the file, if it cannot be read or is transparent anywhere.
     """
-    return _opaque(str(path), _noted(path, *_decode(check_path("path", path), side), notes))
+    rgba = _noted(path, *_decode(check_path("path", path), side), notes)
+    return flattened(rgba) if on_white else _opaque(str(path), rgba)
 
 
 def read_bytes(name: str, data: bytes, side: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
@@ -155,8 +158,7 @@ def _decode(path: Path, draft: int | None = None) -> tuple[UInt8[np.ndarray, "h 
     """
     name = str(path)
     with refusing(name):
-        # A pipe or a device would block the reader forever.
-        if (kind := kind_of(path)) in ("folder", "other"):
+        if (kind := kind_of(path)) in ("folder", "other"):  # a pipe or a device would block the reader forever
             fail(name, "a picture file", "a folder" if kind == "folder" else "no regular file")
         with path.open("rb") as file:
             return _decode_open(name, file, draft)

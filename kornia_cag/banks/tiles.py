@@ -39,3 +39,16 @@ def reduced(picture: UInt8[np.ndarray, "h w c"], factor: int) -> UInt8[np.ndarra
         y, x = top // factor, left // factor
         small[y : y + tile.height, x : x + tile.width] = np.asarray(tile)
     return small
+
+
+def flattened(rgba: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture with straight alpha, laid on white."""
+    if rgba[..., 3].min() == 255:
+        return rgba[..., :3].copy()
+    height, width = rgba.shape[:2]
+    flat = np.empty((height, width, 3), np.uint8)
+    for left, top, right, bottom in tiles(height, width):
+        tile = Image.fromarray(np.ascontiguousarray(rgba[top:bottom, left:right]))
+        white = Image.new("RGBA", tile.size, "white")
+        flat[top:bottom, left:right] = np.asarray(Image.alpha_composite(white, tile).convert("RGB"))
+    return flat

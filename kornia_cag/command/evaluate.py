@@ -82,8 +82,9 @@ def _save_errors(options: argparse.Namespace, accuracy: Accuracy, real: RealSet)
             print("no errors to show")
         return
     names = [*accuracy.per_class]
-    rows = [(f"{true} as {said}: {count}", real.images[(real.labels == names.index(true))
-                                                       & (accuracy.predicted == names.index(said))])
+    images = real.images[accuracy.seen_in]
+    rows = [(f"{true} as {said}: {count}", images[(real.labels == names.index(true))
+                                                  & (accuracy.predicted == names.index(said))])
             for true, said, count in accuracy.confusions]  # fmt: skip
     with worded(path="--errors"):
         save_rows(options.errors, rows)

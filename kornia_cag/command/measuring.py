@@ -28,7 +28,7 @@ def real_pictures(path: str | None, recipe: Recipe, classes: tuple[str, ...]) ->
     """The pictures from ``--real``; without it, handwritten digits if the classes are digits, else None."""
     with worded(real="--real"):
         if path is not None:
-            return load_real(path, classes, recipe.size)
+            return load_real(path, classes, recipe.size, recipe.fit)
         return handwriting(recipe.size) if classes == tuple(recipe.classes) else None
 
 

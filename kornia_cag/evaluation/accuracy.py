@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from kornia_cag.core.progress import Log
+from kornia_cag.evaluation.prepared import combined, decisive
 from kornia_cag.evaluation.real import RealSet
 
 
@@ -19,6 +20,7 @@ class Accuracy:
     per_class: dict[str, float | None]  # recall; None for a class without pictures
     confusions: tuple[tuple[str, str, int], ...]  # (true, predicted, count), most frequent first
     predicted: Int[Tensor, " n"] = field(repr=False, compare=False)  # class of every picture
+    seen_in: Int[Tensor, " n"] = field(repr=False, compare=False)  # the view that speaks loudest for it
 
     def report(self) -> dict[str, Any]:
         """The same, ready for JSON."""
@@ -39,14 +41,18 @@ def measured(accuracy: Accuracy | None, real: RealSet | None) -> dict[str, Any]:
 def evaluate(
     model: nn.Module, real: RealSet, classes: tuple[str, ...], device: torch.device, *, log: Log | None = None
 ) -> Accuracy:
-    """Accuracy of a model on real pictures, in float32 and without test-time tricks; reports progress to ``log``."""
+    """Accuracy of a model on real pictures, in float32 and without test-time tricks; reports progress to ``log``.
+
+    Several views of a picture give one answer: :func:`~kornia_cag.evaluation.prepared.combined`.
+    """
     model.eval()
     found: list[Tensor] = []
     for part in real.images.split(512):
-        found.append(model(part.to(device)).argmax(dim=1).cpu())
+        found.append(model(part.to(device)).cpu())
         if log is not None:
             log(min(1.0, 512 * len(found) / len(real.images)), "")
-    predicted = torch.cat(found)
+    logits = torch.cat(found)
+    predicted = combined(logits, real.views).argmax(dim=1)
     table = torch.zeros(len(classes), len(classes), dtype=torch.int64, device="cpu")
     table.index_put_((real.labels, predicted), torch.ones_like(predicted), accumulate=True)
     right = table.diagonal()
@@ -56,4 +62,6 @@ def evaluate(
     count, place = wrong.flatten().sort(descending=True, stable=True)
     rows = [(classes[p // len(classes)], classes[p % len(classes)], c)
             for c, p in zip(count[:10].tolist(), place[:10].tolist(), strict=True) if c]  # fmt: skip
-    return Accuracy(float(right.sum() / table.sum()), per_class, tuple(rows), predicted)
+    return Accuracy(
+        float(right.sum() / table.sum()), per_class, tuple(rows), predicted, decisive(logits, real.views, predicted)
+    )

@@ -49,7 +49,7 @@ class Averaged(nn.Module):
         """Average over the views."""
         total = self.network(images).float().softmax(dim=1)
         for move in self.moves:
-            grid = F.affine_grid(move.expand(len(images), -1, -1).to(images.dtype), list(images.shape), False)
+            grid = F.affine_grid(move.expand(images.shape[0], -1, -1).to(images.dtype), list(images.shape), False)
             moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
             total = total + self.network(moved).float().softmax(dim=1)
         mean: Tensor = total / (1 + len(self.moves))

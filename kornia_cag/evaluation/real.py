@@ -4,6 +4,7 @@ import math
 import warnings
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,33 +19,42 @@ from kornia_cag.banks.pictures import MAX_PIXELS, check_path, kind_of, system_re
 from kornia_cag.core.checks import InputError, check_pixels, fail
 from kornia_cag.core.memory import fits
 from kornia_cag.evaluation.npz import StoredArray, open_array
+from kornia_cag.evaluation.prepared import Fit, prepared, starts
 
 PART = 2**22  # pixels of an .npz resized at once
 
 
 @dataclass(frozen=True)
 class RealSet:
-    """Labelled real pictures at a model's canvas size, with a name.
+    """Labelled real pictures at a model's canvas size, with a name; of a long one several views, one after the other.
 
     Raises:
         InputError: for no pictures, and for values outside [0, 1].
     """
 
-    images: Float[Tensor, "n 3 h w"]  # in [0, 1]
+    images: Float[Tensor, "v 3 h w"]  # in [0, 1]
     labels: Int[Tensor, " n"]
     name: str
+    views: tuple[int, ...] | None = None  # of each picture; None: one
 
     def __post_init__(self) -> None:
         check_pixels("images", self.images)
 
     def some(self, count: int) -> "RealSet":
-        """``count`` pictures, evenly spaced; all of them if there are fewer."""
+        """``count`` pictures, evenly spaced; all of them if there are fewer.
+
+        Raises:
+            InputError: if a picture has several views.
+        """
+        if self.views is not None:
+            fail("real", "pictures that a network takes whole, nearly square ones", "long ones, of several views each",
+                 "Cut squares out of them.")  # fmt: skip
         count = min(count, len(self.labels))
         chosen = torch.arange(count, device="cpu") * len(self.labels) // count
         return RealSet(self.images[chosen], self.labels[chosen], self.name)
 
 
-def load_real(path: str | Path, classes: tuple[str, ...], size: int) -> RealSet:
+def load_real(path: str | Path, classes: tuple[str, ...], size: int, fit: Fit = "squash") -> RealSet:
     """Read an ``.npz`` with ``images`` and ``labels``, or a folder with one sub-folder of pictures per class.
 
     From an ``.npz``, only these two arrays are read, and the images part by part: each part is resized before the next
@@ -55,6 +65,7 @@ def load_real(path: str | Path, classes: tuple[str, ...], size: int) -> RealSet:
             Folder: every sub-folder must have the name of a class.
         classes: class names, in order.
         size: side to resize to, pixels.
+        fit: how to make squares of pictures that are none, as in :func:`~kornia_cag.evaluation.prepared.prepared`.
 
     Raises:
         InputError: for anything else.
@@ -62,18 +73,24 @@ def load_real(path: str | Path, classes: tuple[str, ...], size: int) -> RealSet:
     path = check_path("real", path)
     kind = kind_of(path)
     if kind == "folder":
-        return _from_folder(path, classes, size)
+        return _from_folder(path, classes, size, fit)
     if kind != "file":
         fail("real", "an .npz file or a folder", f"{str(path)!r}, which is neither", "Check the path.")
-    images, labels = _from_npz(path, classes, size)
+    images, labels = _from_npz(path, classes, size, fit)
     missing = sorted(set(range(len(classes))) - set(labels.tolist()))
     if missing:
         names = ", ".join(classes[i] for i in missing[:5]) + (" …" if len(missing) > 5 else "")
         warnings.warn(f"{path.name}: no picture of {len(missing)} of {len(classes)} classes: {names}", stacklevel=2)
-    return RealSet(images, labels, path.name)
+    return RealSet(images, labels, path.name, _views([len(images) // len(labels)] * len(labels)))
 
 
-def _from_npz(path: Path, classes: tuple[str, ...], size: int) -> tuple[Float[Tensor, "n 3 s s"], Int[Tensor, " n"]]:
+def _views(counts: list[int]) -> tuple[int, ...] | None:
+    return tuple(counts) if max(counts) > 1 else None
+
+
+def _from_npz(
+    path: Path, classes: tuple[str, ...], size: int, fit: Fit
+) -> tuple[Float[Tensor, "v 3 s s"], Int[Tensor, " n"]]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.removesuffix(".npy"): name for name in archive.namelist()}
@@ -81,7 +98,7 @@ def _from_npz(path: Path, classes: tuple[str, ...], size: int) -> tuple[Float[Te
                 fail("real", "arrays 'images' and 'labels'", f"{sorted(names)[:20]} in {str(path)!r}")
             with open_array(archive, names["images"]) as images, open_array(archive, names["labels"]) as labels:
                 pictures, ids = _checked(images, labels)
-                return _resized(pictures, size), _labels(ids, len(classes))
+                return _prepared(pictures, size, fit), _labels(ids, len(classes))
     except InputError:
         raise
     except Exception as error:  # a damaged archive can raise anything: BadZipFile, zlib.error, EOFError, TypeError …
@@ -116,12 +133,14 @@ def _labels(stored: StoredArray, count: int) -> Int[Tensor, " n"]:
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def _resized(images: StoredArray, size: int) -> Float[Tensor, "n 3 s s"]:
-    whole = _room(images.shape[0], size)
+def _prepared(images: StoredArray, size: int, fit: Fit) -> Float[Tensor, "v 3 s s"]:
+    count, short, long = images.shape[0], *sorted(images.shape[1:3])
+    whole = _room(count if fit == "squash" else count * len(starts(long, short)), size)
     done = 0
     for part in images.parts(PART):
-        whole[done : done + len(part)] = _resize(part, size)
-        done += len(part)
+        views = prepared(_planes(part), size, fit, argument="real images")
+        whole[done : done + len(views)] = views
+        done += len(views)
     return whole
 
 
@@ -133,24 +152,27 @@ def _room(count: int, size: int) -> Float[Tensor, "n 3 s s"]:
     return torch.empty(count, 3, size, size, dtype=torch.float32, device="cpu")
 
 
-def _from_folder(path: Path, classes: tuple[str, ...], size: int) -> RealSet:
+def _from_folder(path: Path, classes: tuple[str, ...], size: int, fit: Fit) -> RealSet:
     images, labels = [], []
     for folder in list_folder(path):
         if folder.name not in classes:
             fail("real", "sub-folders named after the classes " + ", ".join(classes[:5]) + " …", f"{folder.name!r}")
-        for small in folders.read_contexts(folder, apply=lambda rgb: _resize(rgb[None], size).numpy(), side=size):
+        apply = partial(_views_of, size=size, fit=fit)
+        for small in folders.read_contexts(folder, apply=apply, side=size, on_white=True):
             images.append(torch.from_numpy(small))
             labels.append(classes.index(folder.name))
     if not images:
         fail("real", "sub-folders with pictures", f"none in {str(path)!r}")
-    return RealSet(torch.cat(images), torch.tensor(labels, device="cpu"), path.name)
+    return RealSet(torch.cat(images), torch.tensor(labels, device="cpu"), path.name, _views(list(map(len, images))))
 
 
-def _resize(images: UInt8[np.ndarray, "n h w *c"], size: int) -> Float[Tensor, "n 3 s s"]:
+def _views_of(rgb: UInt8[np.ndarray, "h w 3"], size: int, fit: Fit) -> Float[np.ndarray, "v 3 s s"]:
+    return prepared(_planes(rgb[None]), size, fit, argument="picture").numpy()
+
+
+def _planes(images: UInt8[np.ndarray, "n h w *c"]) -> UInt8[Tensor, "n 3 h w"]:
     x = torch.from_numpy(np.ascontiguousarray(images))
-    x = x[:, None].expand(-1, 3, -1, -1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
-    x = x.float() / 255
-    return x if x.shape[-2:] == (size, size) else F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+    return x[:, None].expand(-1, 3, -1, -1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
 
 
 def handwriting(size: int = 28) -> RealSet:

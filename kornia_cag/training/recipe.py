@@ -14,6 +14,7 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.procedural import KINDS
 from kornia_cag.core.checks import check_choice, check_instance, check_int, check_number, describe, fail
 from kornia_cag.core.devices import Device
+from kornia_cag.evaluation.prepared import Fit
 from kornia_cag.loading.chain import ContextChain
 from kornia_cag.loading.confusion import HardPairing
 from kornia_cag.scenes.ranges import SceneRange
@@ -58,6 +59,7 @@ class Recipe:
         dropout: share of features dropped before the last layer.
         map_dropout: share of feature maps dropped.
         views: slightly moved copies of a picture that the network averages over, once trained.
+        fit: how real pictures become squares: squash, for close crops, or cover, for an object somewhere in a photograph.
 
     Raises:
         InputError: for a field out of range, or fields that do not go together.
@@ -91,6 +93,7 @@ class Recipe:
     dropout: float = 0.3
     map_dropout: float = 0.0
     views: int = 1
+    fit: Fit = "squash"
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -129,6 +132,7 @@ class Recipe:
         ):  # fmt: skip
             check_instance(name, getattr(self, name), kinds)
         check_choice("network", self.network, get_args(Network))
+        check_choice("fit", self.fit, get_args(Fit))
         check_choice("kind", self.kind, ("mix", *KINDS))
 
     @property

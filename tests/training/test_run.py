@@ -188,7 +188,10 @@ def test_report_is_json_without_addresses_and_paths(tmp_path):
     real = RealSet(torch.rand(4, 3, 16, 16), torch.arange(4), "four pictures")
     write_json(
         tmp_path / "report.json",
-        run.report(Accuracy(0.25, {"a": 1.0, "b": None}, (("a", "b", 3),), torch.zeros(4, dtype=torch.int64)), real),
+        run.report(
+            Accuracy(0.25, {"a": 1.0, "b": None}, (("a", "b", 3),), torch.zeros(4, dtype=torch.int64), torch.arange(4)),
+            real,
+        ),
     )
     text = (tmp_path / "report.json").read_text()
     report = json.loads(text)
