@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from kornia_cag.scenes.scene import Scene
     from kornia_cag.scenes.strength import Ramp
     from kornia_cag.scenes.targets import Composites, Targets
+    from kornia_cag.training.network import load_network
     from kornia_cag.training.objectives import attacked_loss, mixed_loss, trades_loss
 
 __version__: str  # of the installation, asked for when it is needed
@@ -88,6 +89,7 @@ __all__ = [
     "WorstOf",
     "attacked_loss",
     "frozen",
+    "load_network",
     "mixed_loss",
     "trades_loss",
 ]
@@ -123,6 +125,7 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     "loading.confusion": ("HardPairing",),
     "loading.prefetch": ("Prefetcher",),
     "evaluation.monitor": ("OverfittingMonitor",),
+    "training.network": ("load_network",),
     "training.objectives": ("attacked_loss", "mixed_loss", "trades_loss"),
 }
 _HOME = {name: stage for stage, names in _STAGES.items() for name in names}

@@ -1,6 +1,8 @@
 """The file of a trained network: writing it, and reading it back without trusting its content."""
 
 import os
+import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,13 +11,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from kornia_cag.core.checks import check_instance, check_tensor, fail
+from kornia_cag.banks.folders import ON_ERROR
+from kornia_cag.core.checks import InputError, check_choice, check_instance, check_int, check_tensor, fail
 from kornia_cag.core.devices import Device, chosen_device
 from kornia_cag.core.precision import FLOATS
 from kornia_cag.core.saved import check_fields, check_names, check_type, check_weights, refused
 from kornia_cag.core.storage import read_torch, write_torch
 from kornia_cag.evaluation.averaged import Averaged
 from kornia_cag.training.makers import Maker, named, untried
+from kornia_cag.training.prediction import Prediction, Refused, located, predicted, several
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.recipe_data import recipe_data, recipe_from
 
@@ -36,6 +40,38 @@ class Trained(NamedTuple):
     def device(self) -> torch.device:
         """The device of the network; the CPU if it has no parameters."""
         return next((tensor.device for tensor in self.network.parameters()), torch.device("cpu"))
+
+    def predict(self, photos: Any, *, top: int = 3, on_error: str = "raise") -> Iterator[Prediction]:
+        """What the network sees in photographs, one after another, in order; read as they are asked for.
+
+        A picture is prepared as the recipe's ``fit`` says. A transparent file is laid on white.
+
+        Args:
+            photos: a path, a PIL image, a tensor or an array, or any number of these. A path names a file, a folder, or
+                a pattern such as ``photos/*.jpg``; see :func:`~kornia_cag.training.prediction.located`.
+            top: names per picture.
+            on_error: ``"raise"`` at a picture that cannot be read, or ``"skip"`` it and warn at the end.
+
+        Raises:
+            InputError: naming the picture.
+        """
+        check_choice("on_error", on_error, ON_ERROR)
+        check_int("top", top)
+        return self._predictions(located(photos), top, on_error)
+
+    def _predictions(
+        self, photos: Iterator[tuple[str, Any] | Refused], top: int, on_error: str
+    ) -> Iterator[Prediction]:
+        refused = []
+        for found in predicted(self.network, self.classes, photos, size=self.recipe.size, fit=self.recipe.fit, top=top):
+            if isinstance(found, Prediction):
+                yield found
+            elif on_error == "raise":
+                raise InputError(str(found))
+            else:
+                refused.append(found)
+        if refused:
+            warnings.warn(f"skipped {len(refused)} picture(s): {several(refused)}", stacklevel=2)
 
 
 def averaged(network: nn.Module, views: int) -> nn.Module:

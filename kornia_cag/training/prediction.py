@@ -1,0 +1,198 @@
+"""What a trained network sees in photographs: files are found, read, prepared and predicted a few at a time."""
+
+import glob
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from kornia_cag.banks.folders import find_pictures
+from kornia_cag.banks.items import item_pixels
+from kornia_cag.banks.pictures import check_path, kind_of, read_rgb
+from kornia_cag.core.checks import InputError, check_int, describe, fail
+from kornia_cag.evaluation.prepared import Fit, combined, prepared
+
+BATCH = 64  # views that a network sees at once
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network sees in one picture.
+
+    Attributes:
+        path: the file; ``photos[3]`` for the fourth picture in memory.
+        ranked: names of classes and their probabilities in [0, 1], the most probable first.
+    """
+
+    path: str
+    ranked: tuple[tuple[str, float], ...]
+
+    @property
+    def name(self) -> str:
+        """The most probable class."""
+        return self.ranked[0][0]
+
+    @property
+    def probability(self) -> float:
+        """Its probability, in [0, 1]."""
+        return self.ranked[0][1]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A picture that cannot be read, and why."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def several(refused: list[Refused]) -> str:
+    """The first three of them, and how many more there are."""
+    shown = "; ".join(f"{one.path} ({one.reason.rstrip('.')})" for one in refused[:3])
+    return shown + (f"; and {len(refused) - 3} more" if len(refused) > 3 else "")
+
+
+def located(photos: Any) -> Iterator[tuple[str, Any] | Refused]:
+    """Every picture that is meant: its name, and a ``Path`` or what holds it in memory. Nothing is opened yet.
+
+    Args:
+        photos: a path, or an item of a data set as ``CAGCollate`` takes it (a PIL image, a tensor, an array, bytes), or
+            any number of both. A path names a file; a folder, of which all pictures in it and below are taken, sorted
+            by path; or a pattern, such as ``photos/*.jpg`` or ``photos/**/*.png``.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(photos, str | os.PathLike):
+        yield from _files(photos)
+    elif isinstance(photos, Image.Image | bytes | bytearray | memoryview | Mapping) or _is_one(photos):
+        yield "photos", photos
+    elif isinstance(photos, Iterable):
+        for place, photo in enumerate(photos):
+            yield from _files(photo) if isinstance(photo, str | os.PathLike) else [(f"photos[{place}]", photo)]
+    else:
+        fail("photos", "a path, a picture, or several", describe(photos))
+
+
+def _is_one(photos: Any) -> bool:
+    return isinstance(photos, Tensor | np.ndarray) and photos.ndim < 4  # one of four dimensions is a batch
+
+
+def _files(text: str | os.PathLike[str]) -> Iterator[tuple[str, Path] | Refused]:
+    try:
+        path = check_path("photos", text)
+        kind = kind_of(path)
+        if kind == "nothing" and glob.has_magic(str(path)):
+            matches = sorted(glob.iglob(str(path), recursive=True))
+            if not matches:
+                fail(str(path), "a pattern of files that exist", "no match")
+            for match in matches:
+                yield from _below(Path(match))
+        else:
+            yield from _below(path)
+    except InputError as error:
+        yield _refused(str(text), error)
+
+
+def _below(path: Path) -> Iterator[tuple[str, Path] | Refused]:
+    """A file, or all pictures of a folder."""
+    if kind_of(path) != "folder":
+        yield str(path), path
+        return
+    pictures, others = find_pictures(path)
+    found: list[tuple[str, Path] | Refused] = [(str(picture), picture) for picture in pictures]
+    found += [Refused(str(other), reason) for other, reason in others]
+    yield from sorted(found, key=lambda one: Path(one.path if isinstance(one, Refused) else one[0]))
+
+
+def _refused(name: str, error: InputError) -> Refused:
+    return Refused(name, str(error).removeprefix(f"{name}: "))
+
+
+def predicted(
+    network: nn.Module,
+    classes: tuple[str, ...],
+    photos: Iterable[tuple[str, Any] | Refused],
+    *,
+    size: int,
+    fit: Fit,
+    top: int,
+) -> Iterator[Prediction | Refused]:
+    """Predict what :func:`located` found, in this order. Only a batch of small pictures is in memory at a time.
+
+    Args:
+        network: maps images ``(b, 3, size, size)`` to logits ``(b, classes)``, in evaluation mode.
+        classes: their names.
+        photos: named pictures.
+        size: side of the network's pictures, pixels.
+        fit: how to make squares of pictures that are none.
+        top: number of names per picture.
+    """
+    top = min(check_int("top", top), len(classes))
+    ready: list[tuple[str, Float[Tensor, "v 3 s s"]] | Refused] = []
+    waiting, notes = 0, list[str]()
+    for photo in photos:
+        ready.append(photo if isinstance(photo, Refused) else _read(*photo, size, fit, notes))
+        waiting += 1 if isinstance(ready[-1], Refused) else len(ready[-1][1])
+        if waiting >= BATCH:
+            yield from _decided(network, classes, ready, top)
+            ready, waiting = [], 0
+    yield from _decided(network, classes, ready, top)
+    if notes:
+        more = f"; and {len(notes) - 3} more" if len(notes) > 3 else ""
+        warnings.warn(f"read {len(notes)} file(s) as sRGB, whose colour profile cannot be used: "
+                      f"{'; '.join(notes[:3])}{more}", stacklevel=3)  # fmt: skip
+
+
+def _read(
+    name: str, photo: Any, size: int, fit: Fit, notes: list[str]
+) -> tuple[str, Float[Tensor, "v 3 s s"]] | Refused:
+    """The views of one picture."""
+    said: list[str] = []
+    try:
+        if isinstance(photo, Path):
+            rgb = read_rgb(photo, side=size, notes=said, on_white=True)
+            planes: Tensor = torch.from_numpy(rgb).permute(2, 0, 1)
+        else:
+            planes = item_pixels(name, photo, size).detach().cpu()
+        views = prepared(planes[None], size, fit, argument=name)
+    except InputError as error:
+        return _refused(name, error)
+    notes.extend(f"{name} ({note})" for note in said)
+    return name, views
+
+
+def _decided(
+    network: nn.Module,
+    classes: tuple[str, ...],
+    ready: list[tuple[str, Float[Tensor, "v 3 s s"]] | Refused],
+    top: int,
+) -> Iterator[Prediction | Refused]:
+    """Predictions of a batch, in the order of its pictures."""
+    read = [photo[1] for photo in ready if not isinstance(photo, Refused)]
+    best = iter(_ranked(network, read, top) if read else ())
+    for photo in ready:
+        if isinstance(photo, Refused):
+            yield photo
+        else:
+            yield Prediction(photo[0], tuple((classes[place], share) for place, share in next(best)))
+
+
+@torch.no_grad()
+def _ranked(network: nn.Module, pictures: list[Float[Tensor, "v 3 s s"]], top: int) -> list[list[tuple[int, float]]]:
+    """Classes and probabilities of each picture, the most probable first."""
+    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    logits = torch.cat([network(part.to(device)).cpu().float() for part in torch.cat(pictures).split(BATCH)])
+    shares, places = combined(logits, [len(views) for views in pictures]).softmax(dim=1).topk(top, dim=1)
+    return [list(zip(*row, strict=True)) for row in zip(places.tolist(), shares.tolist(), strict=True)]
