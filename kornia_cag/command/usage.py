@@ -49,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
     group = whole.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_train(group.add_parser("train", help="train a classifier and measure it on real pictures"))
     _add_evaluate(group.add_parser("evaluate", help="measure a trained model on real pictures"))
+    _add_predict(group.add_parser("predict", help="name what is in photographs, with probabilities"))
+    _add_export(group.add_parser("export", help="write a trained model as ONNX, or as a program of torch.export"))
     _add_ablate(group.add_parser("ablate", help="train a recipe without each ingredient in turn, and the paper's rows"))
     _add_preview(group.add_parser("preview", help="write a sheet of composites as training would see them"))
     _add_inspect(group.add_parser("inspect", help="report what is in the banks and how balanced their pairs are"))
@@ -99,12 +101,10 @@ def _add_ablate(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model_from", type=path, metavar="OUT", help="folder written by train, or its model.pt")
-    _add_function(parser)
+    _add_trained(parser)
     real = "real pictures: an .npz, or a folder with one folder per class"
     parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
     parser.add_argument("--errors", type=path, metavar="PNG", help="write a sheet of the misclassified pictures")
-    parser.add_argument("--views", type=int, help="views to average per picture (default: as trained)")
     parser.add_argument(
         "--attack", choices=["context", "pgd", "auto"],
         help="accuracy against budget: context attacks the context of composites; pgd and auto (AutoAttack, needs "
@@ -130,6 +130,33 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print only JSON")
     _add_device(parser)
     parser.set_defaults(hint="Try --device cpu.")
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    _add_trained(parser)
+    photos = "picture files, folders (with all that is below them), or patterns such as 'photos/*.jpg'"
+    parser.add_argument("photos", type=path, nargs="+", metavar="PHOTO", help=photos)
+    parser.add_argument("--top", type=int, default=3, metavar="K", help="names per picture (default: 3)")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line and picture")
+    bad = "what to do about pictures that cannot be read: name them and end with status 2, or leave them out"
+    parser.add_argument("--on-error", choices=["report", "skip"], default="report", help=f"{bad} (default: report)")
+    _add_device(parser)
+    parser.set_defaults(hint="Try --device cpu.")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    _add_trained(parser)
+    parser.add_argument("--out", type=path, required=True, metavar="FILE", help="model.onnx or model.pt2")
+    parser.add_argument("--format", choices=["onnx", "torch"], help="default: by the ending of --out")
+    real = "real pictures to compare on: an .npz, or a folder with one folder per class (default: made-up pictures)"
+    parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
+    parser.set_defaults(hint="Close other programs.")
+
+
+def _add_trained(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model_from", type=path, metavar="RUN", help="folder written by train, or its model.pt")
+    _add_function(parser)
+    parser.add_argument("--views", type=int, help="views to average per picture (default: as trained)")
 
 
 def _add_preview(parser: argparse.ArgumentParser) -> None:
