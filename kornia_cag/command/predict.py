@@ -6,7 +6,7 @@ import sys
 import warnings
 
 from kornia_cag.command.options import chosen_device, number, read_model
-from kornia_cag.command.wording import worded
+from kornia_cag.command.wording import spelled, worded
 from kornia_cag.core.checks import fail, one_line
 from kornia_cag.training.makers import blamed
 from kornia_cag.training.prediction import Prediction, Refused, located, predicted, several
@@ -44,7 +44,7 @@ def _report(refused: list[Refused], count: int, skips: bool) -> None:
 def _as_json(found: Prediction | Refused) -> str:
     """One line."""
     if isinstance(found, Refused):
-        return json.dumps({"path": found.path, "error": found.reason})
+        return json.dumps({"path": found.path, "error": spelled(found.reason)})
     ranked = [{"name": name, "probability": round(share, 6)} for name, share in found.ranked]
     return json.dumps({"path": found.path, "predictions": ranked})
 
@@ -53,7 +53,7 @@ def _as_text(found: Prediction | Refused, width: int, classes: tuple[str, ...]) 
     """One line: path, best name, percent, then the others."""
     path = _shown(found.path).ljust(width)
     if isinstance(found, Refused):
-        return f"{path}  not read: {one_line(found.reason)}"
+        return f"{path}  not read: {one_line(spelled(found.reason))}"
     widest = min(max(map(len, classes)), WIDEST)
     others = ", ".join(f"{name} {share:.1%}" for name, share in found.ranked[1:])
     line = f"{path}  {found.name.ljust(widest)}  {found.probability:6.1%}"

@@ -85,7 +85,7 @@ def _resized(images: Shaped[Tensor, "n 3 h w"], size: int) -> Float[Tensor, "n 3
     factor = spare(height, width, min(height, width) // size)
     if factor > 1 and images.dtype == torch.uint8:  # as floats it would take a gigabyte
         images = torch.stack([_reduced(image, factor) for image in images])
-    x = images.float() / 255 if images.dtype == torch.uint8 else images
+    x = images.float() / 255 if images.dtype == torch.uint8 else images.clamp(0, 1)
     return x if x.shape[-2:] == (size, size) else F.interpolate(x, (size, size), mode="bilinear", antialias=True)
 
 
