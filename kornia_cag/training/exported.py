@@ -131,7 +131,8 @@ def _about(trained: Trained) -> dict[str, str]:
 
 
 def _traced(network: nn.Module, images: Float[Tensor, "2 3 s s"]) -> torch.export.ExportedProgram:
-    with _refusing("a network that torch.export can trace"), torch.no_grad():
+    fix = "Its forward may not branch on values of tensors; a size of the batch is images.shape[0], not len(images)."
+    with _refusing("a network that torch.export can trace", fix), torch.no_grad():
         images = torch.cat([images, images])[:2]  # of one picture, too: a batch of one would be taken as fixed
         return torch.export.export(network, (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}})
 
@@ -153,9 +154,11 @@ def _onnx(program: torch.export.ExportedProgram, about: dict[str, str]) -> tuple
             program, output_names=["logits"], opset_version=OPSET, dynamo=True, verbose=False
         )
         model = written.model_proto
+        symbol = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
         for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
             for side in value.type.tensor_type.shape.dim:
-                side.dim_param = "batch" if side.dim_param else ""
+                if side.dim_param:  # setting it would erase a number
+                    side.dim_param = side.dim_param.replace(symbol, "batch")
         onnx.helper.set_model_props(model, about)
         data = model.SerializeToString()
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -186,7 +189,7 @@ def _compared(network: nn.Module, run: Run, images: Float[Tensor, "n 3 s s"]) ->
 
 
 @contextmanager
-def _refusing(expected: str) -> Iterator[None]:
+def _refusing(expected: str, fix: str = "") -> Iterator[None]:
     """Turn whatever torch raises into one line about the network."""
     try:
         yield
@@ -196,7 +199,7 @@ def _refusing(expected: str) -> Iterator[None]:
         if no_memory(error):
             raise
         said = next((line for line in str(error).splitlines() if line.strip()), "no reason given").strip()
-        fail("network", expected, f"{type(error).__name__}: {said[:300]}")
+        fail("network", expected, f"{type(error).__name__}: {said[:300].rstrip('.')}", fix)
 
 
 @contextmanager

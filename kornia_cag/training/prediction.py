@@ -20,6 +20,8 @@ from kornia_cag.banks.pictures import check_path, kind_of, read_rgb
 from kornia_cag.core.checks import InputError, check_int, describe, fail
 from kornia_cag.evaluation.prepared import Fit, combined, prepared
 
+Views = Float[Tensor, "_ 3 s s"]  # of one picture
+
 BATCH = 64  # views that a network sees at once
 
 
@@ -140,7 +142,7 @@ def predicted(
         top: number of names per picture.
     """
     top = min(check_int("top", top), len(classes))
-    ready: list[tuple[str, Float[Tensor, "v 3 s s"]] | Refused] = []
+    ready: list[tuple[str, Views] | Refused] = []
     waiting, notes = 0, list[str]()
     for photo in photos:
         ready.append(photo if isinstance(photo, Refused) else _read(*photo, size, fit, notes))
@@ -155,9 +157,7 @@ def predicted(
                       f"{'; '.join(notes[:3])}{more}", stacklevel=3)  # fmt: skip
 
 
-def _read(
-    name: str, photo: Any, size: int, fit: Fit, notes: list[str]
-) -> tuple[str, Float[Tensor, "v 3 s s"]] | Refused:
+def _read(name: str, photo: Any, size: int, fit: Fit, notes: list[str]) -> tuple[str, Views] | Refused:
     """The views of one picture."""
     said: list[str] = []
     try:
@@ -176,7 +176,7 @@ def _read(
 def _decided(
     network: nn.Module,
     classes: tuple[str, ...],
-    ready: list[tuple[str, Float[Tensor, "v 3 s s"]] | Refused],
+    ready: list[tuple[str, Views] | Refused],
     top: int,
 ) -> Iterator[Prediction | Refused]:
     """Predictions of a batch, in the order of its pictures."""
@@ -190,7 +190,7 @@ def _decided(
 
 
 @torch.no_grad()
-def _ranked(network: nn.Module, pictures: list[Float[Tensor, "v 3 s s"]], top: int) -> list[list[tuple[int, float]]]:
+def _ranked(network: nn.Module, pictures: list[Views], top: int) -> list[list[tuple[int, float]]]:
     """Classes and probabilities of each picture, the most probable first."""
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
     logits = torch.cat([network(part.to(device)).cpu().float() for part in torch.cat(pictures).split(BATCH)])

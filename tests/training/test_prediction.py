@@ -92,7 +92,7 @@ def test_pictures_in_memory(folder):
             next(seeing().predict(wrong))
 
 
-def test_names_come_with_probabilities():
+def test_names_come_with_probabilities(untyped):
     (found,) = seeing().predict(plain("green"), top=2)
     (every,) = seeing().predict(plain("green"), top=9)
     assert (found.name, found.probability) == found.ranked[0]

@@ -1,0 +1,60 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kornia_cag.training.makers import untried
+from kornia_cag.training.network import save_network
+from kornia_cag.training.recipes import DIGITS
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = replace(DIGITS, size=16, width=4, views=1)
+    save_network(Path("model.pt"), recipe.model(10), recipe, tuple("0123456789"), None)
+
+
+def test_a_model_is_written_and_compared(run):
+    assert run("export", "model.pt", "--out", "m.pt2") == (
+        0, "wrote m.pt2: the same classes on 64 composites, logits within 0\n", "",
+    )  # fmt: skip
+    np.savez("real.npz", images=np.random.default_rng(0).integers(0, 255, (20, 9, 9), dtype=np.uint8),
+             labels=np.arange(20) % 10)  # fmt: skip
+    status, out, _ = run("export", "model.pt", "--out", "other", "--format", "torch", "--real", "real.npz")
+    assert (status, out) == (0, "wrote other: the same classes on the 20 pictures of real.npz, logits within 0\n")
+    assert Path("other").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--out", "m.txt"), "--format: expected onnx or torch, or a file that ends in .onnx or .pt2, got none, and "
+                             "'m.txt'."),
+        (("--out", "no/m.onnx"), "--out: expected a file in a folder that exists, got 'no/m.onnx'."),
+        (("--out", "m.pt2", "--views", 0), "--views: expected an integer of at least 1, got 0."),
+        (("--out", "m.pt2", "--real", "none.npz"), "--real: expected an .npz file or a folder, got 'none.npz', "
+                                                   "which is neither. Check the path."),
+    ],
+)  # fmt: skip
+def test_wrong_commands_end_in_one_line(run, arguments, message):
+    assert run("export", "model.pt", *arguments) == (2, "", f"kornia-cag: {message}\n")
+
+
+def test_a_network_that_cannot_be_exported(run):
+    Path("branching.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, classes, size):\n"
+        "        super().__init__()\n"
+        "        self.linear = torch.nn.Linear(3 * size * size, classes)\n"
+        "    def forward(self, images):\n"
+        "        return self.linear((images if images.sum() > 3 else -images).flatten(1))\n"
+    )
+    recipe = replace(DIGITS, size=16, views=1)
+    save_network(Path("model.pt"), untried(recipe, 10, "branching:Net"), recipe, tuple("0123456789"), "branching:Net")
+    status, out, err = run("export", "model.pt", "--model", "branching:Net", "--out", "m.pt2")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("kornia-cag: model: expected a network that torch.export can trace, got ")
+    assert not Path("m.pt2").exists()
