@@ -166,7 +166,8 @@ def _real_pictures(
 ) -> tuple[str, Pictures]:
     """``count`` real pictures, evenly spaced, and how to describe them."""
     real = needed_pictures(options.real, trained.recipe, trained.classes)
-    some = real.some(count)
+    with worded(real="--real"):
+        some = real.some(count)
     return f"pictures of {real.name}", Pictures(some.images.to(device), some.labels.to(device))
 
 

@@ -52,6 +52,7 @@ CUTOUTS = Recipe(
     ),
     reset=None,  # what lies behind a small object stays in sight: an earlier object there would make the label wrong
     images=150_000,
+    fit="cover",  # objects are not squeezed
     network="pooled",  # an object counts wherever it lies and however small it is
     dropout=0.2,
     procedural=512,

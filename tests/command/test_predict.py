@@ -10,7 +10,7 @@ from PIL import Image
 
 from kornia_cag.evaluation.real import load_real
 from kornia_cag.training.network import load_network, save_network
-from kornia_cag.training.recipes import SIGNS
+from kornia_cag.training.recipes import RECIPES, SIGNS
 
 CLASSES = ("stop", "give way", "no entry")
 
@@ -138,3 +138,22 @@ def test_all_three_ways_agree_on_real_signs(run, data):
         assert json.loads(out)["accuracy"] == round(right / len(images), 5)
     stored = load_real("real.npz", CLASSES, 16).images[[int(Path(one.path).stem) for one in found]]
     assert torch.equal(stored, load_real("real", CLASSES, 16).images)  # both sorted by path
+
+
+def test_an_attack_sees_whole_pictures(run, monkeypatch):
+    monkeypatch.setitem(RECIPES, "signs", replace(SIGNS, fit="cover"))
+    np.savez("real.npz", images=np.zeros((3, 9, 20, 3), np.uint8), labels=np.arange(3))
+    assert run("evaluate", "model.pt", "--real", "real.npz")[0] == 0
+    status, _, err = run("evaluate", "model.pt", "--real", "real.npz", "--attack", "pgd")
+    assert (status, err) == (
+        2, "kornia-cag: --real: expected pictures that a network takes whole, nearly square ones, got long ones, of "
+        "several views each. Cut squares out of them.\n",
+    )  # fmt: skip
+
+
+def test_the_page_in_python(capsys):
+    page = (Path(__file__).parents[2] / "docs/predict.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(block.replace('"runs/signs"', '"model.pt"'), "predict.md", "exec"), {})
+    found = list(load_network("model.pt").predict("photos"))
+    assert capsys.readouterr().out.splitlines() == [f"{one.path} {one.name} {one.probability}" for one in found]
