@@ -229,7 +229,7 @@ def test_a_mistake_is_said_in_one_line(run, command, prepare, message):
         ("train digits --fast", "unrecognized arguments: --fast"),
         ("preview digits --rows x", "--rows: invalid int value"),
         ("train digits --eps little", "--eps: expected a number, or a fraction such as 8/255, got 'little'"),
-        ("evaluate", "required: OUT"),
+        ("evaluate", "required: RUN"),
         ("inspect cats", "got 'cats'"),
     ],
 )

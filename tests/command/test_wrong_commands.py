@@ -39,6 +39,7 @@ VALUES = [
         "--seconds=0", "--seconds=nan", "--seconds=601", "--batch-size=1000000000", "--size=20000",
     )),
     *("", "nonsense", "train", "train nonsense", "evaluate", "evaluate missing", "evaluate missing --device=nope"),
+    *("predict", "predict missing", "predict missing photo.png", "export missing", "export missing --out=m.onnx"),
 ]  # fmt: skip
 
 
