@@ -54,13 +54,13 @@ def _in_numpy(keys: Int[Tensor, " b"], slot: str, shape: Sequence[int]) -> Float
 
     def fill(part: int) -> None:
         scratch = np.empty((2, rows * columns), dtype=np.uint32)
-        for across, along in blocks[part::threads]:
+        for across, along in blocks[part::workers]:
             _fill(into[across, along], base[across], place[along], scratch)
 
-    threads = min(torch.get_num_threads(), len(blocks))
-    if threads > 1:  # NumPy does not hold Python's lock while it computes
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, range(threads)))
+    workers = min(torch.get_num_threads(), len(blocks))
+    if workers > 1:  # NumPy does not hold Python's lock while it computes
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(fill, range(workers)))
     elif blocks:
         fill(0)
     return found.view(len(base), *shape)
