@@ -59,7 +59,7 @@ class Recipe:
         dropout: share of features dropped before the last layer.
         map_dropout: share of feature maps dropped.
         views: slightly moved copies of a picture that the network averages over, once trained.
-        fit: how real pictures become squares: squash, for close crops, or cover, for an object somewhere in a photograph.
+        fit: how real pictures become squares: squash, for close crops; cover, for an object anywhere in a photograph.
 
     Raises:
         InputError: for a field out of range, or fields that do not go together.
