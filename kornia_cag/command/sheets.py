@@ -1,4 +1,4 @@
-"""Sheets of composites for people to look at, optionally with boxes."""
+"""Sheets of composites for people to look at, optionally with names and boxes."""
 
 import io
 from collections.abc import Sequence
@@ -6,16 +6,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from jaxtyping import Bool, Float, Shaped, UInt8
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from kornia_cag.command.lettering import fitted, font
 from kornia_cag.core.checks import check_int, check_pixels, check_tensor, fail
 from kornia_cag.core.storage import write_bytes
 
+BLACK, YELLOW = (0, 0, 0), (255, 220, 0)
+NAME, LINE, CAPTION = 11, 13, 12  # pixels: size of the font of names, distance of their lines; font of captions
+MARGIN = 240  # most pixels of a line of a caption
+DARK = 0.2  # is 3 % of the light of white (sRGB), about what a lit room adds to a screen, in which it drowns
+
 
 def sheet(
-    images: Shaped[Tensor, "b 3 h w"], columns: int = 8, *, zoom: int = 2, boxes: Float[Tensor, "b 4"] | None = None
+    images: Shaped[Tensor, "b 3 h w"],
+    columns: int = 8,
+    *,
+    zoom: int = 2,
+    boxes: Float[Tensor, "b 4"] | None = None,
+    names: Sequence[str] | None = None,
+    insets: bool = False,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Lay out images in rows, enlarged by a whole factor, with one grey pixel between them.
 
@@ -24,6 +36,8 @@ def sheet(
         columns: images per row.
         zoom: enlargement.
         boxes: half-open xyxy in pixels of the images, drawn in yellow; NaN: no box.
+        names: one per image, written below it; too long ones lose their middle.
+        insets: show images that are :func:`nearly_black` once more, :func:`brightened`, in their lower right quarter.
 
     Raises:
         InputError: for images of another shape, and for values outside [0, 1].
@@ -31,25 +45,78 @@ def sheet(
     check_tensor("images", images, ("b", 3, "h", "w"))
     check_pixels("images", images)
     columns, zoom = check_int("columns", columns), check_int("zoom", zoom)
-    b, _, h, w = images.shape
-    rows = -(-b // columns)
-    canvas = Image.new("RGB", (columns * (w * zoom + 1) + 1, rows * (h * zoom + 1) + 1), (128, 128, 128))
+    images, width, height = images.detach().cpu(), images.shape[3] * zoom, images.shape[2] * zoom
+    said = [fitted(name, width - 4, NAME, 2) for name in names or ()]
+    foot = max((4 + LINE * len(lines) for lines in said), default=0)
+    canvas = Image.new(
+        "RGB", (columns * (width + 1) + 1, -(-len(images) // columns) * (height + foot + 1) + 1), (128, 128, 128)
+    )
     pen = ImageDraw.Draw(canvas)
-    pixels = _bytes(images).permute(0, 2, 3, 1).cpu().numpy()
-    for i, picture in enumerate(pixels):
-        left, top = 1 + i % columns * (w * zoom + 1), 1 + i // columns * (h * zoom + 1)
-        canvas.paste(Image.fromarray(picture).resize((w * zoom, h * zoom), Image.Resampling.NEAREST), (left, top))
+    seen = nearly_black(images).tolist() if insets else [False] * len(images)
+    for i, image in enumerate(images):
+        left, top = 1 + i % columns * (width + 1), 1 + i // columns * (height + foot + 1)
+        canvas.paste(_enlarged(image, (width, height)), (left, top))
         if boxes is not None:
-            x1, y1, x2, y2 = (float(v) * zoom for v in boxes[i])
-            if x2 > x1:  # false for NaN
-                pen.rectangle((left + x1, top + y1, left + x2 - 1, top + y2 - 1), outline=(255, 220, 0))
+            outlined(pen, (left, top), boxes[i], zoom)
+        if seen[i]:
+            canvas.paste(_inset(image, (width, height)), (left + width - width // 2, top + height - height // 2))
+        if said:
+            _write_name(pen, (left, top + height, left + width - 1, top + height + foot - 1), said[i])
     return np.asarray(canvas)
 
 
-def _bytes(images: Shaped[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:
+def _enlarged(image: Shaped[Tensor, "3 h w"], size: tuple[int, int]) -> Image.Image:
+    pixels = to_bytes(image).permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
+
+
+def outlined(pen: ImageDraw.ImageDraw, corner: tuple[int, int], box: Float[Tensor, "4"], zoom: int) -> None:
+    """Draw a half-open box in pixels of an image that is shown from ``corner`` on, enlarged; NaN: none."""
+    (left, top), (x1, y1, x2, y2) = corner, (float(v) * zoom for v in box)
+    if x2 > x1:  # false for NaN
+        pen.rectangle((left + x1, top + y1, left + x2 - 1, top + y2 - 1), outline=YELLOW)
+
+
+def _inset(image: Shaped[Tensor, "3 h w"], size: tuple[int, int]) -> Image.Image:
+    """Half as large on each side, in a white frame on its inner sides."""
+    pixels = brightened(image[None])[0].permute(1, 2, 0).numpy()
+    width, height = size[0] // 2, size[1] // 2
+    framed = Image.new("RGB", (width, height), (255, 255, 255))
+    if min(width, height) > 1:
+        framed.paste(Image.fromarray(pixels).resize((width - 1, height - 1), Image.Resampling.BOX), (1, 1))
+    return framed
+
+
+def _write_name(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], lines: Sequence[str]) -> None:
+    pen.rectangle(box, fill=(255, 255, 255))
+    for number, line in enumerate(lines):
+        pen.text(((box[0] + box[2]) / 2, box[1] + 2 + LINE * number), line, BLACK, font(NAME), anchor="ma")
+
+
+def to_bytes(images: Shaped[Tensor, "*b h w"]) -> UInt8[Tensor, "*b h w"]:
+    """Images in [0, 1] or uint8 as uint8."""
     if images.dtype == torch.uint8:
         return images
     return (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def nearly_black(images: Shaped[Tensor, "b 3 h w"]) -> Bool[Tensor, " b"]:
+    """(b,); which images show hardly anything on a screen: all but a twentieth of their pixels are below ``DARK``."""
+    return _bright(images) < DARK * 255
+
+
+def brightened(images: Shaped[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:
+    """Images multiplied, each by its own factor, until all but a twentieth of their pixels are as bright as white."""
+    values = images if images.dtype == torch.uint8 else images.detach().float() * 255
+    return (values * (255 / _bright(images).clamp(min=1))[:, None, None, None]).clamp(0, 255).round().to(torch.uint8)
+
+
+def _bright(images: Shaped[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+    """(b,); the strongest channel of a pixel that a twentieth of the pixels exceed, in [0, 255]."""
+    values = images.float() if images.dtype == torch.uint8 else images.detach().float() * 255
+    strongest = values.amax(dim=1).flatten(1)
+    bright: Tensor = strongest.kthvalue(-(-19 * strongest.shape[1] // 20), dim=1).values
+    return bright
 
 
 def save_sheet(
@@ -59,9 +126,11 @@ def save_sheet(
     *,
     zoom: int = 2,
     boxes: Float[Tensor, "b 4"] | None = None,
+    names: Sequence[str] | None = None,
+    insets: bool = False,
     below: Sequence[Shaped[Tensor, "b _ h w"]] = (),
 ) -> None:
-    """Write :func:`sheet` to a picture file.
+    """Write :func:`sheet` to a picture file, and a line below it that explains insets, if there are any.
 
     Args:
         path: the file.
@@ -69,14 +138,25 @@ def save_sheet(
         columns: as for :func:`sheet`.
         zoom: as for :func:`sheet`.
         boxes: as for :func:`sheet`; drawn into ``images`` only.
+        names: as for :func:`sheet`; written below ``images`` only.
+        insets: as for :func:`sheet`; in ``images`` only.
         below: more batches of equal length, with 1 or 3 channels; each becomes a sheet below the others.
 
     Raises:
         InputError: if the name is not that of a picture file.
     """
-    sheets = [sheet(images, columns, zoom=zoom, boxes=boxes)]
+    sheets = [sheet(images, columns, zoom=zoom, boxes=boxes, names=names, insets=insets)]
     sheets += [sheet(batch.expand(-1, 3, -1, -1), columns, zoom=zoom) for batch in below]
+    if insets and bool(nearly_black(images).any()):
+        sheets.append(_note("In a corner: a nearly black picture once more, brightened.", sheets[0].shape[1]))
     save_picture(path, Image.fromarray(np.concatenate(sheets)))
+
+
+def _note(text: str, width: int) -> UInt8[np.ndarray, "H W 3"]:
+    lines = fitted(text, width - 12, NAME, 4)
+    strip = Image.new("RGB", (width, 10 + LINE * len(lines)), (255, 255, 255))
+    ImageDraw.Draw(strip).multiline_text((6, 4), "\n".join(lines), BLACK, font(NAME), spacing=LINE - NAME)
+    return np.asarray(strip)
 
 
 def save_rows(
@@ -96,17 +176,17 @@ def save_rows(
     if not rows:
         fail("rows", "at least one row of pictures", "none")
     columns = min(columns, max(len(images) for _, images in rows))
-    font = ImageFont.load_default()
-    margin = 8 + max(round(font.getlength(caption)) for caption, _ in rows)
+    said = [fitted(caption, MARGIN, CAPTION, 3) for caption, _ in rows]
+    margin = 8 + max(round(font(CAPTION).getlength(line)) for lines in said for line in lines)
     strips = []
-    for caption, images in rows:
+    for lines, (_, images) in zip(said, rows, strict=True):
         grey = 128 if images.dtype == torch.uint8 else 0.5
         room = images.new_full((columns, *images.shape[1:]), grey)  # fills empty places
         room[: len(images)] = images[:columns]
         strip = Image.fromarray(sheet(room, columns, zoom=zoom))
         whole = Image.new("RGB", (margin + strip.width, strip.height), (255, 255, 255))
         whole.paste(strip, (margin, 0))
-        ImageDraw.Draw(whole).text((4, strip.height // 2 - 6), caption, fill=(0, 0, 0), font=font)
+        ImageDraw.Draw(whole).text((4, strip.height / 2), "\n".join(lines), BLACK, font(CAPTION), anchor="lm")
         strips.append(np.asarray(whole))
     save_picture(path, Image.fromarray(np.concatenate(strips)))
 

@@ -77,7 +77,8 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
     about = {"options": plain(given), "versions": versions(), "trained_on": contexts.pyramid.checksums()}
     write_json(out / CONFIG, {**training.plan(), **about})
     batch = compose(recipe, objects, contexts, training.pairs, training.model, batches=1)
-    save_sheet(out / PREVIEW, batch.images[:96], 12)
+    names = [objects.classes[label] for label in batch.labels[:96].tolist()]
+    save_sheet(out / PREVIEW, batch.images[:96], 12, names=names, insets=True)
 
 
 def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet | None, out: Path) -> None:

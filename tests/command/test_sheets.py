@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from kornia_cag import InputError
-from kornia_cag.command.sheets import magnified, save_rows, save_sheet, sheet
+from kornia_cag.command.sheets import brightened, magnified, nearly_black, save_rows, save_sheet, sheet
 
 GREY, YELLOW = (128, 128, 128), (255, 220, 0)
 
@@ -49,6 +49,54 @@ def test_convention_boxes_are_half_open(device):
     assert (canvas[1:9, 10:18] == 0).all()
     large = (sheet(images, 2, zoom=3, boxes=boxes)[1:25, 1:25] == YELLOW).all(axis=2)
     assert (np.argwhere(large).min(axis=0).tolist(), np.argwhere(large).max(axis=0).tolist()) == ([6, 3], [14, 11])
+
+
+def test_names_lie_below_their_pictures():
+    images = torch.rand(3, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+    plain, named = sheet(images, 2), sheet(images, 2, names=["stop", "знак", "speed_limit_of_30"])
+    foot = 2 * 13 + 4  # two lines, as one name needs
+    assert named.shape == (plain.shape[0] + 2 * foot, plain.shape[1], 3)
+    for i in range(3):
+        top, left = 1 + i // 2 * (41 + foot), 1 + i % 2 * 61
+        assert (named[top : top + 40, left : left + 60] == plain[1 + i // 2 * 41 :, left : left + 60][:40]).all()
+        name = named[top + 40 : top + 40 + foot, left : left + 60]
+        assert (name[[0, -1]] == 255).all()
+        assert (name[2:15] < 100).any()
+        assert (name[15:28] < 100).any() == (i == 2)
+
+
+def test_dark_pictures_are_shown_once_more_brightened():
+    images = torch.full((3, 3, 10, 10), 0.01)
+    images[0, :, 6:, 6:] = 0.1  # 16 % of it
+    images[1, 0] = 0.5
+    assert nearly_black(images).tolist() == [True, False, True]
+    assert nearly_black((images * 255).round().byte()).tolist() == [True, False, True]
+    plain, shown = sheet(images, 3, zoom=4), sheet(images, 3, zoom=4, insets=True)
+    apart = (plain != shown).any(axis=(0, 2)).nonzero()[0]
+    assert set(apart) == {*range(21, 41), *range(103, 123)}  # the right halves of the first and the third
+    inset = shown[21:41, 21:41]
+    assert (inset[0] == 255).all()
+    assert (inset[:, 0] == 255).all()
+    assert (inset[13:, 13:] == 255).all()  # a tenth of white, as bright as it gets
+    assert inset[1:11, 1:11].max() == pytest.approx(255 / 10, abs=1)
+    assert (shown[21:41, 103:123] == 255).all()  # of one grey
+    bright = brightened(torch.zeros(1, 3, 4, 4))
+    assert (bright == 0).all()  # black stays black
+
+
+def test_a_sheet_with_insets_says_so(tmp_path):
+    images = torch.rand(2, 3, 40, 100, generator=torch.Generator().manual_seed(0))
+    save_sheet(tmp_path / "a.png", images, 2, insets=True)
+    save_sheet(tmp_path / "b.png", images * 0.1, 2, insets=True)
+    said, noted = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "ab")
+    assert len(said) == len(sheet(images, 2))
+    assert len(noted) > len(said)
+    assert (noted[len(said) :] < 100).any()
+
+
+def test_captions_of_any_length(tmp_path):
+    save_rows(tmp_path / "x.png", [("名" * 200 + " as b: 5", torch.rand(1, 3, 28, 28))])
+    assert np.asarray(Image.open(tmp_path / "x.png")).shape[1] < 320
 
 
 def test_saved_sheet_is_the_sheet(tmp_path):
