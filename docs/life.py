@@ -2,7 +2,7 @@
 
     python docs/life.py --objects signs/ --contexts photos/ docs/life.png --sheet docs/composites.png
 
-Everything goes through the public interface: one scene is drawn, and rendered again and again with more of it. A small
+One scene is drawn, and rendered again and again with more of it, as ``kornia-cag preview --explain`` does. A small
 network is trained for about a minute first, so that there is somebody to attack. The committed pictures were made from
 43 traffic signs and five photographs in the public domain or under CC0, among them a moose by Ryan Hagerty and a cat by
 Stefan van der Walt.
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kornia_cag import PGD, CAGCollate, Composer, ContextBank, ContextChain, ObjectBank, PairSampler, Rows
-from kornia_cag.command.sheets import save_sheet
+from kornia_cag.command.sheets import magnified, save_sheet
+from kornia_cag.command.stages import stages
 from kornia_cag.scenes.scene import Earlier
 from kornia_cag.training.architectures import convnet
 from kornia_cag.training.recipes import RIGID_SIGNS
@@ -60,47 +61,28 @@ def row(sample: int, which: int) -> Rows:
     return Rows.of(*columns)
 
 
-def checkered(side: int) -> Tensor:
-    """What shows through where there is nothing, (1, 3, side, side)."""
-    place = torch.arange(side) // 8
-    return (0.86 + 0.14 * ((place[:, None] + place) % 2)).expand(1, 3, side, side)
-
-
 def life(objects: ObjectBank, contexts: ContextBank, model: nn.Module) -> list[tuple[Tensor, str, int | None]]:
     """Tiles (3, h, w), their captions, and the class that the model reads in them, where that is asked."""
     composer = Composer(objects, contexts, (SIDE, SIDE), RANGES, warn=False)
-    rows, earlier_rows = row(SAMPLE, 0), row(BEFORE, 1)
-    scene, neutral = RANGES.sample(rows), RANGES.sample(rows, torch.zeros(1))
-    before = composer(earlier_rows)
+    rows = row(SAMPLE, 0)
+    scene, before = RANGES.sample(rows), composer(row(BEFORE, 1))
     earlier = Earlier(before.images, before.labels)
-    plain = replace(scene, light=neutral.light, camera=neutral.camera)  # the drawn pose, in neutral light
-    lit = replace(scene, camera=neutral.camera)
-
-    nothing = replace(composer, contexts=ContextBank.from_tensors(checkered(SIDE)))
-    whole = {"share": torch.ones(1), "x": 0 * scene.crop.x, "y": 0 * scene.crop.y}
-    bare = replace(plain, contexts=torch.tensor([0]), crop=replace(scene.crop, **whole))
-    straight = replace(bare, layers=neutral.layers)
+    fresh, chained = stages(composer, rows, scene), stages(composer, rows, scene, earlier)
     photographed = composer.render(scene, earlier)
     targets = photographed.targets
     assert targets is not None
     clean, label = photographed.images, photographed.classes
     attacked = ATTACK(model, clean, label, keys=photographed.keys, mask=targets.cover)
-    change = 0.5 + (attacked - clean) * 10
     with torch.no_grad():
         reads = [int(model(images).argmax()) for images in (clean, attacked)]
-    context = contexts.pyramid.level(0)[CONTEXTS[0]][:3].float()[None] / 255
-    tiles = [
-        (nothing.render(straight).images, "cut-out", None),
-        (F.interpolate(context, (SIDE, SIDE), mode="area"), "context", None),
-        (nothing.render(bare).images, "warped", None),
-        (composer.render(plain).images, "pasted", None),
-        (composer.render(plain, earlier).images, "or over an\nearlier composite", None),
-        (composer.render(lit, earlier).images, "lit", None),
-        (clean, "photographed", reads[0]),
-        (change, "attack,\n10x amplified", None),
-        (attacked, "attacked", reads[1]),
+    return [
+        *((fresh[name], name, None) for name in ("cut-out", "context", "warped", "pasted")),
+        (chained["pasted"], "or over an\nearlier composite", None),
+        (chained["lit"], "lit", None),
+        (chained["photographed"], "photographed", reads[0]),
+        (magnified(attacked, clean, 0.05)[0], "attack,\n10x amplified", None),
+        (attacked[0], "attacked", reads[1]),
     ]
-    return [(images[0], caption, read) for images, caption, read in tiles]
 
 
 def picture(image: Tensor) -> Image.Image:
