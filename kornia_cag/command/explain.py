@@ -1,15 +1,23 @@
-"""Everything drawn for one sample, in words beside its picture."""
+"""How one sample was made: a picture of each stage, and beside it everything that was drawn for it."""
 
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from jaxtyping import Float
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from kornia_cag.command.sheets import save_picture, sheet
+from kornia_cag.adversary.pixels import PGD
+from kornia_cag.command.lettering import fitted, font
+from kornia_cag.command.sheets import BLACK, magnified, nearly_black, outlined, save_picture, sheet
+from kornia_cag.command.stages import stages
+from kornia_cag.core.checks import describe
+from kornia_cag.core.records import mapped
 from kornia_cag.loading.batch import Batch
-from kornia_cag.scenes.camera import KINDS
+from kornia_cag.scenes.camera import KINDS, Camera
+from kornia_cag.scenes.composer import Composer
 
 UNITS = {
     "scale": " of the short side", "angle": "°", "shear": "°",
@@ -17,62 +25,161 @@ UNITS = {
     "sigma": " px", "width": " px", "height": " px", "length": " px", "size": " px", "share": " of the context",
 }  # fmt: skip
 PLACES = {"pose": " of the short side", "crop": " of the way across"}  # units of x and y
+RESTS = {
+    "aspect": 1.0,
+    "angle": 0.0,
+    "shear": 0.0,
+    "tilt_x": 0.0,
+    "tilt_y": 0.0,
+    "brightness": 1.0,
+    "exposure": 0.0,
+    "contrast": 1.0,
+    "saturation": 1.0,
+    "hue": 0.0,
+    "tint": 0.0,
+    "veil": 0.0,
+    "illumination": 0.0,
+}  # values that change nothing are not said
+OF = {"veil_level": "veil", "light_from": "illumination"}  # nor are numbers that belong to such a value
 USES = {"gaussian": ("sigma",), "box": ("width", "height"), "motion": ("length", "direction")}
-INDENT, LABEL = 17, 96  # width of a part's name: characters in text, pixels in a picture
-LEAST_SIDE = 320  # of the enlarged picture, pixels
+INDENT, WIDTH = 21, 92  # characters before what is said of a stage, and of a whole line
+LEAST_SIDE = 128  # of an enlarged picture, pixels
+TITLE, TEXT, LINE, GAP = 15, 13, 18, 12  # pixels: sizes of the fonts, distance of lines, space around a row
+MOST = 640  # pixels of a line of text: class names may be of any length
+GREY = (110, 110, 110)
 
 
-def explained(batch: Batch, place: int, classes: tuple[str, ...]) -> list[str]:
-    """Describe in lines of text everything drawn for one sample of a batch.
+@dataclass(frozen=True)
+class Explained:
+    """One sample, stage by stage.
+
+    Attributes:
+        title: which sample it is.
+        said: lines of text by stage, in order: what was drawn for it.
+        pictures: (3, h, w) by stage.
+        boxes: (4,) by stage, where there is something to outline: half-open xyxy, pixels.
+    """
+
+    title: str
+    said: Mapping[str, Sequence[str]]
+    pictures: Mapping[str, Float[Tensor, "3 h w"]]
+    boxes: Mapping[str, Float[Tensor, "4"]]
+
+
+def explained(composer: Composer, batch: Batch, place: int, attack: PGD | None = None) -> Explained:
+    """Take one sample of a batch apart.
 
     Args:
-        batch: of ``CAGCollate(..., returns="batch")``.
+        composer: that composed the batch.
+        batch: of ``CAGCollate(..., returns="batch")``, from a bank's contexts.
         place: index of the sample, from 0.
-        classes: class names.
+        attack: what changed the pixels of the batch, if anything did.
     """
-    rows, scene = batch.rows, batch.scene
-    seed, epoch, index = (int(column[place]) for column in (rows.seed, rows.epoch, rows.index))
-    lines = [f"sample {index} of epoch {epoch}, seed {seed}: class {classes[int(batch.labels[place])]!r}"]
-    behind = "an earlier composite" if bool(batch.chained[place]) else f"context {int(rows.contexts[place])}"
-    lines.append(f"object {int(rows.objects[place])} on {behind}")
-    for number, layer in enumerate(scene.layers):
-        name = "pose" if len(scene.layers) == 1 else f"pose {number}"
-        lines += _lines(name, layer.pose, place)
-        lines += _lines("object color", layer.color, place)
-    if not bool(batch.chained[place]):
-        lines += _lines("crop", scene.crop, place) + _lines("context color", scene.context_color, place)
-    lines += _lines("light", scene.light, place)
-    return lines + _camera(scene.camera, place)
+    one: Batch = mapped(lambda tensor: tensor[place : place + 1], batch)
+    classes, rows = composer.objects.classes, one.rows
+    pictures = stages(composer, rows, one.scene, one.earlier)
+    said = {stage: _said(stage, composer, one) for stage in pictures}
+    if attack is not None and one.attacked is not None and bool(one.attacked):
+        largest = attack.largest
+        pictures["perturbation"] = magnified(one.images, one.clean, largest)[0]
+        pictures["attacked"] = one.images[0]
+        said["perturbation"] = [f"{0.5 / largest:.3g} times as strong; grey is none"] if largest else ["none"]
+        said["attacked"] = _wrapped([_short(attack)])
+    for stage, picture in pictures.items():
+        if bool(nearly_black(picture[None])):
+            said[stage].append("in the corner: brightened")
+    boxes = {"pasted": one.boxes[0]}
+    if not bool(one.chained):
+        boxes["context"] = _cropped(composer, one)
+    seed, epoch, index = (int(column) for column in (rows.seed, rows.epoch, rows.index))
+    title = f"sample {index} of epoch {epoch}, seed {seed}: class {classes[int(one.labels)]!r}"
+    return Explained(title, said, pictures, boxes)
 
 
-def _camera(camera: Any, place: int) -> list[str]:
-    said = [f"coarser {float(camera.coarser[place]):.3g} levels"]
-    kind = -1 if camera.blur is None else int(camera.blur.kind[place])
+def _cropped(composer: Composer, one: Batch) -> Float[Tensor, "4"]:
+    """The part of the context that the scene shows, in pixels of the canvas that the whole context is stretched to."""
+    crop, (height, width) = one.scene.crop, composer.size
+    longest, share = max(height, width), float(crop.share)
+    across, down = share * width * width / longest, share * height * height / longest
+    left, top = float(crop.x) * (width - across), float(crop.y) * (height - down)
+    return one.boxes.new_tensor([left, top, left + across, top + down])
+
+
+def _said(stage: str, composer: Composer, one: Batch) -> list[str]:
+    """Lines of text about a stage of one sample."""
+    scene, classes = one.scene, composer.objects.classes
+    numbered = [("" if len(scene.layers) == 1 else f"{n}: ", layer) for n, layer in enumerate(scene.layers)]
+    if stage == "cut-out":
+        return [f"{n}object {int(layer.objects)}, {classes[int(composer.objects.labels[layer.objects])]!r}"
+                for n, layer in numbered]  # fmt: skip
+    if stage == "context":
+        return _wrapped([f"context {int(scene.contexts)}", *_parts(scene.crop, PLACES["crop"])])
+    if stage == "earlier composite" and one.earlier is not None:
+        return ["with " + ", ".join(repr(classes[int(label)]) for label in one.earlier.labels[0])]
+    if stage == "warped":
+        unused = ("variant",) if composer.objects.variants == 1 else ()
+        poses = [(n, _parts(layer.pose, PLACES["pose"], unused)) for n, layer in numbered]
+        return [line for n, parts in poses for line in _wrapped(parts, n)]
+    if stage == "pasted":
+        box = " ".join(f"{float(value):.3g}" for value in one.boxes[0])
+        return [_short(composer.ranges.blend) + (f", box {box}" if bool(one.visible) else ", out of sight")]
+    if stage == "lit":
+        colors = [(f"{n}object: ", layer.color) for n, layer in numbered]
+        colors += [] if bool(one.chained) else [("context: ", scene.context_color)]
+        named = [*colors, ("light: ", scene.light)]
+        told = [(name, _parts(color)) for name, color in named if color is not None]
+        return [line for name, parts in told if parts for line in _wrapped(parts, name)] or ["as they are"]
+    if stage == "finished":
+        return _wrapped([_short(finish) for finish in composer.ranges.finish])
+    return _camera(scene.camera)
+
+
+def _short(value: Any) -> str:
+    """A dataclass without the fields that have their default values; anything else by its name."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return getattr(value, "__name__", type(value).__name__)
+    changed = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+    return f"{type(value).__name__}({', '.join(f'{name}={_figure(name, v)}' for name, v in changed.items())})"
+
+
+def _figure(name: str, value: Any) -> str:
+    """A setting; budgets and steps of an attack in grey levels, as people write them."""
+    if not isinstance(value, float):
+        return describe(value)
+    return f"{255 * value:.3g}/255" if value and (name.startswith("eps") or name == "alpha") else f"{value:.3g}"
+
+
+def _camera(camera: Camera) -> list[str]:
+    said = [f"coarser {float(camera.coarser):.3g} levels"] if bool(camera.coarser) else []
+    kind = -1 if camera.blur is None else int(camera.blur.kind)
     if kind >= 0:
-        used = [_value(name, getattr(camera.blur, name)[place]) for name in USES[KINDS[kind]]]
+        used = [_value(name, getattr(camera.blur, name)[0]) for name in USES[KINDS[kind]]]
         said.append(f"{KINDS[kind]} blur, {', '.join(used)}")
     for name, values in (("noise", camera.noise), ("JPEG quality", camera.quality)):
         if values is not None:
-            said.append(f"{name} {float(values[place]):.3g}")
+            said.append(f"{name} {float(values):.3g}")
     if camera.grain is not None:
-        said.append(f"grain {float(camera.grain.deviation[place]):.3g}, {float(camera.grain.size[place]):.3g} px")
-    return _wrapped("camera", said)
+        said.append(f"grain {float(camera.grain.deviation):.3g}, {float(camera.grain.size):.3g} px")
+    return _wrapped(said or ["sharp and without noise"])
 
 
-def _lines(name: str, record: Any, place: int) -> list[str]:
-    if not is_dataclass(record):
-        return []
+def _parts(record: Any, places: str = "", unused: Sequence[str] = ()) -> list[str]:
+    """What a record says of its first sample, but for ``unused`` fields; ``places``: unit of x and y."""
     said = []
     for field in fields(record):
         values = getattr(record, field.name)
-        if not isinstance(values, Tensor):
+        if not isinstance(values, Tensor) or field.name in unused or _rests(record, OF.get(field.name, field.name)):
             continue
-        value = values[place]
+        value = values[0]
         if value.ndim == 2:  # waves and holes: their number is enough
             said += [f"{len(value)} {field.name}"] if len(value) else []
         else:
-            said.append(_value(field.name, value) + (PLACES[name.split()[0]] if field.name in "xy" else ""))
-    return _wrapped(name, [part for part in said if part])
+            said.append(_value(field.name, value) + (places if field.name in "xy" else ""))
+    return [part for part in said if part]
+
+
+def _rests(record: Any, name: str) -> bool:
+    return name in RESTS and bool((getattr(record, name)[0] == RESTS[name]).all())
 
 
 def _value(name: str, value: Tensor) -> str:
@@ -84,37 +191,50 @@ def _value(name: str, value: Tensor) -> str:
     return f"{label} {float(value):.3g}{UNITS.get(name, '')}"
 
 
-def _wrapped(name: str, parts: list[str], width: int = 88) -> list[str]:
-    lines, line = [], f"  {name + ':':{INDENT - 2}s}"
+def _wrapped(parts: Sequence[str], first: str = "") -> list[str]:
+    """The parts, separated by commas, in lines of ``WIDTH - INDENT`` characters."""
+    lines, line = [], first
     for place, part in enumerate(parts):
-        word = part + ("," if place < len(parts) - 1 else "")
-        if len(line) + len(word) + 1 > width:
-            lines.append(line)
-            line = " " * INDENT
-        line += f" {word}"
+        word = part + (", " if place < len(parts) - 1 else "")
+        if len(line) + len(word.rstrip()) > WIDTH - INDENT and line:
+            lines.append(line.rstrip())
+            line = ""
+        line += word
     return [*lines, line]
 
 
-def save_explained(path: str | Path, batch: Batch, place: int, lines: list[str]) -> None:
-    """Write a sample's enlarged picture with its box, and the lines beside it, to a file.
+def in_text(sample: Explained) -> list[str]:
+    """The sample in lines of text."""
+    lines = [sample.title]
+    for stage, said in sample.said.items():
+        starts = [f"  {stage + ':':{INDENT - 2}s}"] + [" " * INDENT] * len(said)
+        lines += [start + line for start, line in zip(starts, said, strict=False)]
+    return lines
+
+
+def save_explained(path: str | Path, sample: Explained) -> None:
+    """Write the sample to a picture file: a row per stage, its picture enlarged, and beside it what was drawn.
 
     Args:
         path: the file.
-        batch: the batch that holds the sample.
-        place: index of the sample, from 0.
-        lines: from :func:`explained`.
+        sample: from :func:`explained`.
     """
-    zoom = max(1, -(-LEAST_SIDE // min(batch.images.shape[-2:])))
-    boxes = batch.boxes[place : place + 1]
-    picture = Image.fromarray(sheet(batch.images[place : place + 1], 1, zoom=zoom, boxes=boxes))
-    font = ImageFont.load_default(size=13)
-    columns = [(line[:INDENT].strip(), line[INDENT:].strip()) if line.startswith(" ") else (line, "") for line in lines]
-    wide = 24 + max(round(LABEL * (second != "") + font.getlength(second or first)) for first, second in columns)
-    whole = Image.new("RGB", (picture.width + wide, max(picture.height, 18 * len(lines) + 16)), (255, 255, 255))
-    whole.paste(picture, (0, 0))
+    height, width = next(iter(sample.pictures.values())).shape[1:]
+    zoom = max(1, round(LEAST_SIDE / min(height, width)))
+    words = {stage: [fitted(line, MOST, TEXT)[0] for line in said] for stage, said in sample.said.items()}
+    (title,), left = fitted(sample.title, MOST, TITLE), GAP + width * zoom + 2 * GAP
+    right = max(left + font(TEXT).getlength(line) for said in words.values() for line in said)
+    right = max(right, GAP + font(TITLE).getlength(title))
+    tall, head = max(height * zoom, LINE * max(map(len, words.values())) + LINE + 4) + GAP, 2 * GAP + TITLE + 4
+    whole = Image.new("RGB", (round(right) + GAP, head + tall * len(words)), (255, 255, 255))
     pen = ImageDraw.Draw(whole)
-    for number, (label, said) in enumerate(columns):
-        left, top = picture.width + 12, 8 + 18 * number
-        pen.text((left, top), label, fill=(0, 0, 0), font=font)
-        pen.text((left + LABEL, top), said, fill=(0, 0, 0), font=font)
+    pen.text((GAP, GAP), title, BLACK, font(TITLE))
+    for number, (stage, said) in enumerate(words.items()):
+        top = head + tall * number
+        tile = Image.fromarray(sheet(sample.pictures[stage][None], 1, zoom=zoom, insets=True))
+        whole.paste(tile, (GAP - 1, top - 1))
+        if stage in sample.boxes:
+            outlined(pen, (GAP, top), sample.boxes[stage], zoom)
+        pen.text((left, top), stage, BLACK, font(TITLE))
+        pen.multiline_text((left, top + LINE + 4), "\n".join(said), GREY, font(TEXT), spacing=LINE - TEXT)
     save_picture(path, whole)

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from kornia_cag.adversary.frozen import frozen
 from kornia_cag.adversary.presets import FGSM
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
-from kornia_cag.command.explain import explained, save_explained
+from kornia_cag.command.explain import explained, in_text, save_explained
 from kornia_cag.command.options import COMPOSED, check_memory, check_picture, chosen_recipe, load_banks, read_model
 from kornia_cag.command.sheets import magnified, save_sheet
 from kornia_cag.command.wording import worded
@@ -22,6 +23,7 @@ from kornia_cag.core.progress import Log, progress
 from kornia_cag.loading.batch import Batch
 from kornia_cag.loading.collate import CAGCollate
 from kornia_cag.sampling.pairs import PairSampler
+from kornia_cag.scenes.composer import Composer
 from kornia_cag.training.makers import build_network
 from kornia_cag.training.recipe import Recipe
 
@@ -50,11 +52,12 @@ def preview(options: argparse.Namespace) -> None:
         batch = compose(recipe, objects, contexts, pairs, model, batches=4, log=log)
     with worded(path="--out"):
         if options.explain is None:
-            _save_sheets(options, recipe, batch, columns, zoom)
+            _save_sheets(options, recipe, batch, objects.classes)
         else:
-            lines = explained(batch, options.explain, objects.classes)
-            print("\n".join(lines))
-            save_explained(options.out, batch, options.explain, lines)
+            composer = Composer(objects, contexts, (recipe.size, recipe.size), recipe.ranges, warn=False)
+            sample = explained(composer, batch, options.explain, recipe.attack)
+            print("\n".join(in_text(sample)))
+            save_explained(options.out, sample)
     print(f"wrote {options.out}")
 
 
@@ -65,14 +68,18 @@ def _check_explain(options: argparse.Namespace, count: int) -> None:
     for name in ("masks", "perturbation", "boxes"):
         if getattr(options, name):
             fail(f"--{name}", "to be used without --explain, which shows one composite", "both")
+    if not options.names:
+        fail("--no-names", "to be used without --explain, which shows one composite", "both")
 
 
-def _save_sheets(options: argparse.Namespace, recipe: Recipe, batch: Batch, columns: int, zoom: int) -> None:
+def _save_sheets(options: argparse.Namespace, recipe: Recipe, batch: Batch, classes: Sequence[str]) -> None:
     below = [batch.masks] if options.masks else []
     if options.perturbation and recipe.attack is not None:
         below.append(magnified(batch.images, batch.clean, recipe.attack.largest))
     boxes = batch.boxes if options.boxes else None
-    save_sheet(options.out, batch.images, columns, zoom=zoom, boxes=boxes, below=below)
+    names = [classes[label] for label in batch.labels.tolist()] if options.names else None
+    save_sheet(options.out, batch.images, options.columns, zoom=options.zoom, boxes=boxes, names=names, insets=True,
+               below=below)  # fmt: skip
 
 
 def _checked_model(options: argparse.Namespace, recipe: Recipe, objects: ObjectBank) -> nn.Module | None:

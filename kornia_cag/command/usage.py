@@ -170,12 +170,13 @@ def _add_preview(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", type=int, default=12, help="default: 12")
     parser.add_argument("--zoom", type=int, default=2, help="enlargement factor (default: 2)")
     parser.add_argument("--boxes", action="store_true", help="draw bounding boxes")
+    parser.add_argument("--no-names", dest="names", action="store_false", help="leave out the names of the classes")
     parser.add_argument("--masks", action="store_true", help="add a sheet of the object masks")
     parser.add_argument("--perturbation", action="store_true", help="add a sheet of the amplified perturbation")
     trained = "attack this trained model (default: an untrained one)"
     parser.add_argument("--model-from", type=path, metavar="OUT", help=trained)
     _add_function(parser)
-    say = "print everything drawn for the Nth composite (from 0), and write only its picture"
+    say = "print and draw how the Nth composite (from 0) was made: each stage, and what was drawn for it"
     parser.add_argument("--explain", type=int, metavar="N", help=say)
     parser.set_defaults(hint="Try fewer --rows.")
 

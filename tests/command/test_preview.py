@@ -12,16 +12,24 @@ def test_preview(run, recipe, signs):
     status, out, err = run("preview", recipe, *objects, *options, "--out", "sheet.png")
     assert (status, out, err) == (0, "wrote sheet.png\n", "")
     picture = np.asarray(Image.open("sheet.png"))
-    assert picture.shape == (2 * 33 + 1, 3 * 33 + 1, 3)
+    foot = 17 if recipe == "digits" else 30  # names in one line, or two
+    assert picture.shape[1] == 3 * 33 + 1
+    assert picture.shape[0] - 2 * (33 + foot) - 1 in {0, *range(20, 80)}  # perhaps a line about insets
+    for row in range(2):
+        names = picture[1 + row * (33 + foot) + 32 :][:foot, 1:33]
+        assert (names[0] == 255).all()
+        assert (names < 100).any()
     assert (picture == (255, 220, 0)).all(axis=2).any()  # a box
     run("preview", recipe, *objects, *options, "--out", "again.png")
     assert (np.asarray(Image.open("again.png")) == picture).all()
     run("preview", recipe, *objects, *options, "--seed", 1, "--out", "other.png")
-    assert (np.asarray(Image.open("other.png")) != picture).any()
+    other = np.asarray(Image.open("other.png"))
+    assert (other[: 2 * (33 + foot)] != picture[: 2 * (33 + foot)]).any()
 
 
 def test_preview_of_masks_and_perturbation(run, signs):
-    options = ("preview", "signs", "--objects", signs, "--rows", 2, "--columns", 3, "--zoom", 1, "--out", "sheet.png")
+    options = ("preview", "signs", "--objects", signs, "--rows", 2, "--columns", 3, "--zoom", 1, "--out", "sheet.png",
+               "--no-names")  # fmt: skip
     attack = ("--eps", 0.1, "--eps-object", 0, "--masks", "--perturbation")
     status, _, err = run(*options, *attack)
     assert (status, err) == (0, "")
