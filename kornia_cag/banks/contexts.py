@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from kornia_cag.banks import folders, procedural
-from kornia_cag.banks.fitting import _quietly, _some_images, _square, _to_uint8
+from kornia_cag.banks.fitting import _some_images, _square, _to_uint8
 from kornia_cag.banks.pyramid import Pyramid, build_pyramid
 from kornia_cag.banks.texels import MADE, Size, chosen_texels, file_sides, for_contexts
 from kornia_cag.core.checks import check_number, check_pixels, check_tensor, fail
@@ -46,7 +46,7 @@ class ContextBank:
             InputError: naming the unusable file and how to fix it.
         """
         device = chosen_device(device)
-        paths = _quietly(folders.list_contexts, path, on_error) if size == "auto" else []
+        paths = folders.context_files(path) if size == "auto" else []
         texels = chosen_texels(size, for_contexts(file_sides(paths)), len(paths))
         pictures = folders.read_contexts(
             path,

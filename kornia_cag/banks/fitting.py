@@ -1,8 +1,6 @@
 """Checking the user's pictures and fitting them into the square that a bank keeps."""
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -38,13 +36,6 @@ def _as_ids(labels: Any) -> Tensor:
 
 def _to_uint8(image: Tensor) -> UInt8[Tensor, "c h w"]:
     return image if image.dtype == torch.uint8 else (image * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def _quietly(scan: Callable[..., list[Any]], folder: str | Path, on_error: str) -> list[Any]:
-    """Scan a folder without warnings: reading it, which follows, will warn."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return scan(folder, on_error=on_error)
 
 
 def _longest(rgba: UInt8[Tensor, "h w 4"]) -> int:

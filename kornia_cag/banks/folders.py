@@ -1,14 +1,12 @@
 """Folders of picture files for the banks: find files and classes, read them, report what is wrong with bad ones.
 
 No visible file is ignored silently: one that is not a picture is refused by name, or skipped with a warning if the
-caller allows it.
+caller allows it. All that is wrong in a folder is said in one error.
 """
 
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -24,65 +22,29 @@ from kornia_cag.banks.pictures import (
     system_reason,
     way_in,
 )
-from kornia_cag.core.checks import InputError, check_choice, fail
+from kornia_cag.banks.refusals import SKIP, Refusals
+from kornia_cag.core.checks import fail
 
 __all__ = [
+    "context_files",
     "glyph",
     "list_contexts",
     "list_folder",
     "list_objects",
+    "object_files",
     "read_contexts",
     "read_objects",
     "read_rgb",
     "read_rgba",
 ]
 
-ON_ERROR = ("raise", "skip")
 SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
     *(".tif", ".tiff", ".webp"),
 )
 SYSTEM_FILES = ("desktop.ini", "thumbs.db")  # left behind by Windows Explorer
-TAKE_OUT = 'Take it out of the folder, or pass on_error="skip".'
-
+TAKE_OUT = f"Take it out of the folder{SKIP}."
 Apply = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class _Refusals:
-    """How to treat bad files below ``folder``: raise at the first, or collect them for one summary.
-
-    Files with an unusable colour profile are collected either way.
-    """
-
-    folder: Path
-    on_error: str
-    found: list[tuple[Path, str]] = field(default_factory=list)
-    profiles: list[tuple[Path, str]] = field(default_factory=list)
-
-    @contextmanager
-    def at(self, path: Path) -> Iterator[None]:
-        try:
-            yield
-        except InputError as error:
-            reason = str(error).removeprefix(f"{path}: ")
-            if self.on_error == "raise":
-                raise InputError(f"{path}: {reason}") from error
-            self.found.append((path, reason))
-
-    def __str__(self) -> str:
-        return self._summary(self.found)
-
-    def _summary(self, found: list[tuple[Path, str]]) -> str:
-        shown = [f"{path.relative_to(self.folder)} ({reason})" for path, reason in found[:3]]
-        return "; ".join(shown) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
-
-    def warn(self) -> None:
-        if self.found:
-            warnings.warn(f"{self.folder}: skipped {len(self.found)} bad file(s): {self}", stacklevel=3)
-        if self.profiles:
-            warnings.warn(f"{self.folder}: read {len(self.profiles)} file(s) as sRGB, whose colour profile cannot be "
-                          f"used: {self._summary(self.profiles)}", stacklevel=3)  # fmt: skip
 
 
 def list_objects(folder: PathLike, *, on_error: str = "raise") -> list[tuple[str, list[Path]]]:
@@ -95,21 +57,34 @@ def list_objects(folder: PathLike, *, on_error: str = "raise") -> list[tuple[str
         InputError: for a missing or empty folder, both layouts at once, a duplicate class or a class without pictures.
     """
     classes, refusals = _scan_objects(folder, on_error)
-    refusals.warn()
+    refusals.settle()
     return classes
 
 
 def list_contexts(folder: PathLike, *, on_error: str = "raise") -> list[Path]:
     """Find all pictures in a folder and below, sorted by path, under the same rules as :func:`list_objects`."""
     paths, refusals = _scan_contexts(folder, on_error)
-    refusals.warn()
+    refusals.settle()
     return paths
 
 
 def find_pictures(folder: PathLike) -> tuple[list[Path], list[tuple[Path, str]]]:
     """All pictures in a folder and below, sorted by path, and what else is there, with the reason to refuse it."""
     paths, refusals = _scan_contexts(folder, "skip")
+    if refusals.lasting:
+        refusals.settle()
     return paths, refusals.found
+
+
+def object_files(folder: PathLike) -> list[Path]:
+    """The pictures that :func:`read_objects` would read, whatever else is there."""
+    classes, _ = _scan_objects(folder, None)
+    return [path for _, paths in classes for path in paths]
+
+
+def context_files(folder: PathLike) -> list[Path]:
+    """The pictures that :func:`read_contexts` would read, whatever else is there."""
+    return _scan_contexts(folder, None)[0]
 
 
 def read_objects(
@@ -127,21 +102,22 @@ def read_objects(
     classes, refusals = _scan_objects(folder, on_error)
     images: list[tuple[int, np.ndarray]] = []
     for index, (name, paths) in enumerate(classes):
-        bad = _Refusals(refusals.folder, on_error)
-        good = _read_all(paths, lambda path, notes: read_rgba(path, key=key, notes=notes), apply, bad)
+        before = len(refusals.found)
+        good = _read_all(paths, lambda path, notes: read_rgba(path, key=key, notes=notes), apply, refusals)
         if not good:
-            fail(str(folder), f"at least one readable picture of class {name!r}", f"none: {bad}")
+            wanted = f"at least one readable picture of class {name!r}"
+            refusals.nothing_left(refusals.folder, wanted, refusals.found[before:])
         images.extend((index, image) for image in good)
-        refusals.found.extend(bad.found)
-        refusals.profiles.extend(bad.profiles)
-    refusals.warn()
+        if refusals.enough:
+            break
+    refusals.settle()
     return [name for name, _ in classes], images
 
 
 def read_contexts(
     folder: PathLike,
     *,
-    on_error: str = "raise",
+    on_error: str | None = "raise",
     apply: Apply | None = None,
     side: int | None = None,
     on_white: bool = False,
@@ -149,6 +125,7 @@ def read_contexts(
     """Read all pictures in a folder and below as RGB, under the same rules as :func:`read_objects`.
 
     ``side`` is the required shorter side of each picture, pixels; see :func:`read_rgb`, also for ``on_white``.
+    ``on_error=None`` raises, too, and offers no skipping.
     """
 
     def read(path: Path, notes: list[str]) -> np.ndarray:
@@ -156,14 +133,14 @@ def read_contexts(
 
     paths, refusals = _scan_contexts(folder, on_error)
     images = _read_all(paths, read, apply, refusals)
-    if not images:
-        fail(str(folder), "at least one readable picture", f"none: {refusals}")
-    refusals.warn()
+    if paths and not images:
+        refusals.nothing_left(refusals.folder, "at least one readable picture", refusals.found)
+    refusals.settle()
     return images
 
 
 def _read_all(
-    paths: Sequence[Path], read: Callable[[Path, list[str]], np.ndarray], apply: Apply | None, refusals: _Refusals
+    paths: Sequence[Path], read: Callable[[Path, list[str]], np.ndarray], apply: Apply | None, refusals: Refusals
 ) -> list[np.ndarray]:
     images = []
     for path in paths:
@@ -172,29 +149,37 @@ def _read_all(
             image = read(path, notes)
             refusals.profiles.extend((path, note) for note in notes)
             images.append(image if apply is None else apply(image))
+        if refusals.enough:
+            break
     return images
 
 
-def _scan_objects(folder: PathLike, on_error: str) -> tuple[list[tuple[str, list[Path]]], _Refusals]:
-    check_choice("on_error", on_error, ON_ERROR)
-    refusals = _Refusals(check_path("folder", folder), on_error)
+def _scan_objects(folder: PathLike, on_error: str | None) -> tuple[list[tuple[str, list[Path]]], Refusals]:
+    refusals = Refusals(check_path("folder", folder), on_error)
     folders, rest = _parted(list_folder(refusals.folder), refusals)
     files = _pictures(rest, refusals)
     if folders and files:
-        fail(str(folder), "either one picture per class or one sub-folder per class",
-             f"both: {files[0].name} and {folders[0].name}/", "Move the pictures into sub-folders.")  # fmt: skip
-    classes: dict[str, list[Path]] = {path.name: _pictures(list_folder(path), refusals) for path in folders}
+        with refusals.always_at(refusals.folder):
+            fail(str(folder), "either one picture per class or one sub-folder per class",
+                 f"both: {files[0].name} and {folders[0].name}/", "Move the pictures into sub-folders.")  # fmt: skip
+        files = []
+    classes: dict[str, list[Path]] = {}
+    for path in folders:
+        with refusals.always_at(path):
+            before = len(refusals.found)
+            classes[path.name] = _pictures(list_folder(path), refusals)
+            if not classes[path.name]:
+                refusals.nothing_left(path, "at least one picture", refusals.found[before:])
     for path in files:
-        if path.stem in classes:
-            fail(str(folder), "one picture per class", f"{classes[path.stem][0].name} and {path.name}",
-                 f"Rename one, or move both into a sub-folder {path.stem}/.")  # fmt: skip
-        classes[path.stem] = [path]
-    for name, paths in classes.items():
-        if not paths:
-            fail(str(refusals.folder / name), "at least one picture", f"none: {refusals}" if refusals.found else "none")
-    if not classes:
-        fail(str(folder), "pictures, or sub-folders with pictures", f"none: {refusals}" if refusals.found else "none")
-    return sorted(classes.items(), key=lambda item: _class_order(item[0])), refusals
+        with refusals.always_at(refusals.folder):
+            if path.stem in classes:
+                fail(str(folder), "one picture per class", f"{classes[path.stem][0].name} and {path.name}",
+                     f"Rename one, or move both into a sub-folder {path.stem}/.")  # fmt: skip
+            classes[path.stem] = [path]
+    if not folders and not files:
+        refusals.nothing_left(refusals.folder, "pictures, or sub-folders with pictures", refusals.found)
+    some = {name: paths for name, paths in classes.items() if paths}
+    return sorted(some.items(), key=lambda item: _class_order(item[0])), refusals
 
 
 def _class_order(name: str) -> tuple[bool, int, str]:
@@ -203,9 +188,8 @@ def _class_order(name: str) -> tuple[bool, int, str]:
     return not number, int(name) if number else 0, name
 
 
-def _scan_contexts(folder: PathLike, on_error: str) -> tuple[list[Path], _Refusals]:
-    check_choice("on_error", on_error, ON_ERROR)
-    refusals = _Refusals(check_path("folder", folder), on_error)
+def _scan_contexts(folder: PathLike, on_error: str | None) -> tuple[list[Path], Refusals]:
+    refusals = Refusals(check_path("folder", folder), on_error)
     paths: list[Path] = []
     todo, seen = [refusals.folder], set[str]()
     while todo:
@@ -221,7 +205,7 @@ def _scan_contexts(folder: PathLike, on_error: str) -> tuple[list[Path], _Refusa
         todo.extend(folders)
         paths.extend(_pictures(rest, refusals))
     if not paths:
-        fail(str(folder), "pictures", f"none: {refusals}" if refusals.found else "none")
+        refusals.nothing_left(refusals.folder, "pictures", refusals.found)
     return sorted(paths), refusals
 
 
@@ -238,7 +222,7 @@ def list_folder(folder: Path) -> list[Path]:
     return [path for path in entries if not path.name.startswith(".") and path.name.lower() not in SYSTEM_FILES]
 
 
-def _parted(entries: Sequence[Path], refusals: _Refusals) -> tuple[list[Path], list[Path]]:
+def _parted(entries: Sequence[Path], refusals: Refusals) -> tuple[list[Path], list[Path]]:
     """Split entries into folders and others; refuse those that cannot be told."""
     parts: tuple[list[Path], list[Path]] = ([], [])
     for path in entries:
@@ -247,7 +231,7 @@ def _parted(entries: Sequence[Path], refusals: _Refusals) -> tuple[list[Path], l
     return parts
 
 
-def _pictures(entries: Sequence[Path], refusals: _Refusals) -> list[Path]:
+def _pictures(entries: Sequence[Path], refusals: Refusals) -> list[Path]:
     """Entries with a picture suffix; the others are refused."""
     pictures = []
     for path in entries:

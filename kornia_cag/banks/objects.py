@@ -14,7 +14,7 @@ from kornia.morphology import dilation, erosion
 from torch import Tensor
 
 from kornia_cag.banks import folders
-from kornia_cag.banks.fitting import _as_ids, _check_alpha, _fit, _longest, _quietly, _some_images, _to_uint8
+from kornia_cag.banks.fitting import _as_ids, _check_alpha, _fit, _longest, _some_images, _to_uint8
 from kornia_cag.banks.pyramid import Pyramid, build_pyramid
 from kornia_cag.banks.texels import EXTENT, GLYPHS, Size, chosen_texels, file_sides, for_objects
 from kornia_cag.core.checks import check_int, check_pixels, check_tensor, describe, fail
@@ -76,7 +76,7 @@ class ObjectBank:
         """
         device, paths = chosen_device(device), []
         if size == "auto":
-            paths = [path for _, of_class in _quietly(folders.list_objects, path, on_error) for path in of_class]
+            paths = folders.object_files(path)
         texels = chosen_texels(size, for_objects([max(pair) for pair in file_sides(paths)]), len(paths))
         classes, pictures = folders.read_objects(
             path, key=key, on_error=on_error, apply=lambda rgba: _fit(torch.from_numpy(rgba), texels).numpy()

@@ -158,7 +158,7 @@ def _from_folder(path: Path, classes: tuple[str, ...], size: int, fit: Fit) -> R
         if folder.name not in classes:
             fail("real", "sub-folders named after the classes " + ", ".join(classes[:5]) + " …", f"{folder.name!r}")
         apply = partial(_views_of, size=size, fit=fit)
-        for small in folders.read_contexts(folder, apply=apply, side=size, on_white=True):
+        for small in folders.read_contexts(folder, on_error=None, apply=apply, side=size, on_white=True):
             images.append(torch.from_numpy(small))
             labels.append(classes.index(folder.name))
     if not images:
