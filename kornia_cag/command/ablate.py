@@ -20,6 +20,7 @@ from kornia_cag.command.options import (
     given_photos,
     load_objects,
     number,
+    on_error,
 )
 from kornia_cag.command.plots import draw_ablation
 from kornia_cag.command.results import ABLATION, PLOT, TABLE, check_out, claimed, folder, set_aside, take_threads
@@ -63,7 +64,8 @@ def ablate(options: argparse.Namespace) -> None:
                 done[row.name, seed] = {**done[twin.name, seed], "row": row.name, "same_run_as": twin.name}
             else:
                 with worded(size="--size"):
-                    training = ablated(row, folders, images=images, seed=seed, device=device, compile=options.compile)
+                    training = ablated(row, folders, images=images, seed=seed, device=device, compile=options.compile,
+                                       on_error=on_error(options))  # fmt: skip
                 attended(training, f"{row.name}, seed {seed}", more=len(todo) - i - 1)
                 accuracy = measured(training.result, real, objects.classes, training.objects.device, options)
                 done[row.name, seed] = {"row": row.name, **training.report(accuracy, real)}
@@ -94,7 +96,9 @@ def _ablation_plan(
     """What all rows share, ready for JSON."""
     photographs = given_photos(options)
     # Procedural contexts differ between seeds.
-    photos = None if photographs is None else ContextBank.from_folder(photographs, size=64, device="cpu").pyramid
+    photos = None
+    if photographs is not None:
+        photos = ContextBank.from_folder(photographs, size=64, on_error=on_error(options), device="cpu").pyramid
     plan: dict[str, Any] = plain({
         "recipe": recipe, "images": recipe.images if images is None else images, "compile": options.compile,
         "threads": torch.get_num_threads() if objects.device.type == "cpu" else None,

@@ -19,6 +19,7 @@ from kornia_cag.command.options import (
     given_folder,
     load_objects,
     number,
+    on_error,
     read_model,
 )
 from kornia_cag.command.results import CONFIG, check_documents
@@ -96,7 +97,8 @@ def _check_attack_options(options: argparse.Namespace) -> None:
     """Require that every option has an effect."""
     given = {"--eps": options.eps, "--attack-steps": options.attack_steps, "--count": options.count,
              "--norm": options.norm, "--restarts": options.restarts}  # fmt: skip
-    only = {"--objects": options.objects, "--contexts": options.contexts, "--key": options.key, "--seed": options.seed}
+    only = {"--objects": options.objects, "--contexts": options.contexts, "--key": options.key,
+            "--on-error": options.on_error, "--seed": options.seed}  # fmt: skip
     if options.attack and options.errors is not None:
         fail("--errors", "to be used without --attack", "both")
     for name, value in ({} if options.attack else given).items():
@@ -186,7 +188,7 @@ def _unseen(options: argparse.Namespace, device: torch.device, texels: int) -> C
     with refused(config, "--attack context", expected, "Train again."):
         check_type("trained_on", told, list)
         seen = {check_int("trained_on", crc, 0, LARGEST) for crc in told or ()}
-    photos = ContextBank.from_folder(photographs, size=texels, device=device)
+    photos = ContextBank.from_folder(photographs, size=texels, on_error=on_error(options), device=device)
     new = [i for i, crc in enumerate(photos.pyramid.checksums()) if crc not in seen]
     if not new:
         fail("--contexts", "photographs unseen in training", f"{len(photos)}, all of which were seen",

@@ -163,6 +163,11 @@ def given_folder(options: argparse.Namespace, name: str) -> str | None:
     return path
 
 
+def on_error(options: argparse.Namespace) -> str:
+    """What to do about files of ``--objects`` and ``--contexts`` that cannot be used."""
+    return options.on_error or "raise"
+
+
 def given_photos(options: argparse.Namespace) -> str | None:
     """The folder of photographs; None: procedural contexts only."""
     return None if options.contexts == "procedural" else given_folder(options, "contexts")
@@ -181,14 +186,15 @@ def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank,
     pictures = (recipe.procedural if given_folder(options, "objects") else glyphs) or 1
     bank = replace(recipe, size=recipe.texels)
     check_memory(options, bank, pictures, BANK, "Its banks are as fine as its canvas: try a smaller --size.")
-    return load_objects(options, recipe), recipe.contexts(photos, device=device, seed=seed, hold_out=hold_out)
+    contexts = recipe.contexts(photos, device=device, seed=seed, hold_out=hold_out, on_error=on_error(options))
+    return load_objects(options, recipe), contexts
 
 
 def load_objects(options: argparse.Namespace, recipe: Recipe) -> ObjectBank:
     """The objects of a folder, or the recipe's own."""
     folder, device = given_folder(options, "objects"), str(chosen_device(options.device))
     with worded(folder="--objects"):
-        return recipe.objects(folder, key=options.key, device=device)
+        return recipe.objects(folder, key=options.key, on_error=on_error(options), device=device)
 
 
 def read_model(options: argparse.Namespace, device: torch.device) -> Trained:

@@ -115,6 +115,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     photos = "photographs; any the model was trained on are left out"
     parser.add_argument("--contexts", type=path, metavar="DIR", help=photos)
     parser.add_argument("--key", choices=["white"], help="as in training")
+    _add_on_error(parser)
     parser.add_argument(
         "--eps",
         type=fraction,
@@ -227,10 +228,16 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     contexts = "folder of photographs to use along with procedural contexts (default: procedural only)"
     parser.add_argument("--contexts", type=path, metavar="DIR|procedural", help=contexts)
     parser.add_argument("--key", choices=["white"], help="make white around objects transparent, if there is no alpha")
+    _add_on_error(parser)
     side = "side of the canvas in pixels, at least 16 (default: the recipe's)"
     parser.add_argument("--size", action=Sets, sets="size", help=side)
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     _add_device(parser)
+
+
+def _add_on_error(parser: argparse.ArgumentParser) -> None:
+    files = "what to do about files of --objects and --contexts that cannot be used (default: raise)"
+    parser.add_argument("--on-error", choices=["raise", "skip"], help=files)
 
 
 def _add_balance(parser: argparse.ArgumentParser) -> None:

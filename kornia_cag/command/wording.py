@@ -10,7 +10,7 @@ ADVICE = {  # the library's advice, as a pattern: the command's
     r"Pass its path: recipe\.objects\('signs/'\)": "Pass --objects FOLDER",
     r'read it with from_folder\(key="white"\)': "pass --key white",
     r'key="white"': "--key white",
-    r', or pass on_error="skip"': "",
+    r'on_error="skip"': "--on-error skip",
     r"Keep it, or train another network with function=": "Leave it out, or train another network with --model",
     r"Pass function=": "Pass --model ",
     r"float32=True": "--float32",

@@ -88,12 +88,12 @@ def _with(recipe: Recipe) -> list[Row]:
 
 def ablated(
     row: Row, folders: tuple[str | None, str | None, str | None], *, images: int | None, seed: int, device: str,
-    compile: bool = False,
+    compile: bool = False, on_error: str = "raise",
 ) -> Training:  # fmt: skip
     """The training of one row; ``folders``: folder of objects, folder of photographs, and the objects' key."""
     objects, photos, key = folders
-    bank = row.recipe.objects(objects, key=key, device=device)
-    contexts = row.recipe.contexts(photos if row.photos else None, device=device, seed=seed)
+    bank = row.recipe.objects(objects, key=key, on_error=on_error, device=device)
+    contexts = row.recipe.contexts(photos if row.photos else None, device=device, seed=seed, on_error=on_error)
     return Training(row.recipe, bank, contexts, images=images, seed=seed, balanced=row.balanced, compile=compile)
 
 

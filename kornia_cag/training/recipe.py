@@ -154,14 +154,16 @@ class Recipe:
         """Texels per side of its banks: 64, or for larger canvases the power of two that holds one."""
         return min(max(64, 1 << (self.size - 1).bit_length()), 4096)
 
-    def objects(self, folder: str | None, *, key: str | None = None, device: Device = "auto") -> ObjectBank:
+    def objects(
+        self, folder: str | None, *, key: str | None = None, on_error: str = "raise", device: Device = "auto"
+    ) -> ObjectBank:
         """Load the objects, or render the recipe's glyphs without a folder, and prepare them.
 
         Raises:
             InputError: without a folder if the recipe has no glyphs, and for unusable pictures.
         """
         if folder is not None:
-            bank = ObjectBank.from_folder(folder, size=self.texels, key=key, device=device)
+            bank = ObjectBank.from_folder(folder, size=self.texels, key=key, on_error=on_error, device=device)
         elif self.classes:
             bank = ObjectBank.from_glyphs(self.classes, size=self.texels, device=device)
         else:
@@ -173,13 +175,19 @@ class Recipe:
         return bank.with_thickness(radii) if radii else bank
 
     def contexts(
-        self, folder: str | None, *, device: Device = "auto", seed: int = 0, hold_out: float = 0.0
+        self,
+        folder: str | None,
+        *,
+        device: Device = "auto",
+        seed: int = 0,
+        hold_out: float = 0.0,
+        on_error: str = "raise",
     ) -> ContextBank:
         """The photographs, minus the share held out, and the recipe's procedural contexts."""
         made = ContextBank.procedural(self.kind, count=self.procedural, size=self.texels, seed=seed, device=device)
         if folder is None:
             return made
-        photos = ContextBank.from_folder(folder, size=self.texels, device=device)
+        photos = ContextBank.from_folder(folder, size=self.texels, on_error=on_error, device=device)
         return (photos.split(hold_out)[0] if hold_out else photos) + made
 
     def chain(self, classes: int) -> ContextChain | None:

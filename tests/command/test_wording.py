@@ -57,7 +57,7 @@ def test_advice_is_what_the_library_gives(pattern):
     ("python", "here"),
     [
         ('Make it clear, or read it with from_folder(key="white") if', "Make it clear, or pass --key white if"),
-        ('Take it out of the folder, or pass on_error="skip".', "Take it out of the folder."),
+        ('Take it out of the folder, or pass on_error="skip".', "Take it out of the folder, or pass --on-error skip."),
         ("Repeat it. Call torch.set_num_threads(12).", "Repeat it. Pass --threads 12."),
         ("Try a learning_rate below 1, or float32=True.", "Try a learning_rate below 1, or --float32."),
         ("Repeat the arguments of the first run.", "Repeat the options of the first run."),
