@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from kornia.morphology import dilation, erosion
 from torch import Tensor
 
-from kornia_cag.banks import folders
+from kornia_cag.banks import folders, hints
 from kornia_cag.banks.fitting import _as_ids, _check_alpha, _fit, _longest, _some_images, _to_uint8
 from kornia_cag.banks.pyramid import Pyramid, build_pyramid
 from kornia_cag.banks.texels import EXTENT, GLYPHS, Size, chosen_texels, file_sides, for_objects
@@ -39,6 +40,7 @@ class ObjectBank:
         labels: (n,); class of each object, 0 to C - 1.
         classes: C names.
         variants: number of stroke thicknesses per object.
+        sides: longest side of each object in its file, pixels; empty if it comes from no files.
         opacity: (m,); highest alpha of each picture, in (0, 1].
     """
 
@@ -46,6 +48,7 @@ class ObjectBank:
     labels: Int[Tensor, " n"]
     classes: tuple[str, ...]
     variants: int = 1
+    sides: tuple[int, ...] = field(default=(), kw_only=True)
     opacity: Float[Tensor, " m"] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,11 +81,21 @@ class ObjectBank:
         if size == "auto":
             paths = folders.object_files(path)
         texels = chosen_texels(size, for_objects([max(pair) for pair in file_sides(paths)]), len(paths))
-        classes, pictures = folders.read_objects(
-            path, key=key, on_error=on_error, apply=lambda rgba: _fit(torch.from_numpy(rgba), texels).numpy()
-        )
+        sides: list[int] = []
+
+        def fitted(rgba: UInt8[np.ndarray, "h w 4"]) -> Float[np.ndarray, "4 s s"]:
+            picture = _fit(torch.from_numpy(rgba), texels)
+            sides.append(_longest(torch.from_numpy(rgba)))
+            return picture.numpy()
+
+        classes, pictures = folders.read_objects(path, key=key, on_error=on_error, apply=fitted)
         stack = torch.stack([torch.from_numpy(picture) for _, picture in pictures])
-        return cls._build(stack, torch.tensor([label for label, _ in pictures], device="cpu"), tuple(classes), device)
+        labels = torch.tensor([label for label, _ in pictures], device="cpu")
+        bank = cls._build(stack, labels, tuple(classes), device, sides)
+        names = [classes[label] for label, _ in pictures]
+        hints.warn_of_twins(str(path), names, bank.pyramid.checksums(), stacklevel=3)
+        hints.warn_if_empty(str(path), names, stack[:, 3], stacklevel=3)
+        return bank
 
     @classmethod
     def from_tensors(
@@ -136,9 +149,10 @@ class ObjectBank:
 
     @classmethod
     def _build(
-        cls, stack: Float[Tensor, "n 4 s s"], labels: Int[Tensor, " n"], classes: tuple[str, ...], device: torch.device
-    ) -> "ObjectBank":
-        return cls(build_pyramid(stack.to(device), replicate=False), labels.to(device), classes)
+        cls, stack: Float[Tensor, "n 4 s s"], labels: Int[Tensor, " n"], classes: tuple[str, ...],
+        device: torch.device, sides: Sequence[int] = (),
+    ) -> "ObjectBank":  # fmt: skip
+        return cls(build_pyramid(stack.to(device), replicate=False), labels.to(device), classes, sides=tuple(sides))
 
     def with_ink(self, rgb: tuple[int, int, int]) -> "ObjectBank":
         """The same shapes in the colour ``rgb``, each channel 0 to 255: for glyphs and line art."""
@@ -175,6 +189,19 @@ class ObjectBank:
             fail("radii", "erosions that leave every object visible", f"{list(radii)}",
                  f"Class {worst!r} vanishes; use a smaller erosion or a larger size.")  # fmt: skip
         return replace(self, pyramid=build_pyramid(stack.flatten(0, 1), replicate=False), variants=len(ordered))
+
+    def warn_if_unsuited(self, *, longest: float, usual: float, stacklevel: int) -> None:
+        """Warn about objects from files that a canvas shows enlarged, or as little more than a line.
+
+        Args:
+            longest: pixels that the longest side of an object may cover.
+            usual: pixels that it covers on average.
+            stacklevel: stack level of the user's line; the caller is 1.
+        """
+        names = [self.classes[label] for label in self.labels.tolist()]
+        if self.sides:
+            hints.warn_if_small(names, self.sides, longest, stacklevel + 2)
+            hints.warn_if_thin(names, self.pyramid.level(0)[:: self.variants, 3], usual, stacklevel + 2)
 
     @property
     def size(self) -> int:

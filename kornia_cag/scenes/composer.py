@@ -290,7 +290,9 @@ def warn_if_coarse(
 
     ``stacklevel`` points to the user's line; the caller is 1.
     """
-    share = ranges.pose.scale[1] if ranges.framing is None else ranges.framing.side
-    warn_if_soft("objects", objects.size, share * min(size), EXTENT * objects.size, stacklevel + 2)
+    scale = ranges.pose.scale if ranges.framing is None else (ranges.framing.side, ranges.framing.side)
+    longest, usual = scale[1] * min(size), sum(scale) / 2 * min(size)
+    warn_if_soft("objects", objects.size, longest, EXTENT * objects.size, stacklevel + 2)
+    objects.warn_if_unsuited(longest=longest, usual=usual, stacklevel=stacklevel + 1)
     if contexts is not None:
         warn_if_soft("contexts", contexts.size, max(size), contexts.size, stacklevel + 2)

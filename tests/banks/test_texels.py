@@ -57,8 +57,8 @@ def test_contexts_keep_the_pixels_of_half_of_them():
 
 
 def test_folders_are_measured_by_headers(tmp_path, monkeypatch):
-    for name, side in (("a", 150), ("b", 40)):
-        Image.fromarray(cut_out(side - 2, side - 2).permute(1, 2, 0).numpy()).save(tmp_path / f"{name}.png")
+    for name, side, height in (("a", 150, 100), ("b", 40, 38)):
+        Image.fromarray(cut_out(height, side - 2).permute(1, 2, 0).numpy()).save(tmp_path / f"{name}.png")
     (tmp_path / "c.png").write_bytes(b"no picture")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
