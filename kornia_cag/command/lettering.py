@@ -12,6 +12,9 @@ from PIL import ImageFont
 
 DRAWN = "©«°±»…™"  # beyond ASCII, and in Pillow's font
 SEPARATORS = " _-."  # a line may end after these
+ALEF = "\N{ARABIC LETTER ALEF}"  # AnyAscii leaves it out, with most of the vowels that Arabic writes
+IDEOGRAPHS = "\u3400"  # the first of them
+LEAST = 3  # characters of a last line: one alone looks lost
 NARROWEST = 2  # pixels that a character takes, at least
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -38,8 +41,10 @@ def _plain(char: str) -> str:
         return char
     if char.isascii() or char in "\x85\u2028\u2029":
         return " "  # a line break, a tab
-    latin = "".join(anyascii(char).splitlines())
-    unseen = unicodedata.category(char) in ("Cf", "Mn", "Me")  # joins or turns its neighbours, or is an accent on one
+    latin = "a" if char == ALEF else "".join(anyascii(char).splitlines())
+    kind = unicodedata.category(char)
+    # Joins or turns its neighbours, is an accent on one, or a letter that is not said; the ideographs come after those.
+    unseen = kind in ("Cf", "Mn", "Me") or (kind.startswith("L") and char < IDEOGRAPHS)
     return latin or ("" if unseen else f"U+{ord(char):04X}")
 
 
@@ -60,6 +65,8 @@ def fitted(text: str, width: float, size: int, lines: int = 1) -> list[str]:
         at = max((place for place in range(1, end + 1) if _parts(left[place - 1 : place + 1])), default=0)
         if at >= end / 2 or (at and _width(left[at:], size) <= width):  # else a break would waste the line
             end = at
+        else:
+            end = min(end, max(len(left) - LEAST, 1))
         kept.append(left[:end].rstrip())
         left = left[end:].lstrip()
     return [*kept, _shortened(left, width, size)]

@@ -130,7 +130,7 @@ def save_sheet(
     insets: bool = False,
     below: Sequence[Shaped[Tensor, "b _ h w"]] = (),
 ) -> None:
-    """Write :func:`sheet` to a picture file, and a line below it that explains insets, if there are any.
+    """Write :func:`sheet` to a picture file, and below it a line that explains insets, if there are any.
 
     Args:
         path: the file.
@@ -148,7 +148,7 @@ def save_sheet(
     sheets = [sheet(images, columns, zoom=zoom, boxes=boxes, names=names, insets=insets)]
     sheets += [sheet(batch.expand(-1, 3, -1, -1), columns, zoom=zoom) for batch in below]
     if insets and bool(nearly_black(images).any()):
-        sheets.append(_note("In a corner: a nearly black picture once more, brightened.", sheets[0].shape[1]))
+        sheets.insert(1, _note("In a corner: a nearly black picture once more, brightened.", sheets[0].shape[1]))
     save_picture(path, Image.fromarray(np.concatenate(sheets)))
 
 

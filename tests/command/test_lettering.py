@@ -28,7 +28,8 @@ def test_the_font_has_what_is_drawn(char):
         ("Überholverbot", "Uberholverbot"),
         ("знак остановки", "znak ostanovki"),
         ("停车", "TingChe"),
-        ("قف", "qf"),
+        ("قف هنا", "qf hna"),
+        ("\N{HANGUL LETTER IEUNG}\N{HANGUL LETTER A}", "a"),  # the first is not said
         ("\N{OCTAGONAL SIGN}", ":octagonal_sign:"),
         ("e\N{COMBINING ACUTE ACCENT}", "e"),
         ("\N{RIGHT-TO-LEFT OVERRIDE}gnp.exe", "gnp.exe"),
@@ -69,3 +70,4 @@ def test_lines_end_where_a_word_does():
     assert fitted("speed_limit_30", 78, 11, 2) == ["speed_limit_", "30"]
     assert fitted("禁止停车", 78, 11, 2) == ["JinZhiTing", "Che"]
     assert fitted("stop", 78, 11, 2) == ["stop"]
+    assert fitted("Uberholverbot", 72, 11, 2) == ["Uberholver", "bot"]  # no letter is left alone
