@@ -186,8 +186,8 @@ def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank,
     pictures = (recipe.procedural if given_folder(options, "objects") else glyphs) or 1
     bank = replace(recipe, size=recipe.texels)
     check_memory(options, bank, pictures, BANK, "Its banks are as fine as its canvas: try a smaller --size.")
-    contexts = recipe.contexts(photos, device=device, seed=seed, hold_out=hold_out, on_error=on_error(options))
-    return load_objects(options, recipe), contexts
+    objects = load_objects(options, recipe)
+    return objects, recipe.contexts(photos, device=device, seed=seed, hold_out=hold_out, on_error=on_error(options))
 
 
 def load_objects(options: argparse.Namespace, recipe: Recipe) -> ObjectBank:

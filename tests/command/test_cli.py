@@ -196,7 +196,11 @@ MISTAKES = [
     ("preview signs", None, "--objects: expected a folder"),
     ("preview digits --model-from x", None, "--model-from: expected to be used with something that needs a model"),
     ("train signs --objects opaque", opaque, "Add an alpha channel, or pass --key white if its background is white"),
-    ("train signs --objects mixed", text_among_pictures, "Take it out of the folder, or pass --on-error skip.\n"),
+    (
+        "train signs --objects mixed",
+        text_among_pictures,
+        "mixed: expected only what can be used, got 2 problems: (1) notes.txt: ",
+    ),
     ("train paper-digits --size 32", None, "--size: expected 28, which the network of 'paper-digits' takes, got 32"),
     ("train paper-digits --batch-size 1 --size 28", None, "--batch-size: expected at least 2"),
 ]
