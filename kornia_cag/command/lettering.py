@@ -63,10 +63,8 @@ def fitted(text: str, width: float, size: int, lines: int = 1) -> list[str]:
     while len(kept) < lines - 1 and _width(left, size) > width:
         end = _fits(left, width, size)
         at = max((place for place in range(1, end + 1) if _parts(left[place - 1 : place + 1])), default=0)
-        if at >= end / 2 or (at and _width(left[at:], size) <= width):  # else a break would waste the line
-            end = at
-        else:
-            end = min(end, max(len(left) - LEAST, 1))
+        wasted = at < end / 2 and _width(left[at:], size) > width  # by a line that ends so early
+        end = min(end, max(len(left) - LEAST, 1)) if wasted or not at else at
         kept.append(left[:end].rstrip())
         left = left[end:].lstrip()
     return [*kept, _shortened(left, width, size)]
