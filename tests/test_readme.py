@@ -31,8 +31,8 @@ def names(tmp_path, monkeypatch):
     for folder in ("signs", "photos"):
         (tmp_path / folder).mkdir()
     for i, name in enumerate(("stop", "yield")):
-        picture = np.zeros((40, 40, 4), np.uint8)
-        picture[5:35, 5 : 20 + 15 * i] = (200, 80 * i, 50, 255)
+        picture = np.zeros((60, 60, 4), np.uint8)
+        picture[5:55, 5 : 30 + 25 * i] = (200, 80 * i, 50, 255)
         Image.fromarray(picture).save(tmp_path / "signs" / f"{name}.png")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
