@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from kornia_cag.banks.folders import ON_ERROR
+from kornia_cag.banks.refusals import ON_ERROR
 from kornia_cag.core.checks import InputError, check_choice, check_instance, check_int, check_tensor, fail
 from kornia_cag.core.devices import Device, chosen_device
 from kornia_cag.core.precision import FLOATS
