@@ -10,7 +10,7 @@ from PIL import Image
 
 from kornia_cag.evaluation.real import load_real
 from kornia_cag.training.network import load_network, save_network
-from kornia_cag.training.recipes import RECIPES, SIGNS
+from kornia_cag.training.recipes import SIGNS
 
 CLASSES = ("stop", "give way", "no entry")
 
@@ -140,8 +140,9 @@ def test_all_three_ways_agree_on_real_signs(run, data):
     assert torch.equal(stored, load_real("real", CLASSES, 16).images)  # both sorted by path
 
 
-def test_an_attack_sees_whole_pictures(run, monkeypatch):
-    monkeypatch.setitem(RECIPES, "signs", replace(SIGNS, fit="cover"))
+def test_an_attack_sees_whole_pictures(run):
+    recipe = replace(SIGNS, size=16, width=4, fit="cover")
+    save_network(Path("model.pt"), recipe.model(3), recipe, CLASSES, None)
     np.savez("real.npz", images=np.zeros((3, 9, 20, 3), np.uint8), labels=np.arange(3))
     assert run("evaluate", "model.pt", "--real", "real.npz")[0] == 0
     status, _, err = run("evaluate", "model.pt", "--real", "real.npz", "--attack", "pgd")
