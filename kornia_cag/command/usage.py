@@ -33,7 +33,7 @@ class Version(argparse.Action):
         """Exit with status 0."""
         from kornia_cag import __version__
 
-        print(f"kornia-cag {__version__}")
+        print(f"kornia-cag {__version__}", flush=True)
         parser.exit()
 
 

@@ -73,7 +73,7 @@ def test_a_place_has_a_name(refused, command, options, value):
         assert f"argument {option}: expected the name of a file or folder, got {value!r}" in refused(
             *command.split(), option, value
         )
-    assert "argument OUT: expected the name of a file or folder" in refused("evaluate", value)
+    assert "argument RUN: expected the name of a file or folder" in refused("evaluate", value)
 
 
 @pytest.mark.parametrize("out", ["signs", "signs/", "./signs/../signs", "signs/run", "signs/a/b", "link", "link/run"])
