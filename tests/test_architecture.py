@@ -214,7 +214,11 @@ def test_only_the_command_knows_that_there_are_options(name):
 
 def texts():
     yield from MODULES.values()
-    yield from (path for pattern in ("*.md", "docs/*.md", "pyproject.toml") for path in sorted(ROOT.glob(pattern)))
+    yield from (
+        path
+        for pattern in ("*.md", "docs/**/*.md", "docs/**/*.py", "pyproject.toml")
+        for path in sorted(ROOT.glob(pattern))
+    )
 
 
 @pytest.mark.parametrize("path", list(texts()), ids=lambda path: str(path.relative_to(ROOT)))

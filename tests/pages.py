@@ -1,0 +1,90 @@
+"""The README and the pages of the site as tests read them: code, commands, and what they take for granted."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler
+from kornia_cag.training.network import save_network
+from kornia_cag.training.recipes import SIGNS
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = ("stop", "yield")
+
+
+def name(page: Path) -> str:
+    """The page as a test is called for it."""
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str = "python") -> list[str]:
+    """All blocks of code of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def block(page: Path, word: str) -> str:
+    """The first Python block of a page with a word in it."""
+    return next(text for text in blocks(page) if word in text)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The arguments of every ``kornia-cag`` in the shell blocks of a page."""
+    lines = [line for text in blocks(page, "bash") for line in text.replace("\\\n", "").splitlines()]
+    parts = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
+    return [words[1:] for words in parts if words[:1] == ["kornia-cag"]]
+
+
+def small(text: str) -> str:
+    """The code with few contexts and one epoch."""
+    text = re.sub(r"ContextBank\.procedural\((?!\))", "ContextBank.procedural(count=8, ", text)
+    return text.replace("ContextBank.procedural()", "ContextBank.procedural(count=8)").replace("range(100)", "range(1)")
+
+
+def run(page: Path, text: str, names: dict[str, Any]) -> None:
+    """Execute a block of a page on what has names already."""
+    exec(compile(small(text), name(page), "exec"), names)
+
+
+def write_folders(folder: Path) -> None:
+    """The files that the texts speak of."""
+    rng = np.random.default_rng(0)
+    for each in ("signs", "logos", "photos", "runs/signs", *(f"photos_of_signs/{name}" for name in NAMES)):
+        (folder / each).mkdir(parents=True)
+    for i, name in enumerate(NAMES):
+        picture = np.zeros((40, 40, 4), np.uint8)
+        picture[5:35, 5 : 20 + 15 * i] = (200, 80 * i, 50, 255)
+        Image.fromarray(picture).save(folder / f"signs/{name}.png")
+        picture[picture[..., 3] == 0] = 255
+        Image.fromarray(picture[..., :3]).save(folder / f"logos/{name}.png")
+        Image.fromarray(picture[..., :3]).save(folder / f"photos_of_signs/{name}/0.png")
+        Image.fromarray(rng.integers(256, size=(80, 90, 3), dtype=np.uint8)).save(folder / f"photos/{i}.jpg")
+    save_network(folder / "runs/signs/model.pt", SIGNS.model(2), SIGNS, NAMES, None)
+
+
+def given() -> dict[str, Any]:
+    """What pages have in common: each may take these names for granted."""
+    objects, contexts = ObjectBank.from_folder("signs"), ContextBank.procedural(count=24)
+    pairs = PairSampler(objects.labels, len(contexts), batch_size=24)
+    known = CAGCollate(objects, contexts, 64, returns="batch")
+    rows = next(iter(pairs))
+    return {
+        "objects": objects,
+        "contexts": contexts,
+        "pairs": pairs,
+        "model": nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, 2)),  # of any size
+        "ranges": known.ranges,
+        "collate": CAGCollate(objects, contexts, 64),
+        "known": known,
+        "rows": rows,
+        "batch": known(rows),
+        "images": torch.rand(4, 3, 40, 40),
+        "my_photos": sorted(Path("photos").iterdir()),
+    }
