@@ -15,6 +15,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 
 html_theme = "pydata_sphinx_theme"
 html_title = "kornia_cag"
+html_sidebars = {"index": [], "quickstart": [], "concepts": []}  # pages without siblings
 html_show_sourcelink = False
 html_show_copyright = False
 html_theme_options = {
@@ -33,5 +34,6 @@ myst_ref_domains = ["std", "py"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # fields of a dataclass are documented by its docstring, not one by one

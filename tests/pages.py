@@ -1,5 +1,6 @@
 """The README and the pages of the site as tests read them: code, commands, and what they take for granted."""
 
+import argparse
 import re
 import shlex
 from pathlib import Path
@@ -40,6 +41,16 @@ def commands(page: Path) -> list[list[str]]:
     lines = [line for text in blocks(page, "bash") for line in text.replace("\\\n", "").splitlines()]
     parts = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
     return [words[1:] for words in parts if words[:1] == ["kornia-cag"]]
+
+
+def parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of all subcommands by name, those of subcommands too."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action.choices, dict):
+            for name, inner in action.choices.items():
+                found |= {name: inner} | {f"{name} {below}": deep for below, deep in parsers(inner).items()}
+    return found
 
 
 def small(text: str) -> str:

@@ -27,7 +27,7 @@ def short(monkeypatch):
 
 def example(name, needs=None):
     if needs is not None:
-        reason = f'{needs} is not installed or cannot run: pip install -e ".[integrations]"'
+        reason = f"{needs} is not installed" + (", or lacks the torchvision of this torch" if needs == "timm" else "")
         pytest.importorskip(needs, reason=reason, exc_type=ImportError)
     return importlib.import_module(name)
 
