@@ -67,12 +67,13 @@ def run(page: Path, text: str, names: dict[str, Any]) -> None:
 def write_folders(folder: Path) -> None:
     """The files that the texts speak of."""
     rng = np.random.default_rng(0)
-    for each in ("signs", "logos", "photos", "runs/signs", *(f"photos_of_signs/{name}" for name in NAMES)):
+    for each in ("signs", "icons", "logos", "photos", "runs/signs", *(f"photos_of_signs/{name}" for name in NAMES)):
         (folder / each).mkdir(parents=True)
     for i, name in enumerate(NAMES):
         picture = np.zeros((40, 40, 4), np.uint8)
         picture[5:35, 5 : 20 + 15 * i] = (200, 80 * i, 50, 255)
-        Image.fromarray(picture).save(folder / f"signs/{name}.png")
+        for each in ("signs", "icons"):
+            Image.fromarray(picture).save(folder / f"{each}/{name}.png")
         picture[picture[..., 3] == 0] = 255
         Image.fromarray(picture[..., :3]).save(folder / f"logos/{name}.png")
         Image.fromarray(picture[..., :3]).save(folder / f"photos_of_signs/{name}/0.png")
