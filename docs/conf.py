@@ -14,6 +14,7 @@ author = "the authors of kornia_cag"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxarg.ext"]
 
 html_theme = "pydata_sphinx_theme"
+html_static_path, html_css_files = ["_static"], ["wide.css"]
 html_title = "kornia_cag"
 html_sidebars = {"index": [], "quickstart": [], "concepts": []}  # pages without siblings
 html_show_sourcelink = False
@@ -31,6 +32,7 @@ html_theme_options = {
 
 myst_heading_anchors = 3
 myst_ref_domains = ["std", "py"]
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

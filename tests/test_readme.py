@@ -181,6 +181,12 @@ def test_every_text_of_an_error_is_one_of_ours():
     assert [q for q in quoted if not any(q.removeprefix("expected ") in text for text in texts)] == []
 
 
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md")], ids=pages.name)
+def test_links_beside_the_site_lead_somewhere(page):
+    links = [link for link in re.findall(r"\]\(([^)#]+)", page.read_text()) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 def test_every_promise_names_a_test_that_exists():
     rows = [line for line in (DOCS / "guarantees.md").read_text().splitlines() if line.startswith("| ")]
     rows = [row for row in rows if not row.startswith("| promise")]
