@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from life import ATTACK, RANGES, checkered, picture, trained
+from life import ATTACK, RANGES, picture, trained
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -43,6 +43,12 @@ CAMERAS = replace(
 WIDE = replace(RANGES, pose=POSES, color=LIGHTS, camera=CAMERAS)
 
 
+def checkered() -> Tensor:
+    """What shows through where there is nothing, (1, 3, h, w)."""
+    place = torch.arange(SIDE) // 8
+    return (0.86 + 0.14 * ((place[:, None] + place) % 2)).expand(1, 3, SIDE, SIDE)
+
+
 def rows(objects: tuple[int, ...], contexts: tuple[int, ...]) -> Rows:
     """Six samples; each of the two may be one for all."""
     columns = (torch.tensor([*itertools.islice(itertools.cycle(each), COUNT)]) for each in (objects, contexts))
@@ -58,7 +64,7 @@ def neutral(drawn: Rows) -> Scene:
 
 def images(composer: Composer) -> dict[str, list[Tile]]:
     """What the stages without a network or a chain may do, by the name of the stage."""
-    ground = replace(composer, contexts=ContextBank.from_tensors(checkered(SIDE)))
+    ground = replace(composer, contexts=ContextBank.from_tensors(checkered()))
     signs, same = rows(SIGNS, (0,)), rows(SIGNS[:1], (0,))
     plain, drawn = neutral(same), WIDE.sample(same)
     contexts = rows(SIGNS[:1], (*PHOTOS[:3], *MADE))

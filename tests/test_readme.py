@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 from types import SimpleNamespace
 
 import pages
@@ -185,6 +186,16 @@ def test_every_text_of_an_error_is_one_of_ours():
 def test_links_beside_the_site_lead_somewhere(page):
     links = [link for link in re.findall(r"\]\(([^)#]+)", page.read_text()) if "://" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("script", sorted(DOCS.glob("[!c]*.py")), ids=pages.name)
+def test_what_draws_the_pictures_starts(script, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(DOCS))
+    monkeypatch.setattr("sys.argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(script), run_name="__main__")
+    assert not stop.value.code
+    assert "--contexts" in capsys.readouterr().out
 
 
 def test_every_promise_names_a_test_that_exists():
