@@ -7,7 +7,7 @@ writes an index of names that other projects can link to; all three are kept by 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 project = "kornia_cag"
 author = "the authors of kornia_cag"

@@ -188,7 +188,7 @@ def test_links_beside_the_site_lead_somewhere(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("script", sorted(DOCS.glob("[!c]*.py")), ids=pages.name)
+@pytest.mark.parametrize("script", [DOCS / "life.py", DOCS / "stages.py"], ids=pages.name)
 def test_what_draws_the_pictures_starts(script, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(DOCS))
     monkeypatch.setattr("sys.argv", [str(script), "--help"])
