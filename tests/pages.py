@@ -39,7 +39,7 @@ def block(page: Path, word: str) -> str:
 def commands(page: Path) -> list[list[str]]:
     """The arguments of every ``kornia-cag`` in the shell blocks of a page."""
     lines = [line for text in blocks(page, "bash") for line in text.replace("\\\n", "").splitlines()]
-    parts = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
+    parts = [shlex.split(part.partition(" > ")[0], comments=True) for line in lines for part in line.split("&&")]
     return [words[1:] for words in parts if words[:1] == ["kornia-cag"]]
 
 
