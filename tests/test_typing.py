@@ -44,7 +44,7 @@ def test_readme_and_users_pass_a_strict_type_checker(tmp_path):
     written, texts = GIVEN, [text for page in PAGES for text in blocks(page)]
     assert len(texts) > 20
     for number, text in enumerate(texts):
-        text = re.sub(r"^(from torchdata\..*)$", r"\1  # type: ignore[import-untyped]", text, flags=re.MULTILINE)
+        text = re.sub(r"^(from torchdata\..*|import onnxruntime)$", r"\1  # type: ignore[import-untyped]", text, flags=re.MULTILINE)
         written += f"def block_{number}() -> None:\n" + re.sub(r"^(?=.)", "    ", text, flags=re.MULTILINE)
     (tmp_path / "readme.py").write_text(written)
     cache = Path(tempfile.gettempdir()) / f"kornia_cag-mypy-{os.getuid() if hasattr(os, 'getuid') else 0}"

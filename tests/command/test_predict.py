@@ -153,7 +153,7 @@ def test_an_attack_sees_whole_pictures(run):
 
 
 def test_the_page_in_python(capsys):
-    page = (Path(__file__).parents[2] / "docs/predict.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/how-to/predict.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     exec(compile(block.replace('"runs/signs"', '"model.pt"'), "predict.md", "exec"), {})
     found = list(load_network("model.pt").predict("photos"))

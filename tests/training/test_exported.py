@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:No complete tensor found:UserWar
 
 CLASSES = ("stop", "give way", "no entry")
 RECIPE = replace(DIGITS, size=16, width=4, views=2)
-PAGE = Path(__file__).parents[2] / "docs/export.md"
+PAGE = Path(__file__).parents[2] / "docs/how-to/export.md"
 
 
 def blocks():
