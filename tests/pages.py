@@ -70,8 +70,8 @@ def write_folders(folder: Path) -> None:
     for each in ("signs", "icons", "logos", "photos", "runs/signs", *(f"photos_of_signs/{name}" for name in NAMES)):
         (folder / each).mkdir(parents=True)
     for i, name in enumerate(NAMES):
-        picture = np.zeros((40, 40, 4), np.uint8)
-        picture[5:35, 5 : 20 + 15 * i] = (200, 80 * i, 50, 255)
+        picture = np.zeros((60, 60, 4), np.uint8)
+        picture[5:55, 5 : 30 + 25 * i] = (200, 80 * i, 50, 255)
         for each in ("signs", "icons"):
             Image.fromarray(picture).save(folder / f"{each}/{name}.png")
         picture[picture[..., 3] == 0] = 255
