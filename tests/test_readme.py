@@ -13,6 +13,7 @@ from pages import PAGES, README, ROOT, block, blocks, run
 from kornia_cag import PGD, CAGCollate
 from kornia_cag.command import usage
 from kornia_cag.scenes.chunks import Renderer
+from kornia_cag.training.recipe_file import load_recipe
 from kornia_cag.training.recipes import RECIPES, SIGNS
 
 pytestmark = [
@@ -161,6 +162,13 @@ def test_there_are_commands_of_every_kind():
     assert [
         name for name in pages.parsers(usage.parser()) if not any(f"{text} ".startswith(f"{name} ") for text in shown)
     ] == []
+
+
+def test_the_recipe_of_the_page_is_one(tmp_path):
+    (text,) = blocks(DOCS / "how-to/recipes.md", "yaml")
+    (tmp_path / "mine.yaml").write_text(text)
+    recipe = load_recipe(tmp_path / "mine.yaml")
+    assert (recipe.name, recipe.images, recipe.ranges.pose.angle) == ("mine", 300_000, (-90, 90))
 
 
 def test_the_table_of_recipes_has_all_of_them():
