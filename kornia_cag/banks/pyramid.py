@@ -169,7 +169,6 @@ def sample_pyramid(
     Returns:
         One plane per channel.
     """
-    channels = slice(*channels.indices(pyramid.channels))
     if not fusing():
         return _grid_sample(pyramid, ids, points, level, extent, window or Window(pyramid.size + 2), channels)
     side = pyramid.size >> level
@@ -261,8 +260,10 @@ def _grid_sample(
     # of the points' type: a number of Python's would take the default type
     unit = constant((1 / 255,), grid.dtype, grid.device)[0]
     grid = grid.permute(0, 2, 3, 1)
-    single = channels.stop - channels.start == 1  # torch is slow on bytes with gaps between several of them
-    texels = texels[:, channels] * unit if single else (texels * unit)[:, channels]
+    asked = range(pyramid.channels)[channels]
+    single = len(asked) == 1  # torch is slow on bytes with gaps between several of them
+    own = slice(asked.start, asked.stop)
+    texels = texels[:, own] * unit if single else (texels * unit)[:, own]
     read = F.grid_sample(texels, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return read.unbind(1)
 
