@@ -51,6 +51,26 @@ def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device
     return found[:] if fusing() else found  # torch 2.13 takes two constants of one name for the same, but not slices
 
 
+def spread(low: float, high: float, count: int, device: torch.device) -> Tensor:
+    """``count`` evenly spaced numbers from ``low`` to ``high``, float32, made once for a device.
+
+    A compiler would work them out again at every pixel, in double precision.
+    """
+    found: Tensor = _even(low, high, count, device)
+    return found[:] if fusing() else found
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _even(low: float, high: float, count: int, device: torch.device) -> Tensor:
+    return _spread(low, high, count, device)
+
+
+@functools.cache
+def _spread(low: float, high: float, count: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.linspace(low, high, count, dtype=torch.float32, device=device)
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _known(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return _constant(values, dtype, device)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range, fail
-from kornia_cag.core.compiling import channels, constant, fusing, kept
+from kornia_cag.core.compiling import channels, constant, fusing, kept, spread
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.core.operations import one_operation
 from kornia_cag.core.records import cut, joined
@@ -278,6 +278,6 @@ def illumination(slope: Float[Tensor, "b 2"] | None, size: tuple[int, int]) -> F
     """A plane of gains: 1 at the canvas's centre, ``1 + slope`` at its edges, never below 0; None for even light."""
     if slope is None:
         return None
-    y, x = (torch.linspace(1 / n - 1, 1 - 1 / n, n, dtype=torch.float32, device=slope.device) for n in size)
+    y, x = (spread(1 / n - 1, 1 - 1 / n, n, slope.device) for n in size)
     across, down = kept(slope)[..., None, None].unbind(1)
     return (1 + across * x + down * y[:, None]).clamp_(min=0)
