@@ -48,4 +48,4 @@ def _said(text: str, status: int) -> int:
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"kornia-cag: warning: {one_line(str(message))}", file=sys.stderr)
+    print(f"kornia-cag: warning: {one_line(spelled(str(message)))}", file=sys.stderr)
