@@ -54,11 +54,11 @@ def _as_text(found: Prediction | Refused, width: int, classes: tuple[str, ...]) 
     path = _shown(found.path).ljust(width)
     if isinstance(found, Refused):
         return f"{path}  not read: {one_line(spelled(found.reason))}"
-    widest = min(max(map(len, classes)), WIDEST)
-    others = ", ".join(f"{name} {share:.1%}" for name, share in found.ranked[1:])
-    line = f"{path}  {found.name.ljust(widest)}  {found.probability:6.1%}"
+    widest = min(max(len(_shown(name)) for name in classes), WIDEST)
+    others = ", ".join(f"{_shown(name)} {share:.1%}" for name, share in found.ranked[1:])
+    line = f"{path}  {_shown(found.name).ljust(widest)}  {found.probability:6.1%}"
     return f"{line}   then {others}" if others else line
 
 
-def _shown(path: str) -> str:
-    return one_line(path)
+def _shown(name: str) -> str:
+    return one_line(name)

@@ -109,6 +109,15 @@ def test_names_that_a_terminal_cannot_show(run):
     assert json.loads(out)["path"] == name
 
 
+def test_classes_that_a_terminal_cannot_show(run):
+    recipe = replace(SIGNS, size=16, width=4)
+    save_network(Path("model.pt"), recipe.model(2), recipe, ("a\nb", "c\x1b[31m"), None)
+    _, out, _ = run("predict", "model.pt", "photos/a photo1.png")
+    assert out.count("\n") == 1
+    assert r"a\nb" in out
+    assert r"c\x1b[31m" in out
+
+
 def test_wrong_commands_end_in_one_line(run):
     for wrong in (("--top", 0), ("--views", 0), ("--device", "gpu"), ("--model", "os")):
         status, out, err = run("predict", "model.pt", "photos", *wrong)
