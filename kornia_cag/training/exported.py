@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -179,7 +179,9 @@ def _compared(network: nn.Module, run: Run, images: Float[Tensor, "n 3 s s"]) ->
     worst, others = 0.0, 0
     for part in (images[:1], *images.split(64)):
         wanted, got = network(part.cpu()), run(part.cpu().contiguous())
-        worst = max(worst, float((wanted - got).abs().max()))
+        if not wanted.isfinite().all():
+            fail("network", "finite logits", "others", "Train it again.")
+        worst = max(float((wanted - got).abs().max()), worst)  # in this order NaN stays
         others += int((wanted.argmax(dim=1) != got.argmax(dim=1)).sum())
     if others or not worst <= ALIKE:
         fail("network", f"an export with the same classes, and logits within {ALIKE:g}",
@@ -205,12 +207,14 @@ def _refusing(expected: str, fix: str = "") -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without torch's remarks on itself, which say nothing about the network."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx.experimental.symbolic_shapes")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # a trace that fails prints its graph
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,6 +1,7 @@
 """What a trained network sees in photographs: files are found, read, prepared and predicted a few at a time."""
 
 import glob
+import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -186,7 +187,11 @@ def _decided(
         if isinstance(photo, Refused):
             yield photo
         else:
-            yield Prediction(photo[0], tuple((classes[place], share) for place, share in next(best)))
+            row = next(best)
+            if math.isfinite(row[0][1]):
+                yield Prediction(photo[0], tuple((classes[place], share) for place, share in row))
+            else:
+                yield Refused(photo[0], "expected finite logits of the network, got others. Train it again.")
 
 
 @torch.no_grad()

@@ -42,6 +42,16 @@ def test_wrong_commands_end_in_one_line(run, arguments, message):
     assert run("export", "model.pt", *arguments) == (2, "", f"kornia-cag: {message}\n")
 
 
+@pytest.mark.parametrize("model", [".", "model.pt"])
+def test_the_model_itself_is_not_overwritten(run, model):
+    Path("link").symlink_to("model.pt")
+    before = Path("model.pt").read_bytes()
+    for out in ("model.pt", "link"):
+        status, _, err = run("export", model, "--out", out, "--format", "torch")
+        assert (status, err) == (2, f"kornia-cag: --out: expected another file than the model itself, got {out!r}.\n")
+    assert Path("model.pt").read_bytes() == before
+
+
 def test_a_network_that_cannot_be_exported(run):
     Path("branching.py").write_text(
         "import torch\n"
@@ -55,6 +65,6 @@ def test_a_network_that_cannot_be_exported(run):
     recipe = replace(DIGITS, size=16, views=1)
     save_network(Path("model.pt"), untried(recipe, 10, "branching:Net"), recipe, tuple("0123456789"), "branching:Net")
     status, out, err = run("export", "model.pt", "--model", "branching:Net", "--out", "m.pt2")
-    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert (status, out, err.count("\n"), run.progress) == (2, "", 1, [])  # nor what torch prints
     assert err.startswith("kornia-cag: model: expected a network that torch.export can trace, got ")
     assert not Path("m.pt2").exists()

@@ -173,3 +173,19 @@ def test_wrong_arguments(tmp_path, monkeypatch):
         r'missing: pip install "kornia_cag\[export\]"\.$',
     ):
         export_network(trained, tmp_path / "x.onnx")
+
+
+def test_a_network_or_an_export_that_gives_nan_is_refused(tmp_path):
+    class NotANumber(nn.Module):
+        def forward(self, images):
+            return images.mean(dim=(2, 3)) * float("nan")
+
+    with pytest.raises(InputError, match=r"^network: expected finite logits, got others\."):
+        export_network(Trained(NotANumber(), RECIPE, CLASSES), tmp_path / "m.pt2")
+    plain = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    images = (
+        torch.tensor([1.0, 0.1, 0.1]).view(3, 1, 1).expand(2, 3, 16, 16)
+    )  # the first class, which argmax says of NaN
+    with pytest.raises(InputError, match="logits off by up to nan"):
+        exported._compared(plain, lambda part: torch.full((len(part), 3), float("nan")), images)
+    assert not any(tmp_path.iterdir())

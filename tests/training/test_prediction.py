@@ -240,3 +240,18 @@ def test_the_network_of_a_file_predicts(tmp_path):
     save_network(tmp_path / "model.pt", recipe.model(3), recipe, tuple(COLOURS), None)
     (found,) = kornia_cag.load_network(tmp_path).predict(plain("red"), top=1)
     assert found.name in COLOURS
+
+
+def test_logits_that_are_not_finite_are_no_prediction():
+    class Dark(torch.nn.Module):
+        """Divides by light."""
+
+        def forward(self, images):
+            light = images.mean(dim=(2, 3))
+            return light / light.sum(dim=1, keepdim=True)
+
+    trained = Trained(Dark(), replace(SIGNS, size=16), tuple(COLOURS))
+    found = trained.predict([plain("red"), Image.new("RGB", (9, 9))])
+    assert next(found).name == "red"
+    with pytest.raises(InputError, match=r"^photos\[1\]: expected finite logits of the network, got others"):
+        next(found)
