@@ -12,8 +12,8 @@ from kornia_cag.core.checks import fail
 MOST_BYTES, MOST_DEPTH = 2**16, 12
 _PLAIN = {"": None, "~": None, "null": None, "true": True, "false": False}
 _INT, _FLOAT = (
-    re.compile(r"[-+]?\d[\d_]*", re.ASCII),
-    re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?", re.I | re.A),
+    re.compile(r"[-+]?\d+(_\d+)*", re.ASCII),
+    re.compile(r"[-+]?(\d+(_\d+)*\.?\d*|\.\d+)(e[-+]?\d+)?", re.I | re.A),
 )
 
 
@@ -65,7 +65,7 @@ def read_value(text: str, name: str) -> Any:
 def scalar(text: str) -> Any:
     """What an unquoted word is: null, a truth value, a number, or itself.
 
-    As in YAML 1.2: ``no`` and ``on`` are words, ``1:30`` is no number, ``1e-3`` is one.
+    As in YAML 1.2: ``no`` and ``on`` are words, ``1:30`` is no number, ``1e-3`` is one. So is ``900_000``, as in Python.
     """
     word = text.strip()
     if word.lower() in _PLAIN:

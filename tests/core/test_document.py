@@ -36,7 +36,7 @@ def test_values_and_their_lines(written):
      ("true", True), ("False", False), ("null", None), ("~", None), ("", None), ("no", "no"), ("on", "on"),
      ("1:30", "1:30"), ("2024-01-01", "2024-01-01"), ("8/255", "8/255"), ("50%", "50%"), ("2.1rad", "2.1rad"),
      ("nan", "nan"), (".inf", ".inf"), ("0x10", "0x10"), ("٣", "٣"), ("9" * 5000, "9" * 5000), ("e5", "e5"),
-     ("-", "-")],
+     ("-", "-"), ("1_", "1_"), ("1__0", "1__0"), ("1_.5", "1_.5"), ("_1", "_1"), ("1_0.5", 10.5)],
 )  # fmt: skip
 def test_a_word_is_a_number_only_if_it_looks_like_one(text, value):
     assert scalar(text) == value
