@@ -65,7 +65,7 @@ def read_value(text: str, name: str) -> Any:
 def scalar(text: str) -> Any:
     """What an unquoted word is: null, a truth value, a number, or itself.
 
-    As in YAML 1.2: ``no`` and ``on`` are words, ``1:30`` is no number, ``1e-3`` is one. So is ``900_000``, as in Python.
+    As in YAML 1.2: ``no`` and ``on`` are words, ``1:30`` is no number, ``1e-3`` is one. As in Python: so is ``1_000``.
     """
     word = text.strip()
     if word.lower() in _PLAIN:
