@@ -13,8 +13,8 @@ from torch import Tensor
 
 from kornia_cag.banks.fitting import FAINT
 from kornia_cag.banks.texels import EXTENT
+from kornia_cag.core.checks import first_few
 
-NAMED = 3  # most objects named
 EMPTY = 0.02  # of the square around an object, covered: on a canvas of 32 pixels, a dozen
 ENLARGED = 2.0  # times: then a whole level of detail is missing, next to contexts that have it
 THIN = 4.0  # pixels: less does not hold two strokes with a gap around and between them
@@ -34,26 +34,24 @@ def warn_of_twins(folder: str, names: Sequence[str], checksums: Sequence[int], s
         owners.setdefault(checksum, {})[name] = None
     twins = [" and ".join(map(repr, classes)) for classes in owners.values() if len(classes) > 1]
     if twins:
-        warnings.warn(f"{folder}: classes with the same picture, which no model can tell apart: {_some(twins)}. "
+        warnings.warn(f"{folder}: classes with the same picture, which no model can tell apart: {first_few(twins)}. "
                       "Replace one of each, or make them one class.", stacklevel=stacklevel)  # fmt: skip
 
 
-def warn_if_empty(
-    folder: str, names: Sequence[str], alpha: UInt8[Tensor, "n s s"] | Float[Tensor, "n s s"], stacklevel: int
-) -> None:
+def warn_if_empty(folder: str, names: Sequence[str], alpha: Float[Tensor, "n s s"], stacklevel: int) -> None:
     """Warn about cut-outs that are nearly empty, as if specks lay around a small object.
 
     Args:
         folder: of the pictures.
         names: class of each picture.
-        alpha: of each picture, as fitted into a bank; in [0, 1], or uint8.
+        alpha: of each picture, as fitted into a bank; in [0, 1].
         stacklevel: stack level of the user's line; this function is 1.
     """
-    shares = alpha.flatten(1).float().mean(dim=1) / (EXTENT**2 * (255 if alpha.dtype == torch.uint8 else 1))
+    shares = alpha.flatten(1).mean(dim=1) / EXTENT**2
     empty = [f"{name!r} ({share:.1%})" for name, share in zip(names, shares.tolist(), strict=True) if share < EMPTY]
     if empty:
         warnings.warn(f"{folder}: {len(empty)} of {len(names)} cut-outs cover hardly any of the square around them: "
-                      f"{_some(empty)}. Objects are scaled by all that is visible: erase specks that lie apart.",
+                      f"{first_few(empty)}. Objects are scaled by all that is visible: erase specks that lie apart.",
                       stacklevel=stacklevel)  # fmt: skip
 
 
@@ -69,7 +67,7 @@ def warn_if_small(names: Sequence[str], sides: Sequence[int], seen: float, stack
     small = [f"{name!r} ({side})" for name, side in zip(names, sides, strict=True) if seen > ENLARGED * side]
     if small:
         warnings.warn(f"objects: {len(small)} of {len(names)} are shown with up to {seen:.0f} pixels on this canvas, "
-                      f"more than twice as many as their files hold: {_some(small)}. They will look soft: give "
+                      f"more than twice as many as their files hold: {first_few(small)}. They will look soft: give "
                       "larger pictures.", stacklevel=stacklevel)  # fmt: skip
 
 
@@ -88,7 +86,7 @@ def warn_if_thin(names: Sequence[str], alpha: UInt8[Tensor, "n s s"], seen: floa
     thin = [f"{name!r} ({px:.1f})" for name, px in zip(names, short, strict=True) if px < THIN]
     if thin:
         warnings.warn(f"objects: {len(thin)} of {len(names)} are long and thin, with about these many pixels for their "
-                      f"shorter side on this canvas: {_some(thin)}. Take a larger canvas.",
+                      f"shorter side on this canvas: {first_few(thin)}. Take a larger canvas.",
                       stacklevel=stacklevel)  # fmt: skip
 
 
@@ -96,8 +94,3 @@ def _spans(seen: Tensor) -> Int[Tensor, " n"]:
     """From the first visible entry of each row to the last."""
     last: Tensor = seen.shape[1] - seen.flip(1).byte().argmax(dim=1) - seen.byte().argmax(dim=1)
     return last
-
-
-def _some(parts: Sequence[str]) -> str:
-    shown = ", ".join(parts[:NAMED])
-    return f"{shown} and {len(parts) - NAMED} more" if len(parts) > NAMED else shown

@@ -1,16 +1,16 @@
 """What is wrong in a folder, in one report: nobody should have to mend a file to hear of the next one."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kornia_cag.core.checks import InputError, check_choice, fail, one_line
+from kornia_cag.core.checks import InputError, check_choice, fail, first_few, one_line
 
 ON_ERROR = ("raise", "skip")
 SKIP = ', or pass on_error="skip"'  # in the advice on a file
-NAMES, KINDS = 3, 5  # most files named per problem, and most problems told apart in a report
+KINDS = 5  # most problems told apart in a report
 ENOUGH = 100  # bad files after which reading stops: all of a large folder may be of the wrong kind
 
 Found = list[tuple[Path, str]]
@@ -96,7 +96,7 @@ class Refusals:
         for path, reason in problems:
             alike.setdefault(reason.replace(SKIP, ""), []).append(self._name(path))
         often = sorted(alike.items(), key=lambda kind: -len(kind[1]))
-        told = [f"({n}) {_some(names)}: {reason}" for n, (reason, names) in enumerate(often[:KINDS], 1)]
+        told = [f"({n}) {first_few(names)}: {reason}" for n, (reason, names) in enumerate(often[:KINDS], 1)]
         more = sum(len(names) for _, names in often[KINDS:])
         told += [f"And {more} more."] if more else []
         told += [f"Mend them{SKIP}."] if self.on_error is not None and not (self.lasting or self.emptied) else []
@@ -110,10 +110,4 @@ class Refusals:
         return "the folder" if path == self.folder else str(path.relative_to(self.folder))
 
     def _summary(self, found: Found) -> str:
-        shown = [f"{self._name(path)} ({reason})" for path, reason in found[:NAMES]]
-        return "; ".join(shown) + (f"; and {len(found) - NAMES} more" if len(found) > NAMES else "")
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMES])
-    return f"{shown} and {len(names) - NAMES} more" if len(names) > NAMES else shown
+        return first_few([f"{self._name(path)} ({reason})" for path, reason in found], ";")

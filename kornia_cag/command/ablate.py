@@ -25,7 +25,7 @@ from kornia_cag.command.options import (
 from kornia_cag.command.plots import draw_ablation
 from kornia_cag.command.results import ABLATION, PLOT, TABLE, check_out, claimed, folder, set_aside, take_threads
 from kornia_cag.command.wording import worded
-from kornia_cag.core.checks import InputError, check_int, check_number, fail
+from kornia_cag.core.checks import InputError, check_int, check_number, fail, first_few
 from kornia_cag.core.plain import differences, plain
 from kornia_cag.core.saved import LARGEST, check_fields, check_plain, check_type, refused
 from kornia_cag.core.storage import read_json, write_json, write_text
@@ -123,7 +123,7 @@ def _ablated_before(file: Path, plan: dict[str, Any], *, resume: bool) -> dict[t
         check_type("runs", saved["runs"], list)
         runs = dict(map(_result, saved["runs"]))
     if other := differences(plan, before):
-        fail("--resume", "the options of the saved ablation", ", ".join(other[:3]), "Repeat them, or leave it out.")
+        fail("--resume", "the options of the saved ablation", first_few(other), "Repeat them, or leave it out.")
     return runs
 
 

@@ -59,6 +59,12 @@ def one_line(text: str, most: int = 2000) -> str:
     return shown if len(shown) <= most else f"{shown[: most // 2]} ... {shown[-most // 4 :]}"
 
 
+def first_few(parts: Sequence[str], mark: str = ",", most: int = 3) -> str:
+    """The first parts, and how many more there are: ``a, b and 4 more``, or with another mark ``a; b; and 4 more``."""
+    shown, rest = f"{mark} ".join(parts[:most]), len(parts) - most
+    return f"{shown}{'' if mark == ',' else mark} and {rest} more" if rest > 0 else shown
+
+
 def fail(argument: str, expected: str, got: str, fix: str = "") -> NoReturn:
     """Raise :class:`InputError` in the standard wording."""
     raise InputError(one_line(f"{argument}: expected {expected}, got {got}." + (f" {fix}" if fix else "")), argument)

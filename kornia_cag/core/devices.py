@@ -4,7 +4,7 @@ import textwrap
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kornia_cag.core.checks import fail
 
@@ -41,6 +41,11 @@ def chosen_device(device: Any, argument: str = "device") -> torch.device:
 
 def _auto() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """The device of a network; the CPU if it has no parameters."""
+    return next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
 
 
 def upload(tensor: Tensor, device: Device) -> Tensor:

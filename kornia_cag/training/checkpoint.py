@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_cag.core.checks import check_int, check_number, fail
+from kornia_cag.core.checks import check_int, check_number, fail, first_few
 from kornia_cag.core.plain import differences
 from kornia_cag.core.saved import (
     LARGEST,
@@ -40,8 +40,7 @@ def read(path: Path, plan: dict[str, Any]) -> dict[str, Any]:
     with refused(path, "path", OF_THIS_VERSION, AFRESH):
         check_plain("plan", state["plan"])
     if other := differences(plan, state["plan"]):
-        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
-        fail("path", "the arguments of the saved run", f"{', '.join(other[:3])}{more}",
+        fail("path", "the arguments of the saved run", first_few(other),
              "Repeat the arguments of the first run." + _threads(other))  # fmt: skip
     return state
 

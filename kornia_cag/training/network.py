@@ -13,7 +13,7 @@ from torch import nn
 
 from kornia_cag.banks.refusals import ON_ERROR
 from kornia_cag.core.checks import InputError, check_choice, check_instance, check_int, check_tensor, fail
-from kornia_cag.core.devices import Device, chosen_device
+from kornia_cag.core.devices import Device, chosen_device, device_of
 from kornia_cag.core.precision import FLOATS
 from kornia_cag.core.saved import check_fields, check_names, check_type, check_weights, refused
 from kornia_cag.core.storage import read_torch, write_torch
@@ -39,7 +39,7 @@ class Trained(NamedTuple):
     @property
     def device(self) -> torch.device:
         """The device of the network; the CPU if it has no parameters."""
-        return next((tensor.device for tensor in self.network.parameters()), torch.device("cpu"))
+        return device_of(self.network)
 
     def predict(self, photos: Any, *, top: int = 3, on_error: str = "raise") -> Iterator[Prediction]:
         """What the network sees in photographs, one after another, in order; read as they are asked for.
@@ -78,8 +78,7 @@ def averaged(network: nn.Module, views: int) -> nn.Module:
     """The network, wrapped in :class:`Averaged` for more than one view, on the same device, in evaluation mode."""
     if views == 1:
         return network.eval()
-    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
-    return Averaged(network, views).to(device).eval()
+    return Averaged(network, views).to(device_of(network)).eval()
 
 
 def save_network(

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from kornia_cag.banks.folders import find_pictures
 from kornia_cag.banks.items import item_pixels
 from kornia_cag.banks.pictures import check_path, kind_of, read_rgb
-from kornia_cag.core.checks import InputError, check_int, describe, fail
+from kornia_cag.core.checks import InputError, check_int, describe, fail, first_few
+from kornia_cag.core.devices import device_of
 from kornia_cag.evaluation.prepared import Fit, combined, prepared
 
 Views = Float[Tensor, "_ 3 s s"]  # of one picture
@@ -61,9 +62,8 @@ class Refused:
 
 
 def several(refused: list[Refused]) -> str:
-    """The first three of them, and how many more there are."""
-    shown = "; ".join(f"{one.path} ({one.reason.rstrip('.')})" for one in refused[:3])
-    return shown + (f"; and {len(refused) - 3} more" if len(refused) > 3 else "")
+    """The first few of them, and how many more there are."""
+    return first_few([f"{one.path} ({one.reason.rstrip('.')})" for one in refused], ";")
 
 
 def located(photos: Any) -> Iterator[tuple[str, Any] | Refused]:
@@ -153,9 +153,8 @@ def predicted(
             ready, waiting = [], 0
     yield from _decided(network, classes, ready, top)
     if notes:
-        more = f"; and {len(notes) - 3} more" if len(notes) > 3 else ""
         warnings.warn(f"read {len(notes)} file(s) as sRGB, whose colour profile cannot be used: "
-                      f"{'; '.join(notes[:3])}{more}", stacklevel=3)  # fmt: skip
+                      f"{first_few(notes, ';')}", stacklevel=3)  # fmt: skip
 
 
 def _read(name: str, photo: Any, size: int, fit: Fit, notes: list[str]) -> tuple[str, Views] | Refused:
@@ -197,7 +196,7 @@ def _decided(
 @torch.no_grad()
 def _ranked(network: nn.Module, pictures: list[Views], top: int) -> list[list[tuple[int, float]]]:
     """Classes and probabilities of each picture, the most probable first."""
-    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     logits = torch.cat([network(part.to(device)).cpu().float() for part in torch.cat(pictures).split(BATCH)])
     shares, places = combined(logits, [len(views) for views in pictures]).softmax(dim=1).topk(top, dim=1)
     return [list(zip(*row, strict=True)) for row in zip(places.tolist(), shares.tolist(), strict=True)]

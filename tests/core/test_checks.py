@@ -9,7 +9,7 @@ import torch
 from kornia_cag import CAGCollate, ContextBank, InputError, ObjectBank
 from kornia_cag.banks.pyramid import build_pyramid
 from kornia_cag.command.sheets import save_rows, save_sheet, sheet
-from kornia_cag.core.checks import check_number, check_range, fail
+from kornia_cag.core.checks import check_number, check_range, fail, first_few
 from kornia_cag.evaluation.real import RealSet
 
 
@@ -91,3 +91,10 @@ def test_an_error_keeps_its_argument_on_its_way_from_a_worker():
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), again.argument) == ("size: expected a number, got none. Take one.", "size")
     assert InputError("only a message").argument == ""  # as torch's loader raises it again
+
+
+def test_the_first_few_of_many():
+    assert first_few(["a", "b", "c"]) == "a, b, c"
+    assert first_few(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+    assert first_few(["a", "b"], ";", most=1) == "a; and 1 more"
+    assert first_few([]) == ""
