@@ -13,8 +13,9 @@ from pages import PAGES, README, ROOT, block, blocks, run
 from kornia_cag import PGD, CAGCollate
 from kornia_cag.command import usage
 from kornia_cag.scenes.chunks import Renderer
+from kornia_cag.training.catalog import CATALOG
 from kornia_cag.training.recipe_file import load_recipe
-from kornia_cag.training.recipes import RECIPES, SIGNS
+from kornia_cag.training.recipes import SIGNS
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -173,7 +174,8 @@ def test_the_recipe_of_the_page_is_one(tmp_path):
 
 def test_the_table_of_recipes_has_all_of_them():
     table = README.read_text().partition("<!-- recipes -->")[2].partition("<!-- end of recipes -->")[0]
-    assert sorted(re.findall(r"^\| `([\w-]+)` \|", table, flags=re.MULTILINE)) == sorted(RECIPES)
+    rows = re.findall(r"^\| `(.+?)` \| (.+) \| (.+) \|$", table, flags=re.MULTILINE)
+    assert rows == [(name, about.purpose, about.needs) for name, about in CATALOG.items()]
 
 
 def test_every_text_of_an_error_is_one_of_ours():

@@ -3,23 +3,18 @@
 import argparse
 
 from kornia_cag.command.options import chosen_recipe
-from kornia_cag.training.catalog import PURPOSES
+from kornia_cag.training.catalog import CATALOG
 from kornia_cag.training.recipe_file import recipe_text
 
 
 def recipe(options: argparse.Namespace) -> None:
     """Print what each recipe is for, or all fields of one."""
     if options.what == "list":
-        print(_table([("RECIPE", "NEEDS", "FOR"), *_recipes()]))
+        print(_table([("RECIPE", "NEEDS", "FOR"), *((name, of.needs, of.purpose) for name, of in CATALOG.items())]))
         return
-    purpose = PURPOSES.get(options.recipe, "")
-    print(recipe_text(chosen_recipe(options), f"{options.recipe}: {purpose}" if purpose else ""), end="")
-
-
-def _recipes() -> list[tuple[str, str, str]]:
-    """Name, needs and purpose of each recipe."""
-    parts = ((name, *text.rpartition("; ")) for name, text in PURPOSES.items())
-    return [(name, needs, purpose) for name, purpose, _, needs in parts]
+    known = CATALOG.get(options.recipe)
+    about = f"{options.recipe}: for {known.purpose}; needs {known.needs}" if known else ""
+    print(recipe_text(chosen_recipe(options), about), end="")
 
 
 def _table(rows: list[tuple[str, str, str]]) -> str:

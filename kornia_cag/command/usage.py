@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from kornia_cag.command.values import Sets, fraction, path, recipe, setting
-from kornia_cag.training.catalog import PURPOSES, USUAL
+from kornia_cag.training.catalog import CATALOG, USUAL
 
 SCENE_ATTACKS = ("gradient", "worst", "none")
 
@@ -215,7 +215,7 @@ def _add_function(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_recipe(parser: argparse.ArgumentParser, usual: str = USUAL) -> None:
-    names = f"{', '.join(sorted(PURPOSES))}, or a file such as mine.yaml (default: {usual})"
+    names = f"{', '.join(sorted(CATALOG))}, or a file such as mine.yaml (default: {usual})"
     parser.add_argument("recipe", type=recipe, metavar="RECIPE", nargs="?", default=usual, help=names)
     field = "set a field of the recipe, such as ranges.pose.angle=-30,30; may be repeated"
     parser.add_argument("--set", action=Sets, type=setting, metavar="FIELD=VALUE", help=field)

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from kornia_cag.core.numerals import fraction as number
-from kornia_cag.training.catalog import PURPOSES
+from kornia_cag.training.catalog import CATALOG
 
 
 def path(text: str) -> str:
@@ -37,12 +37,12 @@ def recipe(text: str) -> str:
     Raises:
         ArgumentTypeError: for anything else.
     """
-    if text in PURPOSES or text.endswith((".yaml", ".yml")):
+    if text in CATALOG or text.endswith((".yaml", ".yml")):
         return path(text)
-    near = get_close_matches(text, PURPOSES, 1)
+    near = get_close_matches(text, CATALOG, 1)
     fix = f" Did you mean {near[0]}?" if near else ""
     raise argparse.ArgumentTypeError(
-        f"expected one of {', '.join(sorted(PURPOSES))}, or a file such as mine.yaml, got {text!r}.{fix}"
+        f"expected one of {', '.join(sorted(CATALOG))}, or a file such as mine.yaml, got {text!r}.{fix}"
     )
 
 

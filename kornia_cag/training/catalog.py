@@ -1,14 +1,28 @@
-"""What each recipe is for, in one line. Apart from the recipes, so that the command can list them without torch."""
+"""What each recipe is for, and what it needs. Apart from them, so that the command can list them without torch."""
 
-PURPOSES = {
-    "cutouts": "logos, icons, parts, packages: anything flat in a photograph, from a close-up to a fifth of the frame; "
-    "needs cut-outs",
-    "digits": "handwritten digits from a font's; brings its own glyphs",
-    "signs": "traffic signs, cropped closely as a detector finds them; needs cut-outs",
-    "hardened-signs": "signs whose surroundings an adversary may paint; needs cut-outs",
-    "photo-digits": "digits over photographs that they invert, as in MNIST-M; best with photographs",
-    "paper-digits": "digits as in the paper; brings its own glyphs",
-    "paper-signs": "signs as in the paper; needs cut-outs",
+from typing import NamedTuple
+
+
+class About(NamedTuple):
+    """A recipe in a few words."""
+
+    purpose: str
+    needs: str
+
+
+CATALOG = {
+    "cutouts": About(
+        "logos, icons, parts, packages: anything flat in a photograph, from a close-up to a fifth of the frame",
+        "cut-outs",
+    ),
+    "signs": About("traffic signs, cropped closely as a detector finds them", "cut-outs"),
+    "hardened-signs": About("traffic signs, when somebody may paint anything around them", "cut-outs"),
+    "digits": About("strokes without colour, as written by hand", "nothing: it brings its own glyphs"),
+    "photo-digits": About("strokes that invert what they cover, as in MNIST-M", "nothing; best with photographs"),
+    "paper-signs": About("signs with Jin and Rinard's own numbers, to compare with", "cut-outs; a GPU is better"),
+    "paper-digits": About(
+        "digits with Jin and Rinard's own numbers", "nothing: it brings its own glyphs; a GPU is better"
+    ),
 }
 
 USUAL = "cutouts"  # the recipe of whoever names none
