@@ -40,8 +40,12 @@ if TYPE_CHECKING:
     from kornia_cag.scenes.scene import Scene
     from kornia_cag.scenes.strength import Ramp
     from kornia_cag.scenes.targets import Composites, Targets
+    from kornia_cag.training.exported import export_network
     from kornia_cag.training.network import load_network
     from kornia_cag.training.objectives import attacked_loss, mixed_loss, trades_loss
+    from kornia_cag.training.recipe import Recipe
+    from kornia_cag.training.recipe_file import load_recipe, save_recipe
+    from kornia_cag.training.run import Training
 
 __version__: str  # of the installation, asked for when it is needed
 
@@ -80,17 +84,22 @@ __all__ = [
     "Prefetcher",
     "Ramp",
     "Recapture",
+    "Recipe",
     "Rows",
     "Scene",
     "ScenePGD",
     "SceneRange",
     "Targets",
+    "Training",
     "Unkeyed",
     "WorstOf",
     "attacked_loss",
+    "export_network",
     "frozen",
     "load_network",
+    "load_recipe",
     "mixed_loss",
+    "save_recipe",
     "trades_loss",
 ]
 
@@ -125,8 +134,12 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     "loading.confusion": ("HardPairing",),
     "loading.prefetch": ("Prefetcher",),
     "evaluation.monitor": ("OverfittingMonitor",),
+    "training.exported": ("export_network",),
     "training.network": ("load_network",),
     "training.objectives": ("attacked_loss", "mixed_loss", "trades_loss"),
+    "training.recipe": ("Recipe",),
+    "training.recipe_file": ("load_recipe", "save_recipe"),
+    "training.run": ("Training",),
 }
 _HOME = {name: stage for stage, names in _STAGES.items() for name in names}
 

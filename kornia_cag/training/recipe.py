@@ -25,7 +25,7 @@ Network = Literal["convnet", "pooled", "dcgan", "two layers"]
 SIDES: dict[Network, int] = {"dcgan": 64, "two layers": 28}  # the only side these networks accept, pixels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A training recipe: scenes, hardening, budget, network.
 
@@ -159,6 +159,12 @@ class Recipe:
     ) -> ObjectBank:
         """Load the objects, or render the recipe's glyphs without a folder, and prepare them.
 
+        Args:
+            folder: as for :meth:`ObjectBank.from_folder`; None: the glyphs.
+            key: as for :meth:`ObjectBank.from_folder`.
+            on_error: as for :meth:`ObjectBank.from_folder`.
+            device: device of the bank; ``"auto"`` is a GPU if there is one.
+
         Raises:
             InputError: without a folder if the recipe has no glyphs, and for unusable pictures.
         """
@@ -183,7 +189,18 @@ class Recipe:
         hold_out: float = 0.0,
         on_error: str = "raise",
     ) -> ContextBank:
-        """The photographs, minus the share held out, and the recipe's procedural contexts."""
+        """The photographs, minus the share held out, and the recipe's procedural contexts.
+
+        Args:
+            folder: of photographs; None: procedural contexts only.
+            device: device of the bank; ``"auto"`` is a GPU if there is one.
+            seed: seed of the procedural contexts.
+            hold_out: share of the photographs to leave out, in [0, 1).
+            on_error: as for :meth:`ContextBank.from_folder`.
+
+        Raises:
+            InputError: for unusable pictures, and for a share that leaves no photograph on either side.
+        """
         made = ContextBank.procedural(self.kind, count=self.procedural, size=self.texels, seed=seed, device=device)
         if folder is None:
             return made
