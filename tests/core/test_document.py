@@ -57,6 +57,8 @@ def test_a_word_is_a_number_only_if_it_looks_like_one(text, value):
         ("a: *x\n", "a.yaml, line 1: expected values written out"),
         ("a: !!python/object/apply:os.system [x]\n", "line 1: expected values without tags, got the tag 'tag:yaml"),
         ("a: !!str 1\n", "line 1: expected values without tags"),
+        ("&x a: 1\n", "line 1: expected the name of a field, got something else."),
+        ("b: 1\n!!str a: 1\n", "line 2: expected the name of a field, got something else."),
         ("[a]: 1\n", "line 1: expected the name of a field, got something else."),
         ("{a: 1}: 1\n", "line 1: expected the name of a field"),
         ("a: 1\n---\nb: 1\n", "line 2: expected one document, got another one."),

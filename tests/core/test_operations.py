@@ -8,6 +8,7 @@ from torch import Tensor
 
 import kornia_cag.core.fields
 import kornia_cag.core.operations
+import kornia_cag.core.randomness
 import kornia_cag.scenes.camera
 import kornia_cag.scenes.light
 import kornia_cag.scenes.warp
@@ -16,11 +17,20 @@ KEYS, PLACES = keys_of(count=3), torch.rand(3, 2, 4, 5)
 GIVEN: dict[str, tuple[object, ...]] = {
     "noise": (KEYS, "slot", [3, 4]),
     "sensed": (torch.rand(3, 3, 6, 7), KEYS, None, torch.rand(3), torch.tensor([1.0, 1.5, 2.5]), torch.rand(3)),
+    "units": (torch.stack([KEYS, KEYS + 1]), torch.tensor([0, 1, 1]), torch.arange(3, dtype=torch.int32)[:, None], 2,
+              torch.tensor([2, 2]), torch.arange(2, dtype=torch.int32)[:, None]),
     "outside": (PLACES, torch.rand(3, 2, 3)),
     "displaced": (PLACES, torch.rand(3, 2, 5)),
     "lit": (*torch.rand(3, 3, 4, 5), torch.rand(3, 3), torch.rand(3, 3, 3), None, torch.rand(3, 4, 5)),
     "recolored": (*torch.rand(3, 3, 4, 5), torch.rand(3, 3), torch.rand(3, 3, 3), torch.rand(3, 4, 5), None),
-}
+}  # fmt: skip
+
+
+def test_every_operation_is_among_these() -> None:
+    ours = {
+        name.removeprefix("kornia_cag::") for name in torch._C._dispatch_get_all_op_names() if "kornia_cag::" in name
+    }
+    assert ours == GIVEN.keys()
 
 
 @pytest.mark.compile  # it traces with symbolic sizes
