@@ -25,4 +25,4 @@ CATALOG = {
     ),
 }
 
-USUAL = "cutouts"  # the recipe of whoever names none
+USUAL = "cutouts"  # the recipe if none is named

@@ -103,7 +103,7 @@ def test_nothing_takes_long(written, text):
         read_document(written(text[:MOST_BYTES]), "a recipe")
     except InputError as error:
         assert len(str(error)) < 3000  # noqa: PT017
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 60
 
 
 def test_a_value_of_its_own():
