@@ -30,7 +30,7 @@ from kornia_cag.core.plain import to_json
 from kornia_cag.core.progress import progress
 from kornia_cag.core.saved import LARGEST, check_type, refused
 from kornia_cag.core.storage import read_json
-from kornia_cag.evaluation.accuracy import Accuracy
+from kornia_cag.evaluation.accuracy import Accuracy, measurement
 from kornia_cag.evaluation.real import RealSet
 from kornia_cag.evaluation.robustness import (
     AUTO_BUDGETS,
@@ -61,7 +61,7 @@ def evaluate(options: argparse.Namespace) -> None:
     real = needed_pictures(options.real, trained.recipe, trained.classes)
     accuracy = measured(trained.network, real, trained.classes, device, options)
     if options.json:
-        print(to_json({"real": {"name": real.name, "pictures": len(real.labels)}, **accuracy.report()}))
+        print(to_json(measurement(accuracy, real)))
     else:
         _print_recalls(accuracy)
         print_accuracy(accuracy, real)

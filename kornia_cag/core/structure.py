@@ -66,7 +66,7 @@ class Structure:
         return written
 
     def choices(self, kind: type) -> dict[str, tuple[str, ...]]:
-        """The fields of a class that name one of several classes, functions or words, and what they may name."""
+        """The fields of a class that name one of several classes or values, and what they may name."""
         found = {}
         for name, hint in get_type_hints(kind).items():
             parts = _parts(hint)

@@ -28,7 +28,7 @@ class Accuracy:
         return {"accuracy": round(self.share, 5), "per_class": recall, "confusions": [list(r) for r in self.confusions]}
 
 
-def measured(accuracy: Accuracy | None, real: RealSet | None) -> dict[str, Any]:
+def measurement(accuracy: Accuracy | None, real: RealSet | None) -> dict[str, Any]:
     """Result and pictures of a measurement, ready for JSON; None without one."""
     unmeasured = {"accuracy": None, "per_class": None, "confusions": None}
     return {
@@ -41,7 +41,7 @@ def measured(accuracy: Accuracy | None, real: RealSet | None) -> dict[str, Any]:
 def evaluate(
     model: nn.Module, real: RealSet, classes: tuple[str, ...], device: torch.device, *, log: Log | None = None
 ) -> Accuracy:
-    """Accuracy of a model on real pictures, in float32 and without test-time tricks; reports progress to ``log``.
+    """Accuracy of a model on real pictures, in float32; reports progress to ``log``.
 
     Several views of a picture give one answer: :func:`~kornia_cag.evaluation.prepared.combined`.
     """

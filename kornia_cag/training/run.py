@@ -18,7 +18,7 @@ from kornia_cag.core.precision import autocast_dtype
 from kornia_cag.core.progress import Log
 from kornia_cag.core.saved import refused
 from kornia_cag.core.storage import write_torch
-from kornia_cag.evaluation.accuracy import Accuracy, measured
+from kornia_cag.evaluation.accuracy import Accuracy, measurement
 from kornia_cag.evaluation.monitor import OverfittingMonitor
 from kornia_cag.evaluation.real import RealSet
 from kornia_cag.loading.collate import CAGCollate
@@ -288,7 +288,7 @@ class Training:
             "seconds": round(self.seconds, 1),
             "loss": round(float(self.learner.loss), 4),
             **({} if self.monitor is None else {"overfitting": self.monitor.report()}),
-            **measured(accuracy, real),
+            **measurement(accuracy, real),
             "hardware": hardware(self.objects.device),
             "versions": versions(),
         }
