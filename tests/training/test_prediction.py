@@ -173,6 +173,12 @@ def test_what_cannot_be_read_is_named(spoilt):
         seeing().predict("photos", on_error="report")
 
 
+def test_what_cannot_be_read_keeps_its_place(folder):
+    (folder / "az.txt").write_text("text")
+    found = [one.path if isinstance(one, Refused) else one[0] for one in located("photos")]
+    assert found == ["photos/a.jpg", "photos/az.txt", "photos/b.png", "photos/below/c.png", "photos/x[1].png"]
+
+
 def test_each_reason_is_told_once(spoilt):
     found = [one for one in located(["photos", "nowhere/*.png", "photos/a.jpg/b"]) if isinstance(one, Refused)]
     assert [one.path for one in found] == ["photos/notes.txt", "nowhere/*.png"]
