@@ -1,5 +1,7 @@
 """Names in pictures: whatever a file is called, it is written in letters and fits."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +30,7 @@ def test_the_font_has_what_is_drawn(char):
         ("Überholverbot", "Uberholverbot"),
         ("знак остановки", "znak ostanovki"),
         ("停车", "TingChe"),
+        (unicodedata.normalize("NFD", "한국"), "HanGug"),  # as macOS names files
         ("قف هنا", "qf hna"),
         ("\N{HANGUL LETTER IEUNG}\N{HANGUL LETTER A}", "a"),  # the first is not said
         ("\N{OCTAGONAL SIGN}", ":octagonal_sign:"),

@@ -70,6 +70,13 @@ def test_light_comes_after_pasting_and_the_camera_after_light():
     assert (dark["photographed"] - dark["lit"]).abs().mean() > 0.02  # noise
 
 
+def test_a_contexts_own_colours_come_with_the_light():
+    grey = made(SceneRange(pose=RANGES.pose, context_color=ColorRange(saturation=(0.0, 0.0))))
+    painted, plain = apart(*grey, 2), apart(*made(SceneRange(pose=RANGES.pose)), 2)
+    assert torch.equal(painted["pasted"], plain["pasted"])
+    assert not torch.equal(painted["lit"], plain["lit"])
+
+
 @pytest.mark.parametrize(("ink", "background"), [(0.0, 0.93), (1.0, 0.47)])
 def test_black_and_white_ink_are_seen(ink, background):
     picture = torch.full((4, 8, 8), ink)
