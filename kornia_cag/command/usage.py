@@ -157,7 +157,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def _add_trained(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model_from", type=path, metavar="RUN", help="folder written by train, or its model.pt")
     _add_function(parser)
-    parser.add_argument("--views", type=int, help="views to average per picture (default: as trained)")
+    parser.add_argument("--views", type=int, help="slightly moved copies to average per picture (default: as trained)")
 
 
 def _add_preview(parser: argparse.ArgumentParser) -> None:

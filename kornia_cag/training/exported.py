@@ -65,9 +65,9 @@ def export_network(
 ) -> float:
     """Write a network to a file, for batches of any size, and return the largest difference of a logit.
 
-    Whatever the network does to pictures is in the file, its views as well; names of classes, the size and how to
-    prepare pictures are in its metadata. The export is read back and compared before it gets its name: a file that
-    says something else than the network is never there.
+    Whatever the network does to pictures is in the file, the average over moved copies as well; names of classes, the
+    size and how to prepare pictures are in its metadata. The export is read back and compared before it gets its name:
+    a file that says something else than the network is never there.
 
     Args:
         trained: what :func:`~kornia_cag.training.network.load_network` gave.
@@ -123,7 +123,7 @@ def _about(trained: Trained) -> dict[str, str]:
         "size": str(size),
         "fit": recipe.fit,
         "recipe": recipe.name,
-        "views": str(recipe.views),
+        "averaged": str(recipe.views),
         "input": f"images: float32 (batch, 3, {size}, {size}), RGB in [0, 1]. {PREPARED[recipe.fit]}",
         "output": f"logits: float32 (batch, {len(trained.classes)}); their softmax are probabilities of the classes.",
         "kornia_cag": kornia_cag.__version__,

@@ -69,7 +69,7 @@ def test_what_is_told_in_the_file(run):
     told = {entry.key: entry.value for entry in model.metadata_props}
     assert told == json.loads(extra["kornia_cag.json"])
     assert json.loads(told["classes"]) == list(CLASSES)
-    assert (told["size"], told["fit"], told["recipe"], told["views"]) == ("16", "squash", "digits", "2")
+    assert (told["size"], told["fit"], told["recipe"], told["averaged"]) == ("16", "squash", "digits", "2")
     assert told["input"].startswith("images: float32 (batch, 3, 16, 16), RGB in [0, 1]. Resize the whole picture")
     (given,), (output,) = model.graph.input, model.graph.output
     assert (given.name, output.name) == ("images", "logits")
