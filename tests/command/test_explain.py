@@ -45,6 +45,7 @@ def test_what_is_said_is_what_was_drawn():
     sample = explained(collate.composer, later, 0)
     assert sample.said["earlier composite"] == [f"with '{int(later.earlier.labels[0, 0])}'"]
     assert "context" not in sample.said
+    assert sample.boxes.keys() == {"pasted"}
 
 
 def test_what_changes_nothing_is_not_said():

@@ -3,7 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from kornia_cag.command import export as command
+from kornia_cag.evaluation.real import load_real
 from kornia_cag.training.makers import untried
 from kornia_cag.training.network import save_network
 from kornia_cag.training.recipes import DIGITS
@@ -25,6 +28,15 @@ def test_a_model_is_written_and_compared(run):
     status, out, _ = run("export", "model.pt", "--out", "other", "--format", "torch", "--real", "real.npz")
     assert (status, out) == (0, "wrote other: the same classes on the 20 pictures of real.npz, logits within 0\n")
     assert Path("other").is_file()
+
+
+def test_pictures_to_compare_on_are_those_of_the_option(run, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 255, (20, 9, 9), dtype=np.uint8)
+    np.savez("real.npz", images=images, labels=np.arange(20) % 10)
+    given = []
+    monkeypatch.setattr(command, "export_network", lambda *_, images, **__: given.append(images) or 0.0)
+    assert run("export", "model.pt", "--out", "m.pt2", "--real", "real.npz")[0] == 0
+    assert torch.equal(given[0], load_real("real.npz", tuple("0123456789"), 16).images)
 
 
 @pytest.mark.parametrize(

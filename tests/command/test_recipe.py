@@ -56,6 +56,7 @@ def test_a_file_is_trained_resumed_measured_and_read_again(capsys):
 
 SETTINGS = [
     ("size=48", "size", 48),
+    ("size = 48", "size", 48),
     ("name=mine", "name", "mine"),
     ("ranges.pose.angle=-30,30", "ranges.pose.angle", (-30, 30)),
     ("ranges.pose.angle=[-30, 30]", "ranges.pose.angle", (-30, 30)),

@@ -82,6 +82,10 @@ def test_dark_pictures_are_shown_once_more_brightened():
     assert (shown[21:41, 103:123] == 255).all()  # of one grey
     bright = brightened(torch.zeros(1, 3, 4, 4))
     assert (bright == 0).all()  # black stays black
+    images[2, :, 0, :5] = 1  # a twentieth is a lamp or a highlight, six pixels are more
+    assert nearly_black(images)[2]
+    images[2, :, 0, 5] = 1
+    assert not nearly_black(images)[2]
 
 
 def test_a_sheet_with_insets_says_so(tmp_path):

@@ -77,13 +77,14 @@ def test_a_contexts_own_colours_come_with_the_light():
     assert not torch.equal(painted["lit"], plain["lit"])
 
 
-@pytest.mark.parametrize(("ink", "background"), [(0.0, 0.93), (1.0, 0.47)])
+@pytest.mark.parametrize(("ink", "background"), [(0, 0.93), (1, 0.47)])
 def test_black_and_white_ink_are_seen(ink, background):
-    picture = torch.full((4, 8, 8), ink)
-    picture[3] = 0
-    picture[3, 2:6, 2:6] = 1
-    collate = CAGCollate(ObjectBank.from_tensors([picture], size=32), make_contexts(), 32, returns="batch")
-    one = collate(Rows.of(torch.tensor([0]), torch.tensor([1]), torch.tensor([2])))
+    pictures = torch.stack([torch.full((4, 8, 8), float(colour)) for colour in (0, 1)])
+    pictures[:, 3] = 0
+    pictures[:, 3, 2:6, 2:6] = 1
+    objects = ObjectBank.from_tensors(pictures, size=32).with_thickness([-1])
+    collate = CAGCollate(objects, make_contexts(), 32, returns="batch")
+    one = collate(Rows.of(torch.tensor([ink]), torch.tensor([1]), torch.tensor([2])))
     shown = stages(collate.composer, one.rows, one.scene)["cut-out"]
     assert shown[:, 16, 16].mean() == pytest.approx(ink, abs=0.01)
     assert shown[:, :2, :].mean() == pytest.approx(background, abs=0.01)
