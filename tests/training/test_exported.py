@@ -137,6 +137,26 @@ def test_a_network_of_ones_own(tmp_path):
     assert export_network(own(Own), tmp_path / "own.pt2", images=torch.rand(3, 3, 16, 16)) == 0
 
 
+def test_how_to_prepare_pictures_is_told_as_the_recipe_has_it(tmp_path):
+    trained = own(Own)
+    trained = trained._replace(recipe=replace(trained.recipe, fit="cover"))
+    export_network(trained, tmp_path / "own.pt2", images=torch.rand(3, 3, 16, 16))
+    extra = {"kornia_cag.json": ""}
+    torch.export.load(tmp_path / "own.pt2", extra_files=extra)
+    told = json.loads(extra["kornia_cag.json"])
+    assert (told["fit"], told["averaged"]) == ("cover", "1")
+    assert "RGB in [0, 1]. Resize square views of the picture" in told["input"]
+
+
+def test_too_little_memory_is_not_taken_for_a_fault_of_the_network(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(torch.export, "export", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        export_network(own(Own), tmp_path / "own.pt2")
+
+
 @pytest.mark.parametrize("kind", [Branching, Counting])
 def test_a_network_that_cannot_be_traced_is_refused_in_one_line(tmp_path, kind):
     with pytest.raises(
