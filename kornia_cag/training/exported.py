@@ -19,7 +19,7 @@ import kornia_cag
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.pictures import check_path
-from kornia_cag.core.checks import InputError, check_choice, check_tensor, fail
+from kornia_cag.core.checks import InputError, check_choice, check_pixels, check_tensor, fail
 from kornia_cag.core.memory import no_memory
 from kornia_cag.core.storage import write_bytes
 from kornia_cag.evaluation.prepared import LONGEST, SQUARE, Fit
@@ -86,6 +86,7 @@ def export_network(
     if images is None:
         images = _made(trained.recipe)
     check_tensor("images", images, ("n", 3, size, size), torch.float32)
+    check_pixels("images", images)
     network = Logits(copy.deepcopy(trained.network).cpu()).eval()
     with _quiet():
         program = _traced(network, images[:2].cpu())

@@ -186,6 +186,9 @@ def test_wrong_arguments(tmp_path, monkeypatch):
             export_network(trained, tmp_path / name)
     with pytest.raises(InputError, match=r"^images: expected float32 \(n, 3, 16, 16\)"):
         export_network(trained, tmp_path / "x.pt2", images=torch.rand(2, 3, 8, 8))
+    for images in (torch.rand(0, 3, 16, 16), 255 * torch.rand(2, 3, 16, 16)):
+        with pytest.raises(InputError, match=r"^images: expected (at least one pixel|values in \[0, 1\]), got "):
+            export_network(trained, tmp_path / "x.pt2", images=images)
     monkeypatch.setattr(exported, "find_spec", lambda name: None if name == "onnxruntime" else name)
     with pytest.raises(
         InputError,
