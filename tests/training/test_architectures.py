@@ -8,6 +8,7 @@ from torch import nn
 from kornia_cag.training.architectures import (
     Equalize,
     LocalContrast,
+    Pooled,
     Standardize,
     convnet,
     dcgan_encoder,
@@ -153,3 +154,15 @@ def test_local_contrast_is_that_of_a_box():
     expected = (image[0, 0, 4, 4] - window.mean()) / (window.var(correction=0) + 0.1 * usual + 1e-5).sqrt()
     torch.testing.assert_close(LocalContrast(5)(image)[0, 0, 4, 4], expected)
     assert convnet(3, 16, local=5)(torch.rand(2, 3, 16, 16)).shape == (2, 3)
+
+
+def test_a_feature_counts_by_its_strongest_place_and_its_mean():
+    maps = torch.zeros(1, 2, 3, 4)
+    maps[0, 0, 1, 2], maps[0, 1] = 6.0, -1.0
+    assert Pooled()(maps).tolist() == [[6.0, -1.0, 0.5, -1.0]]
+
+
+@pytest.mark.parametrize("network", [convnet(3, 32, width=4, map_dropout=0.1), pooled(3, width=4, map_dropout=0.1)])
+def test_maps_are_dropped_after_every_convolution(network):
+    kinds = [type(module) for module in network.modules()]
+    assert kinds.count(nn.Dropout2d) == kinds.count(nn.Conv2d) == 6
