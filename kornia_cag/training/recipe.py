@@ -33,7 +33,7 @@ class Recipe:
         name: what reports call it.
         size: side of the canvas, pixels.
         ranges: what varies between scenes.
-        ink: colour that all objects are painted in, as red, green, blue from 0 to 255, for glyphs; None: their own.
+        ink: colour that glyphs are painted in, (red, green, blue) from 0 to 255; None: objects keep their own.
         thickness: stroke radii to add, in texels of a bank with side 64.
         classes: glyphs that stand for the classes if there is no folder of objects.
         procedural: number of procedural contexts, besides photographs.
@@ -44,21 +44,21 @@ class Recipe:
         attack: what attacks pixels; None: nothing.
         strength: how far what is drawn moves from neutral, from 0 to 1, or a ramp over the epochs.
         images: budget, in composed images.
-        batch_size: images per step.
-        samples_per_class: per epoch; None: so many that each object meets many contexts, see :class:`PairSampler`.
-        learning_rate: the highest.
+        batch_size: number of images per step.
+        samples_per_class: number per epoch; None: enough for an object to meet many contexts, see :class:`PairSampler`.
+        learning_rate: the highest factor of a step.
         cosine: whether the learning rate decays to 0, after a short warm-up, instead of staying constant.
         weight_decay: decay of the weights, apart from the gradient, as a share of the learning rate.
         smoothing: of the labels: a share spread over all classes.
-        ema: decay of the averaged weights, which are the final ones; 0: no averaging.
+        ema: share of the averaged weights that a step keeps; they are the final ones; 0: no averaging.
         network: convnet, which knows places, for close crops; pooled for objects anywhere; dcgan takes 64 pixels, two
             layers 28.
-        width: channels of the network's first stage.
+        width: number of channels of the network's first stage.
         grey: whether the network sees grey pictures.
         local: window of an additional local contrast input, pixels, odd; 0: none.
         dropout: share of features dropped before the last layer.
         map_dropout: share of feature maps dropped.
-        views: slightly moved copies of a picture that the network averages over, once trained.
+        views: number of slightly moved copies, the picture among them, that the network averages over, once trained.
         fit: how real pictures become squares: squash, for close crops; cover, for an object anywhere in a photograph.
 
     Raises:
