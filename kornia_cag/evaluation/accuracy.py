@@ -20,7 +20,7 @@ class Accuracy:
     per_class: dict[str, float | None]  # recall; None for a class without pictures
     confusions: tuple[tuple[str, str, int], ...]  # (true, predicted, count), most frequent first
     predicted: Int[Tensor, " n"] = field(repr=False, compare=False)  # class of every picture
-    seen_in: Int[Tensor, " n"] = field(repr=False, compare=False)  # the view that speaks loudest for it
+    seen_in: Int[Tensor, " n"] = field(repr=False, compare=False)  # the view of it that shows its true class best
 
     def report(self) -> dict[str, Any]:
         """The same, ready for JSON."""
@@ -63,5 +63,5 @@ def evaluate(
     rows = [(classes[p // len(classes)], classes[p % len(classes)], c)
             for c, p in zip(count[:10].tolist(), place[:10].tolist(), strict=True) if c]  # fmt: skip
     return Accuracy(
-        float(right.sum() / table.sum()), per_class, tuple(rows), predicted, decisive(logits, real.views, predicted)
+        float(right.sum() / table.sum()), per_class, tuple(rows), predicted, decisive(logits, real.views, real.labels)
     )

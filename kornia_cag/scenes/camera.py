@@ -133,9 +133,11 @@ class CameraRange:
         if self.taps % 2 == 0:
             fail("taps", "an odd integer", str(self.taps))
         reach = {"gaussian": 2 * self.gaussian[1], "box": self.box[1], "motion": 1 + self.motion[1]}
-        if self.blur and max(reach[kind] for kind in self.kinds) > self.taps:
+        needed = max(reach[kind] for kind in self.kinds)
+        if self.blur and needed > self.taps:
             fail("taps", f"a side that holds two sigmas of gaussian={self.gaussian}, box={self.box}, and a pixel along "
-                 f"motion={self.motion}", str(self.taps), "Raise taps, or blur less.")  # fmt: skip
+                 f"motion={self.motion}", str(self.taps),
+                 f"Raise taps to {math.ceil(needed) | 1}, or blur less.")  # fmt: skip
         if self.jpeg is not None:
             check_range("jpeg", self.jpeg, 1, 100)
 

@@ -134,7 +134,7 @@ class Training:
         self, save: Path | None, save_every: float, log: Log | None, log_every: float, stop: Callable[[], bool]
     ) -> None:
         start = saved = logged = looked = time.perf_counter()
-        before, ended = self.seconds, self.seen >= self.budget
+        before, counted, ended = self.seconds, self.seen, self.seen >= self.budget
         while not ended:
             for batch in self.loader:
                 if len(batch.labels) == 1:
@@ -152,8 +152,9 @@ class Training:
                     saved = now
                     self.save(save)
                 if log is not None and (ended or now - logged > log_every):
-                    logged = now
-                    log(self.share, f"loss {float(self.learner.loss):.3f}  {self.seen / self.seconds:,.0f} images/s")
+                    rate = (self.seen - counted) / max(now - logged, 1e-9)  # of late: a machine may be busy for a while
+                    logged, counted = now, self.seen
+                    log(self.share, f"loss {float(self.learner.loss):.3f}  {rate:,.0f} images/s")
                 if ended:
                     break
         if self.seen < self.budget:

@@ -90,19 +90,20 @@ class Brightest(torch.nn.Module):
 
 
 def test_long_photographs_are_measured_by_their_best_view(tmp_path, device):
-    images = np.zeros((3, 8, 20, 3), np.uint8)
+    images = np.zeros((4, 8, 20, 3), np.uint8)
     images[:, :, :, 0] = 40  # a little red everywhere
     images[1, :, 16:, 1] = 255  # green at the right end
     images[2, :, :3, 2] = 255  # blue at the left
-    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(3))
+    images[3, :, 16:, 1], images[3, :, :5, 2] = 200, 255  # green at the right end, and more blue at the left
+    np.savez(tmp_path / "x.npz", images=images, labels=[0, 1, 2, 1])
     real = load_real(tmp_path / "x.npz", ("red", "green", "blue"), 8, "cover")
-    assert (real.views, real.images.shape) == ((4, 4, 4), (12, 3, 8, 8))
+    assert (real.views, real.images.shape) == ((4, 4, 4, 4), (16, 3, 8, 8))
     accuracy = evaluate(Brightest(), real, ("red", "green", "blue"), device)
-    assert accuracy.share == 1
-    assert accuracy.seen_in.tolist()[1:] == [7, 8]
+    assert accuracy.confusions == (("green", "blue", 1),)
+    assert accuracy.seen_in.tolist()[1:] == [7, 8, 15]  # where the true class is, also of what was misread
     with pytest.raises(InputError, match=r"^real: expected pictures that a network takes whole"):
         real.some(2)
-    assert RealSet(real.images[:3], real.labels, "x").some(2).labels.tolist() == [0, 1]
+    assert RealSet(real.images[:4], real.labels, "x").some(2).labels.tolist() == [0, 2]
 
 
 def test_a_folder_may_hold_pictures_of_any_shape(tmp_path):
