@@ -1,4 +1,4 @@
-"""Photographs with objects in them, made by another program: ``python benchmarks/pasted.py OBJECTS PHOTOS OUT [--count N]``.
+"""Photographs with objects in them, by another program: ``python benchmarks/pasted.py OBJECTS PHOTOS OUT [--count N]``.
 
 OpenCV pastes each cut-out of a folder, one picture per class, over photographs that no training has seen: turned by up
 to 18 degrees, seen at an angle, lit, blurred, noisy, as JPEG, in frames from 16:9 to 3:4. ``OUT/close`` has objects of
