@@ -108,7 +108,10 @@ class Recipe:
             ("learning_rate", 0, 100), ("weight_decay", 0, 100), ("smoothing", 0, 1), ("ema", 0, 1), ("dropout", 0, 1),
             ("map_dropout", 0, 1),
         ):  # fmt: skip
-            check_number(name, getattr(self, name), low, high)
+            if check_number(name, getattr(self, name), low, high) == 1 and high == 1:
+                fail(name, "a number of at least 0 and below 1", "1")
+        if self.learning_rate == 0:
+            fail("learning_rate", "a number above 0 and at most 100", "0")
         for name, several, least, most in (("ink", self.ink or (), 0, 255), ("thickness", self.thickness, -4, 4)):
             for value in several:
                 check_int(name, value, least, most)

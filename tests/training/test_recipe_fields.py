@@ -13,7 +13,8 @@ from kornia_cag.training.recipes import SIGNS
     [("name", ""), ("name", "a\nb"), ("size", 8), ("procedural", 0), ("images", 0), ("batch_size", 0), ("width", 0),
      ("local", 10), ("local", 81), ("views", 0), ("samples_per_class", 0), ("learning_rate", -1.0), ("smoothing", 1.5),
      ("ema", 1.5), ("dropout", 1.5), ("map_dropout", -0.1), ("ink", (0, 0, 256)), ("thickness", (5,)), ("reset", 1.5),
-     ("strength", 2.0), ("network", "other"), ("fit", "stretch"), ("kind", "photos")],
+     ("learning_rate", 0.0), ("smoothing", 1.0), ("ema", 1), ("dropout", 1.0), ("map_dropout", 1.0), ("strength", 2.0),
+     ("network", "other"), ("fit", "stretch"), ("kind", "photos")],
 )  # fmt: skip
 def test_a_field_out_of_range_is_named(field: str, value: object) -> None:
     with pytest.raises(InputError, match=f"^{field}: expected "):
