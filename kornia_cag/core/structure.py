@@ -76,6 +76,12 @@ class Structure:
                 found[name] = known or tuple(classes)
         return found
 
+    def classes(self, kind: type) -> Iterator[str]:
+        """The names of all classes that the fields of a class, and the fields of those, may name."""
+        for hint in get_type_hints(kind).values():
+            for name, inner in self._possible(_parts(hint)).items():
+                yield from (name, *self.classes(inner))
+
     # --- from data
 
     def _is_leaf(self, kind: Any) -> bool:

@@ -78,8 +78,15 @@ def changed(recipe: Recipe, fields: Mapping[str, Any], labels: Mapping[str, str]
 
 
 def merged(base: Any, other: Any) -> Any:
-    """Data with other data laid over it: field by field, unless the other names another class."""
-    if not isinstance(base, dict) or not isinstance(other, dict) or other.get(TYPE, base.get(TYPE)) != base.get(TYPE):
+    """Data with other data laid over it: field by field, unless the other names another class.
+
+    A class's name alone is one with its defaults, and data that names no class may be of the other's.
+    """
+    if isinstance(base, str) and isinstance(other, dict) and base in structure().classes(Recipe):
+        base = {TYPE: base}
+    if not isinstance(base, dict) or not isinstance(other, dict):
+        return other
+    if TYPE in base and other.get(TYPE, base[TYPE]) != base[TYPE]:
         return other
     return {**base, **{name: merged(base[name], item) if name in base else item for name, item in other.items()}}
 
