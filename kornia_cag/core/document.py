@@ -1,16 +1,17 @@
 """YAML documents as plain data: read with a bound on everything, by a reader that can build nothing else."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
-from kornia_cag.core.checks import fail
+from kornia_cag.core.checks import describe, fail
 
 MOST_BYTES, MOST_DEPTH = 2**16, 12
 _PLAIN = {"": None, "~": None, "null": None, "true": True, "false": False}
+_NONE = "Write null for none; put in quotes what begins with #."
 _INT, _FLOAT = (
     re.compile(r"[-+]?\d+(_\d+)*", re.ASCII),
     re.compile(r"[-+]?(\d+(_\d+)*\.?\d*|\.\d+)(e[-+]?\d+)?", re.I | re.A),
@@ -33,7 +34,8 @@ def read_document(path: str | Path, expected: str) -> Document:
 
     Raises:
         InputError: naming file and line, for what is no YAML, is too long or too deep, has two values for a field, or
-            uses anchors, aliases or tags, by which a short text stands for a long or a strange one.
+            uses anchors, aliases or tags, by which a short text stands for a long or a strange one; and for a field
+            without a value, which may be one that YAML takes for a comment: null is written out.
     """
     name = str(path)
     if "\0" in name or not Path(path).exists():
@@ -55,11 +57,18 @@ def read_value(text: str, name: str) -> Any:
     """Read one value, such as ``[-30, 30]``; ``name`` is what errors call it.
 
     Raises:
-        InputError: as :func:`read_document`.
+        InputError: as :func:`read_document`, and for a comment, which in one value is more likely a part of it.
     """
     if len(text) > MOST_BYTES:
         fail(name, f"a value of at most {MOST_BYTES:,} characters", "a longer one")
-    return _Reader(name, "a value in YAML", numbered=False).read(text).value
+    reader = _Reader(name, "a value in YAML", numbered=False)
+    found = reader.read(text)
+    if (rest := text[reader.end :].strip()).startswith("#"):
+        fail(name, "a value in YAML", f"{describe(rest)}, which is a comment there",
+             "Leave it out, or put the value in quotes.")  # fmt: skip
+    if not found.lines:
+        fail(name, "a value", "nothing", _NONE)
+    return found.value
 
 
 def scalar(text: str) -> Any:
@@ -92,10 +101,11 @@ class _Reader:
         self.name, self.expected, self.numbered = name, expected, numbered
         self.events: Iterator[yaml.Event] = iter(())
         self.lines: dict[str, int] = {}
+        self.end = 0  # characters up to the end of the value
 
     def read(self, text: str) -> Document:
         try:
-            self.events = yaml.parse(text, Loader=yaml.SafeLoader)
+            self.events = self._followed(yaml.parse(text, Loader=yaml.SafeLoader))
             next(self.events)  # the stream
             start = next(self.events)
             value = None
@@ -113,6 +123,12 @@ class _Reader:
         line = None if mark is None or not self.numbered else mark.line + 1
         return _refuse(self.name, line, self.expected, f"text that is not YAML ({reason})")
 
+    def _followed(self, events: Iterable[yaml.Event]) -> Iterator[yaml.Event]:
+        for event in events:
+            if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent) and event.end_mark is not None:
+                self.end = event.end_mark.index
+            yield event
+
     def _value(self, event: yaml.Event, path: tuple[str, ...]) -> Any:
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             self._refuse(event, "values written out", "an anchor or alias")
@@ -129,7 +145,12 @@ class _Reader:
                 items.append(self._value(event, (*path, str(len(items)))))
             return items
         text: str = event.value  # type: ignore[attr-defined]
-        return scalar(text) if event.style is None else text  # type: ignore[attr-defined]
+        if event.style is not None:  # type: ignore[attr-defined]
+            return text
+        if not text:
+            place = f"{self.name}, line {_line(event)}" if self.numbered else self.name
+            fail(": ".join(filter(None, (place, ".".join(path)))), "a value", "nothing", _NONE)
+        return scalar(text)
 
     def _mapping(self, path: tuple[str, ...]) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -107,6 +107,16 @@ def test_any_field_is_set(text, path, value):
     assert type(found) is type(value)
 
 
+def test_what_a_name_stands_for_is_set_further():
+    worst = WorstOf(k=8)
+    assert chosen("--set", "scene_attack=WorstOf", "--set", "scene_attack.k=8").scene_attack == worst
+    assert chosen("--set", "scene_attack.type=WorstOf", "--set", "scene_attack.k=8").scene_attack == worst
+    own = ("--no-attack", "--set", "scene_attack.k=8", "--set", "scene_attack.type=WorstOf")
+    assert chosen(*own).scene_attack == worst
+    blend = ("--set", "ranges.blend=Average", "--set", "ranges.blend.opacity=1/4")
+    assert chosen(*blend).ranges.blend == Average(opacity=0.25)
+
+
 def test_fields_are_set_after_the_options_and_checked_together(capsys):
     recipe = chosen("--eps", "0.1", "--size", "32", "--set", "attack.steps=3", "--set", "size=48", "--no-chain")
     assert (recipe.attack.eps, recipe.attack.steps, recipe.size, recipe.reset) == (0.1, 3, 48, None)
@@ -122,6 +132,9 @@ def test_fields_are_set_after_the_options_and_checked_together(capsys):
         ("train digits --set ranges.pose.angle=2.1rad", "--set ranges.pose.angle: expected a pair [low, high] of numb"),
         ("train digits --set ranges.pose.angel=1,2", "--set ranges.pose.angel: expected the name of a field, got ano"),
         ("train digits --set size=8", "--set size: expected an integer of at least 16"),
+        ("train digits --set ink=#ff0000", "--set ink: expected a value in YAML, got '#ff0000', which is a comment th"),
+        ("train digits --set attack=", "--set attack: expected a value, got nothing. Write null for none;"),
+        ("train digits --size=", "--size: expected a value, got nothing."),
         ("train digits --set size=[8", "--set size: expected a value in YAML, got text that is not YAML"),
         ("train digits --set ranges..angle=1", "--set ranges..angle: expected one of pose, framing, "),
         ("train digits --set attack.eps=8", "--set attack.eps: expected a number in [0, 1], got 8. Budgets"),

@@ -22,7 +22,7 @@ def written(tmp_path, monkeypatch):
 
 
 def test_values_and_their_lines(written):
-    text = "# a\na: 1\nb:\n  c: [1, -2.5]\n  d: {e: x, 'f': 'no'}\n\ng:\nh: |\n  two\n  lines\n"
+    text = "# a\na: 1\nb:\n  c: [1, -2.5]\n  d: {e: x, 'f': 'no'}\n\ng: null\nh: |\n  two\n  lines\n"
     value, lines = read_document(written(text), "a document")
     assert value == {"a": 1, "b": {"c": [1, -2.5], "d": {"e": "x", "f": "no"}}, "g": None, "h": "two\nlines\n"}
     assert [lines[place] for place in ("a", "b", "b.c", "b.d.f", "g", "h")] == [2, 3, 4, 5, 7, 8]
@@ -61,6 +61,10 @@ def test_a_word_is_a_number_only_if_it_looks_like_one(text, value):
         ("b: 1\n!!str a: 1\n", "line 2: expected the name of a field, got something else."),
         ("[a]: 1\n", "line 1: expected the name of a field, got something else."),
         ("{a: 1}: 1\n", "line 1: expected the name of a field"),
+        ("b: 1\na:\n", "a.yaml, line 2: a: expected a value, got nothing. Write null for none; put in"),
+        ("b:\n  c: #ff0000\nd: 1\n", "a.yaml, line 2: b.c: expected a value, got nothing."),
+        ("a:\n  - 1\n  -\n", "a.yaml, line 3: a.1: expected a value, got nothing."),
+        ("--- # a", "a.yaml, line 1: expected a value, got nothing."),
         ("a: 1\n---\nb: 1\n", "line 2: expected one document, got another one."),
         ("a: " + "[" * 50 + "]" * 50, "line 1: expected values nested up to 12 deep, got deeper ones."),
         (b"a: \xff\n", "a.yaml, line 1: expected a recipe in UTF-8, got the byte 0xff."),
@@ -109,7 +113,24 @@ def test_nothing_takes_long(written, text):
 def test_a_value_of_its_own():
     assert read_value("[-30, 30]", "x") == [-30, 30]
     assert read_value("-30,30", "x") == "-30,30"
+    assert read_value("null", "x") is None
+    assert read_value(" '#1 # 2' ", "x") == "#1 # 2"
+    assert read_value("a#b", "x") == "a#b"
     assert read_value("{type: Ramp, start: 1}", "x") == {"type": "Ramp", "start": 1}
     for text in ("[1", "a: b: c", "&a 1", "!!str 1", "[" * 99, "x" * 10**6, "\0"):
         with pytest.raises(InputError, match=r"^x: expected "):
             read_value(text, "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "x: expected a value, got nothing. Write null for none;"), (" ", "x: expected a value, got nothing."),
+     ("---", "x: expected a value, got nothing."), ("{a: }", "x: a: expected a value, got nothing."),
+     ("#ff0000", "x: expected a value in YAML, got '#ff0000', which is a comment there. Leave it out, or put the val"),
+     ("run #3", "x: expected a value in YAML, got '#3', which is a comment there."),
+     ("[1, 2] # 3", "x: expected a value in YAML, got '# 3', which")],
+)  # fmt: skip
+def test_a_value_is_not_taken_for_null_or_cut_short(text, said):
+    with pytest.raises(InputError) as caught:
+        read_value(text, "x")
+    assert str(caught.value).startswith(said)

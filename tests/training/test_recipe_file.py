@@ -142,6 +142,8 @@ def test_a_file_with_a_base_holds_what_differs():
     Path("mine.yaml").write_text("base: signs\nscene_attack: {type: WorstOf, k: 3}\nattack:\n  eps: 8/255\n")
     mine = load_recipe("mine.yaml")
     assert (mine.scene_attack, mine.attack) == (WorstOf(k=3), PGD(eps=8 / 255))  # nothing of the base's ScenePGD
+    Path("mine.yaml").write_text("base: hardened-signs\nattack: {type: PGD, momentum: 0.5}\n")
+    assert load_recipe("mine.yaml").attack == replace(RECIPES["hardened-signs"].attack, momentum=0.5)
 
 
 def test_a_file_without_one_has_the_defaults_of_recipes():
@@ -165,7 +167,8 @@ WRONG = [
         "ranges: {pose: {angle: 2.1rad}}",
         "ranges.pose.angle: expected a pair [low, high] of numbers, got '2.1rad'. Its meaning: degree",
     ),
-    ("ranges: {pose: {angle: }}", "ranges.pose.angle: expected a pair [low, high] of numbers, got nothing."),
+    ("ranges: {pose: {angle: }}", "ranges.pose.angle: expected a value, got nothing."),
+    ("ranges: {pose: {angle: null}}", "ranges.pose.angle: expected a pair [low, high] of numbers, got nothing."),
     (
         "ranges: {pose: {angle: [30, -30]}}",
         "ranges.pose.angle: expected a pair (low, high) with -360 <= low <= high <= 360, got (30, -30",
@@ -222,7 +225,7 @@ WRONG = [
     ("size: '32'", "size: expected an integer, got '32'."),
     ("name: [a]", "name: expected text, got ['a']."),
     ("grey: maybe", "grey: expected true or false, got 'maybe'."),
-    ("hard_pairing: true\nreset:", "hard_pairing: expected a recipe with a chain, whose slots it orders, got none."),
+    ("hard_pairing: true\nreset: null", "hard_pairing: expected a recipe with a chain, whose slots it orders, got"),
     ("reset: 1.5", "reset: expected a number in [0, 1], got 1.5."),
     ("learning_rate: 0", "learning_rate: expected a number above 0 and at most 100, got 0."),
     ("ema: 1", "ema: expected a number of at least 0 and below 1, got 1."),
@@ -250,7 +253,8 @@ def test_a_wrong_file_is_said_by_line_and_field(text, said):
     ("text", "said"),
     [
         ("base: digit", "wrong.yaml, line 1: base: expected one of cutouts, .*got 'digit'. Did you mean digits?"),
-        ("base:", "wrong.yaml, line 1: base: expected one of .*got nothing."),
+        ("base:", "wrong.yaml, line 1: base: expected a value, got nothing."),
+        ("base: null", "wrong.yaml, line 1: base: expected one of .*got nothing."),
         ("base: [digits]", r"wrong.yaml, line 1: base: expected one of .*got \['digits'\]"),
         ("base: ../other.yaml", "wrong.yaml, line 1: base: expected one of "),
         ("", "wrong.yaml: expected the fields of a recipe, got nothing."),
@@ -304,4 +308,6 @@ def test_fields_are_changed_together():
     with pytest.raises(InputError, match=r"^ranges\.camera\.taps: expected a side that holds"):
         changed(SIGNS, {"ranges.camera.box": (1, 10)})
     assert changed(SIGNS, {}) == SIGNS
+    assert changed(SIGNS, {"strength": "Ramp", "strength.stop": 3}).strength == Ramp(stop=3)
+    assert changed(SIGNS, {"ranges.framing": "Framing", "ranges.framing.side": 2}).ranges.framing == Framing(side=2)
     assert changed(SIGNS, {"ranges.blend": "Over", "scene_attack": None}).ranges.blend == Over()
