@@ -144,7 +144,8 @@ class ObjectBank:
         texels, device = chosen_texels(size, GLYPHS, len(characters)), chosen_device(device)
         if not characters or len(set(characters)) != len(characters):
             fail("characters", "at least one character, none twice", repr(characters))
-        stack = torch.stack([_fit(torch.from_numpy(folders.glyph(c, 2 * texels)), texels) for c in characters])
+        drawn = (folders.glyph(character, 2 * texels, "characters") for character in characters)
+        stack = torch.stack([_fit(torch.from_numpy(picture), texels) for picture in drawn])
         return cls._build(stack, torch.arange(len(characters), device="cpu"), tuple(characters), device)
 
     @classmethod

@@ -261,23 +261,28 @@ def _turned(rgba: UInt8[np.ndarray, "h w 4"], orientation: Any) -> UInt8[np.ndar
     return np.ascontiguousarray(upright[::down, ::across])
 
 
-def glyph(character: str, size: int) -> UInt8[np.ndarray, "size size 4"]:
+def glyph(character: str, size: int, argument: str = "character") -> UInt8[np.ndarray, "size size 4"]:
     """Render one character in the font that comes with Pillow: black, with its ink as straight alpha.
 
     A capital letter is 80 % of ``size`` high, others are in proportion and shrunk if they would not fit; the bounding
     box of the ink is centred.
+
+    Args:
+        character: the character.
+        size: side of the picture, pixels.
+        argument: what errors call the character.
 
     Raises:
         InputError: for anything but one character, and for one that the font lacks or that has no ink.
     """
     check_int("size", size, low=4)
     if len(character) != 1:
-        fail("character", "one character", describe(character))
+        fail(argument, "one character", describe(character))
     inner = 0.8 * size
     reference = _ink(character, 256.0)
     missing = _ink("\U0010ffff", 256.0)  # a noncharacter: no font has it, so this renders the box for missing ones
     if 0 in reference.shape or (reference.shape == missing.shape and (reference == missing).all()):
-        fail("character", "one that the font can draw", describe(character), "Leave it out, or draw it as a picture.")
+        fail(argument, "one that the font can draw", describe(character), "Leave it out, or draw it as a picture.")
     scale = min(inner / max(_ink("H", 256.0).shape[0], reference.shape[0]), inner / reference.shape[1])
     # Rendered four times too large and then averaged: centred to an eighth of a pixel, without hinting to the pixel
     # grid. Very large glyphs need less, and Pillow refuses even larger pictures.

@@ -12,7 +12,7 @@ from kornia_cag.adversary.stage import Adversary
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.procedural import KINDS
-from kornia_cag.core.checks import check_choice, check_instance, check_int, check_number, describe, fail
+from kornia_cag.core.checks import InputError, check_choice, check_instance, check_int, check_number, describe, fail
 from kornia_cag.core.devices import Device
 from kornia_cag.evaluation.prepared import Fit
 from kornia_cag.loading.chain import ContextChain
@@ -174,7 +174,7 @@ class Recipe:
         if folder is not None:
             bank = ObjectBank.from_folder(folder, size=self.texels, key=key, on_error=on_error, device=device)
         elif self.classes:
-            bank = ObjectBank.from_glyphs(self.classes, size=self.texels, device=device)
+            bank = self._glyphs(device)
         else:
             fail("folder", "a folder with one clean picture per class", "nothing",
                  "Pass its path: recipe.objects('signs/').")  # fmt: skip
@@ -182,6 +182,14 @@ class Recipe:
             bank = bank.with_ink(self.ink)
         radii = [radius * self.texels // 64 for radius in self.thickness]
         return bank.with_thickness(radii) if radii else bank
+
+    def _glyphs(self, device: Device) -> ObjectBank:
+        try:
+            return ObjectBank.from_glyphs(self.classes, size=self.texels, device=device)
+        except InputError as error:
+            if error.argument != "characters":
+                raise
+            raise InputError("classes" + str(error).removeprefix("characters"), "classes") from error
 
     def contexts(
         self,

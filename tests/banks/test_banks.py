@@ -197,6 +197,7 @@ GOOD = [tensor(rgba())] * 2
         (lambda: ObjectBank.from_tensors(GOOD, [-1, 0]), "labels: expected class ids 0 to C - 1"),
         (lambda: ObjectBank.from_tensors(GOOD, classes=["a"]), "classes: expected 2 names, got 1"),
         (lambda: ObjectBank.from_glyphs(""), "characters: expected at least one character"),
+        (lambda: ObjectBank.from_glyphs("a\U0010ffff"), "characters: expected one that the font can draw"),
         (lambda: ObjectBank.from_glyphs("aba"), "characters: .*none twice, got 'aba'"),
         (lambda: ObjectBank.from_glyphs("ab", size=0), "size: expected a power of two"),
         (lambda: ObjectBank.from_tensors(GOOD, size=16).with_ink((1, 2)), "rgb: expected three integers"),

@@ -29,3 +29,12 @@ def test_hard_pairing_needs_a_chain() -> None:
 def test_fields_are_given_by_name() -> None:
     with pytest.raises(TypeError, match="positional"):
         Recipe("mine", 64, SIGNS.ranges)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"), [("aa", "at least one character, none twice, got 'aa'"), ("a\U0010ffff", "one that the font")]
+)
+def test_glyphs_that_cannot_be_drawn_are_the_fault_of_classes(classes: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"^classes: expected {said}") as caught:
+        replace(SIGNS, classes=classes).objects(None, device="cpu")
+    assert caught.value.argument == "classes"
