@@ -53,7 +53,8 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
     if {"--no-chain", "--hard-pairing"} <= {option for option, *_ in options.set}:
         fail("--hard-pairing", "to be used without --no-chain, whose slots it orders", "both")
     fields = {field: read_value(text, option) for option, field, text in options.set}
-    return changed(recipe, fields, {field: option for option, field, _ in options.set}) if fields else recipe
+    labels = {"": "--set ", **{field: option for option, field, _ in options.set}}
+    return changed(recipe, fields, labels) if fields else recipe
 
 
 def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:

@@ -205,6 +205,8 @@ class Structure:
         near += [".".join((*path[:-1], name)) for name in get_close_matches(path[-1], names, 1)]
         if near:
             return place, f": expected the name of a field, got another one. Did you mean {near[0]}?"
+        if not names:
+            return place, f": expected no field, since {kind.__name__} has none, got one."
         return place, f": expected one of {', '.join(names)}, got another name."
 
     def places(self, kind: type, path: tuple[str, ...] = ()) -> Iterator[str]:

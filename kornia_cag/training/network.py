@@ -139,8 +139,8 @@ def _described(saved: Any) -> tuple[Recipe, tuple[str, ...], str | None]:
     check_fields("its content", saved, _KEYS)
     function: str | None = saved["function"]
     check_type("function", function, str, type(None))
-    labels = {field: f"recipe.{field}" for field in saved["recipe"]} if isinstance(saved["recipe"], dict) else {}
-    return recipe_from(saved["recipe"], labels), check_names("classes", saved["classes"]), function
+    check_type("recipe", saved["recipe"], dict)
+    return recipe_from(saved["recipe"], {"": "recipe."}), check_names("classes", saved["classes"]), function
 
 
 def _with_weights(file: Path, recipe: Recipe, classes: int, function: Maker | None, state: Any) -> nn.Module:

@@ -49,7 +49,8 @@ def recipe_from(data: Any, labels: Mapping[str, str]) -> Recipe:
 
     Args:
         data: the data; fields that it lacks have the defaults of :class:`Recipe` and its parts.
-        labels: what errors call fields, by their dotted path; those inside a field are named after it.
+        labels: what errors call fields, by their dotted path; those inside a field are named after it. ``""`` has what
+            comes before the paths of all others.
 
     Raises:
         InputError: naming the first field that is unknown, missing, of another type, or out of its range.
@@ -64,7 +65,7 @@ def changed(recipe: Recipe, fields: Mapping[str, Any], labels: Mapping[str, str]
     Args:
         recipe: the recipe, which stays as it is.
         fields: the values by dotted path, as a file would hold them; checked together.
-        labels: what errors call them; default: their paths.
+        labels: what errors call them, as for :func:`recipe_from`; default: their paths.
 
     Raises:
         InputError: as :func:`recipe_from`.
@@ -97,6 +98,7 @@ def _label(path: str, labels: Mapping[str, str]) -> str:
     while outer and outer not in labels:
         outer, _, name = outer.rpartition(".")
         inner = f".{name}{inner}"
-    if outer in labels:
+    if outer:
         return labels[outer] + inner
-    return next((label for field, label in labels.items() if field.startswith(f"{path}.")), path)
+    within = (label for field, label in labels.items() if field.startswith(f"{path}."))
+    return next(within, labels.get("", "") + path)

@@ -4,6 +4,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
+from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 import yaml
 
 from kornia_cag.core.checks import fail
-from kornia_cag.core.document import read_document, scalar
+from kornia_cag.core.document import MOST_BYTES, read_document, scalar
 from kornia_cag.core.notes import notes
 from kornia_cag.core.storage import write_text
 from kornia_cag.core.structure import TYPE
+from kornia_cag.training.catalog import USUAL
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.recipe_data import merged, recipe_data, recipe_from, structure
 from kornia_cag.training.recipes import RECIPES
@@ -45,18 +47,29 @@ def load_recipe(path: str | Path) -> Recipe:
         near = get_close_matches(str(base), RECIPES, 1)
         fail(f"{path}, line {lines[BASE]}: {BASE}", f"one of {', '.join(RECIPES)}",
              "nothing" if base is None else repr(base), f"Did you mean {near[0]}?" if near else "")  # fmt: skip
+    if base is None:
+        missing = [field.name for field in fields(Recipe) if field.default is MISSING and field.name not in own]
+        if missing:
+            fail(str(path), f"a {BASE}, or else {' and '.join(missing)}", "neither",
+                 f"{BASE}: {USUAL} has all fields that a file leaves out.")  # fmt: skip
     whole = own if base is None else merged(recipe_data(RECIPES[base]), own)
-    return recipe_from(whole, {field: f"{path}, line {line}: {field}" for field, line in lines.items() if field})
+    labels = {field: f"{path}, line {line}: {field}" for field, line in lines.items() if field}
+    return recipe_from(whole, {"": f"{path}: ", **labels})
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
     """Write a recipe into a file, with the meaning of each field; :func:`load_recipe` gives an equal one.
 
     Raises:
-        InputError: for a recipe with a part that a file cannot hold, such as a blend of your own.
+        InputError: for a recipe with a part that a file cannot hold, such as a blend of your own, and for one whose
+            file would be too long to be read.
         OSError: for a full disk and the like.
     """
-    write_text(path, recipe_text(recipe))
+    text = recipe_text(recipe)
+    if (size := len(text.encode())) > MOST_BYTES:
+        fail("recipe", f"one whose file has at most {MOST_BYTES:,} bytes", f"{size:,} bytes",
+             "Long classes and thickness make it long.")  # fmt: skip
+    write_text(path, text)
 
 
 def recipe_text(recipe: Recipe, about: str = "") -> str:

@@ -123,7 +123,7 @@ def test_fields_are_set_after_the_options_and_checked_together(capsys):
     taps = ("--set", "ranges.camera.box=1,9", "--set", "ranges.camera.taps=9")
     assert chosen(*taps).ranges.camera.box == (1, 9)
     assert cli.main(["train", "digits", *taps[:2]]) == 2
-    assert "kornia-cag: ranges.camera.taps: expected a side that holds" in capsys.readouterr().err
+    assert "kornia-cag: --set ranges.camera.taps: expected a side that holds" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -135,6 +135,8 @@ def test_fields_are_set_after_the_options_and_checked_together(capsys):
         ("train digits --set ink=#ff0000", "--set ink: expected a value in YAML, got '#ff0000', which is a comment th"),
         ("train digits --set attack=", "--set attack: expected a value, got nothing. Write null for none;"),
         ("train digits --size=", "--size: expected a value, got nothing."),
+        ("train digits --set scene_attack.k=8", "--set scene_attack.type: expected one of WorstOf, ScenePGD, got noth"),
+        ("train signs --set ranges.blend.x=1", "--set ranges.blend.x: expected no field, since Over has none, got o"),
         ("train digits --set size=[8", "--set size: expected a value in YAML, got text that is not YAML"),
         ("train digits --set ranges..angle=1", "--set ranges..angle: expected one of pose, framing, "),
         ("train digits --set attack.eps=8", "--set attack.eps: expected a number in [0, 1], got 8. Budgets"),

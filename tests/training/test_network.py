@@ -168,6 +168,8 @@ def test_a_model_of_a_recipe_of_ones_own_loads_anywhere(tmp_path):
         ({"dropout": float("nan")}, "recipe.dropout: expected a number in [0, 1], got nan"),
         ({"width": 10**400}, "recipe.width: expected an integer of at least 1"),
         ({"more": 1}, "recipe.more: expected one of name, size, "),
+        ({5: 1}, "recipe.5: expected one of name, size, "),
+        ({"attack": {5: 1}}, "recipe.attack.5: expected one of "),
     ],
 )
 def test_a_recipe_in_a_file_is_believed_no_more_than_the_rest(plain, monkeypatch, fields, said):
@@ -176,3 +178,9 @@ def test_a_recipe_in_a_file_is_believed_no_more_than_the_rest(plain, monkeypatch
     with pytest.raises(InputError) as caught:
         load_network(changed(plain, recipe={**saved["recipe"], **fields}))
     assert str(caught.value).startswith(f"path: expected a model saved by kornia-cag train, got {str(plain)!r} ({said}")
+
+
+@pytest.mark.parametrize("recipe", [None, 3, [1], "digits"])
+def test_a_file_whose_recipe_is_something_else_says_so(plain, recipe):
+    with pytest.raises(InputError, match=r"\(recipe: expected dict, got "):
+        load_network(changed(plain, recipe=recipe))

@@ -149,9 +149,26 @@ def test_a_file_with_a_base_holds_what_differs():
 def test_a_file_without_one_has_the_defaults_of_recipes():
     Path("own.yaml").write_text("size: 32\nranges: {}\n")
     assert load_recipe("own.yaml") == Recipe(name="own", size=32, ranges=SceneRange())
-    Path("own.yaml").write_text("ranges: {}\n")
-    with pytest.raises(InputError, match=r"^size: expected an integer, got nothing\. Its meaning: side of the canvas"):
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"), [("ranges: {}", "size"), ("size: 32", "ranges"), ("name: mine", "size and ranges")]
+)
+def test_a_file_that_lacks_what_has_no_default_is_told_of_bases(text, missing):
+    Path("own.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
         load_recipe("own.yaml")
+    assert str(caught.value) == (
+        f"own.yaml: expected a base, or else {missing}, got neither. "
+        "base: cutouts has all fields that a file leaves out."
+    )
+
+
+def test_a_field_that_nobody_set_is_named_as_the_others_are():
+    paired = replace(SIGNS, hard_pairing=True)
+    with pytest.raises(InputError, match=r"^--set hard_pairing: expected a recipe with a chain") as caught:
+        changed(paired, {"reset": None}, {"": "--set ", "reset": "--set reset"})
+    assert caught.value.argument == "--set hard_pairing"
 
 
 WRONG = [
@@ -300,6 +317,14 @@ def test_what_a_file_cannot_hold_is_not_written(recipe):
     with pytest.raises(InputError, match=r"^recipe: expected (one of |the fields of Recapture)"):
         save_recipe(recipe, "x.yaml")
     assert not Path("x.yaml").exists()
+
+
+def test_a_file_that_would_be_too_long_to_be_read_is_not_written():
+    with pytest.raises(InputError, match=r"^recipe: expected one whose file has at most 65,536 bytes, got 7\d,\d{3} b"):
+        save_recipe(replace(SIGNS, classes="a" * 70_000), "x.yaml")
+    assert not Path("x.yaml").exists()
+    long = replace(SIGNS, classes="a" * 50_000)
+    assert again(long) == long
 
 
 def test_fields_are_changed_together():
