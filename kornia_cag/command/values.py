@@ -1,6 +1,8 @@
 """Values of options, as argparse takes them: files, numbers, recipes and their fields. Nothing here needs torch."""
 
 import argparse
+import os
+import shlex
 from difflib import get_close_matches
 from typing import Any
 
@@ -39,10 +41,12 @@ def recipe(text: str) -> str:
     """
     if text in CATALOG or text.endswith((".yaml", ".yml")):
         return path(text)
-    near = get_close_matches(text, CATALOG, 1)
+    got, near = repr(text), get_close_matches(text, CATALOG, 1)
     fix = f" Did you mean {near[0]}?" if near else ""
+    if "\0" not in text and os.path.isdir(text):
+        got, fix = f"{got}, a folder", f" A folder of pictures is given with --objects {shlex.quote(text)}."
     raise argparse.ArgumentTypeError(
-        f"expected one of {', '.join(sorted(CATALOG))}, or a file such as mine.yaml, got {text!r}.{fix}"
+        f"expected one of {', '.join(sorted(CATALOG))}, or a file such as mine.yaml, got {got}.{fix}"
     )
 
 

@@ -212,3 +212,13 @@ def test_anything_else_is_no_fraction(text):
         argparse.ArgumentTypeError, match=f"expected a number, or a fraction such as 8/255, got '{text}'"
     ):
         fraction(text)
+
+
+@pytest.mark.parametrize("command", ["train", "preview", "inspect", "bench", "ablate"])
+def test_a_folder_in_the_place_of_a_recipe_is_one_of_objects(refused, command):
+    Path("my digit").mkdir()
+    for folder, word in (("./signs", "./signs"), ("real", "real"), ("my digit", "'my digit'")):
+        said = refused(command, folder)
+        assert f"got {folder!r}, a folder. A folder of pictures is given with --objects {word}. (see" in said
+    assert "got 'sign'. Did you mean signs?" in refused(command, "sign")
+    assert "got 'a\\x00b'" in refused(command, "a\0b")
