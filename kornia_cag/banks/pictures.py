@@ -265,12 +265,7 @@ def glyph(character: str, size: int, argument: str = "character") -> UInt8[np.nd
     """Render one character in the font that comes with Pillow: black, with its ink as straight alpha.
 
     A capital letter is 80 % of ``size`` high, others are in proportion and shrunk if they would not fit; the bounding
-    box of the ink is centred.
-
-    Args:
-        character: the character.
-        size: side of the picture, pixels.
-        argument: what errors call the character.
+    box of the ink is centred. ``argument`` is what errors call the character.
 
     Raises:
         InputError: for anything but one character, and for one that the font lacks or that has no ink.
