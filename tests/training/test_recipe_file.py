@@ -91,7 +91,8 @@ EDITS = {
     "thickness": st.lists(st.integers(-4, 4), max_size=4),
     "classes": st.text(max_size=20),
     "scene_attack": st.sampled_from([None, "WorstOf", "ScenePGD", {"type": "ScenePGD", "vary": ["pose"]}]),
-    "attack": st.none() | st.builds(dict, eps=st.floats(0, 1), eps_object=st.none() | st.floats(0, 1)),
+    "attack": st.none()
+    | st.builds(dict, eps=st.floats(0, 1), eps_min=st.none(), eps_object=st.none() | st.floats(0, 1)),
     "strength": st.floats(0, 1) | st.just({"start": 1, "stop": 2.5}),
     "images": st.integers(1, 2**50),
     "learning_rate": st.floats(0, 100, exclude_min=True),
