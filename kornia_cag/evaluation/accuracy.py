@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from kornia_cag.core.progress import Log
-from kornia_cag.evaluation.prepared import combined, decisive
+from kornia_cag.evaluation.prepared import check_finite, combined, decisive
 from kornia_cag.evaluation.real import RealSet
 
 
@@ -44,6 +44,9 @@ def evaluate(
     """Accuracy of a model on real pictures, in float32; reports progress to ``log``.
 
     Several views of a picture give one answer: :func:`~kornia_cag.evaluation.prepared.combined`.
+
+    Raises:
+        InputError: for a model whose logits are not finite.
     """
     model.eval()
     found: list[Tensor] = []
@@ -52,7 +55,9 @@ def evaluate(
         if log is not None:
             log(min(1.0, 512 * len(found) / len(real.images)), "")
     logits = torch.cat(found)
-    predicted = combined(logits, real.views).argmax(dim=1)
+    answers = combined(logits, real.views)
+    check_finite("model", answers)
+    predicted = answers.argmax(dim=1)
     table = torch.zeros(len(classes), len(classes), dtype=torch.int64, device="cpu")
     table.index_put_((real.labels, predicted), torch.ones_like(predicted), accumulate=True)
     right = table.diagonal()

@@ -68,6 +68,19 @@ def combined(logits: Float[Tensor, "v k"], views: Sequence[int] | None) -> Float
     return torch.stack([part.amax(dim=0) for part in logits.split(list(views))])
 
 
+def check_finite(argument: str, logits: Float[Tensor, "n k"]) -> None:
+    """Require a finite largest logit of every picture: without one there is no answer. Waits for the device.
+
+    Minus infinity for other classes is allowed: it is the logarithm of a probability too small for a float.
+
+    Raises:
+        InputError: for NaN, plus infinity, and nothing but minus infinity.
+    """
+    lost = int((~logits.amax(dim=1).isfinite()).sum())
+    if lost:
+        fail(argument, "finite logits", f"others for {lost:,} of {len(logits):,} pictures", "Train it again.")
+
+
 def decisive(
     logits: Float[Tensor, "v k"], views: Sequence[int] | None, classes: Int[Tensor, " n"]
 ) -> Int[Tensor, " n"]:

@@ -24,6 +24,7 @@ from kornia_cag.core.checks import check_choice, check_instance, check_int, chec
 from kornia_cag.core.precision import FLOATS
 from kornia_cag.core.progress import Log
 from kornia_cag.core.randomness import sample_keys
+from kornia_cag.evaluation.prepared import check_finite
 from kornia_cag.loading.batch import Batch
 from kornia_cag.loading.collate import CAGCollate
 from kornia_cag.sampling.pairs import PairSampler
@@ -33,6 +34,7 @@ Start = Literal["clean", "random", "previous"]
 AUTO_BUDGETS = (0.0, 8 / 255)
 BUDGETS = (0.0, *(n / 255 for n in (2, 4, 8, 16, 32, 64, 128)), 1.0)  # the last lets a pixel take any value
 L2_BUDGETS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+OWN = "Wrap a model with other outputs so that it returns its logits."
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def curve(
         log: takes the share done and a status text, before each batch and at the end.
 
     Raises:
-        InputError: for budgets below 0, or above 1 in L-infinity, for no starts, and for a model without logits.
+        InputError: for budgets below 0, or above 1 in L-infinity, for no starts, and for a model without logits,
+            or whose logits of the pictures themselves are not finite.
     """
     check_choice("norm", norm, get_args(Norm))
     budgets = _budgets(model, pictures, eps, 1 if norm == "linf" else 1e4)
@@ -126,6 +129,7 @@ def curve(
     tries = [start for start in starts for _ in range(restarts if start == "random" else 1)]
     other = _others(pictures.labels)
     parts = torch.arange(len(other), device=other.device).split(batch_size)
+    _check_answers(model, pictures, batch_size)
     shares = []
     for i, budget in enumerate(budgets):
         right = []
@@ -143,6 +147,14 @@ def _budgets(model: Any, pictures: Any, eps: Any, largest: float) -> list[float]
     if not isinstance(eps, Sequence) or isinstance(eps, str) or not eps:
         fail("eps", "a sequence of budgets", describe(eps), "Pass eps=[0, 8 / 255].")
     return [check_number("eps", budget, 0, largest) for budget in eps]
+
+
+@torch.no_grad()
+def _check_answers(model: nn.Module, pictures: Pictures, batch_size: int) -> None:
+    """Require finite logits without an attack: such a model has no accuracy to lose."""
+    with frozen(model) as net:
+        for part in pictures.images.split(batch_size):
+            check_finite("model", check_logits(net(part.clone()), len(part), fix=OWN))
 
 
 def _tell(log: Log | None, number: int, budgets: Sequence[float], share: float) -> None:
@@ -167,7 +179,8 @@ def autoattack(
         log: takes the share done and a status text, before each batch and at the end.
 
     Raises:
-        InputError: without torchattacks, for budgets outside [0, 1], and for fewer than 4 classes.
+        InputError: without torchattacks, for budgets outside [0, 1], for fewer than 4 classes, and for a model whose
+            logits of the pictures themselves are not finite.
 
     Source: Croce and Hein, 2020, as implemented in torchattacks.
     """
@@ -177,6 +190,7 @@ def autoattack(
         fail("attack", "torchattacks, which holds AutoAttack", "none", "pip install torchattacks")
     budgets = _budgets(model, pictures, eps, 1)
     check_int("batch_size", batch_size, 1)
+    _check_answers(model, pictures, batch_size)
     shares = []
     with frozen(model) as net:
         classes = check_logits(net(pictures.images[:1].clone()), 1).shape[1]
@@ -217,7 +231,7 @@ def correct(model: nn.Module, images: Float[Tensor, "b 3 h w"], labels: Int[Tens
     """Which images the model classifies correctly in eval mode; leaves the model unchanged. NaN logits are wrong."""
     with frozen(model) as net:
         logits = net(images.clone())  # a model may start with an in-place operation
-    check_logits(logits, len(labels), fix="Wrap a model with other outputs so that it returns its logits.")
+    check_logits(logits, len(labels), fix=OWN)
     right: Tensor = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
     return right
 

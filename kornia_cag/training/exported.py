@@ -22,7 +22,7 @@ from kornia_cag.banks.pictures import check_path
 from kornia_cag.core.checks import InputError, check_choice, check_pixels, check_tensor, fail
 from kornia_cag.core.memory import no_memory
 from kornia_cag.core.storage import write_bytes
-from kornia_cag.evaluation.prepared import LONGEST, SQUARE, Fit
+from kornia_cag.evaluation.prepared import LONGEST, SQUARE, Fit, check_finite
 from kornia_cag.evaluation.robustness import composites
 from kornia_cag.training.network import Trained
 from kornia_cag.training.recipe import Recipe
@@ -180,8 +180,7 @@ def _compared(network: nn.Module, run: Run, images: Float[Tensor, "n 3 s s"]) ->
     worst, others = 0.0, 0
     for part in (images[:1], *images.split(64)):
         wanted, got = network(part.cpu()), run(part.cpu().contiguous())
-        if not wanted.isfinite().all():
-            fail("network", "finite logits", "others", "Train it again.")
+        check_finite("network", wanted)
         worst = max(float((wanted - got).abs().max()), worst)  # in this order NaN stays
         others += int((wanted.argmax(dim=1) != got.argmax(dim=1)).sum())
     if others or not worst <= ALIKE:

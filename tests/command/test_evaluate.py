@@ -10,7 +10,7 @@ from PIL import Image
 
 from kornia_cag import InputError
 from kornia_cag.core.storage import write_json, write_torch
-from kornia_cag.training.network import load_network
+from kornia_cag.training.network import load_network, save_network
 from kornia_cag.training.recipes import RECIPES
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -46,6 +46,20 @@ def test_evaluate_measures_as_the_training_did(run):
     assert err == "kornia-cag: warning: real.npz: no picture of 8 of 10 classes: 1, 2, 3, 5, 6 …\n"
     assert [line[0] for line in out.splitlines()[:2]] == ["0", "4"]  # recalls where there are pictures
     assert "accuracy on real.npz" in out
+
+
+def test_a_network_without_an_answer_has_no_accuracy(run):
+    recipe = RECIPES["digits"]
+    network = recipe.model(10)
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.fill_(1e30)
+    save_network(Path("m.pt"), network, recipe, tuple("0123456789"), None)
+    np.savez("real.npz", images=np.eye(8, dtype=np.uint8)[None].repeat(10, 0) * 255, labels=np.arange(10))
+    for attack in ((), ("--attack", "pgd")):
+        assert run("evaluate", "m.pt", "--real", "real.npz", "--views", 1, *attack) == (
+            2, "", "kornia-cag: model: expected finite logits, got others for 10 of 10 pictures. Train it again.\n",
+        )  # fmt: skip
 
 
 def test_evaluate_needs_real_pictures(run, signs):

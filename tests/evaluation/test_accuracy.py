@@ -5,6 +5,7 @@ import torch
 from tinyrun import TINY, training
 from torch import nn
 
+from kornia_cag import InputError
 from kornia_cag.evaluation.accuracy import evaluate
 from kornia_cag.evaluation.real import RealSet
 
@@ -33,3 +34,27 @@ def test_evaluate_does_not_depend_on_its_batches():
     share = evaluate(model, real, classes, torch.device("cpu")).share
     halves = [RealSet(images[i::2], real.labels[i::2], "x") for i in (0, 1)]
     assert share == pytest.approx(sum(evaluate(model, h, classes, torch.device("cpu")).share for h in halves) / 2)
+
+
+@pytest.mark.parametrize("logits", [[torch.nan, 0.0, 0.0], [torch.inf, 0.0, 0.0], [-torch.inf] * 3])
+def test_logits_without_an_answer_are_refused(logits):
+    class Lost(Says):
+        def forward(self, images):
+            answers = super().forward(images)
+            answers[-1] = torch.tensor(logits)
+            return answers
+
+    real = RealSet(torch.zeros(4, 3, 4, 4), torch.zeros(4, dtype=torch.int64), "x")
+    with pytest.raises(InputError, match=r"^model: expected finite logits, got others for 1 of 4 pictures\. Train"):
+        evaluate(Lost(), real, ("a", "b", "c"), torch.device("cpu"))
+
+
+def test_a_probability_of_zero_is_an_answer():
+    real = RealSet(torch.zeros(4, 3, 4, 4), torch.zeros(4, dtype=torch.int64), "x")
+    certain = nn.Sequential(Says(), Logarithm())
+    assert evaluate(certain, real, ("a", "b", "c"), torch.device("cpu")).share == 1
+
+
+class Logarithm(nn.Module):
+    def forward(self, probabilities):
+        return probabilities.log()

@@ -123,6 +123,16 @@ def test_an_answer_of_nan_is_wrong():
     assert not correct(Silent(), pictures.images, pictures.labels).any()
 
 
+def test_a_model_without_an_answer_has_no_accuracy():
+    class Silent(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 4), torch.nan)
+
+    some = Pictures(torch.rand(4, 3, 8, 8), torch.arange(4))
+    with pytest.raises(InputError, match=r"^model: expected finite logits, got others for 4 of 4 pictures\."):
+        curve(Silent(), some, [0.0])
+
+
 def test_what_cannot_be_measured_is_refused(untyped):
     images, labels, net = torch.rand(4, 3, 8, 8), torch.arange(4), nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     pictures = Pictures(images, labels)

@@ -203,7 +203,7 @@ def test_a_network_or_an_export_that_gives_nan_is_refused(tmp_path):
         def forward(self, images):
             return images.mean(dim=(2, 3)) * float("nan")
 
-    with pytest.raises(InputError, match=r"^network: expected finite logits, got others\."):
+    with pytest.raises(InputError, match=r"^network: expected finite logits, got others for 1 of 1 pictures\."):
         export_network(Trained(NotANumber(), RECIPE, CLASSES), tmp_path / "m.pt2")
     plain = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     images = (
