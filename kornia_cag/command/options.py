@@ -15,10 +15,9 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.command.sheets import check_picture_name
 from kornia_cag.command.usage import SCENE_ATTACKS
 from kornia_cag.command.wording import worded
-from kornia_cag.core import devices
+from kornia_cag.core import devices, memory
 from kornia_cag.core.checks import check_int, check_number, describe, fail
 from kornia_cag.core.document import read_value
-from kornia_cag.core.memory import machine_memory
 from kornia_cag.training.network import Trained, load_network
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.recipe_data import changed
@@ -133,7 +132,7 @@ def number(option: str, value: int, low: int, high: int) -> int:
 
 
 def check_memory(options: argparse.Namespace, recipe: Recipe, images: int, per_pixel: int, fix: str) -> None:
-    """Refuse a batch that cannot fit into CPU memory: the system would kill the process without a word.
+    """:func:`kornia_cag.core.memory.check_memory` for the device and the recipe of a command.
 
     Args:
         options: names the device.
@@ -142,11 +141,8 @@ def check_memory(options: argparse.Namespace, recipe: Recipe, images: int, per_p
         per_pixel: bytes needed per pixel of an image, at least.
         fix: advice for the error.
     """
-    have, need = machine_memory(), images * recipe.size**2 * per_pixel
-    if have is not None and need > have and chosen_device(options.device).type == "cpu":
-        fail("--size", f"a batch that fits this machine's {have / 1e9:.0f} GB of memory",
-             f"{images:,} images of {recipe.size} x {recipe.size} pixels, which take {need / 1e9:,.0f} GB or more",
-             fix)  # fmt: skip
+    if chosen_device(options.device).type == "cpu":
+        memory.check_memory("--size", images, recipe.size, per_pixel, fix)
 
 
 def check_training_memory(options: argparse.Namespace, recipe: Recipe) -> None:

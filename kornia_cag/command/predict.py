@@ -21,7 +21,7 @@ def predict(options: argparse.Namespace) -> None:
     photos = list(located(options.photos))
     widths = [len(_shown(photo.path if isinstance(photo, Refused) else photo[0])) for photo in photos]
     width, refused = min(max(widths), WIDEST), list[Refused]()
-    with worded(function="--model"), blamed(options.model, lambda: "when it predicted"):
+    with worded(function="--model", network="model"), blamed(options.model, lambda: "when it predicted"):
         for found in predicted(trained.network, trained.classes, photos, size=trained.recipe.size,
                                fit=trained.recipe.fit, top=top):  # fmt: skip
             if isinstance(found, Refused):

@@ -13,7 +13,7 @@ from kornia_cag.command.results import way_on
 from kornia_cag.command.signals import caught
 from kornia_cag.command.wording import spelled
 from kornia_cag.core.checks import Diverged, InputError, Interrupted, one_line
-from kornia_cag.core.memory import no_memory
+from kornia_cag.core.memory import no_memory, told
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,11 +35,15 @@ def run(options: argparse.Namespace) -> int:
     except Exception as error:
         if not no_memory(error):
             raise
-        reason = " ".join(str(error).partition("\n")[0].split()).rstrip(".") or "out of memory"
-        return _said(f"{reason.rpartition('] ')[2]}. {options.hint}", 2)
+        return _said(f"{told(error)}. {_hint(error, options.hint)}", 2)
     finally:
         torch.set_num_threads(threads)
     return 0
+
+
+def _hint(error: Exception, hint: str) -> str:
+    """The advice of a subcommand, or other advice where it is what was done already."""
+    return "Close other programs." if "cpu" in hint and not isinstance(error, torch.OutOfMemoryError) else hint
 
 
 def _said(text: str, status: int) -> int:

@@ -12,6 +12,7 @@ ADVICE = {  # the library's advice, as a pattern: the command's
     r'key="white"': "--key white",
     r'on_error="skip"': "--on-error skip",
     r"Keep it, or train another network with function=": "Leave it out, or train another network with --model",
+    r"Pass fewer of them as images=\.": "Pass fewer of them by --real.",
     r"Pass function=": "Pass --model ",
     r"float32=True": "--float32",
     r"write 8 / 255 for eight": "write 8/255 for eight",

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import math
 import os
+import re
 import threading
 import weakref
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 import torch
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
+
+from kornia_cag.core.checks import fail
 
 LARGE = 2**20  # bytes; smaller blocks are left to torch
 PASSING = 31 * 2**20  # bytes; glibc adapts to sizes up to 32 MiB
@@ -77,6 +80,34 @@ def machine_memory() -> int | None:
         with contextlib.suppress(OSError, ValueError):  # absent, or "max"
             found.append(int(Path(limit).read_text()))
     return min((bytes for bytes in found if bytes > 0), default=None)
+
+
+def told(error: BaseException) -> str:
+    """How much memory could not be had, as far as an error of :func:`no_memory` says so: one line, without a stop."""
+    first = str(error).partition("\n")[0]
+    if asked := re.search(r"DefaultCPUAllocator.* allocate (\d+) bytes", first):
+        return f"out of memory: {int(asked[1]) / 1e9:,.1f} GB more cannot be had"
+    return " ".join(first.split()).rstrip(".").rpartition("] ")[2] or "out of memory"
+
+
+def check_memory(argument: str, images: int, size: int, per_pixel: int, fix: str) -> None:
+    """Refuse a batch that cannot fit into CPU memory: the system would kill the process without a word.
+
+    Args:
+        argument: what sets the size of the images, for the error.
+        images: number in the batch.
+        size: their side, pixels.
+        per_pixel: bytes needed per pixel of an image, at least.
+        fix: advice for the error.
+
+    Raises:
+        InputError: for a batch that takes more memory than the process may use.
+    """
+    have, need = machine_memory(), images * size**2 * per_pixel
+    if have is not None and need > have:
+        fail(argument, f"a batch that fits this machine's {have / 1e9:.0f} GB of memory",
+             f"{images:,} image{'' if images == 1 else 's'} of {size} x {size} pixels, which "
+             f"take{'s' if images == 1 else ''} {need / 1e9:,.0f} GB or more", fix)  # fmt: skip
 
 
 def fits(count: int) -> bool:

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from kornia_cag.core.progress import Log
-from kornia_cag.evaluation.prepared import check_finite, combined, decisive
+from kornia_cag.evaluation.prepared import at_once, check_finite, combined, decisive
 from kornia_cag.evaluation.real import RealSet
 
 
@@ -50,10 +50,11 @@ def evaluate(
     """
     model.eval()
     found: list[Tensor] = []
-    for part in real.images.split(512):
+    most = at_once(512, real.images.shape[-1])
+    for part in real.images.split(most):
         found.append(model(part.to(device)).cpu())
         if log is not None:
-            log(min(1.0, 512 * len(found) / len(real.images)), "")
+            log(min(1.0, most * len(found) / len(real.images)), "")
     logits = torch.cat(found)
     answers = combined(logits, real.views)
     check_finite("model", answers)

@@ -16,7 +16,13 @@ Fit = Literal["squash", "cover"]
 """``squash``: the whole picture, squeezed into a square. ``cover``: square views along its long side, undistorted."""
 
 SQUARE = 1.25  # long over short side, up to which one centred view is enough: it leaves out a tenth at either end
+WIDE = 256  # side of a view, pixels: a batch of wider ones would take too much memory
 LONGEST = 16  # long over short side, at most: 31 views
+
+
+def at_once(most: int, size: int) -> int:
+    """How many views a network sees at once: ``most``, or fewer if they are wider than :data:`WIDE` pixels."""
+    return max(1, min(most, most * WIDE**2 // size**2))
 
 
 def starts(long: int, short: int) -> list[int]:

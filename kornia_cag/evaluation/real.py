@@ -144,15 +144,20 @@ def _prepared(images: StoredArray, size: int, fit: Fit) -> Float[Tensor, "v 3 s 
     return whole
 
 
-def _room(count: int, size: int) -> Float[Tensor, "n 3 s s"]:
-    need = 12 * count * size * size
+def _check_room(count: int, size: int, per_pixel: int = 12) -> None:
+    need = per_pixel * count * size * size
     if not fits(need):
         fail("real images", "pictures that fit into memory", f"{count:,} of {size} x {size}, {need / 2**30:,.0f} GiB",
              "Use fewer of them.")  # fmt: skip
+
+
+def _room(count: int, size: int) -> Float[Tensor, "n 3 s s"]:
+    _check_room(count, size)
     return torch.empty(count, 3, size, size, dtype=torch.float32, device="cpu")
 
 
 def _from_folder(path: Path, classes: tuple[str, ...], size: int, fit: Fit) -> RealSet:
+    _check_room(1, size)
     images, labels = [], []
     for folder in list_folder(path):
         if folder.name not in classes:
@@ -189,6 +194,7 @@ def handwriting(size: int = 28) -> RealSet:
         fail("real", "a file or folder of real pictures, or scikit-learn for its handwriting", "neither",
              'Read others with load_real, or pip install "kornia_cag[demo]".')  # fmt: skip
     data = load_digits()
+    _check_room(len(data.images), size, per_pixel=4)
     inner = round(size * 20 / 28)
     digits = torch.from_numpy(data.images).float()[:, None] / 16
     framed = torch.stack([_frame(digit, inner, size) for digit in digits])

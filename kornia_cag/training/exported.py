@@ -20,11 +20,12 @@ from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.pictures import check_path
 from kornia_cag.core.checks import InputError, check_choice, check_pixels, check_tensor, fail
-from kornia_cag.core.memory import no_memory
+from kornia_cag.core.memory import check_memory, no_memory
 from kornia_cag.core.storage import write_bytes
-from kornia_cag.evaluation.prepared import LONGEST, SQUARE, Fit, check_finite
+from kornia_cag.evaluation.prepared import LONGEST, SQUARE, Fit, at_once, check_finite
 from kornia_cag.evaluation.robustness import composites
 from kornia_cag.training.network import Trained
+from kornia_cag.training.prediction import SEEN, SMALLER
 from kornia_cag.training.recipe import Recipe
 
 Format = Literal["onnx", "torch"]
@@ -32,6 +33,7 @@ ENDINGS: dict[str, Format] = {".onnx": "onnx", ".pt2": "torch"}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 20  # of ONNX; ONNX Runtime 1.17 and later read it
 ALIKE = 1e-3  # largest difference of a logit
+MADE = 24  # bytes per pixel of a composite to compare on, at least
 ABOUT = "kornia_cag.json"  # the extra file in a program of torch.export
 PREPARED: dict[Fit, str] = {
     "squash": "Resize the whole picture to a square, bilinear with antialiasing, whatever its shape.",
@@ -83,7 +85,9 @@ def export_network(
     format = _format(place, format)
     if not place.absolute().parent.is_dir():
         fail("path", "a file in a folder that exists", repr(str(path)))
+    check_memory("network", 2, size, SEEN, SMALLER)
     if images is None:
+        check_memory("network", 64, size, MADE, "Pass fewer of them as images=.")
         images = _made(trained.recipe)
     check_tensor("images", images, ("n", 3, size, size), torch.float32)
     check_pixels("images", images)
@@ -178,7 +182,7 @@ def _compared(network: nn.Module, run: Run, images: Float[Tensor, "n 3 s s"]) ->
         InputError: if it is too large, or a class is another.
     """
     worst, others = 0.0, 0
-    for part in (images[:1], *images.split(64)):
+    for part in (images[:1], *images.split(at_once(64, images.shape[-1]))):
         wanted, got = network(part.cpu()), run(part.cpu().contiguous())
         check_finite("network", wanted)
         worst = max(float((wanted - got).abs().max()), worst)  # in this order NaN stays

@@ -20,11 +20,14 @@ from kornia_cag.banks.items import item_pixels
 from kornia_cag.banks.pictures import check_path, kind_of, read_rgb
 from kornia_cag.core.checks import InputError, check_int, describe, fail, first_few
 from kornia_cag.core.devices import device_of
-from kornia_cag.evaluation.prepared import Fit, combined, prepared
+from kornia_cag.core.memory import check_memory
+from kornia_cag.evaluation.prepared import Fit, at_once, combined, prepared
 
 Views = Float[Tensor, "_ 3 s s"]  # of one picture
 
-BATCH = 64  # views that a network sees at once
+BATCH = 64  # views that a network sees at once, if they are not too wide
+SEEN = 36  # bytes per pixel of a view while a network sees it, at least; measured: 110 to 270
+SMALLER = "Use a network of smaller pictures."
 
 
 @dataclass(frozen=True)
@@ -141,14 +144,20 @@ def predicted(
         size: side of the network's pictures, pixels.
         fit: how to make squares of pictures that are none.
         top: number of names per picture.
+
+    Raises:
+        InputError: for a network whose pictures do not fit into memory.
     """
+    if device_of(network).type == "cpu":
+        check_memory("network", 1, size, SEEN, SMALLER)
+    most = at_once(BATCH, size)
     top = min(check_int("top", top), len(classes))
     ready: list[tuple[str, Views] | Refused] = []
     waiting, notes = 0, list[str]()
     for photo in photos:
         ready.append(photo if isinstance(photo, Refused) else _read(*photo, size, fit, notes))
         waiting += 1 if isinstance(ready[-1], Refused) else len(ready[-1][1])
-        if waiting >= BATCH:
+        if waiting >= most:
             yield from _decided(network, classes, ready, top)
             ready, waiting = [], 0
     yield from _decided(network, classes, ready, top)
@@ -197,6 +206,8 @@ def _decided(
 def _ranked(network: nn.Module, pictures: list[Views], top: int) -> list[list[tuple[int, float]]]:
     """Classes and probabilities of each picture, the most probable first."""
     device = device_of(network)
-    logits = torch.cat([network(part.to(device)).cpu().float() for part in torch.cat(pictures).split(BATCH)])
-    shares, places = combined(logits, [len(views) for views in pictures]).softmax(dim=1).topk(top, dim=1)
+    views = torch.cat(pictures)
+    parts = views.split(at_once(BATCH, views.shape[-1]))
+    logits = torch.cat([network(part.to(device)).cpu().float() for part in parts])
+    shares, places = combined(logits, [len(picture) for picture in pictures]).softmax(dim=1).topk(top, dim=1)
     return [list(zip(*row, strict=True)) for row in zip(places.tolist(), shares.tolist(), strict=True)]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from kornia_cag.core import memory
 from kornia_cag.evaluation.real import load_real
 from kornia_cag.training.network import load_network, save_network
 from kornia_cag.training.recipes import SIGNS
@@ -116,6 +117,22 @@ def test_classes_that_a_terminal_cannot_show(run):
     assert out.count("\n") == 1
     assert r"a\nb" in out
     assert r"c\x1b[31m" in out
+
+
+@pytest.mark.parametrize("command", ["predict photos", "export --out m.pt2", "evaluate --real photos"])
+def test_pictures_too_large_for_the_machine_are_refused_before_the_work(run, monkeypatch, command):
+    recipe = replace(SIGNS, size=2**15, width=4, network="pooled")
+    save_network(Path("model.pt"), recipe.model(3), recipe, CLASSES, None)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 12_000_000_000)
+    name, *rest = command.split()
+    status, out, err = run(name, "model.pt", *rest)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "GB" in err or "GiB" in err
+    if name == "predict":
+        assert err == (
+            "kornia-cag: model: expected a batch that fits this machine's 12 GB of memory, got 1 image of "
+            "32768 x 32768 pixels, which takes 39 GB or more. Use a network of smaller pictures.\n"
+        )
 
 
 def test_wrong_commands_end_in_one_line(run):

@@ -259,6 +259,18 @@ def test_memory_that_is_used_up_is_said_with_a_hint(error, capsys, monkeypatch):
     status, (line,) = outcome("train digits", capsys)
     assert status == 2
     assert line.endswith(" Try a smaller --batch-size.")
+    assert "err ==" not in line
+
+
+@pytest.mark.parametrize(("error", "hint"), [(MemoryError, "Close other programs."),
+                                             (torch.OutOfMemoryError, "Try --device cpu.")])  # fmt: skip
+def test_nobody_on_a_cpu_is_sent_to_it(error, hint, capsys, monkeypatch):
+    def exhaust(_):
+        raise error
+
+    monkeypatch.setattr("kornia_cag.command.inspect.inspect", exhaust)
+    status, (line,) = outcome("inspect digits", capsys)
+    assert (status, line) == (2, f"kornia-cag: out of memory. {hint}")
 
 
 def test_another_error_keeps_its_traceback(monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from kornia_cag import InputError
 from kornia_cag.core import memory
 from kornia_cag.core.memory import Memory
 
@@ -89,3 +90,20 @@ def test_a_copy_for_another_process_starts_empty():
     held = lender.empty((100, 100), torch.uint8, CPU)
     assert isinstance(held.numpy(), np.ndarray)
     assert pickle.loads(pickle.dumps(lender))._blocks == []
+
+
+def test_what_could_not_be_had_is_told_in_gigabytes():
+    torchs = ("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+              "allocate 12884901888 bytes. Error code 12 (Cannot allocate memory)\nframe #0")  # fmt: skip
+    assert memory.told(RuntimeError(torchs)) == "out of memory: 12.9 GB more cannot be had"
+    assert memory.told(MemoryError()) == "out of memory"
+    assert memory.told(torch.OutOfMemoryError("CUDA out of memory. Tried\nGPU")) == "CUDA out of memory. Tried"
+
+
+def test_a_batch_that_cannot_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(memory, "machine_memory", lambda: 2_000_000_000)
+    memory.check_memory("size", 2, 1000, 1000, "Less.")
+    with pytest.raises(InputError) as error:
+        memory.check_memory("size", 3, 1000, 1000, "Less.")
+    assert str(error.value) == ("size: expected a batch that fits this machine's 2 GB of memory, got 3 images of "
+                                "1000 x 1000 pixels, which take 3 GB or more. Less.")  # fmt: skip

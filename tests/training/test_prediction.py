@@ -210,6 +210,16 @@ def test_pictures_are_read_as_they_are_asked_for(monkeypatch):
     assert len(asked) == 8
 
 
+def test_wide_pictures_are_seen_in_smaller_batches():
+    trained, seen = seeing(), []
+    trained.network.register_forward_hook(lambda network, images, logits: seen.append(len(images[0])))
+    for size in (256, 512, 4096):
+        wide = trained._replace(recipe=replace(trained.recipe, size=size))
+        seen.clear()
+        list(wide.predict([plain("red", (2, 2))] * (2 if size == 4096 else 20)))
+        assert seen == {256: [20], 512: [16, 4], 4096: [1, 1]}[size]
+
+
 def test_a_picture_is_seen_alike_in_any_batch(monkeypatch):
     photos = [plain(tuple(COLOURS)[i % 3], (20 + 7 * i, 20)) for i in range(9)]
     together = list(seeing("cover").predict(photos))
