@@ -25,7 +25,7 @@ from kornia_cag.command.options import (
 from kornia_cag.command.plots import draw_ablation
 from kornia_cag.command.results import ABLATION, PLOT, TABLE, check_out, claimed, folder, set_aside, take_threads
 from kornia_cag.command.wording import worded
-from kornia_cag.core.checks import InputError, check_int, check_number, fail, first_few
+from kornia_cag.core.checks import InputError, check_int, check_number, fail, first_few, one_line
 from kornia_cag.core.plain import differences, plain
 from kornia_cag.core.saved import LARGEST, check_fields, check_plain, check_type, refused
 from kornia_cag.core.storage import read_json, write_json, write_text
@@ -82,10 +82,10 @@ def _tabulate(found: list[dict[str, Any]], out: Path, title: str) -> None:
     text = markdown(found)
     print(text)
     write_text(out / TABLE, text + "\n")
-    print(f"wrote {out / ABLATION} and {out / TABLE}")
+    print(one_line(f"wrote {out / ABLATION} and {out / TABLE}"))
     try:
         draw_ablation(found, out / PLOT, title=title)
-        print(f"wrote {out / PLOT}")
+        print(one_line(f"wrote {out / PLOT}"))
     except InputError as error:  # the plot is optional: everything else is written
         print(f"no plot: {error}")
 

@@ -25,7 +25,7 @@ from kornia_cag.command.options import (
 from kornia_cag.command.results import CONFIG, check_documents
 from kornia_cag.command.sheets import save_rows
 from kornia_cag.command.wording import worded
-from kornia_cag.core.checks import check_int, check_number, fail
+from kornia_cag.core.checks import check_int, check_number, fail, one_line
 from kornia_cag.core.plain import to_json
 from kornia_cag.core.progress import progress
 from kornia_cag.core.saved import LARGEST, check_type, refused
@@ -90,7 +90,7 @@ def _save_errors(options: argparse.Namespace, accuracy: Accuracy, real: RealSet)
     with worded(path="--errors"):
         save_rows(options.errors, rows)
     if not options.json:
-        print(f"wrote {options.errors}")
+        print(one_line(f"wrote {options.errors}"))
 
 
 def _check_attack_options(options: argparse.Namespace) -> None:

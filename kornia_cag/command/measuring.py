@@ -7,7 +7,7 @@ from torch import nn
 
 from kornia_cag.command.options import number
 from kornia_cag.command.wording import worded
-from kornia_cag.core.checks import fail
+from kornia_cag.core.checks import fail, one_line
 from kornia_cag.core.progress import progress
 from kornia_cag.evaluation.accuracy import Accuracy, evaluate
 from kornia_cag.evaluation.real import RealSet, handwriting, load_real
@@ -57,4 +57,4 @@ def print_accuracy(accuracy: Accuracy, real: RealSet) -> None:
     """Print the most frequent errors and the accuracy."""
     if accuracy.confusions:
         print("most frequent errors: " + ", ".join(f"{t} as {p} ({n})" for t, p, n in accuracy.confusions[:6]))
-    print(f"accuracy on {real.name}: {accuracy.share:.2%} of {len(real.labels):,} real pictures")
+    print(one_line(f"accuracy on {real.name}: {accuracy.share:.2%} of {len(real.labels):,} real pictures"))

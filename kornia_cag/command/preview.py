@@ -18,7 +18,7 @@ from kornia_cag.command.explain import explained, in_text, save_explained
 from kornia_cag.command.options import COMPOSED, check_memory, check_picture, chosen_recipe, load_banks, read_model
 from kornia_cag.command.sheets import magnified, save_sheet
 from kornia_cag.command.wording import worded
-from kornia_cag.core.checks import check_int, fail
+from kornia_cag.core.checks import check_int, fail, one_line
 from kornia_cag.core.progress import Log, progress
 from kornia_cag.loading.batch import Batch
 from kornia_cag.loading.collate import CAGCollate
@@ -58,7 +58,7 @@ def preview(options: argparse.Namespace) -> None:
             sample = explained(composer, batch, options.explain, recipe.attack)
             print("\n".join(in_text(sample)))
             save_explained(options.out, sample)
-    print(f"wrote {options.out}")
+    print(one_line(f"wrote {options.out}"))
 
 
 def _check_explain(options: argparse.Namespace, count: int) -> None:

@@ -21,7 +21,7 @@ from kornia_cag.command.results import (
 )
 from kornia_cag.command.sheets import save_sheet
 from kornia_cag.command.wording import worded
-from kornia_cag.core.checks import fail
+from kornia_cag.core.checks import fail, one_line
 from kornia_cag.core.plain import plain, to_json
 from kornia_cag.core.progress import duration
 from kornia_cag.core.storage import write_json
@@ -92,4 +92,4 @@ def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet |
         print_accuracy(accuracy, real)
     else:
         print("no real pictures to measure on; pass --real")
-    print(f"wrote {out / MODEL} and {out / REPORT}")
+    print(one_line(f"wrote {out / MODEL} and {out / REPORT}"))

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,11 +39,7 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
             then, and nothing is left next to it.
         InputError: for an invalid file name, or an existing path that is not a file: a folder, a device, a pipe.
     """
-    if "\0" in str(path):
-        fail("path", "the name of a file", f"{str(path)!r}, which contains NUL")
-    if os.path.exists(path) and not os.path.isfile(path):  # a rename would replace a device with a file
-        kind = "a folder" if os.path.isdir(path) else "a pipe, a device or the like"
-        fail("path", "the name of a file", f"{str(path)!r}, which is {kind}")
+    _check_name(path)
     place = Path(os.path.realpath(path))  # a link stays a link
     partial = place.with_name(f".{secrets.token_hex(8)}{PARTIAL}")
     try:
@@ -60,6 +57,32 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
         with suppress(OSError):  # there is none after success
             partial.unlink()
     _flush_folder(place.parent)
+
+
+def _check_name(path: str | Path) -> None:
+    if "\0" in str(path):
+        fail("path", "the name of a file", f"{str(path)!r}, which contains NUL")
+    if os.path.exists(path) and not os.path.isfile(path):  # a rename would replace a device with a file
+        kind = "a folder" if os.path.isdir(path) else "a pipe, a device or the like"
+        fail("path", "the name of a file", f"{str(path)!r}, which is {kind}")
+
+
+def check_place(path: str | Path) -> None:
+    """Require a place where :func:`write_bytes` can write, before the work starts.
+
+    Raises:
+        InputError: for a name that no file can have, and a folder that is missing or not writable.
+    """
+    _check_name(path)
+    folder = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        fail("path", "a file in a folder that exists", repr(str(path)))
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        fail("path", "a file in a folder that can be written to", f"{str(path)!r} ({reason})")
 
 
 def _flush_folder(folder: Path) -> None:

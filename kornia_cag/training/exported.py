@@ -21,7 +21,7 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.pictures import check_path
 from kornia_cag.core.checks import InputError, check_choice, check_pixels, check_tensor, fail
 from kornia_cag.core.memory import check_memory, no_memory
-from kornia_cag.core.storage import write_bytes
+from kornia_cag.core.storage import check_place, write_bytes
 from kornia_cag.evaluation.prepared import LONGEST, SQUARE, Fit, at_once, check_finite
 from kornia_cag.evaluation.robustness import composites
 from kornia_cag.training.network import Trained
@@ -83,8 +83,7 @@ def export_network(
     """
     place, size = check_path("path", path), trained.recipe.size
     format = _format(place, format)
-    if not place.absolute().parent.is_dir():
-        fail("path", "a file in a folder that exists", repr(str(path)))
+    check_place(place)
     check_memory("network", 2, size, SEEN, SMALLER)
     if images is None:
         check_memory("network", 64, size, MADE, "Pass fewer of them as images=.")

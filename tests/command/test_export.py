@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,44 @@ def test_the_model_itself_is_not_overwritten(run, model):
         status, _, err = run("export", model, "--out", out, "--format", "torch")
         assert (status, err) == (2, f"kornia-cag: --out: expected another file than the model itself, got {out!r}.\n")
     assert Path("model.pt").read_bytes() == before
+
+
+def test_no_file_of_the_run_is_overwritten(run, monkeypatch):
+    monkeypatch.setattr(command, "export_network", lambda *_, **__: pytest.fail("the work has begun"))
+    Path("checkpoint.pt").write_bytes(b"weeks")
+    for out in ("checkpoint.pt", "./config.json", "report.json"):
+        for model in (".", "model.pt"):
+            assert run("export", model, "--out", out, "--format", "torch") == (
+                2, "", f"kornia-cag: --out: expected another file than those of the run, got {out!r}.\n",
+            )  # fmt: skip
+    np.savez("real.npz", images=np.zeros((2, 8, 8), np.uint8), labels=np.arange(2))
+    status, _, err = run("export", "model.pt", "--out", "real.npz", "--format", "torch", "--real", "real.npz")
+    assert (status, err) == (
+        2, "kornia-cag: --out: expected another file than that of --real, which is only read, got 'real.npz'.\n",
+    )  # fmt: skip
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(run, monkeypatch):
+    monkeypatch.setattr(command, "export_network", lambda *_, **__: pytest.fail("the work has begun"))
+    for out in (os.devnull, "."):
+        status, said, err = run("export", "model.pt", "--out", out, "--format", "torch")
+        assert (status, said, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"kornia-cag: --out: expected the name of a file, got {out!r}, which is a")
+
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("kornia_cag.core.storage.tempfile.TemporaryFile", refuse)
+    assert run("export", "model.pt", "--out", "m.pt2")[::2] == (
+        2, "kornia-cag: --out: expected a file in a folder that can be written to, got 'm.pt2' (permission denied).\n",
+    )  # fmt: skip
+
+
+def test_a_path_of_two_lines_is_printed_in_one(run, monkeypatch):
+    monkeypatch.setattr(command, "export_network", lambda *_, **__: 0.0)
+    assert run("export", "model.pt", "--out", "a\nb.pt2")[:2] == (
+        0, "wrote a\\nb.pt2: the same classes on 64 composites, logits within 0\n",
+    )  # fmt: skip
 
 
 def test_a_network_that_cannot_be_exported(run):
