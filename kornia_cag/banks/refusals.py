@@ -110,4 +110,5 @@ class Refusals:
         return "the folder" if path == self.folder else str(path.relative_to(self.folder))
 
     def _summary(self, found: Found) -> str:
-        return first_few([f"{self._name(path)} ({reason})" for path, reason in found], ";")
+        """Without the advice to skip: what is summed up is skipped already."""
+        return first_few([f"{self._name(path)} ({reason.replace(SKIP, '')})" for path, reason in found], ";")

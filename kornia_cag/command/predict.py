@@ -4,10 +4,12 @@ import argparse
 import json
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 
 from kornia_cag.command.options import chosen_device, number, read_model
 from kornia_cag.command.wording import spelled, worded
-from kornia_cag.core.checks import fail, one_line
+from kornia_cag.core.checks import fail, first_few, one_line
+from kornia_cag.core.progress import Log, progress
 from kornia_cag.training.makers import blamed
 from kornia_cag.training.prediction import Prediction, Refused, located, predicted, several
 
@@ -21,24 +23,45 @@ def predict(options: argparse.Namespace) -> None:
     photos = list(located(options.photos))
     widths = [len(_shown(photo.path if isinstance(photo, Refused) else photo[0])) for photo in photos]
     width, refused = min(max(widths), WIDEST), list[Refused]()
-    with worded(function="--model", network="model"), blamed(options.model, lambda: "when it predicted"):
-        for found in predicted(trained.network, trained.classes, photos, size=trained.recipe.size,
-                               fit=trained.recipe.fit, top=top):  # fmt: skip
+    every = predicted(trained.network, trained.classes, photos, size=trained.recipe.size, fit=trained.recipe.fit,
+                      top=top)  # fmt: skip
+    with (
+        worded(function="--model", network="model"),
+        blamed(options.model, lambda: "when it predicted"),
+        _told(options) as log,
+    ):
+        for done, found in enumerate(every, 1):
             if isinstance(found, Refused):
                 refused.append(found)
             if not (skips and isinstance(found, Refused)):
                 print(_as_json(found) if options.json else _as_text(found, width, trained.classes))
+            log(done / len(photos), "")
     sys.stdout.flush()
     if refused:
         _report(refused, len(photos), skips)
 
 
+def _told(options: argparse.Namespace) -> AbstractContextManager[Log]:
+    """Progress where the lines themselves are none: not among them on a terminal, nor with JSON."""
+    if options.json or sys.stdout.isatty():
+        return nullcontext(lambda share, word: None)
+    return progress("predicting", patience=3.0)
+
+
 def _report(refused: list[Refused], count: int, skips: bool) -> None:
+    """Warn of what was skipped, or end with an error; ``count`` is of pictures and of patterns that match none."""
+    patterns = [one for one in refused if one.unmatched]
+    bad = [one for one in refused if not one.unmatched]
+    nothing = f"no file that matches {first_few([repr(one.path) for one in patterns])}" if patterns else ""
     if skips and len(refused) < count:
-        warnings.warn(f"skipped {len(refused)} of {count} pictures: {several(refused)}", stacklevel=2)
+        told = f"skipped {len(bad)} of {count - len(patterns)} pictures: {several(bad)}" if bad else ""
+        warnings.warn("; and ".join(filter(None, (told, nothing))), stacklevel=2)
         return
+    if not bad:
+        fail("PHOTO", "pictures that exist", nothing, "Check the pattern.")
     fix = "" if skips else "Take them out, or pass --on-error skip."
-    fail("PHOTO", "pictures that can be read", f"{len(refused)} of {count} that cannot: {several(refused)}", fix)
+    told = f"{len(bad)} of {count - len(patterns)} that cannot: {several(bad)}"
+    fail("PHOTO", "pictures that can be read", "; and ".join(filter(None, (told, nothing))), fix)
 
 
 def _as_json(found: Prediction | Refused) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kornia_cag.banks.folders import find_pictures
 from kornia_cag.banks.items import item_pixels
 from kornia_cag.banks.pictures import check_path, kind_of, read_rgb
+from kornia_cag.banks.refusals import SKIP
 from kornia_cag.core.checks import InputError, check_int, describe, fail, first_few
 from kornia_cag.core.devices import device_of
 from kornia_cag.core.memory import check_memory
@@ -59,14 +60,15 @@ class Refused:
 
     path: str
     reason: str
+    unmatched: bool = False  # no picture, but a pattern that no file matches
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
 
 
 def several(refused: list[Refused]) -> str:
-    """The first few of them, and how many more there are."""
-    return first_few([f"{one.path} ({one.reason.rstrip('.')})" for one in refused], ";")
+    """The first few of them, and how many more there are, without the advice to skip what is skipped."""
+    return first_few([f"{one.path} ({one.reason.replace(SKIP, '').rstrip('.')})" for one in refused], ";")
 
 
 def located(photos: Any) -> Iterator[tuple[str, Any] | Refused]:
@@ -100,23 +102,57 @@ def _files(text: str | os.PathLike[str]) -> Iterator[tuple[str, Path] | Refused]
         path = check_path("photos", text)
         kind = kind_of(path)
         if kind == "nothing" and glob.has_magic(str(path)):
-            matches = sorted(glob.iglob(str(path), recursive=True))
-            if not matches:
-                fail(str(path), "a pattern of files that exist", "no match")
-            for match in matches:
-                yield from _below(Path(match))
+            yield from _matching(path)
         else:
             yield from _below(path)
     except InputError as error:
         yield _refused(str(text), error)
 
 
+def _matching(pattern: Path) -> Iterator[tuple[str, Path] | Refused]:
+    """What a pattern means, each file once, whatever links lead to it."""
+    seen = set[str]()
+    for match in sorted(_matches(pattern.parts, "")):
+        for found in _below(Path(match)):
+            real = os.path.realpath(found.path if isinstance(found, Refused) else found[1])
+            if real not in seen:
+                seen.add(real)
+                yield found
+    if not seen:
+        yield Refused(str(pattern), "expected a pattern of files that exist, got no match.", unmatched=True)
+
+
+def _matches(parts: tuple[str, ...], base: str) -> Iterator[str]:
+    """Paths below ``base``, itself no pattern, that match; ``**`` enters a folder once: ``glob`` runs in circles."""
+    if "**" not in parts:
+        yield from glob.iglob(os.path.join(glob.escape(base), *parts))
+        return
+    place = parts.index("**")
+    folders = glob.glob(os.path.join(glob.escape(base), *parts[:place])) if place else [base]
+    seen = set[str]()
+    while folders:
+        folder = folders.pop()
+        real = os.path.realpath(folder)
+        if real in seen or not os.path.isdir(folder or "."):
+            continue
+        seen.add(real)
+        if place + 1 == len(parts):  # with all that is below it
+            yield folder or "."
+            continue
+        yield from _matches(parts[place + 1 :], folder)
+        folders += sorted(glob.glob(os.path.join(glob.escape(folder), "*", "")), reverse=True)
+
+
 def _below(path: Path) -> Iterator[tuple[str, Path] | Refused]:
     """A file, or all pictures of a folder."""
-    if kind_of(path) != "folder":
-        yield str(path), path
+    try:
+        if kind_of(path) != "folder":
+            yield str(path), path
+            return
+        pictures, others = find_pictures(path)
+    except InputError as error:
+        yield _refused(str(path), error)
         return
-    pictures, others = find_pictures(path)
     found: list[tuple[str, Path] | Refused] = [(str(picture), picture) for picture in pictures]
     found += [Refused(str(other), reason) for other, reason in others]
     yield from sorted(found, key=lambda one: Path(one.path if isinstance(one, Refused) else one[0]))

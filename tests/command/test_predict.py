@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from kornia_cag.command import predict as command
 from kornia_cag.core import memory
+from kornia_cag.core.progress import progress
 from kornia_cag.evaluation.real import load_real
 from kornia_cag.training.network import load_network, save_network
 from kornia_cag.training.recipes import SIGNS
@@ -98,6 +100,39 @@ def test_what_cannot_be_read_is_named_and_the_rest_predicted(run):
         "kornia-cag: PHOTO: expected pictures that can be read, got 1 of 1 that cannot: gone.png (expected a picture "
         "file that can be opened, got no such file or directory).\n"
     )
+
+
+@pytest.mark.filterwarnings("default:skipped", "default:no file that")
+def test_a_pattern_that_nothing_matches_is_no_picture(run):
+    for pattern in ("nope/*.png", "nope/**"):
+        for skip in ((), ("--on-error", "skip")):
+            status, _, err = run("predict", "model.pt", pattern, *skip)
+            assert (status, err) == (
+                2, f"kornia-cag: PHOTO: expected pictures that exist, got no file that matches {pattern!r}. Check the "
+                "pattern.\n",
+            )  # fmt: skip
+    status, out, err = run("predict", "model.pt", "photos", "nope/**", "--on-error", "skip")
+    assert (status, len(out.splitlines()), err) == (0, 6, "kornia-cag: warning: no file that matches 'nope/**'\n")
+    Path("photos/notes.txt").write_text("text")
+    status, _, err = run("predict", "model.pt", "photos", "nope/**")
+    assert status == 2
+    assert ", got 1 of 7 that cannot: photos/notes.txt (" in err
+    assert err.endswith("; and no file that matches 'nope/**'. Take them out, or pass --on-error skip.\n")
+    assert err.count("--on-error skip") == 1
+    status, _, err = run("predict", "model.pt", "photos", "nope/**", "--on-error", "skip")
+    assert err.startswith("kornia-cag: warning: skipped 1 of 7 pictures: photos/notes.txt (")
+    assert err.endswith("; and no file that matches 'nope/**'\n")
+    assert "--on-error" not in err
+
+
+def test_progress_is_told_beside_the_lines(run, monkeypatch):
+    shown = run("predict", "model.pt", "photos")
+    assert run.progress == []  # done in less than a few seconds
+    monkeypatch.setattr(command, "progress", lambda name, **_: progress(name))
+    assert run("predict", "model.pt", "photos") == shown
+    assert [line.split("%")[0] for line in run.progress] == ["predicting:  16", "predicting: 100"]
+    run("predict", "model.pt", "photos", "--json")
+    assert run.progress == []
 
 
 def test_names_that_a_terminal_cannot_show(run):

@@ -169,6 +169,9 @@ def test_what_cannot_be_read_is_named(spoilt):
     skipping = seeing().predict(["photos", "nowhere/*.png", "gone.png", Image.new("F", (3, 3))], on_error="skip")
     with pytest.warns(UserWarning, match=r"skipped 6 picture\(s\): photos/below/cut.jpg \(expected .*; and 3 more"):
         assert told(skipping) == ALL
+    with pytest.warns(UserWarning, match=r"Take it out of the folder\)") as warned:
+        list(seeing().predict("photos", on_error="skip"))
+    assert not [one for one in warned if "on_error" in str(one.message)]
     with pytest.raises(InputError, match=r"^on_error: expected one of 'raise', 'skip'"):
         seeing().predict("photos", on_error="report")
 
@@ -187,6 +190,29 @@ def test_each_reason_is_told_once(spoilt):
     empty.mkdir()
     (only,) = located(empty)
     assert str(only) == f"{empty}: expected pictures, got none."
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+@pytest.mark.parametrize("pattern", ["photos/**/*.png", "photos/**", "**/*.png", "p*/**/*.png", "photos/**/**/*.png"])
+def test_links_in_circles_lead_to_each_file_once(folder, pattern):
+    for place in ("one", "other", "below/up", "below/again"):  # glob would double what it finds at every turn
+        (folder / place).symlink_to(folder)
+    (folder / "a.jpg").unlink()
+    (folder / "below/second.png").symlink_to(folder / "b.png")
+    found = list(located(pattern))
+    assert sorted(os.path.realpath(path) for _, path in found) == [
+        str(folder / name) for name in ("b.png", "below/c.png", "x[1].png")
+    ]
+
+
+def test_a_pattern_that_nothing_matches(folder):
+    for pattern in ("nope/**", "nope/**/*.png", "photos/**/*.bmp", "photos/[yz].png"):
+        (found,) = located(pattern)
+        assert found == Refused(pattern, "expected a pattern of files that exist, got no match.", unmatched=True)
+    (folder / "empty").mkdir()
+    found = list(located("photos/*"))  # a folder without pictures keeps nothing else back
+    assert [one.path for one in found if isinstance(one, Refused)] == ["photos/empty"]
+    assert len(found) == 5
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names that Windows does not allow")
