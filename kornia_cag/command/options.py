@@ -190,6 +190,9 @@ def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank,
 def load_objects(options: argparse.Namespace, recipe: Recipe) -> ObjectBank:
     """The objects of a folder, or the recipe's own."""
     folder, device = given_folder(options, "objects"), str(chosen_device(options.device))
+    if folder is not None and any(field == "classes" for _, field, _ in getattr(options, "set", [])):
+        fail("--set classes", "glyphs for a training without --objects, whose files are the classes", "both",
+             "For some of them, put those into a folder of their own.")  # fmt: skip
     with worded(folder="--objects"):
         return recipe.objects(folder, key=options.key, on_error=on_error(options), device=device)
 
