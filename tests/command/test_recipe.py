@@ -160,6 +160,6 @@ def test_what_is_wrong_is_said_in_one_line(command, said, capsys):
 def test_classes_are_not_chosen_from_a_folder_by_name(run, signs):
     status, _, err = run("inspect", "--objects", signs, "--set", "classes=stop")
     assert (status, err) == (
-        2, "kornia-cag: --set classes: expected glyphs for a training without --objects, whose files are the classes, got "
-        "both. For some of them, put those into a folder of their own.\n",
+        2, "kornia-cag: --set classes: expected glyphs for a training without --objects, whose files are the classes, "
+        "got both. For some of them, put those into a folder of their own.\n",
     )  # fmt: skip
