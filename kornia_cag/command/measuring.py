@@ -1,6 +1,7 @@
 """Measuring on real pictures for train, evaluate and ablate, and training budgets."""
 
 import argparse
+from importlib.util import find_spec
 
 import torch
 from torch import nn
@@ -14,6 +15,8 @@ from kornia_cag.evaluation.real import RealSet, handwriting, load_real
 from kornia_cag.training.makers import blamed
 from kornia_cag.training.recipe import Recipe
 
+HANDWRITING = 'pip install "kornia_cag[demo]" for real handwriting'
+
 
 def budget(options: argparse.Namespace, recipe: Recipe) -> int | None:
     """Number of images from ``--steps`` or ``--images``; None: the recipe's own."""
@@ -25,19 +28,30 @@ def budget(options: argparse.Namespace, recipe: Recipe) -> int | None:
 
 
 def real_pictures(path: str | None, recipe: Recipe, classes: tuple[str, ...]) -> RealSet | None:
-    """The pictures from ``--real``; without it, handwritten digits if the classes are digits, else None."""
+    """The pictures from ``--real``; without it, scikit-learn's handwriting if the classes are digits, else None."""
     with worded(real="--real"):
         if path is not None:
             return load_real(path, classes, recipe.size, recipe.fit)
-        return handwriting(recipe.size) if classes == tuple(recipe.classes) else None
+        return handwriting(recipe.size) if _digits(recipe, classes) and find_spec("sklearn") is not None else None
 
 
 def needed_pictures(path: str | None, recipe: Recipe, classes: tuple[str, ...]) -> RealSet:
     """:func:`real_pictures`, or an error if there are none."""
     real = real_pictures(path, recipe, classes)
     if real is None:
-        fail("--real", "an .npz file or a folder of class folders", "nothing")
+        fix = f"Or {HANDWRITING}." if _digits(recipe, classes) else ""
+        fail("--real", "an .npz file or a folder of class folders", "nothing", fix)
     return real
+
+
+def print_unmeasured(recipe: Recipe, classes: tuple[str, ...]) -> None:
+    """Print that nothing will be measured, and what to do about it."""
+    other = f", or {HANDWRITING}" if _digits(recipe, classes) else ""
+    print(f"no real pictures to measure on; pass --real{other}", flush=True)
+
+
+def _digits(recipe: Recipe, classes: tuple[str, ...]) -> bool:
+    return classes == tuple(recipe.classes)
 
 
 def measured(

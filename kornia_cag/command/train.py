@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from kornia_cag.command.attended import attended
-from kornia_cag.command.measuring import budget, measured, print_accuracy, real_pictures
+from kornia_cag.command.measuring import budget, measured, print_accuracy, print_unmeasured, real_pictures
 from kornia_cag.command.options import check_training_memory, chosen_recipe, load_banks
 from kornia_cag.command.preview import compose
 from kornia_cag.command.results import (
@@ -48,6 +48,8 @@ def train(options: argparse.Namespace) -> None:
     real = real_pictures(options.real, recipe, objects.classes)
     if not options.json:
         print(f"{objects!r}\n{contexts!r}", flush=True)
+        if real is None:
+            print_unmeasured(recipe, objects.classes)
     with worded(size="--size", function="--model", **{"recipe.batch_size": "--batch-size"}):
         training = Training(recipe, objects, contexts, images=images, seed=options.seed, balanced=options.balanced,
                             function=options.model, compile=options.compile, float32=options.float32)  # fmt: skip
@@ -90,6 +92,4 @@ def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet |
               f"{own:.0%} correct under the training's own attack, {found:.0%} under PGD")  # fmt: skip
     if accuracy is not None and real is not None:
         print_accuracy(accuracy, real)
-    else:
-        print("no real pictures to measure on; pass --real")
     print(one_line(f"wrote {out / MODEL} and {out / REPORT}"))

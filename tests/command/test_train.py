@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import kornia_cag
+from kornia_cag.command import measuring
 from kornia_cag.command import train as train_module
 from kornia_cag.core import progress
 from kornia_cag.core.storage import read_json, write_torch
@@ -117,8 +118,21 @@ def test_train_signs_on_photographs_with_real_pictures(run, signs, photos, tmp_p
 def test_train_without_real_pictures_says_so(run, signs):
     status, out, _ = run("train", "signs", "--objects", signs, "--images", 8)
     assert status == 0
-    assert "no real pictures to measure on; pass --real" in out
+    assert "no real pictures to measure on; pass --real\n" in out
     assert json.loads(Path("runs/signs/report.json").read_text())["accuracy"] is None
+
+
+def test_digits_train_without_scikit_learn_too(run, monkeypatch):
+    monkeypatch.setattr(measuring, "find_spec", lambda name: None)
+    status, out, err = run("train", "digits", "--images", 8, "--out", "o")
+    assert (status, err) == (0, "")
+    said = 'no real pictures to measure on; pass --real, or pip install "kornia_cag[demo]" for real handwriting'
+    assert out.splitlines()[2] == said  # before the training, which may be long
+    assert json.loads(Path("o/report.json").read_text())["accuracy"] is None
+    status, out, err = run("evaluate", "o")
+    want = "--real: expected an .npz file or a folder of class folders, got nothing"
+    assert (status, out) == (2, "")
+    assert err == f'kornia-cag: {want}. Or pip install "kornia_cag[demo]" for real handwriting.\n'
 
 
 def test_configuration_report_and_preview_are_written(run, photos):
