@@ -172,7 +172,7 @@ def test_a_model_of_a_recipe_of_ones_own_loads_anywhere(tmp_path):
         ({"attack": {5: 1}}, "recipe.attack.5: expected one of "),
     ],
 )
-def test_a_recipe_in_a_file_is_believed_no_more_than_the_rest(plain, monkeypatch, fields, said):
+def test_a_recipe_in_a_file_is_believed_no_more_than_the_rest(plain, monkeypatch, untyped, fields, said):
     monkeypatch.setattr(importlib, "import_module", lambda name: pytest.fail(f"imported {name}"))
     saved = read_torch(plain, "file", "a model")
     with pytest.raises(InputError) as caught:

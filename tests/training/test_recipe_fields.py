@@ -16,7 +16,7 @@ from kornia_cag.training.recipes import SIGNS
      ("learning_rate", 0.0), ("smoothing", 1.0), ("ema", 1), ("dropout", 1.0), ("map_dropout", 1.0), ("strength", 2.0),
      ("network", "other"), ("fit", "stretch"), ("kind", "photos")],
 )  # fmt: skip
-def test_a_field_out_of_range_is_named(field: str, value: object) -> None:
+def test_a_field_out_of_range_is_named(untyped: None, field: str, value: object) -> None:
     with pytest.raises(InputError, match=f"^{field}: expected "):
         replace(SIGNS, **{field: value})  # type: ignore[arg-type]
 
