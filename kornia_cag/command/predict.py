@@ -11,7 +11,7 @@ from kornia_cag.command.wording import spelled, worded
 from kornia_cag.core.checks import fail, first_few, one_line
 from kornia_cag.core.progress import Log, progress
 from kornia_cag.training.makers import blamed
-from kornia_cag.training.prediction import Prediction, Refused, located, predicted, several
+from kornia_cag.training.prediction import Prediction, Refused, located, several
 
 WIDEST = 60  # characters of a path that others are aligned with
 
@@ -23,14 +23,12 @@ def predict(options: argparse.Namespace) -> None:
     photos = list(located(options.photos))
     widths = [len(_shown(photo.path if isinstance(photo, Refused) else photo[0])) for photo in photos]
     width, refused = min(max(widths), WIDEST), list[Refused]()
-    every = predicted(trained.network, trained.classes, photos, size=trained.recipe.size, fit=trained.recipe.fit,
-                      top=top)  # fmt: skip
     with (
         worded(function="--model", network="model"),
         blamed(options.model, lambda: "when it predicted"),
         _told(options) as log,
     ):
-        for done, found in enumerate(every, 1):
+        for done, found in enumerate(trained.answers(photos, top), 1):
             if isinstance(found, Refused):
                 refused.append(found)
             if not (skips and isinstance(found, Refused)):

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -59,11 +59,15 @@ class Trained(NamedTuple):
         check_int("top", top)
         return self._predictions(located(photos), top, on_error)
 
+    def answers(self, photos: Iterable[tuple[str, Any] | Refused], top: int) -> Iterator[Prediction | Refused]:
+        """What the network sees in photographs, as :func:`~kornia_cag.training.prediction.predicted` says it."""
+        return predicted(self.network, self.classes, photos, size=self.recipe.size, fit=self.recipe.fit, top=top)
+
     def _predictions(
         self, photos: Iterator[tuple[str, Any] | Refused], top: int, on_error: str
     ) -> Iterator[Prediction]:
         refused = []
-        for found in predicted(self.network, self.classes, photos, size=self.recipe.size, fit=self.recipe.fit, top=top):
+        for found in self.answers(photos, top):
             if isinstance(found, Prediction):
                 yield found
             elif on_error == "raise":
