@@ -47,8 +47,7 @@ def kept(value: Tensor) -> Tensor:
 
 def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor (n,) of a few numbers, copied to its device once: a copy for each batch would wait in its way."""
-    found: Tensor = _known(values, dtype, device)
-    return found[:] if fusing() else found  # torch 2.13 takes two constants of one name for the same, but not slices
+    return _sliced(_known("tensor", (values,), dtype, device))
 
 
 def spread(low: float, high: float, count: int, device: torch.device) -> Tensor:
@@ -56,30 +55,24 @@ def spread(low: float, high: float, count: int, device: torch.device) -> Tensor:
 
     A compiler would work them out again at every pixel, in double precision.
     """
-    found: Tensor = _even(low, high, count, device)
-    return found[:] if fusing() else found
+    return _sliced(_known("linspace", (low, high, count), torch.float32, device))
+
+
+def _sliced(known: Tensor) -> Tensor:
+    return known[:] if fusing() else known  # torch 2.13 takes two constants of one name for the same, but not slices
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _even(low: float, high: float, count: int, device: torch.device) -> Tensor:
-    return _spread(low, high, count, device)
-
-
-@functools.cache
-def _spread(low: float, high: float, count: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.linspace(low, high, count, dtype=torch.float32, device=device)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _known(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return _constant(values, dtype, device)
+def _known(maker: str, arguments: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Any:
+    return _made(maker, arguments, dtype, device)
 
 
 @functools.cache  # none is ever given up: a captured graph goes on reading its memory
-def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _made(maker: str, arguments: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What a function of torch makes of constants, by its name."""
     with torch.inference_mode(False):
-        return torch.tensor(values, dtype=dtype, device=device)
+        found: Tensor = getattr(torch, maker)(*arguments, dtype=dtype, device=device)
+    return found
 
 
 def program(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
