@@ -85,7 +85,7 @@ def renderer(device: torch.device, ranges: SceneRange, *, compile: bool, graph: 
         graph: whether it captures composition as a CUDA graph.
 
     Raises:
-        InputError: for ``graph`` together with ``compile``, without a GPU, or with JPEG.
+        InputError: for ``graph`` without a GPU, or with JPEG.
     """
     if graph and device.type != "cuda":
         fail("graph", "banks on a CUDA device", f"banks on {device}",

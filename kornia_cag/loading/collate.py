@@ -47,8 +47,8 @@ class CAGCollate(Generic[Output]):
         dtype: dtype of the images: float32, bfloat16, float16, or uint8 (without adversaries and ``ranges.finish``).
         channels_last: whether images use torch's memory format of that name.
         compile: see :meth:`compile`.
-        graph: on a GPU, record eager composition as a CUDA graph and replay it: the same images with few launches, and
-            nothing to compile. Not with ``compile``, nor with JPEG in the ranges.
+        graph: on a GPU, record composition, eager or compiled, as a CUDA graph and replay it: the same images by one
+            launch. Not with JPEG in the ranges.
     """
 
     @overload

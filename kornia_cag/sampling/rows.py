@@ -114,9 +114,10 @@ class Rows:
             table = upload(self.table, device)
             return self if table is self.table else Rows(table)
         both = upload(torch.cat([self.table, self.keys[:, None]], dim=1), device)
-        return Rows(both[:, :-1])._with_keys(both[:, -1])
+        return Rows(both[:, :-1]).with_keys(both[:, -1])
 
-    def _with_keys(self, keys: Int[Tensor, " b"]) -> "Rows":
+    def with_keys(self, keys: Int[Tensor, " b"]) -> "Rows":
+        """These rows, whose :attr:`keys` are known."""
         self.__dict__["keys"] = keys  # where the cached property keeps them
         return self
 
@@ -162,7 +163,7 @@ class Rows:
                  "A column has a name: rows.objects, rows.contexts, rows.index, rows.epoch, rows.seed.")  # fmt: skip
         places = [place] if single else place
         part = Rows(self.table[places])
-        return part._with_keys(self.keys[places]) if "keys" in self.__dict__ else part
+        return part.with_keys(self.keys[places]) if "keys" in self.__dict__ else part
 
     def __iter__(self) -> Iterator["Rows"]:
         """Iterate over rows of one sample each."""

@@ -1,8 +1,9 @@
 """``Captures``: work that is the same for every batch is recorded once, and replayed by one launch.
 
-Eager composition is hundreds of small kernels, which a host takes longer to launch than a GPU to run. A CUDA graph
-launches them all together. It always reads the same memory and writes the same memory, so every batch is copied in
-before a replay and out after it. What records is a :class:`Recorder`; everything else here knows no CUDA.
+Eager composition is hundreds of small kernels, which a host takes longer to launch than a GPU to run; a compiled one is
+a dozen, after checks that take the host as long. A CUDA graph launches them all together. It always reads the same
+memory and writes the same memory, so every batch is copied in before a replay and out after it.
+What records is a :class:`Recorder`; everything else here knows no CUDA.
 """
 
 import threading
@@ -148,6 +149,11 @@ def _signature(record: Any) -> Iterator[Hashable]:
         yield record
 
 
+def _dense(tensor: Tensor) -> Tensor:
+    """A copy in memory of its own, without gaps."""
+    return torch.empty_like(tensor).copy_(tensor)
+
+
 class CudaRecorder:
     """Records CUDA graphs, which take turns and therefore share their memory.
 
@@ -172,10 +178,13 @@ class CudaRecorder:
         with torch.cuda.device(self._device), torch.inference_mode(False), torch.no_grad():
             self._stream.wait_stream(consumer)
             with torch.cuda.stream(self._stream):
-                work(*given)  # libraries set themselves up on first use, which they may not do while recording
+                # Libraries set themselves up on first use, and compilers for each layout of memory, which they may not
+                # do while recording.
+                held = mapped(_dense, given)
+                work(*held)
             consumer.wait_stream(self._stream)
             try:
-                return self._captured(work, given)
+                return self._captured(work, held)
             except RuntimeError as error:
                 cause = error.__context__ or error  # where the work fails, ending its capture fails as well
                 if no_memory(cause):
@@ -186,12 +195,11 @@ class CudaRecorder:
             finally:
                 torch.cuda.set_stream(consumer)  # a failed capture would leave its own
 
-    def _captured(self, work: Work, given: Given) -> Recording:
+    def _captured(self, work: Work, held: Given) -> Recording:
         graph = torch.cuda.CUDAGraph()
         pool = next((other.pool() for other in self._graphs), None)  # a pool ends with its last graph
         # thread_local: other threads may go on allocating and pinning memory.
         with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
-            held = mapped(torch.empty_like, given)
             made = work(*held)
         self._graphs.add(graph)
         return Recording(held, made, graph.replay)

@@ -1,11 +1,10 @@
-"""``Renderer``: rows to composites, compiled, captured or neither, in chunks that fit the cache, into reused memory."""
+"""``Renderer``: rows to composites, compiled or not, captured or not, in chunks that fit a cache, in reused memory."""
 
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from kornia_cag.core.checks import fail
 from kornia_cag.core.memory import Memory
 from kornia_cag.core.records import cut, joined
 from kornia_cag.sampling.rows import Rows
@@ -27,7 +26,7 @@ class Renderer:
     pictures are bit-identical.
 
     Args:
-        captures: records and replays eager composition; None: it is launched anew for every batch.
+        captures: records and replays composition; None: it is launched anew for every batch.
     """
 
     def __init__(self, captures: Captures | None = None) -> None:
@@ -41,19 +40,12 @@ class Renderer:
         return self._programs is not None
 
     def compile(self) -> None:
-        """Use compiled graphs, from rows to images, from the next batch on.
-
-        Raises:
-            InputError: if eager composition is captured.
-        """
-        if self._captures is not None:
-            fail("compile", "False with graph=True", "True",
-                 "Leave graph=True out: a compiled batch takes few launches anyway.")  # fmt: skip
+        """Use compiled graphs, from rows to images, from the next batch on."""
         if self._programs is None:
             self._programs = Programs()
 
     def twin(self) -> "Renderer":
-        """A renderer with the same graphs, compiled or captured, and its own memory."""
+        """A renderer with the same graphs, compiled and captured, and its own memory."""
         twin = Renderer(self._captures)
         twin._programs = self._programs
         return twin
@@ -82,27 +74,35 @@ class Renderer:
             targets: also make masks and boxes.
             scene: also return the scenes.
         """
-        ends, plan = cuts(composer, len(rows)), composer.plan(rows.layers.shape[1])
-        if self._captures is not None:
-            made: Composites = self._captures(
-                lambda table, keys, held: composed(composer, strength, table, keys, plan, held, None, targets, scene),
-                (rows.table, rows.keys, earlier), owner=composer, settings=(strength, targets, scene),
-            )  # fmt: skip
-        elif self._programs is None and not ends:
-            made = composed(composer, strength, rows.table, rows.keys, plan, earlier, None, targets, scene)
+        if self._captures is None:
+            made = self._rendered(composer, strength, rows, earlier, targets, scene)
         else:
-            room = self._room(composer, rows, targets)
-            parts = zip(rows.cut(ends), cut(earlier, ends), cut(tuple(room.values()), ends), strict=True)
-            chunks = [self._chunk(composer, strength, own, held, dict(zip(room, part, strict=True)), targets, scene)
-                      for own, held, part in parts]  # fmt: skip
-            made = chunks[0] if not ends else placed(joined([_small(chunk) for chunk in chunks]), room)
+            made = self._captures(
+                lambda table, keys, held: self._rendered(
+                    composer, strength, Rows(table).with_keys(keys), held, targets, scene
+                ),
+                (rows.table, rows.keys, earlier), owner=composer, settings=(strength, targets, scene, self.compiled),
+            )  # fmt: skip
         return replace(made, images=composer.finish(made.images, made.keys)) if composer.ranges.finish else made
 
+    def _rendered(
+        self, composer: Composer, strength: float | Ramp, rows: Rows, earlier: Earlier | None, targets: bool,
+        scene: bool,
+    ) -> Composites:  # fmt: skip
+        ends = cuts(composer, len(rows))
+        if self._programs is None and not ends:
+            return self._chunk(composer, strength, rows, earlier, None, targets, scene)
+        room = self._room(composer, rows, targets)
+        parts = zip(rows.cut(ends), cut(earlier, ends), cut(tuple(room.values()), ends), strict=True)
+        chunks = [self._chunk(composer, strength, own, held, dict(zip(room, part, strict=True)), targets, scene)
+                  for own, held, part in parts]  # fmt: skip
+        return chunks[0] if not ends else placed(joined([_small(chunk) for chunk in chunks]), room)
+
     def _chunk(
-        self, composer: Composer, strength: float | Ramp, rows: Rows, earlier: Earlier | None, into: Written,
+        self, composer: Composer, strength: float | Ramp, rows: Rows, earlier: Earlier | None, into: Written | None,
         targets: bool, scene: bool,
     ) -> Composites:  # fmt: skip
-        if self._programs is None:
+        if self._programs is None or into is None:
             plan = composer.plan(rows.layers.shape[1])
             return composed(composer, strength, rows.table, rows.keys, plan, earlier, into, targets, scene)
         return self._programs(composer, strength, rows, earlier, into, targets=targets, scene=scene)

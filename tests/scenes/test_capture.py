@@ -372,9 +372,19 @@ def test_a_twin_shares_what_is_recorded_and_another_process_does_not(recorder, m
     assert same(one, other, layout=False)
 
 
-def test_captured_and_compiled_are_one_or_the_other(recorder):
-    with pytest.raises(InputError, match="compile: expected False with graph=True, got True"):
-        Renderer(Captures(recorder)).compile()
+@pytest.mark.compile
+def test_compiled_graphs_are_captured_too(recorder):
+    composer, given = make_composer(RANGES["pose"], SIZE), list(batches_of(4))
+    captured, plain = Renderer(Captures(recorder)), Renderer()
+    for table, earlier in given[:2]:
+        captured(composer, table, 1.0, earlier, targets=True, scene=True)
+    for renderer in (captured, plain):
+        renderer.compile()
+    for table, earlier in given:
+        one, other = (each(composer, table, 1.0, earlier, targets=True, scene=True) for each in (captured, plain))
+        assert same(one, other, layout=False)
+    assert len(recorder.recorded) == 2  # eager and compiled are told apart
+    assert recorder.replays == 1 + 3
 
 
 # --- what can be recorded
@@ -602,6 +612,21 @@ def test_cuda_pictures_are_the_same_to_the_bit(gpu, name, layers):
         made.append([each(composer, table, 1.0, held, targets=True, scene=True) for each in (renderer, Renderer())])
     assert len(renderer._captures) == 1
     assert all(same(one, other, layout=False) for one, other in made)
+
+
+@pytest.mark.cuda
+@pytest.mark.compile
+def test_cuda_compiled_graphs_are_captured_too(gpu):
+    composer, given = on_gpu("all", gpu)
+    captured, plain, eager = Renderer(Captures(CudaRecorder(gpu))), Renderer(), Renderer()
+    for renderer in (captured, plain):
+        renderer.compile()
+    for table, held in given:
+        one, other, near = (each(composer, table, 1.0, held, targets=True, scene=True)
+                            for each in (captured, plain, eager))  # fmt: skip
+        assert same(one, other, layout=False)
+        assert (one.images - near.images).abs().max() < 2 / 255
+    assert len(captured._captures) == 1
 
 
 @pytest.mark.cuda
