@@ -101,7 +101,8 @@ def options(device: torch.device) -> dict[str, str | int | bool | Callable[..., 
             "combo_kernels": True,  # of whatever shape
             "triton.max_tiles": 1,  # tiles of two dimensions give each thread eight pixels to hold in registers
         }
-    chosen["cpp.enable_floating_point_contract_flag"] = "fast"
+    # The second flag has no option of its own: hashes wrap around, which C++ leaves undefined for signed integers.
+    chosen["cpp.enable_floating_point_contract_flag"] = "fast -fwrapv"
     width = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
     if width is not None:
         # Inductor's default, but set explicitly it becomes part of the key of its disk cache (torch 2.13). Otherwise a
