@@ -2,7 +2,7 @@
 
 Measured: batches out of a DataLoader, from rows of a PairSampler to float32 images in [0, 1] and labels on the device
 (CUDA where there is one). ``kornia_cag`` is ``CAGCollate`` without chain and attack, eager and compiled, and on CUDA
-also eager as a captured graph; ``opencv`` and ``pillow`` are the collates of ``kornia_cag/bench/peers.py``. Same banks,
+also both as a captured graph; ``opencv`` and ``pillow`` are the collates of ``kornia_cag/bench/peers.py``. Same banks,
 same ranges (those of rigid signs), same loader. None of them makes masks or boxes; ``CAGCollate`` alone draws its rows
 while the clock runs. ``tests/bench/test_peers.py`` holds their pictures against the library's.
 
@@ -34,7 +34,8 @@ SETTINGS = [  # side, batch, threads
     if (batch >= 64 if CUDA or side <= 64 else batch in (16, BATCH))
     and (threads is None or (not CUDA and (side, batch) == (64, BATCH)))
 ]  # fmt: skip
-PATHS = ["eager", *(pytest.param(path, marks=full) for path in (["graph"] if CUDA else []) + ["compiled"])]
+CAPTURED = ["eager graph", "compiled graph"] if CUDA else []
+PATHS = ["eager", *(pytest.param(path, marks=full) for path in ["compiled", *CAPTURED])]
 WORKERS = [0, *(pytest.param(count, marks=full) for count in sorted({cores()} if CUDA else {1, cores()}))]
 BASELINE_SIDES = (64, 224) if CUDA else SIDES
 
@@ -44,9 +45,9 @@ BASELINE_SIDES = (64, 224) if CUDA else SIDES
 def test_kornia_cag(benchmark, banks, collates, threads, device, side, batch, threads_used, path):
     benchmark.group = f"compose {side}x{side}"
     used = threads(threads_used)
-    options = {"graph": True} if path == "graph" else {}
-    batches = iter(endless(*banks(side), collates(side, path == "compiled", **options), batch))
-    for _ in range(3 if path == "graph" else 1):  # it is captured with the second batch
+    compiled, options = path.startswith("compiled"), {"graph": True} if path in CAPTURED else {}
+    batches = iter(endless(*banks(side), collates(side, compiled, **options), batch))
+    for _ in range(3 if path in CAPTURED else 1):  # it is captured with the second batch
         images, _ = next(batches)
     assert images.shape == (batch, 3, side, side)
     assert images.dtype == torch.float32

@@ -26,7 +26,7 @@ from kornia_cag.training.recipes import RIGID_SIGNS
 full = pytest.mark.full
 SIDES = [64, *(pytest.param(side, marks=full) for side in (32, 128, 224))]
 BATCHES = [BATCH, *(pytest.param(count, marks=full) for count in ((512, 4096) if CUDA else ()))]
-PATHS = ["eager", pytest.param("compiled", marks=full)]
+PATHS = ["eager", *(pytest.param(path, marks=full) for path in ["compiled", *(["compiled graph"] if CUDA else [])])]
 COPY = 2**30 if CUDA else 2**28  # bytes; no cache holds them
 
 
@@ -44,9 +44,10 @@ def bandwidth(device: torch.device) -> float:
 def test_floor(benchmark, banks, collates, device, bandwidth, side, batch, path):
     benchmark.group = f"floor {side}x{side}"
     objects, contexts = banks(side)
-    collate = collates(side, path == "compiled")
+    collate = collates(side, path != "eager", **({"graph": True} if path == "compiled graph" else {}))
     rows = random_rows(len(objects), len(contexts), batch)
-    images = collate(next(rows))[0]
+    for _ in range(3):  # a graph is captured with the second batch
+        images = collate(next(rows))[0]
     per_image = texel_bytes(objects, contexts, side) + images[0].numel() * images.element_size()
     floor = batch * per_image / bandwidth
     time_rounds(benchmark, device, lambda: collate(next(rows)), batch, batch=batch, side=side, what=path)

@@ -6,7 +6,8 @@ step are
 
 ``resident``: one fixed batch on the device, which costs nothing and is the ideal;
 ``eager``, ``compiled``: composed in the loop, by a DataLoader's ``collate_fn``;
-``overlap``: composed a batch ahead on a side stream, by ``Prefetcher``; on a CPU it composes when asked, so this is
+``graph``: compiled, and captured as a CUDA graph;
+``overlap``: the same, a batch ahead on a side stream, by ``Prefetcher``; on a CPU it composes when asked, so this is
 ``compiled`` again;
 ``opencv``: from the OpenCV loader in as many workers as there are cores, pinned and copied on a GPU.
 
@@ -36,7 +37,8 @@ from kornia_cag.training.recipes import RIGID_SIGNS, SIGNS
 
 full = pytest.mark.full
 STEPS = 20  # timed with workers, which must be left no work
-SOURCES = ["resident", "eager", *(pytest.param(name, marks=full) for name in ("compiled", "overlap", "opencv"))]
+AHEAD = ["compiled", *(["graph"] if CUDA else []), "overlap", "opencv"]
+SOURCES = ["resident", "eager", *(pytest.param(name, marks=full) for name in AHEAD)]
 NETWORKS = [pytest.param("convnet", 40, BATCH, id="convnet-40")]
 NETWORKS += [pytest.param("resnet18", 224, 512, marks=full, id="resnet18-224")] if CUDA else []
 
@@ -94,7 +96,8 @@ def test_step(benchmark, banks, collates, device, network, side, batch, source):
         batches = from_opencv(banks(side), side, batch, device, rounds + 1)
         step(*next(batches))
     else:
-        collate = collates(side, source in ("compiled", "overlap"), **options)
+        options |= {"graph": True} if CUDA and source in ("graph", "overlap") else {}
+        collate = collates(side, source in AHEAD, **options)
         batches = make_source(source, banks(side), collate, batch)
     work = lambda: step(*next(batches))  # noqa: E731
     time_rounds(benchmark, device, work, batch, batch=batch, rounds=rounds, what=source, side=side, network=network)
