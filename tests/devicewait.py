@@ -1,6 +1,8 @@
 """Refuse whatever would make the host wait for the device, on a CPU too."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,6 +37,26 @@ class _RefuseReads(TorchFunctionMode):
         if func in _READS:
             raise Waited(f"Tensor.{func.__name__} waits for the device")
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Inside, what makes the host wait for a CUDA device raises a ``RuntimeError``.
+
+    The mode is that of the whole process, so afterwards it is what it was before, whatever happened.
+    """
+    mode = torch.cuda.get_sync_debug_mode()
+    try:
+        _set_mode("error")
+        yield
+    finally:
+        _set_mode(mode)
+
+
+def _set_mode(mode: int | str) -> None:
+    with warnings.catch_warnings():  # torch sets the mode and warns, which is an error here
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype feature", UserWarning)
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 class RefuseWaiting(TorchDispatchMode):

@@ -1,6 +1,8 @@
+import warnings
+
 import pytest
 import torch
-from devicewait import RefuseWaiting, Waited
+from devicewait import RefuseWaiting, Waited, no_waiting
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,21 @@ def test_waiting_is_seen(wait):
         ready = torch.repeat_interleave(ready, torch.ones(3).long(), output_size=3)
         with pytest.raises(Waited):
             wait(ready)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("called a synchronizing CUDA operation")])
+def test_the_mode_of_before_comes_back(monkeypatch, error):
+    modes = [1]
+
+    def set_mode(mode):
+        modes.append(mode)
+        warnings.warn("Synchronization debug mode is a prototype feature and does not", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    with pytest.raises(UserWarning, match="another") if error is None else pytest.raises(RuntimeError), no_waiting():
+        assert modes == [1, "error"]
+        if error is not None:
+            raise error
+        warnings.warn("another", UserWarning, stacklevel=1)
+    assert modes == [1, "error", 1]

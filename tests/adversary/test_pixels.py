@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from devicewait import RefuseWaiting
+from devicewait import RefuseWaiting, no_waiting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import EPS, Net, Restless, Slope, make_batch, make_keys, make_mixed, state
@@ -483,12 +483,8 @@ def test_nothing_waits_on_cuda_and_its_random_state_is_kept(attack, untyped):
     mask, scale = torch.full((4, 1, 6, 6), 0.5, device=device), torch.ones(4, device=device)
     attack(model, **batch, mask=mask, scale=scale)  # libraries set themselves up in the first call
     before, random = state(model), torch.cuda.get_rng_state(device).tolist()
-    mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         attack(model, **batch, mask=mask, scale=scale)
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
     assert state(model) == before
     assert torch.cuda.get_rng_state(device).tolist() == random
 

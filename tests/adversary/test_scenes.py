@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import make_contexts, make_objects
-from devicewait import RefuseWaiting
+from devicewait import RefuseWaiting, no_waiting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -422,12 +422,9 @@ def test_nothing_waits_on_cuda(attack):
                          chain=ContextChain(0.3, pairing=HardPairing(5)))  # fmt: skip
     rows = list(PairSampler(objects.labels.cpu(), len(contexts), batch_size=8, seed=5))
     collate(rows[0])
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         for part in rows[1:3]:
             collate(part)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.compile

@@ -7,7 +7,7 @@ import kornia.augmentation
 import pytest
 import torch
 from conftest import make_contexts, make_objects
-from devicewait import RefuseWaiting
+from devicewait import RefuseWaiting, no_waiting
 from PIL import Image
 from recorder import replaying
 from torch import nn
@@ -340,12 +340,9 @@ def test_cuda_never_synchronises(ranges):
     pairs, collate = hardened("cuda", ranges)
     batches = list(pairs)
     collate(batches[0])
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         for rows in batches:
             collate(rows)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 # --- workers
@@ -612,11 +609,8 @@ def test_cuda_never_synchronises_on_items():
         pytest.skip("needs a CUDA device")
     collate = CAGCollate(make_objects("cuda"), None, 16)
     collate(photos())
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         collate(photos())
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 # --- misuse

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from conftest import make_contexts, make_objects
-from devicewait import RefuseWaiting
+from devicewait import RefuseWaiting, no_waiting
 from recorder import replaying
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -686,13 +686,10 @@ def test_cuda_never_synchronises(gpu, graph):
     batches = Prefetcher(loader(pairs, collate.compose, stateful), collate)
     for _ in range(2):  # by now all is captured
         list(batches)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         for _ in batches:
             collate.model.step()
             batches.state_dict()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.cuda

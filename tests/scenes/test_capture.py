@@ -9,6 +9,7 @@ import pytest
 import torch
 from composing import RANGES, make_composer, rows, same
 from conftest import make_contexts, make_objects
+from devicewait import no_waiting
 from recorder import Strict
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -657,12 +658,9 @@ def test_cuda_leaves_the_random_state_alone_and_does_not_wait(gpu):
     state = torch.cuda.get_rng_state()
     for table, held in given[:2]:
         renderer(composer, table, 1.0, held, targets=True, scene=True)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         for table, held in given:
             renderer(composer, table, 1.0, held, targets=True, scene=True)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(torch.cuda.get_rng_state(), state)
 
 

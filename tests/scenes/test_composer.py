@@ -7,7 +7,7 @@ import pytest
 import torch
 from composing import RANGES, WARPED, WILD_COLOR, WILD_POSE, compare, make_composer, rows, scene_of
 from conftest import make_contexts, make_objects
-from devicewait import RefuseWaiting
+from devicewait import RefuseWaiting, no_waiting
 from stacked import outline
 from torch import Tensor
 
@@ -273,11 +273,8 @@ def test_nothing_waits_for_the_device(device: torch.device, name: str) -> None:
     with RefuseWaiting():
         composer(table, torch.ones(4, device=device), earlier)
     if device.type == "cuda":
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_waiting():
             composer(table, torch.ones(4, device=device), earlier)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.usefixtures("untyped")
