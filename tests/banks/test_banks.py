@@ -136,7 +136,7 @@ def test_dilation_by_a_disc_of_known_radius():
 
 
 def test_objects_move(device):
-    bank = ObjectBank.from_glyphs("ab", size=16).with_thickness([1])
+    bank = ObjectBank.from_glyphs("ab", size=16, device="cpu").with_thickness([1])
     moved = bank.to(device)
     assert moved.device.type == moved.labels.device.type == device.type
     assert torch.equal(moved.pyramid.atlas.cpu(), bank.pyramid.atlas)
@@ -344,7 +344,7 @@ def test_sums_of_contexts():
 
 
 def test_contexts_move(device):
-    bank = ContextBank.procedural(count=3, size=16)
+    bank = ContextBank.procedural(count=3, size=16, device="cpu")
     moved = bank.to(device)
     assert moved.device.type == device.type
     assert torch.equal(moved.pyramid.atlas.cpu(), bank.pyramid.atlas)

@@ -43,8 +43,8 @@ def test_the_monitor_compares_with_a_stronger_attack(objects, contexts, fraction
     assert again.report() == report
 
 
-def test_a_model_that_withstands_pgd_is_not_overfitted(objects, contexts):
-    net = nn.Sequential(nn.Flatten(), nn.Linear(768, 5))
+def test_a_model_that_withstands_pgd_is_not_overfitted(objects, contexts, device):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(768, 5)).to(device)
     nn.init.zeros_(net[1].weight)
     batch = attacked_batch(objects, contexts, net)
     monitor = OverfittingMonitor(PGD(eps=0.1), 5, every=1)
@@ -54,10 +54,10 @@ def test_a_model_that_withstands_pgd_is_not_overfitted(objects, contexts):
     assert monitor.report()["overfitted"] is None  # it knows nothing
 
 
-def test_the_monitor_attacks_as_the_training_does_and_only_so_many(objects, contexts):
+def test_the_monitor_attacks_as_the_training_does_and_only_so_many(objects, contexts, device):
     """The object is safe: a network that looks at it alone is right under every attack on the context."""
     attack = PGD(eps=1.0, eps_object=0.0, steps=1)
-    net = network()
+    net = network(device)
     batch = attacked_batch(objects, contexts, net, attack)
 
     class Oracle(nn.Module):
@@ -93,8 +93,8 @@ def test_only_what_is_sure_is_called_overfitting(counts, overfitted):
     assert monitor.report()["overfitted"] is overfitted
 
 
-def test_the_monitor_refuses_what_it_cannot_look_at(objects, contexts, untyped):
-    net = network()
+def test_the_monitor_refuses_what_it_cannot_look_at(objects, contexts, device, untyped):
+    net = network(device)
     batch = attacked_batch(objects, contexts, net)
     with pytest.raises(InputError, match=r'batch: expected Batch, .*returns="batch"'):
         OverfittingMonitor(PGD(eps=0.1), 5)(net, Pair(batch.images, batch.labels))

@@ -724,7 +724,7 @@ def test_batches_that_are_held_stay_as_they_are(monkeypatch, objects, contexts, 
         places |= {tuple(tensor.data_ptr() for tensor in held._replace(**collate(rows)._asdict())[:1])}
     assert len(places) <= 2
     assert same(held, before)
-    weight = torch.ones(1, requires_grad=True)
+    weight = torch.ones(1, device=objects.device, requires_grad=True)
     held.images.mul_(weight).sum().backward()
     assert weight.grad is not None
 

@@ -147,15 +147,15 @@ def test_all_classes_serve_as_contexts_equally_often_whatever_the_confusion(obje
     pairing = HardPairing(5, decay=0.0)
     chain = ContextChain(0.3, pairing=pairing)
     collate = CAGCollate(objects, contexts, 16, chain=chain, returns="batch")
-    logits = torch.zeros(5, 5)
+    logits, labels = torch.zeros(5, 5, device=objects.device), torch.arange(5, device=objects.device)
     logits[:, 0] = 5.0
-    under = torch.zeros(5)
+    under = torch.zeros(5, device=objects.device)
     for epoch in range(40):
         for rows in PairSampler(objects.labels.cpu(), len(contexts), batch_size=20, seed=epoch):
             offered = chain.offered(collate.composer, rows.to(objects.device)).labels[:, 0]
             batch = collate(rows)
             under += torch.bincount(offered[batch.chained], minlength=5)
-            pairing.observe(logits, torch.arange(5))
+            pairing.observe(logits, labels)
     share = under / under.sum()
     assert under.sum() > 500
     assert (share - 0.2).abs().max() < 0.05

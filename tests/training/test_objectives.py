@@ -43,7 +43,7 @@ def test_both_ways_into_trades_carry_gradients(objects, contexts, device):
 
 def test_a_pairing_is_told_of_the_attacked_images(objects, contexts):
     """By the same forward pass."""
-    net = network()
+    net = network(objects.device)
     batch = attacked_batch(objects, contexts, net)
     want = HardPairing(5)
     want.observe(net(batch.images), batch.labels)
