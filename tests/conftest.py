@@ -1,6 +1,7 @@
 """Shared fixtures: a device, the data folder, small banks, small recipes and the command."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,11 @@ from kornia_cag.core import devices
 from kornia_cag.training.recipes import CUTOUTS, DIGITS, RECIPES, SIGNS
 
 torch.set_num_threads(1)  # small tensors: threads cost more than they give
+torch.backends.cudnn.deterministic = True  # on a GPU, too, two runs are compared to the bit
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "Please use the new API settings to control TF32", UserWarning)  # torch 2.9
+    # A GPU convolves with the ten bits of TF32 by default, which differ by 1e-3 from batch to batch, and from a CPU.
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
