@@ -7,13 +7,13 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pages
 import pytest
-from bs4 import BeautifulSoup
 
 import kornia_cag
 from kornia_cag.command import usage
 from kornia_cag.training.recipes import RECIPES
 
 DOCS = pages.ROOT / "docs"
+BeautifulSoup = pytest.importorskip("bs4", reason="beautifulsoup4 is not installed").BeautifulSoup
 
 
 @pytest.fixture(scope="module")
