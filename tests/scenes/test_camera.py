@@ -6,6 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from counting import Counts
 from kornia.filters import box_blur, gaussian_blur2d
 from PIL import Image
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from kornia_cag.core.checks import InputError
 from kornia_cag.core.randomness import sample_keys, uniform
 from kornia_cag.scenes.camera import KINDS, CameraRange, photograph
+from kornia_cag.scenes.jpeg import jpeg
 
 ALWAYS = CameraRange(blur=1.0, gaussian=(0.4, 1.5), box=(1, 5), motion=(1, 7), taps=9)
 
@@ -178,6 +180,15 @@ def test_jpeg_is_much_like_the_real_one() -> None:
         error = np.abs(got - smooth[0].permute(1, 2, 0).numpy()).mean()
         assert error > worse
         worse = error
+
+
+def test_a_device_gets_the_tables_of_jpeg_once() -> None:
+    """With each batch comes a single number: the quality that kornia checks on the host."""
+    there, quality = pictures().to("meta"), torch.empty(4, device="meta")
+    jpeg(there, quality)
+    with Counts() as counts:
+        jpeg(there, quality)
+    assert counts.copies == 1
 
 
 def test_camera_at_strength_zero_is_perfect() -> None:
