@@ -91,7 +91,7 @@ def renderer(device: torch.device, ranges: SceneRange, *, compile: bool, graph: 
         fail("graph", "banks on a CUDA device", f"banks on {device}",
              "Leave graph=True out, or pass graph=objects.device.type == 'cuda'.")  # fmt: skip
     if graph and ranges.camera.jpeg is not None:
-        fail("graph", "ranges without JPEG, as kornia's codec copies a number from the CPU", f"jpeg={ranges.camera.jpeg}",
+        fail("graph", "ranges without JPEG, as kornia's codec copies numbers of the CPU", f"jpeg={ranges.camera.jpeg}",
              "Leave graph=True out, or photograph after the graph: finish=(Recapture(...),).")  # fmt: skip
     made = Renderer(Captures(CudaRecorder(device)) if graph else None)
     if compile:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import kornia.augmentation
 import pytest
 import torch
+from coded import alike
 from conftest import make_contexts, make_objects
 from devicewait import RefuseWaiting, no_waiting
 from PIL import Image
@@ -167,15 +168,21 @@ def ranges(request):
 def test_an_index_gives_the_same_sample_whatever_the_batch_size_and_rank_count(device, ranges):
     objects, contexts = make_objects(device), make_contexts(device, count=32)
     collate = CAGCollate(objects, contexts, 24, ranges=ranges, returns="batch")
+    pictures = {"clean", "images"} if ranges is RANGES["jpeg"] and device.type == "cuda" else set()
+
+    def agree(one, other):
+        numbers = ({name: record[name] for name in record.keys() - pictures} for record in (one, other))
+        return equal(*numbers) and all(alike(one[name], other[name]) for name in pictures)
+
     whole = by_index(map(collate, sampler(objects, contexts, 160)))
     assert whole["rows"].index.tolist() == list(range(160))
     for size in (8, 64):
-        assert equal(whole, by_index(map(collate, sampler(objects, contexts, size))))
+        assert agree(whole, by_index(map(collate, sampler(objects, contexts, size))))
     ones = [batch for _, batch in zip(range(30), map(collate, sampler(objects, contexts, 1)), strict=False)]
-    assert equal({field: mapped(lambda x: x[:30], value) for field, value in whole.items()}, by_index(ones))
+    assert agree({field: mapped(lambda x: x[:30], value) for field, value in whole.items()}, by_index(ones))
     for world in (2, 4):
         ranks = [sampler(objects, contexts, 8, rank=rank, world_size=world) for rank in range(world)]
-        assert equal(whole, by_index(collate(rows) for rank in ranks for rows in rank))
+        assert agree(whole, by_index(collate(rows) for rank in ranks for rows in rank))
 
 
 def test_epoch_and_seed_give_other_samples(objects, contexts):
