@@ -37,7 +37,7 @@ class Options(TypedDict, total=False):
     dtype: torch.dtype
     channels_last: bool
     compile: bool
-    graph: bool
+    graph: bool | None
 
 
 def check_parts(objects: Any, contexts: Any, ranges: Any, chain: Any, model: Any) -> None:
@@ -75,25 +75,22 @@ def check_together(
              "Pass pairing=HardPairing(classes=len(objects.classes)).")  # fmt: skip
 
 
-def renderer(device: torch.device, ranges: SceneRange, *, compile: bool, graph: bool) -> Renderer:
+def renderer(device: torch.device, *, compile: bool, graph: bool | None) -> Renderer:
     """The renderer of a collate.
 
     Args:
         device: device of the banks.
-        ranges: what varies.
         compile: whether it compiles composition.
-        graph: whether it captures composition as a CUDA graph.
+        graph: whether it captures composition as a CUDA graph; None: on a GPU, where that is possible.
 
     Raises:
-        InputError: for ``graph`` without a GPU, or with JPEG.
+        InputError: for ``graph=True`` without a GPU.
     """
     if graph and device.type != "cuda":
         fail("graph", "banks on a CUDA device", f"banks on {device}",
              "Leave graph=True out, or pass graph=objects.device.type == 'cuda'.")  # fmt: skip
-    if graph and ranges.camera.jpeg is not None:
-        fail("graph", "ranges without JPEG, as kornia's codec copies numbers of the CPU", f"jpeg={ranges.camera.jpeg}",
-             "Leave graph=True out, or photograph after the graph: finish=(Recapture(...),).")  # fmt: skip
-    made = Renderer(Captures(CudaRecorder(device)) if graph else None)
+    capture = device.type == "cuda" if graph is None else graph
+    made = Renderer(Captures(CudaRecorder(device), optional=graph is None) if capture else None)
     if compile:
         made.compile()
     return made

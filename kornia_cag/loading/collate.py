@@ -47,8 +47,9 @@ class CAGCollate(Generic[Output]):
         dtype: dtype of the images: float32, bfloat16, float16, or uint8 (without adversaries and ``ranges.finish``).
         channels_last: whether images use torch's memory format of that name.
         compile: see :meth:`compile`.
-        graph: on a GPU, record composition, eager or compiled, as a CUDA graph and replay it: the same images by one
-            launch. Not with JPEG in the ranges.
+        graph: on a GPU, record composition, eager or compiled, as a CUDA graph when a shape comes for the second time,
+            and replay it from then on: the same images by one launch, for the memory of a batch in the making. None:
+            where that is possible, else with a warning.
     """
 
     @overload
@@ -74,7 +75,7 @@ class CAGCollate(Generic[Output]):
         ranges: SceneRange | None = None, chain: ContextChain | None = None, model: nn.Module | None = None,
         adversaries: Sequence[Adversary] = (), strength: float | Ramp = 1.0, returns: Literal["pair", "batch"] = "pair",
         seed: int = 0, dtype: torch.dtype = torch.float32, channels_last: bool = False, compile: bool = False,
-        graph: bool = False,
+        graph: bool | None = None,
     ) -> None:  # fmt: skip
         arguments.check_parts(objects, contexts, ranges, chain, model)
         self.objects, self.size, self.ranges = objects, check_size("size", size), ranges or SceneRange()
@@ -87,7 +88,7 @@ class CAGCollate(Generic[Output]):
         check_choice("returns", returns, ("pair", "batch"))
         self.chain, self.model, self.returns, self._whole = chain, model, returns, returns == "batch"
         self._photos = PhotoRows(objects.labels.cpu(), seed=seed)
-        self._renderer = arguments.renderer(self.device, self.ranges, compile=compile, graph=graph)
+        self._renderer = arguments.renderer(self.device, compile=compile, graph=graph)
 
     @property
     def device(self) -> torch.device:

@@ -7,16 +7,18 @@ What records is a :class:`Recorder`; everything else here knows no CUDA.
 """
 
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from kornia_cag.core.checks import fail
+from kornia_cag.core.checks import InputError, fail
 from kornia_cag.core.memory import no_memory
 from kornia_cag.core.records import copied, mapped, tensors
 
@@ -75,10 +77,11 @@ class Captures:
 
     Args:
         recorder: records and replays.
+        optional: whether to go on without recordings, after a warning, where the recorder refuses to record.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: Recorder, *, optional: bool = False) -> None:
+        self._recorder, self._optional, self._refused = recorder, optional, False
         self._lock = threading.Lock()
         self._kept: dict[Hashable, _Kept] = {}
         self._seen: dict[Hashable, tuple[int, weakref.ref[object]]] = {}
@@ -99,7 +102,7 @@ class Captures:
         name = (id(owner), settings, tuple(_signature(given)))
         with self._lock:
             self._count += 1
-            if name not in self._kept and self._due(name, owner):
+            if name not in self._kept and not self._refused and self._due(name, owner):
                 self._record(name, work, given, owner)
             if name in self._kept:
                 return self._replayed(self._kept[name], given)
@@ -116,7 +119,15 @@ class Captures:
         return min(self._kept.values(), key=lambda kept: kept.used)
 
     def _record(self, name: Hashable, work: Work, given: Given, owner: object) -> None:
-        made = _Kept(self._recorder.record(work, given), owner, self._count)
+        try:
+            made = _Kept(self._recorder.record(work, given), owner, self._count)
+        except (InputError, torch.OutOfMemoryError) as error:
+            if not self._optional:
+                raise
+            self._refused = True
+            warnings.warn(f"Composition is launched kernel by kernel, which is slower than a CUDA graph. {error} "
+                          "(graph=False: no warning.)", stacklevel=2)  # fmt: skip
+            return
         if len(self._kept) == MOST:  # only now: recording has waited for every replay
             oldest = self._oldest()
             self._kept = {each: kept for each, kept in self._kept.items() if kept is not oldest}
@@ -131,8 +142,8 @@ class Captures:
             kept.recording.replay()
             return copied(kept.recording.made)
 
-    def __reduce__(self) -> tuple[type["Captures"], tuple[Recorder]]:
-        return Captures, (self._recorder,)  # another process records for itself
+    def __reduce__(self) -> tuple[Any, tuple[Recorder]]:
+        return partial(Captures, optional=self._optional), (self._recorder,)  # another process records for itself
 
 
 def _signature(record: Any) -> Iterator[Hashable]:

@@ -13,7 +13,6 @@ from kornia_cag import (
     FGSM,
     PGD,
     CAGCollate,
-    CameraRange,
     ContextBank,
     ContextChain,
     External,
@@ -21,7 +20,6 @@ from kornia_cag import (
     InputError,
     PairSampler,
     PoseRange,
-    Recapture,
     Rows,
     SceneRange,
 )
@@ -176,13 +174,11 @@ def test_a_graph_is_captured_on_a_gpu(objects, contexts):
         CAGCollate(objects, contexts, 16, graph=True)
 
 
-def test_what_cannot_be_captured_is_refused(monkeypatch):
-    """By a collate on a GPU, when it is built."""
+def test_composition_is_captured_on_a_gpu_by_itself(monkeypatch):
     monkeypatch.setattr(arguments, "CudaRecorder", lambda device: Strict())
-    gpu, options = torch.device("cuda"), {"compile": False, "graph": True}
-    assert not arguments.renderer(gpu, SceneRange(), **options).compiled
-    assert arguments.renderer(gpu, SceneRange(), compile=True, graph=True).compiled
-    jpeg = SceneRange(camera=CameraRange(jpeg=(50, 90)))
-    with pytest.raises(InputError, match=r"graph: expected ranges without JPEG.*, got jpeg=\(50, 90\)\..*finish="):
-        arguments.renderer(gpu, jpeg, **options)
-    arguments.renderer(gpu, SceneRange(finish=(Recapture(camera=jpeg.camera),)), **options)
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    for device, graph, captured in ((gpu, None, True), (gpu, True, True), (gpu, False, False), (cpu, None, False)):
+        for compiles in (False, True):
+            made = arguments.renderer(device, compile=compiles, graph=graph)
+            assert (made._captures is not None) == captured
+            assert made.compiled == compiles

@@ -120,6 +120,24 @@ def test_the_settings_and_all_that_arguments_hold_besides_tensors_tell_work_apar
     assert len(captures) == 3
 
 
+class Refusing(Strict):
+    def record(self, work, given):
+        raise InputError("graph: expected this, got that.")
+
+
+def test_what_cannot_be_recorded_is_an_error_or_a_warning_that_comes_once():
+    captures = Captures(Refusing())
+    assert doubled(captures, 5)
+    with pytest.raises(InputError, match="expected this, got that"):
+        doubled(captures, 5)
+    captures = pickle.loads(pickle.dumps(Captures(Refusing(), optional=True)))
+    assert doubled(captures, 5)
+    with pytest.warns(UserWarning, match=r"kernel by kernel.* graph: expected this, got that\. \(graph=False: no"):
+        assert doubled(captures, 5)
+    assert all(doubled(captures, size) for size in (5, 6, 6, 6))
+    assert not len(captures)
+
+
 def test_owners_are_told_apart_and_kept_only_where_something_was_recorded(captures, recorder):
     first, second = Owner(), Owner()
     assert doubled(captures, 5, first)
@@ -414,7 +432,7 @@ class RefuseNumbers(TorchFunctionMode):
     [("all", 1), *((name, 2) for name in ("all", "all, hard", "all, average", "digits", "signs", "jpeg"))],
 )
 def test_composition_lives_on_the_device(name, layers, monkeypatch):
-    """On one without numbers, reading one is an error. Kornia copies a quality from the host, so JPEG is refused."""
+    """On one without numbers, reading one is an error. Kornia copies a quality from the host, pinned on a GPU."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no device without numbers
     ranges = {**RANGES, **{key: recipe.ranges for key, recipe in RECIPES.items()}}.get(name)
     ranges = ranges or SceneRange(camera=CameraRange(jpeg=(20, 90)))
