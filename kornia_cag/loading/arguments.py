@@ -75,21 +75,26 @@ def check_together(
              "Pass pairing=HardPairing(classes=len(objects.classes)).")  # fmt: skip
 
 
-def renderer(device: torch.device, *, compile: bool, graph: bool | None) -> Renderer:
+def renderer(device: torch.device, ranges: SceneRange, *, compile: bool, graph: bool | None) -> Renderer:
     """The renderer of a collate.
 
     Args:
         device: device of the banks.
+        ranges: what varies.
         compile: whether it compiles composition.
         graph: whether it captures composition as a CUDA graph; None: on a GPU, where that is possible.
 
     Raises:
-        InputError: for ``graph=True`` without a GPU.
+        InputError: for ``graph=True`` without a GPU, or with JPEG.
     """
     if graph and device.type != "cuda":
         fail("graph", "banks on a CUDA device", f"banks on {device}",
-             "Leave graph=True out, or pass graph=objects.device.type == 'cuda'.")  # fmt: skip
-    capture = device.type == "cuda" if graph is None else graph
+             "Leave graph=True out: on a GPU it is the default.")  # fmt: skip
+    jpeg = ranges.camera.jpeg
+    if graph and jpeg is not None:
+        fail("graph", "ranges without JPEG, as kornia's codec copies numbers of the CPU", f"jpeg={jpeg}",
+             "Leave graph=True out, or photograph after the graph: finish=(Recapture(...),).")  # fmt: skip
+    capture = device.type == "cuda" and jpeg is None if graph is None else graph
     made = Renderer(Captures(CudaRecorder(device), optional=graph is None) if capture else None)
     if compile:
         made.compile()

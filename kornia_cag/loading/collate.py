@@ -49,7 +49,7 @@ class CAGCollate(Generic[Output]):
         compile: see :meth:`compile`.
         graph: on a GPU, record composition, eager or compiled, as a CUDA graph when a shape comes for the second time,
             and replay it from then on: the same images by one launch, for the memory of a batch in the making. None:
-            where that is possible, else with a warning.
+            wherever possible: not with JPEG in the ranges, nor, after a warning, with a blend that cannot be recorded.
     """
 
     @overload
@@ -88,7 +88,7 @@ class CAGCollate(Generic[Output]):
         check_choice("returns", returns, ("pair", "batch"))
         self.chain, self.model, self.returns, self._whole = chain, model, returns, returns == "batch"
         self._photos = PhotoRows(objects.labels.cpu(), seed=seed)
-        self._renderer = arguments.renderer(self.device, compile=compile, graph=graph)
+        self._renderer = arguments.renderer(self.device, self.ranges, compile=compile, graph=graph)
 
     @property
     def device(self) -> torch.device:

@@ -1,7 +1,5 @@
 """JPEG for a batch with one quality per picture, using kornia's codec, without waiting for the device."""
 
-import functools
-
 import torch
 from jaxtyping import Float
 from kornia.enhance import jpeg_codec_differentiable
@@ -33,7 +31,7 @@ def jpeg(picture: Float[Tensor, "b 3 h w"], quality: Float[Tensor, " b"]) -> Flo
     """Encode and decode pictures in [0, 1] at qualities from 1 to 100; 100 leaves a picture unchanged.
 
     Kornia reads the qualities on the host to check them, and then copies them to the device. So it gets a single one,
-    50, and tables already scaled to each picture's own quality by libjpeg's rule.
+    50, on the CPU, and tables already scaled to each picture's own quality by libjpeg's rule.
     """
     scale = torch.where(quality < 50, 5000 / quality.clamp(min=1), 200 - 2 * quality).floor()
     luma, chroma = (
@@ -42,16 +40,6 @@ def jpeg(picture: Float[Tensor, "b 3 h w"], quality: Float[Tensor, " b"]) -> Flo
     )
     # Matrix products round differently in a batch of one, so a single picture is processed twice.
     batch = [torch.cat([x, x]) if len(x) == 1 else x for x in (picture, luma.floor(), chroma.floor())]
-    coded = jpeg_codec_differentiable(batch[0], _fifty(picture.device.type == "cuda"), batch[1], batch[2])
+    fifty = torch.full((1,), 50.0, dtype=torch.float32, device="cpu")  # kornia waits if it is pinned
+    coded = jpeg_codec_differentiable(batch[0], fifty, batch[1], batch[2])
     return torch.where(quality[:, None, None, None] < 100, coded[: len(picture)].clamp(0, 1), picture)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _fifty(pinned: bool) -> Float[Tensor, " 1"]:
-    return _made(pinned)
-
-
-@functools.cache  # never given up: a captured graph goes on copying from it
-def _made(pinned: bool) -> Float[Tensor, " 1"]:
-    with torch.inference_mode(False):
-        return torch.full((1,), 50.0, dtype=torch.float32, device="cpu", pin_memory=pinned)

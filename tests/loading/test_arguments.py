@@ -13,6 +13,7 @@ from kornia_cag import (
     FGSM,
     PGD,
     CAGCollate,
+    CameraRange,
     ContextBank,
     ContextChain,
     External,
@@ -20,6 +21,7 @@ from kornia_cag import (
     InputError,
     PairSampler,
     PoseRange,
+    Recapture,
     Rows,
     SceneRange,
 )
@@ -176,9 +178,15 @@ def test_a_graph_is_captured_on_a_gpu(objects, contexts):
 
 def test_composition_is_captured_on_a_gpu_by_itself(monkeypatch):
     monkeypatch.setattr(arguments, "CudaRecorder", lambda device: Strict())
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    for device, graph, captured in ((gpu, None, True), (gpu, True, True), (gpu, False, False), (cpu, None, False)):
+    gpu, cpu, jpeg = torch.device("cuda"), torch.device("cpu"), CameraRange(jpeg=(50, 90))
+    plain, coded = SceneRange(finish=(Recapture(camera=jpeg),)), SceneRange(camera=jpeg)
+    for device, ranges, graph, captured in (
+        (gpu, plain, None, True), (gpu, plain, True, True), (gpu, plain, False, False), (cpu, plain, None, False),
+        (gpu, coded, None, False),
+    ):  # fmt: skip
         for compiles in (False, True):
-            made = arguments.renderer(device, compile=compiles, graph=graph)
+            made = arguments.renderer(device, ranges, compile=compiles, graph=graph)
             assert (made._captures is not None) == captured
             assert made.compiled == compiles
+    with pytest.raises(InputError, match=r"graph: expected ranges without JPEG.*, got jpeg=\(50, 90\)\..*finish="):
+        arguments.renderer(gpu, coded, compile=False, graph=True)

@@ -432,7 +432,7 @@ class RefuseNumbers(TorchFunctionMode):
     [("all", 1), *((name, 2) for name in ("all", "all, hard", "all, average", "digits", "signs", "jpeg"))],
 )
 def test_composition_lives_on_the_device(name, layers, monkeypatch):
-    """On one without numbers, reading one is an error. Kornia copies a quality from the host, pinned on a GPU."""
+    """On one without numbers, reading one is an error. Kornia copies a quality from the host, so JPEG is refused."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no device without numbers
     ranges = {**RANGES, **{key: recipe.ranges for key, recipe in RECIPES.items()}}.get(name)
     ranges = ranges or SceneRange(camera=CameraRange(jpeg=(20, 90)))
