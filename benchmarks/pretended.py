@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from kornia_cag import ContextBank, ObjectBank, SceneRange
 from kornia_cag.core.compiling import any_batch, options
 from kornia_cag.scenes.composer import Composer
-from kornia_cag.scenes.programs import composed
+from kornia_cag.scenes.programs import apart, composed
 from kornia_cag.scenes.scene import Earlier
 
 H100 = types.SimpleNamespace(
@@ -103,14 +103,15 @@ def inductor_program(ranges: SceneRange, size: int, batch: int) -> Program:
         rows = here((batch, 6), torch.int64)
         table, keys = rows[:, :-1], rows[:, -1]  # as Rows.to puts them there
         earlier = Earlier(here((batch, 3, size, size)), here((batch, 1), torch.int64), 0.171)
-        any_batch(table, keys, atlases[1], earlier.images, earlier.labels)
+        into = apart(composer, here((batch, 3, size, size)))
+        any_batch(table, keys, atlases[1], earlier.images, earlier.labels, *into.values())
         from torch._inductor.compile_fx import compile_fx
 
         backend = partial(compile_fx, inner_compile=partial(_lowered, found), config_patches=options(rows.device))
         plan = composer.plan(1)
         compiled = torch.compile(composed, fullgraph=True, backend=backend)
         with torch.no_grad(), contextlib.suppress(_NotLaunched):
-            compiled(composer, 1.0, table, keys, plan, earlier, None, False, False)
+            compiled(composer, 1.0, table, keys, plan, earlier, into, False, False)
     return found[0]
 
 
@@ -124,12 +125,13 @@ def _fake_tensors() -> Iterator[None]:
     mode = FakeTensorMode(shape_env=ShapeEnv())
 
     @cache
-    def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    def constant(maker: str, arguments: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         with mode:
-            return torch.empty(len(values), dtype=dtype, device=device)
+            shape = getattr(torch, maker)(*arguments, dtype=dtype, device="cpu").shape
+            return torch.empty(shape, dtype=dtype, device=device)
 
     with (
-        patch("kornia_cag.core.compiling._constant", constant),
+        patch("kornia_cag.core.compiling._made", constant),
         patch("torch.cuda.get_rng_state", lambda *_: state), patch("torch.cuda.set_rng_state", lambda *_: None),
         mode,
     ):  # fmt: skip

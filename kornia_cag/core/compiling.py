@@ -45,6 +45,11 @@ def kept(value: Tensor) -> Tensor:
     return value.as_strided(value.size(), value.stride()) if fusing() else value  # a strided view forces storage
 
 
+def natural(index: Tensor) -> Tensor:
+    """An int32 index that is not negative, which a GPU's code then need not test, nor wrap around."""
+    return index & 0x7FFFFFFF if threads(index) else index
+
+
 def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor (n,) of a few numbers, copied to its device once: a copy for each batch would wait in its way."""
     return _sliced(_known("tensor", (values,), dtype, device))

@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kornia_cag.core.compiling import kept, threads
+from kornia_cag.core.compiling import kept
 from kornia_cag.core.operations import one_operation
 from kornia_cag.core.randomness import MULTIPLIERS, WEYL, counted, hashed
 
-_SCALE = 1 / math.sqrt((2**16 - 1) / 3)  # over the standard deviation of the sum of four bytes
+MEAN = 510  # of the sum of four bytes
+UNIT = 1 / math.sqrt((2**16 - 1) / 3)  # over the standard deviation of the sum of four bytes
 _BLOCK = 2**15  # numbers that NumPy works on at a time: they stay in a core's cache
 
 
@@ -27,16 +28,18 @@ def noise(keys: Int[Tensor, " b"], slot: str, shape: tuple[int, ...]) -> Float[T
     return found
 
 
-def stored_noise(keys: Int[Tensor, " b"], slot: str, shape: tuple[int, int, int]) -> Float[Tensor, "b c h w"]:
-    """:func:`noise` of up to three channels that is read several times, so that a compiler stores it.
+def noise_words(keys: Int[Tensor, " b"], slot: str, shape: tuple[int, int, int]) -> Int[Tensor, "b h w"]:
+    """The sums of bytes that :func:`noise` is made of, of up to three channels in one word a pixel, for a GPU to store.
 
-    For a GPU one word a pixel is stored: each number has ten bits.
+    :func:`word_part` takes them apart.
     """
-    if not threads(keys):
-        return kept(noise(keys, slot, shape))
     shifts = 10 * torch.arange(shape[0], device=keys.device, dtype=torch.int32)[:, None, None]
-    words = kept((_sums(keys, slot, shape) << shifts).sum(dim=1, keepdim=True, dtype=torch.int32))
-    return _centred((words >> shifts) & 1023)
+    return kept((sums_of(keys, slot, shape) << shifts).sum(dim=1, dtype=torch.int32))
+
+
+def word_part(words: Int[Tensor, "*b"], channel: int) -> Int[Tensor, "*b"]:
+    """The sums of one channel of :func:`noise_words`."""
+    return (words >> (10 * channel)) & 1023
 
 
 def _in_numpy(keys: Int[Tensor, " b"], slot: str, shape: Sequence[int]) -> Float[Tensor, " b *n"]:
@@ -80,17 +83,17 @@ def _fill(into: np.ndarray, base: np.ndarray, place: np.ndarray, scratch: np.nda
     x *= np.uint32(0x00010001)  # the upper half is now the sum of both
     x >>= np.uint32(16)
     np.copyto(into, x.view(np.int32), casting="unsafe")
-    into -= np.float32(510)
-    into *= np.float32(_SCALE)
+    into -= np.float32(MEAN)
+    into *= np.float32(UNIT)
 
 
 @one_operation("noise(Tensor keys, str slot, int[] shape) -> Tensor", cpu=_in_numpy)
 def _noise(keys: Int[Tensor, " b"], slot: str, shape: Sequence[int]) -> Float[Tensor, " b *n"]:
-    return _centred(_sums(keys, slot, shape))
+    return _centred(sums_of(keys, slot, shape))
 
 
-def _sums(keys: Int[Tensor, " b"], slot: str, shape: Sequence[int]) -> Int[Tensor, " b *n"]:
-    """Sums of four bytes, 0 to 1020."""
+def sums_of(keys: Int[Tensor, " b"], slot: str, shape: Sequence[int]) -> Int[Tensor, " b *n"]:
+    """The sums of four bytes, 0 to 1020, that :func:`noise` is made of: less :data:`MEAN`, times :data:`UNIT`."""
     place = torch.arange(math.prod(shape), device=keys.device, dtype=torch.int32).reshape(tuple(shape))
     bits = counted(keys, slot, place + 1)
     pairs = (bits & 0x00FF00FF) + ((bits >> 8) & 0x00FF00FF)
@@ -99,4 +102,4 @@ def _sums(keys: Int[Tensor, " b"], slot: str, shape: Sequence[int]) -> Int[Tenso
 
 def _centred(sums: Int[Tensor, " b *n"]) -> Float[Tensor, " b *n"]:
     """Mean 0 and variance 1."""
-    return (sums - 510).to(torch.float32) * _SCALE
+    return (sums - MEAN).to(torch.float32) * UNIT

@@ -92,7 +92,7 @@ def blur(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor
     """Convolve each picture with its own point-spread function; border pixels are repeated outwards."""
     if not fusing():
         return _filter(picture, spread)
-    return (_by_pixels if threads(picture) else _two_passes)(picture, spread)
+    return torch.stack(blurred_planes(picture, spread), dim=1) if threads(picture) else _two_passes(picture, spread)
 
 
 def _filter(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
@@ -100,10 +100,10 @@ def _filter(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Ten
     return blurred
 
 
-def _by_pixels(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
-    """The same two passes, for a GPU: a thread reads its own taps, from no farther than the border.
+def blurred_planes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> list[Float[Tensor, "b h w"]]:
+    """:func:`blur` for a GPU, each channel by itself: two passes, in which a thread computes a pixel of all three.
 
-    What the taps of a pass read is stored once, each channel by itself: a thread computes a pixel of all three.
+    It reads its own taps, from no farther than the border. What the taps of a pass read is stored once.
     """
     taps, (height, width), device = spread.line.shape[1], picture.shape[2:], picture.device
     x = torch.arange(width, dtype=torch.int32, device=device)
@@ -130,7 +130,7 @@ def _by_pixels(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[
         read = [weight * flat.gather(1, place) for weight, place in zip(weights, places, strict=True)]
         line = kept(_total(read)).unflatten(1, (height, width))
         blurred.append(_total([column[:, tap, None, None] * line[:, row] for tap, row in enumerate(rows)]))
-    return torch.stack(blurred, dim=1)
+    return blurred
 
 
 def _two_passes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:

@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_number, check_range, fail
-from kornia_cag.core.compiling import fusing, kept, threads
+from kornia_cag.core.compiling import kept, threads
 from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
-from kornia_cag.core.fields import noise, stored_noise
-from kornia_cag.core.operations import one_operation
-from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion, sharp
+from kornia_cag.scenes.blur import PointSpread, blur, blurred_planes, box, gaussian, motion, sharp
 from kornia_cag.scenes.jpeg import jpeg
+from kornia_cag.scenes.light import Picture, whole
+from kornia_cag.scenes.sensor import sensed, sensed_planes
 from kornia_cag.scenes.strength import full_strength
 
 KINDS = ("gaussian", "box", "motion")
@@ -197,56 +196,24 @@ class CameraRange:
 
 def photograph(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
     """Apply blur, noise, grain, clipping to [0, 1] and JPEG, in this order. The resample handles low resolution."""
-    if camera.blur is not None or camera.noise is not None or camera.grain is not None:
+    return whole(photographed(picture, camera, keys))
+
+
+def photographed(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Tensor, " b"]) -> Picture:
+    """:func:`photograph`, but while being compiled for a GPU each channel by itself, unless there is JPEG."""
+    grain = camera.grain
+    parts = (None,) * 3 if grain is None else (grain.deviation, grain.size, grain.grey)
+    sensor = camera.noise is not None or grain is not None
+    if camera.blur is not None or sensor:
         picture = picture.clamp(min=0)  # light is never negative
-    if camera.blur is not None:
-        picture = blur(picture, camera.blur.spread())
-    if camera.noise is not None or camera.grain is not None:
-        grain = camera.grain
-        parts = (None,) * 3 if grain is None else (grain.deviation, grain.size, grain.grey)
-        picture = _sensed(picture, keys, camera.noise, *parts)
+    if threads(picture):
+        planes = list(picture.unbind(1)) if camera.blur is None else blurred_planes(picture, camera.blur.spread())
+        planes = sensed_planes(planes, keys, camera.noise, *parts)
+        if camera.quality is None:
+            return tuple(plane[:, None] for plane in planes)
+        picture = torch.stack(planes, dim=1)
     else:
-        picture = picture.clamp(0, 1)
-    return picture if camera.quality is None else jpeg(picture, camera.quality)
-
-
-@one_operation("sensed(Tensor x, Tensor keys, Tensor? noise, Tensor? grain, Tensor? size, Tensor? grey) -> Tensor")
-def _sensed(
-    picture: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"], deviation: Float[Tensor, " b"] | None,
-    grain: Float[Tensor, " b"] | None, size: Float[Tensor, " b"] | None, grey: Float[Tensor, " b"] | None,
-) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
-    """The picture with noise and grain, clipped."""
-    shape = 3, picture.shape[2], picture.shape[3]
-    if deviation is not None:
-        field = noise(keys, "camera.noise_field", shape)
-        picture = torch.addcmul(picture, deviation[:, None, None, None], field)
-    if grain is not None and size is not None and grey is not None:
-        picture = torch.addcmul(picture, grain[:, None, None, None], _grains(keys, size, grey, shape))
-    return picture.clamp(0, 1)
-
-
-def _grains(
-    keys: Int[Tensor, " b"], size: Float[Tensor, " b"], grey: Float[Tensor, " b"], shape: tuple[int, int, int]
-) -> Float[Tensor, "b 3 h w"]:
-    """Noise of a smaller picture, linearly interpolated at the pixels of the larger one."""
-    field = stored_noise(keys, "camera.grain_field", shape)
-    mixed = torch.lerp(field, math.sqrt(3) * field.mean(dim=1, keepdim=True), grey[:, None, None, None])
-    if fusing():
-        mixed = mixed if threads(mixed) else kept(mixed)  # a thread mixes in less time than it reads
-        return _enlarged(_enlarged(mixed, size).mT, size).mT
-    # The same in one pass, which no compiler needs.
-    y, x = (torch.arange(0.5, side, device=keys.device, dtype=torch.float32) * (2 / side) for side in shape[1:])
-    place = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)
-    return F.grid_sample(mixed, place / size[:, None, None, None] - 1, padding_mode="border", align_corners=False)
-
-
-def _enlarged(field: Float[Tensor, "b c h w"], factor: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
-    """The upper part of a field, stretched downwards."""
-    height = field.shape[2]
-    place = ((torch.arange(height, dtype=torch.float32, device=field.device) + 0.5) / factor[:, None] - 0.5).clamp(
-        0, height - 1
-    )
-    above = place.floor()
-    part = (place - above)[:, None, :, None]
-    first, second = (field.gather(2, row.long()[:, None, :, None].expand(field.shape)) for row in (above, place.ceil()))
-    return first + part * (second - first)
+        if camera.blur is not None:
+            picture = blur(picture, camera.blur.spread())
+        picture = sensed(picture, keys, camera.noise, *parts) if sensor else picture.clamp(0, 1)
+    return (picture if camera.quality is None else jpeg(picture, camera.quality),)

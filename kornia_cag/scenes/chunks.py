@@ -96,7 +96,9 @@ class Renderer:
         parts = zip(rows.cut(ends), cut(earlier, ends), cut(tuple(room.values()), ends), strict=True)
         chunks = [self._chunk(composer, strength, own, held, dict(zip(room, part, strict=True)), targets, scene)
                   for own, held, part in parts]  # fmt: skip
-        return chunks[0] if not ends else placed(joined([_small(chunk) for chunk in chunks]), room)
+        if not ends:
+            return chunks[0]
+        return replace(placed(joined([_small(chunk) for chunk in chunks]), room), images=room["images"])
 
     def _chunk(
         self, composer: Composer, strength: float | Ramp, rows: Rows, earlier: Earlier | None, into: Written | None,

@@ -1,5 +1,6 @@
 """``Composer``: from a scene to pictures. ``Composer.shoot`` holds the stages of a batch in their order."""
 
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field, replace
 from types import NoneType
 from typing import Any, cast
@@ -18,7 +19,7 @@ from kornia_cag.core.compiling import channels, constant, kept, once
 from kornia_cag.core.draws import Plan
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
-from kornia_cag.scenes.camera import Camera, photograph
+from kornia_cag.scenes.camera import Camera, photographed
 from kornia_cag.scenes.finishes import finished
 from kornia_cag.scenes.framing import extent
 from kornia_cag.scenes.light import Picture, Tone, illumination, light, planes_of, recolor, whole
@@ -136,34 +137,35 @@ class Composer:
         if lowest < 0:
             fail("scene.camera.coarser", "at least 0", f"{float(lowest):g}", "Pass coarser.clamp(min=0).")
         if earlier is not None:
-            check_tensor(
-                "earlier.images", earlier.images, (len(scene.keys), 3, *self.size), DTYPES, self.objects.device
-            )
+            shape = len(scene.keys), 3, *self.size
+            check_tensor("earlier.images", earlier.images, shape, DTYPES, self.objects.device)
 
     def plan(self, layers: int) -> Plan:
         """What the scenes of ``layers`` objects are drawn from."""
         return self.ranges.plan(layers=layers, device=self.objects.device)
 
     def shoot(
-        self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True, edited: bool = False
-    ) -> Composites:
+        self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True, edited: bool = False,
+        store: Callable[[Picture], Tensor] = whole,
+    ) -> Composites:  # fmt: skip
         """Render up to the camera, without the stages of ``ranges.finish``: the part that can be compiled.
 
-        ``edited``: objects may ask for a finer level of the bank than the ranges do.
+        ``edited``: objects may ask for a finer level than the ranges do. ``store``: makes one tensor of the images.
         """
         with torch.autocast(scene.keys.device.type, enabled=False):  # samples do not depend on the caller's precision
             labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
             used = chained(earlier, labels, scene.fresh)
             tone, paint = scene.tones()
             gain = illumination(tone.slope, self.size)
-            images = None if earlier is None else earlier.images
-            picture, seen = self.backdrop(scene, tone, paint, gain, images, used), []
+            held = None if earlier is None else earlier.images
+            picture, seen = self.backdrop(scene, tone, paint, gain, held, used), []
             for layer in scene.layers:
                 coarser = scene.camera.coarser
                 picture, part = self.paste(layer, picture, tone, gain, coarser, targets=targets, edited=edited)
                 seen.append(part)
             known = targets_of(labels, cast("list[Pasted]", seen)) if targets else None
-            return Composites(self.expose(picture, scene.camera, scene.keys), labels, scene.keys, used, known, scene)
+            picture = self.expose(picture, scene.camera, scene.keys)
+            return Composites(store(picture), labels, scene.keys, used, known, scene)
 
     def finish(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
         """The stages after the camera."""
@@ -180,8 +182,7 @@ class Composer:
         lit = light(behind, tone, gain=gain)
         if earlier is None:
             return lit
-        use = used[:, None, None, None]
-        parts = zip(channels(earlier), lit, strict=True)
+        use, parts = used[:, None, None, None], zip(channels(earlier), lit, strict=True)
         return tuple(torch.where(use, to_float(earlier[:, own]), new) for own, new in parts)
 
     def paste(
@@ -193,8 +194,7 @@ class Composer:
         (*ink, alpha), opacity = self._place(layer, coarser, edited)
         seen = None
         if targets or blend.pastes:
-            alpha = kept(alpha)
-            seen = outline(alpha.detach(), opacity)
+            seen = outline((alpha := kept(alpha)).detach(), opacity)
         if layer.color is not None:
             ink = planes_of(recolor(ink, layer.color.tone(), alpha))
         lit = light(ink, tone, None if blend.on_black else alpha, gain)
@@ -206,9 +206,11 @@ class Composer:
             alpha = (alpha > seen.threshold[:, None, None]).to(alpha.dtype)
         return picture, (alpha.clamp(0, 1), seen)  # interpolation weights sum to 1 only up to rounding
 
-    def expose(self, picture: Picture, camera: Camera, keys: Int[Tensor, " b"]) -> Shaped[Tensor, "b 3 h w"]:
+    def expose(self, picture: Picture, camera: Camera, keys: Int[Tensor, " b"]) -> Picture:
         """Photograph the blended picture, into images of the composer's format."""
-        return to_format(photograph(whole(picture), camera, keys), self.dtype, self.channels_last)
+        shot = photographed(whole(picture), camera, keys)
+        shot = (whole(shot),) if self.channels_last else shot
+        return tuple(to_format(part, self.dtype, self.channels_last) for part in shot)
 
     def _place(self, layer: Layer, coarser: Float[Tensor, " b"], edited: bool) -> tuple[Planes, Float[Tensor, " b"]]:
         """Warp each object onto an empty canvas: premultiplied RGB and alpha; also its opacity."""

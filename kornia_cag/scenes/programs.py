@@ -8,6 +8,7 @@ per-pixel results into memory passed to it, under the names that :func:`outputs`
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -20,13 +21,14 @@ from kornia_cag.core.records import copied, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera
 from kornia_cag.scenes.composer import Composer, chained, targets_of
-from kornia_cag.scenes.light import Tone, illumination, whole
+from kornia_cag.scenes.light import Picture, Tone, illumination, planes_of, whole
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.strength import Ramp, given_strength
 from kornia_cag.scenes.targets import Composites
 from kornia_cag.scenes.warp import Outline
 
 Written = dict[str, Tensor]  # large tensors, by name
+CHANNELS = "red", "green", "blue"  # names of the images' channels, where these are written one by one
 
 
 def outputs(
@@ -55,32 +57,33 @@ class Programs:
         targets: bool, scene: bool,
     ) -> Composites:  # fmt: skip
         """Compose rows, as :func:`composed` does."""
-        plan = composer.plan(rows.layers.shape[1])
+        plan, images = composer.plan(rows.layers.shape[1]), into["images"]
+        into = {**apart(composer, into.pop("images")), **into}
         any_batch(rows.table, rows.keys, composer.contexts.pyramid.atlas, *tensors(earlier), *into.values())
         if "canvas" not in into:
             made: Composites = self._program(composed, composer)(
                 composer, strength, rows.table, rows.keys, plan, earlier, into, targets, scene
             )
-            return made
+            return replace(made, images=images)
         # The stages' inputs have the same shape for any number of objects, or they would be recompiled.
         # Nor may their fields lie in one memory, whose offsets would count as shapes.
         drawn: Scene = copied(self._program(_drawn, composer)(composer, strength, rows.table, rows.keys, plan))
         labels = composer.objects.labels[rows.layers]
         used, seen = chained(earlier, labels, drawn.fresh), []
-        images, around = None if earlier is None else earlier.images, replace(drawn, layers=())
+        held, around = None if earlier is None else earlier.images, replace(drawn, layers=())
         any_batch(*tensors(around), used)
-        tone = self._program(_opened, composer)(composer, around, images, used, into["canvas"])
+        tone = self._program(_opened, composer)(composer, around, held, used, into["canvas"])
         for layer in drawn.layers:
             alpha = into["canvas"].new_empty(len(rows), *composer.size) if targets else None
             any_batch(*tensors(layer), *tensors(tone), alpha)
             edge = self._program(_laid, composer)(composer, layer, tone, drawn.camera.coarser, into["canvas"], alpha)
             seen.append((cast(Tensor, alpha), edge))
-        self._program(_exposed, composer)(composer, drawn.camera, rows.keys, into["canvas"], into["images"])
+        self._program(_exposed, composer)(composer, drawn.camera, rows.keys, into["canvas"], apart(composer, images))
         known = targets_of(labels, seen) if targets else None
         if known is not None:
             into["masks"].copy_(known.masks)
             into["full"].copy_(known.full)
-        made = Composites(into["images"], labels, rows.keys, used, known, drawn if scene else None)
+        made = Composites(images, labels, rows.keys, used, known, drawn if scene else None)
         return placed(made, into)
 
     def _program(self, function: Callable[..., Any], composer: Composer) -> Callable[..., Any]:
@@ -109,9 +112,8 @@ def composed(
     """
     rows = Rows(table)
     drawn = composer.ranges.drawn(rows, given_strength(strength, rows.epoch), Draws(keys), plan)
-    made = composer.shoot(drawn, earlier, targets=targets)
+    made = composer.shoot(drawn, earlier, targets=targets, store=whole if into is None else partial(written, into))
     if into is not None:
-        into["images"].copy_(made.images)
         if made.targets is not None:
             into["masks"].copy_(made.targets.masks)
             if "full" in into:
@@ -125,7 +127,29 @@ def placed(made: Composites, into: Written) -> Composites:
     targets = made.targets
     if targets is not None:
         targets = replace(targets, masks=into["masks"], full=into.get("full", into["masks"]))
-    return replace(made, images=into["images"], targets=targets)
+    return replace(made, targets=targets)
+
+
+def apart(composer: Composer, images: Shaped[Tensor, "b 3 h w"]) -> Written:
+    """Where a program writes images: on a GPU into each channel by itself, so that a thread computes a whole pixel.
+
+    They are matrices, since torch sees of these that they do not overlap; and of channels that begin at multiples of 16
+    bytes, as inductor wants it.
+    """
+    count = images.shape[2] * images.shape[3]
+    if composer.objects.device.type == "cpu" or composer.channels_last or count * images.element_size() % 16:
+        return {"images": images}
+    flat = images.view(len(images), -1)
+    return {name: flat[:, place * count : (place + 1) * count].detach() for place, name in enumerate(CHANNELS)}
+
+
+def written(into: Written, parts: Picture) -> Tensor:
+    """Write images, given as a whole or by channel, as :func:`apart` says; return where the first of them is."""
+    if "images" in into:
+        return into["images"].copy_(whole(parts))
+    for name, plane in zip(CHANNELS, planes_of(parts), strict=True):
+        into[name].copy_(plane.flatten(1))
+    return into[CHANNELS[0]]
 
 
 def _drawn(
@@ -165,9 +189,8 @@ def _laid(
 
 
 def _exposed(
-    composer: Composer, camera: Camera, keys: Int[Tensor, " b"], canvas: Float[Tensor, "b 3 h w"],
-    images: Shaped[Tensor, "b 3 h w"],
-) -> None:  # fmt: skip
+    composer: Composer, camera: Camera, keys: Int[Tensor, " b"], canvas: Float[Tensor, "b 3 h w"], into: Written
+) -> None:
     """Photograph the canvas."""
     with torch.autocast(canvas.device.type, enabled=False):
-        images.copy_(composer.expose((canvas,), camera, keys))
+        written(into, composer.expose((canvas,), camera, keys))

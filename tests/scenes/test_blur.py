@@ -6,9 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kornia_cag.scenes.blur import PointSpread, _by_pixels, _filter, _two_passes, blur, box, gaussian, motion
+from kornia_cag.scenes.blur import PointSpread, _filter, _two_passes, blur, blurred_planes, box, gaussian, motion
 
 TAPS = 7
+
+
+def _planes(picture: Tensor, spread: PointSpread) -> Tensor:
+    return torch.stack(blurred_planes(picture, spread), dim=1)
 
 
 def spread(n: int = 12, dtype: torch.dtype = torch.float32) -> PointSpread:
@@ -27,7 +31,7 @@ def pictures(n: int = 12, size: tuple[int, int] = (11, 8), dtype: torch.dtype = 
     return torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(1), dtype=dtype)
 
 
-@pytest.mark.parametrize("method", [_two_passes, _by_pixels])
+@pytest.mark.parametrize("method", [_two_passes, _planes])
 @pytest.mark.parametrize("size", [(11, 8), (4, 20)])
 def test_two_passes_equal_the_dense_filter(size: tuple[int, int], method, device: torch.device) -> None:
     one = PointSpread(*(getattr(spread(), name).to(device) for name in ("line", "lean", "steep", "column")))
@@ -72,7 +76,7 @@ def test_a_path_of_no_length_is_sharp() -> None:
     torch.testing.assert_close(blur(picture, PointSpread(line, lean, steep, box(torch.ones(9), TAPS))), picture)
 
 
-@pytest.mark.parametrize("method", [_filter, _two_passes, _by_pixels])
+@pytest.mark.parametrize("method", [_filter, _two_passes, _planes])
 def test_gradcheck(method) -> None:
     one = spread(3, torch.float64)
 
