@@ -33,8 +33,22 @@ def once(*values: Tensor) -> tuple[Tensor, ...]:
     """Two or more numbers per sample ``(b,)``, computed once instead of again at every pixel."""
     if not fusing():
         return values
-    stacked = torch.stack(values)  # on a GPU, each pixel would pick its number from all of them
-    return (kept(stacked) if threads(stacked) else stacked).unbind(0)
+    stacked = torch.stack(values)
+    return _in_pairs(stacked) if threads(stacked) else stacked.unbind(0)
+
+
+def columns(numbers: Tensor) -> tuple[Tensor, ...]:
+    """The columns of a matrix (b, k) of numbers per sample, computed once; int32 or float32 for a GPU."""
+    return _in_pairs(numbers.mT) if threads(numbers) else kept(numbers).unbind(1)
+
+
+def _in_pairs(numbers: Tensor) -> tuple[Tensor, ...]:
+    """The rows of a matrix, stored two in a word: a GPU's thread reads 8 bytes in one instruction, as it does 4."""
+    count = len(numbers)
+    low, high = (part.view(torch.int32).long() for part in (numbers[: (count + 1) // 2], numbers[count // 2 :]))
+    words = kept((low & 0xFFFFFFFF) | (high << 32))
+    first, second = (part.to(torch.int32).view(numbers.dtype).unbind(0) for part in (words, words >> 32))
+    return first + second[count % 2 :]  # of an odd number, the middle one is in both halves
 
 
 def kept(value: Tensor) -> Tensor:

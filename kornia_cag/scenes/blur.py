@@ -5,6 +5,7 @@ a column, motion is a slanted line without a column.
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,10 @@ from jaxtyping import Bool, Float, Int
 from kornia.filters import filter2d
 from torch import Tensor
 
-from kornia_cag.core.compiling import constant, fusing, kept, once, threads
+from kornia_cag.core.compiling import columns, constant, fusing, kept, natural, once
+
+MOST = 2.0**16  # the highest number to be stored in words,
+SMALL = 2.0**-112  # and what they are multiplied by
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def blur(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor
     """Convolve each picture with its own point-spread function; border pixels are repeated outwards."""
     if not fusing():
         return _filter(picture, spread)
-    return torch.stack(blurred_planes(picture, spread), dim=1) if threads(picture) else _two_passes(picture, spread)
+    return _two_passes(picture, spread)
 
 
 def _filter(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:
@@ -100,37 +104,72 @@ def _filter(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Ten
     return blurred
 
 
-def blurred_planes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> list[Float[Tensor, "b h w"]]:
-    """:func:`blur` for a GPU, each channel by itself: two passes, in which a thread computes a pixel of all three.
+def blurred_planes(planes: Sequence[Float[Tensor, "b h w"]], spread: PointSpread) -> list[Float[Tensor, "b h w"]]:
+    """:func:`blur` for a GPU, of up to three channels: the same two passes, whose threads compute all of a pixel.
 
-    It reads its own taps, from no farther than the border. What the taps of a pass read is stored once.
+    A thread reads its own taps, from no farther than the border. What the taps of a pass read is stored once, from 0 to
+    :data:`MOST`.
     """
-    taps, (height, width), device = spread.line.shape[1], picture.shape[2:], picture.device
-    x = torch.arange(width, dtype=torch.int32, device=device)
+    (b, height, width), taps, device = planes[0].shape, spread.line.shape[1], planes[0].device
     # An operation on bits, or inductor (torch 2.12) takes places for symbols, and fails on their minimum in a stack.
-    y = torch.arange(height, dtype=torch.int32, device=device)[:, None] ^ 0
-    across = spread.lean[:, None] * steps(taps, device)
-    whole = torch.minimum(across.floor(), (steps(taps, device).abs() - 1).clamp(min=0))
+    y, x = (torch.arange(side, dtype=torch.int32, device=device) ^ 0 for side in (height, width))
+    y, start = y[:, None], torch.arange(b, dtype=torch.int32, device=device)[:, None, None] * (height * width)
+    places, weights = _along(spread, start, y, x)
+    words = _in_words([plane.clamp(0, MOST) for plane in planes]).flatten()[:, None]
+    # Rows of one number: an embedding takes places of 32 bits.
+    line = _in_words(_sums([F.embedding(natural(place), words)[..., 0] for place in places], weights))
+    rows = [(y[:, 0] + (tap - taps // 2)).clamp(0, height - 1) for tap in range(taps)]
+    return _sums([line[:, row] for row in rows], columns(spread.column / SMALL))[: len(planes)]
+
+
+def _along(
+    spread: PointSpread, start: Int[Tensor, "b 1 1"], y: Int[Tensor, "h 1"], x: Int[Tensor, " w"]
+) -> tuple[list[Int[Tensor, "b h w"]], list[Float[Tensor, " b"]]]:
+    """Places and weights of the pixels read by the line: two per step, since it may end between pixels."""
+    taps, height, width = spread.line.shape[1], len(y), len(x)
+    across = spread.lean[:, None] * steps(taps, y.device)
+    whole = torch.minimum(across.floor(), (steps(taps, y.device).abs() - 1).clamp(min=0))
     part = across - whole
-    near, far, aside = map(kept, (spread.line * (1 - part), spread.line * part, whole.int()))
-    column = kept(spread.column.clone(memory_format=torch.contiguous_format))  # it may be a part of a larger tensor
-    down, places, weights = kept(spread.steep)[:, None, None], [], []
+    *aside, steep = (v[:, None, None] for v in columns(torch.cat([whole.int(), spread.steep.int()[:, None]], dim=1)))
+    down = steep != 0
+    ahead, side = torch.where(down, y, x), torch.where(down, x, y)  # along the line, and across it
+    last = torch.where(down, height - 1, width - 1), torch.where(down, width - 1, height - 1)
+    pitch = torch.where(down, width, 1), torch.where(down, 1, width)
+    shares = columns(torch.cat([spread.line * (1 - part), spread.line * part], dim=1) / SMALL)
+    places, weights = [], []
     for tap in range(taps):
         step = tap - taps // 2
-        for weight, more in ((near, 0), (far, 1))[: 2 if step else 1]:  # the middle tap falls between no two pixels
-            to_side = aside[:, tap, None, None] + more
-            row = (y + torch.where(down, step, to_side)).clamp(0, height - 1)
-            place = row * width + (x + torch.where(down, to_side, step)).clamp(0, width - 1)
-            places.append(place.long().flatten(1))
-            weights.append(weight[:, tap, None])
-    rows = [(y[:, 0] + (tap - taps // 2)).clamp(0, height - 1).long() for tap in range(taps)]
-    blurred = []
-    for plane in picture.unbind(1):
-        flat = kept(plane.clone(memory_format=torch.contiguous_format)).flatten(1)
-        read = [weight * flat.gather(1, place) for weight, place in zip(weights, places, strict=True)]
-        line = kept(_total(read)).unflatten(1, (height, width))
-        blurred.append(_total([column[:, tap, None, None] * line[:, row] for tap, row in enumerate(rows)]))
-    return blurred
+        passed = start + torch.minimum((ahead + step).clamp(min=0), last[0]) * pitch[0]
+        for more in range(2 if step else 1):  # the middle tap falls between no two pixels
+            beside = torch.minimum((side + (aside[tap] + more)).clamp(min=0), last[1])
+            places.append(passed + beside * pitch[1])
+            weights.append(shares[tap + more * taps])
+    return places, weights
+
+
+def _in_words(planes: Sequence[Float[Tensor, "b h w"]]) -> Int[Tensor, "b h w"]:
+    """Up to three channels, from 0 to :data:`MOST`, as one word a pixel that takes 17 binary digits of each number.
+
+    Numbers times :data:`SMALL` have three zeros in front of the last five bits of their exponents: 21 of the 28 bits
+    that follow are stored.
+    """
+    word = torch.zeros_like(planes[0], dtype=torch.int64)
+    for place, plane in enumerate(planes):
+        bits = (plane * SMALL).view(torch.int32)
+        word = word | ((bits + 64).long() >> 7) << (21 * place)
+    return kept(word)
+
+
+def _sums(
+    words: Sequence[Int[Tensor, "b h w"]], weights: Sequence[Float[Tensor, " b"]]
+) -> list[Float[Tensor, "b h w"]]:
+    """Weighted sums of the channels in words, where weights are multiples of ``1 / SMALL``."""
+    found = []
+    for place in range(3):
+        bits = [(word >> (21 * place - 7) if place else word << 7).int() & 0x0FFFFF80 for word in words]
+        read = [weight[:, None, None] * part.view(torch.float32) for weight, part in zip(weights, bits, strict=True)]
+        found.append(_total(read))
+    return found
 
 
 def _two_passes(picture: Float[Tensor, "b c h w"], spread: PointSpread) -> Float[Tensor, "b c h w"]:

@@ -207,7 +207,8 @@ def photographed(picture: Float[Tensor, "b 3 h w"], camera: Camera, keys: Int[Te
     if camera.blur is not None or sensor:
         picture = picture.clamp(min=0)  # light is never negative
     if threads(picture):
-        planes = list(picture.unbind(1)) if camera.blur is None else blurred_planes(picture, camera.blur.spread())
+        planes = list(picture.unbind(1))
+        planes = planes if camera.blur is None else blurred_planes(planes, camera.blur.spread())
         planes = sensed_planes(planes, keys, camera.noise, *parts)
         if camera.quality is None:
             return tuple(plane[:, None] for plane in planes)

@@ -186,7 +186,7 @@ def test_eager_mode_takes_no_notice_of_the_compiler() -> None:
 @pytest.mark.compile
 def test_a_camera_compiled_for_a_gpu_makes_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its graph, by this CPU's compiler."""
-    for place in ("core.compiling", "core.fields", "core.randomness", "scenes.blur", "scenes.camera"):
+    for place in ("core.compiling", "core.randomness", "scenes.camera", "scenes.sensor"):
         monkeypatch.setattr(f"kornia_cag.{place}.threads", lambda like: fusing())
     keys = sample_keys(*torch.arange(3 * 12).view(3, 12))
     camera = SIGNS.ranges.camera.sample(keys)
