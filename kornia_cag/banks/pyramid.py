@@ -11,6 +11,7 @@ bytes of a texel are adjacent, so that one 32-bit load fetches it.
 import functools
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,8 +20,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Int32, UInt8
 from torch import Tensor
 
+from kornia_cag.banks.loads import gather
 from kornia_cag.core.checks import check_pixels, check_tensor, describe, fail
-from kornia_cag.core.compiling import constant, fusing, kept, once, threads
+from kornia_cag.core.compiling import constant, fusing, once
 
 SMALLEST_LEVEL = 4  # texels per side
 
@@ -42,11 +44,6 @@ class Pyramid:
     def levels(self) -> int:
         """Number of levels: sides ``size``, ``size / 2`` … 4."""
         return level_count(self.size)
-
-    @property
-    def fits(self) -> bool:
-        """Whether an int32 can index all texels."""
-        return self.atlas.numel() // 4 < 2**31
 
     def __len__(self) -> int:
         return self.atlas.shape[0]
@@ -70,7 +67,7 @@ class Pyramid:
         return self.atlas[:, y : y + side, x : x + side, : self.channels].permute(0, 3, 1, 2)
 
 
-Points = Float[Tensor, "b 2 h w"] | tuple[Float[Tensor, "b 1 w"], Float[Tensor, "b h 1"]]
+Points = Float[Tensor, "b 2 h w"] | Sequence[Float[Tensor, " b #h #w"]]
 
 
 class Window(NamedTuple):
@@ -159,8 +156,8 @@ def sample_pyramid(
     Args:
         pyramid: the pictures.
         ids: picture per sample.
-        points: where to read: (b, 2, h, w), or if all rows are alike and all columns, ``x`` (b, 1, w) and ``y``
-            (b, h, 1).
+        points: where to read: (b, 2, h, w), or ``x`` and ``y``: (b, h, w) each, or (b, 1, w) and (b, h, 1) where all
+            rows are alike and all columns.
         level: level per sample; for objects, at least that whose side ``window`` holds.
         extent: half of the picture's sides that one unit of ``points`` spans.
         window: the part of the level that ``points`` stay in. Default: any.
@@ -181,7 +178,7 @@ def sample_pyramid(
     half, far = (0.5 * extent) * side, 0.5 * side + 0.5
     # The gutter's centre is half a texel beyond the border: farther out, the value stays the same.
     x, y = (torch.minimum(torch.maximum(v * half, -far), far) + 0.5 * side for v in (x, y))
-    return _gather(pyramid, ids, x + left, y + top)[channels]
+    return gather(pyramid.words, pyramid.channels, ids, x + left, y + top)[channels]
 
 
 class _Levels(NamedTuple):
@@ -266,32 +263,3 @@ def _grid_sample(
     texels = texels[:, own] * unit if single else (texels * unit)[:, own]
     read = F.grid_sample(texels, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return read.unbind(1)
-
-
-def _gather(
-    pyramid: Pyramid, ids: Int[Tensor, " b"], x: Float[Tensor, "#b #h #w"], y: Float[Tensor, "#b #h #w"]
-) -> tuple[Float[Tensor, "b h w"], ...]:
-    """Four whole-texel loads per point, which a compiler fuses with their surroundings; slow in eager mode."""
-    words = pyramid.words
-    _, height, width = words.shape
-    flat = words.flatten()[:, None]
-    x, y = x - 0.5, y - 0.5
-    if x.shape == y.shape or not threads(x):  # on a GPU a row and a column are sooner computed than read
-        x, y = kept(x), kept(y)
-    # At the far gutter's centre, the next texel has weight 0 and may lie beyond the atlas.
-    column, row = x.floor().clamp(max=width - 2), y.floor().clamp(max=height - 2)
-    index = torch.int32 if pyramid.fits else torch.int64
-    place = (row * width + column).to(index) + (ids * (height * width)).to(index)[:, None, None]
-    # An embedding neither wraps negative indices nor needs int64.
-    texels = [F.embedding(place, flat[step:])[..., 0] for step in (0, 1, width, width + 1)]
-    across, down = (x - column) * (1 / 255), y - row
-    left = 1 / 255 - across
-    c, d = left * down, across * down
-    a, b = left - c, across - d
-    p, q, r, s = texels
-
-    def plane(shift: int) -> Float[Tensor, "b h w"]:
-        first, second, third, fourth = (((t >> shift) & 255).to(x.dtype) for t in (p, q, r, s))
-        return a * first + b * second + c * third + d * fourth
-
-    return tuple(plane(8 * channel) for channel in range(pyramid.channels))

@@ -60,8 +60,8 @@ def kept(value: Tensor) -> Tensor:
 
 
 def natural(index: Tensor) -> Tensor:
-    """An int32 index that is not negative, which a GPU's code then need not test, nor wrap around."""
-    return index & 0x7FFFFFFF if threads(index) else index
+    """An index that is not negative, which, if it is an int32, a GPU's code then need not test, nor wrap around."""
+    return index & 0x7FFFFFFF if threads(index) and index.dtype == torch.int32 else index
 
 
 def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

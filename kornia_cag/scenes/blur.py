@@ -133,8 +133,8 @@ def _along(
     *aside, steep = (v[:, None, None] for v in columns(torch.cat([whole.int(), spread.steep.int()[:, None]], dim=1)))
     down = steep != 0
     ahead, side = torch.where(down, y, x), torch.where(down, x, y)  # along the line, and across it
-    last = torch.where(down, height - 1, width - 1), torch.where(down, width - 1, height - 1)
-    pitch = torch.where(down, width, 1), torch.where(down, 1, width)
+    last = [torch.where(down, a - 1, b - 1).int() for a, b in ((height, width), (width, height))]
+    pitch = [torch.where(down, a, b).int() for a, b in ((width, 1), (1, width))]
     shares = columns(torch.cat([spread.line * (1 - part), spread.line * part], dim=1) / SMALL)
     places, weights = [], []
     for tap in range(taps):

@@ -1,6 +1,7 @@
 """The one resample: canvas pixels read from the bank's pyramid, and outlines of the result."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,15 +9,20 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from kornia_cag.banks.pyramid import Pyramid, Window, sample_pyramid
+from kornia_cag.banks.pyramid import Points, Pyramid, Window, sample_pyramid
 from kornia_cag.banks.texels import EXTENT
-from kornia_cag.core.compiling import kept, once
+from kornia_cag.core.compiling import columns, kept, once, threads
 from kornia_cag.core.operations import one_operation
 from kornia_cag.scenes.pose import THIN
 
+# Factors of the odd powers of turns, from the highest down, that make their sine within a millionth, up to half a turn.
+SINE = (-12.271259, 41.205393, -76.5801, 81.596184, -41.341421, 6.2831828)
 SEEN = 1 / 255  # smallest alpha that changes an 8-bit picture: an object below it everywhere is out of sight
 REACH = 1.75  # half a side of the draft, object units: an object of half-side 1, elastically displaced
 CELL = 0.0625  # distance of its points, object units
+
+
+_Moved = tuple[Sequence[Float[Tensor, " b h w"]], Points]
 
 
 def canvas_points(size: tuple[int, int], device: torch.device) -> tuple[Float[Tensor, "1 w"], Float[Tensor, "h 1"]]:
@@ -53,6 +59,33 @@ def _displaced(points: Float[Tensor, "b 2 *p"], waves: Float[Tensor, "b k 5"]) -
         value = torch.sin(torch.addcmul(fx * x, fy, y) + phase)
         moved = torch.addcmul(moved, torch.stack([ax, ay], dim=1), value[:, None])
     return moved
+
+
+def _moved(homography: Float[Tensor, "b 3 3"], size: tuple[int, int], waves: Float[Tensor, "b k 5"]) -> _Moved:
+    """Every pixel's projected point, and the displaced one."""
+    points = project(homography, *canvas_points(size, homography.device))
+    return points.unbind(1), displace(points, waves)
+
+
+def _planes_moved(homography: Float[Tensor, "b 3 3"], size: tuple[int, int], waves: Float[Tensor, "b k 5"]) -> _Moved:
+    """The same for a GPU: ``x`` and ``y`` apart.
+
+    A GPU's own sine takes five times as long: it is right to the last digit for any angle.
+    """
+    x, y = canvas_points(size, homography.device)
+    n = [number[:, None, None] for number in columns(homography.flatten(1))]
+    near = 1 / (n[6] * x + (n[7] * y + n[8])).clamp(min=1e-3)
+    points = [kept((n[k] * x + (n[k + 1] * y + n[k + 2])) * near) for k in (0, 3)]
+    numbers, moved = [number[:, None, None] for number in columns(waves.flatten(1))], points
+    for fx, fy, ax, ay, phase in (numbers[start : start + 5] for start in range(0, len(numbers), 5)):
+        turns = torch.addcmul(torch.addcmul(phase * (0.5 / math.pi), fy, points[1]), fx, points[0])
+        turns = kept(turns - turns.round())
+        square, value = turns * turns, torch.full_like(turns, SINE[0])
+        for factor in SINE[1:]:
+            value = value * square + factor
+        value = kept(value * turns)
+        moved = [torch.addcmul(own, amplitude, value) for own, amplitude in zip(moved, (ax, ay), strict=True)]
+    return points, moved
 
 
 def fit_level(
@@ -101,12 +134,12 @@ def warp(
         Four planes: premultiplied red, green, blue, and alpha, in [0, 1] up to rounding.
     """
     waves, holes = kept(waves), kept(holes)
-    points = project(homography, *canvas_points(size, ids.device))
+    points, moved = (_planes_moved if threads(homography) else _moved)(homography, size, waves)
     level = fit_level(homography, pyramid, coarser, finest)
     window = Window((pyramid.size >> finest) + 2)
-    layer = sample_pyramid(pyramid, ids, displace(points, waves), level, extent=EXTENT, window=window)
+    layer = sample_pyramid(pyramid, ids, moved, level, extent=EXTENT, window=window)
     if holes.shape[1]:
-        shown = _outside(points, holes)
+        shown = _outside(*points, holes)
         layer = tuple(plane * shown for plane in layer)
     return layer
 
@@ -125,13 +158,14 @@ def draft(
     window, waves, holes = Window((pyramid.size >> level) + 2), kept(waves), kept(holes)
     moved, levels = displace(points.expand(len(ids), -1, -1, -1), waves), torch.full_like(ids, level)
     (alpha,) = sample_pyramid(pyramid, ids, moved, levels, extent=EXTENT, window=window, channels=slice(3, 4))
-    return lines, alpha * _outside(points, holes) if holes.shape[1] else alpha
+    return lines, alpha * _outside(*points.unbind(1), holes) if holes.shape[1] else alpha
 
 
-@one_operation("outside(Tensor points, Tensor holes) -> Tensor")
-def _outside(points: Float[Tensor, "#b 2 h w"], holes: Float[Tensor, "b m 3"]) -> Float[Tensor, "b h w"]:
+@one_operation("outside(Tensor x, Tensor y, Tensor holes) -> Tensor")
+def _outside(
+    x: Float[Tensor, "#b h w"], y: Float[Tensor, "#b h w"], holes: Float[Tensor, "b m 3"]
+) -> Float[Tensor, "b h w"]:
     """1 outside all discs, 0 inside one, with a soft rim of a tenth of an object unit."""
-    x, y = points.unbind(1)
     shown = torch.ones_like(x)
     for hole in holes.unbind(1):
         middle_x, middle_y, radius = (v[:, None, None] for v in once(*hole.unbind(1)))

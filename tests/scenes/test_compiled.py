@@ -18,16 +18,18 @@ from torch._dynamo.utils import counters
 from kornia_cag import CAGCollate, ContextChain, PairSampler, Ramp
 from kornia_cag.banks.pyramid import Pyramid, build_pyramid, sample_pyramid
 from kornia_cag.core import memory
-from kornia_cag.core.compiling import fusing, kept, once, program
+from kornia_cag.core.compiling import _in_pairs, fusing, kept, once, program
 from kornia_cag.core.randomness import sample_keys
 from kornia_cag.core.records import cut, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes import chunks
 from kornia_cag.scenes.camera import photograph
 from kornia_cag.scenes.framing import Framing
+from kornia_cag.scenes.pose import PoseRange, axes, homographies
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.targets import Composites
-from kornia_cag.training.recipes import SIGNS
+from kornia_cag.scenes.warp import warp
+from kornia_cag.training.recipes import DIGITS, RIGID_SIGNS, SIGNS
 
 MOST = SceneRange(pose=WARPED, framing=Framing(), crop=(0.2, 0.9), color=WILD_COLOR, camera=LENS)
 
@@ -181,6 +183,26 @@ def test_eager_mode_takes_no_notice_of_the_compiler() -> None:
     one, other = torch.rand(3), torch.rand(3)
     assert kept(one) is one
     assert all(a is b for a, b in zip(once(one, other), (one, other), strict=True))
+
+
+@pytest.mark.parametrize("count", [2, 5, 8])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float32])
+def test_numbers_read_in_pairs_are_the_same(count: int, dtype: torch.dtype) -> None:
+    numbers = (torch.randn(count, 7, generator=torch.Generator().manual_seed(0)) * 1e9).to(dtype)
+    assert torch.equal(torch.stack(_in_pairs(numbers)), numbers)
+
+
+@pytest.mark.parametrize("pose", [RIGID_SIGNS.pose, SIGNS.ranges.pose, DIGITS.ranges.pose])
+def test_a_warp_for_a_gpu_draws_the_same_pictures(pose: PoseRange, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pyramid = build_pyramid(torch.rand(3, 4, 16, 16, generator=generator), replicate=False)
+    drawn = pose.sample(sample_keys(*torch.arange(3 * 20).view(3, 20)))
+    given = homographies(drawn, (24, 31), axes(drawn, (24, 31))), drawn.waves, drawn.holes, torch.zeros(20), (24, 31)
+    slow = warp(pyramid, torch.arange(20) % 3, *given)
+    for place in ("scenes.warp.threads", "banks.loads.threads", "banks.pyramid.fusing"):
+        monkeypatch.setattr(f"kornia_cag.{place}", lambda *_: True)
+    for one, other in zip(warp(pyramid, torch.arange(20) % 3, *given), slow, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
 @pytest.mark.compile
