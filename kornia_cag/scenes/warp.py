@@ -1,7 +1,6 @@
 """The one resample: canvas pixels read from the bank's pyramid, and outlines of the result."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,7 +21,7 @@ REACH = 1.75  # half a side of the draft, object units: an object of half-side 1
 CELL = 0.0625  # distance of its points, object units
 
 
-_Moved = tuple[Sequence[Float[Tensor, " b h w"]], Points]
+_Moved = tuple[Points, Points]
 
 
 def canvas_points(size: tuple[int, int], device: torch.device) -> tuple[Float[Tensor, "1 w"], Float[Tensor, "h 1"]]:
@@ -64,7 +63,7 @@ def _displaced(points: Float[Tensor, "b 2 *p"], waves: Float[Tensor, "b k 5"]) -
 def _moved(homography: Float[Tensor, "b 3 3"], size: tuple[int, int], waves: Float[Tensor, "b k 5"]) -> _Moved:
     """Every pixel's projected point, and the displaced one."""
     points = project(homography, *canvas_points(size, homography.device))
-    return points.unbind(1), displace(points, waves)
+    return points, displace(points, waves)
 
 
 def _planes_moved(homography: Float[Tensor, "b 3 3"], size: tuple[int, int], waves: Float[Tensor, "b k 5"]) -> _Moved:
@@ -139,7 +138,8 @@ def warp(
     window = Window((pyramid.size >> finest) + 2)
     layer = sample_pyramid(pyramid, ids, moved, level, extent=EXTENT, window=window)
     if holes.shape[1]:
-        shown = _outside(*points, holes)
+        x, y = points.unbind(1) if isinstance(points, Tensor) else points
+        shown = _outside(x, y, holes)
         layer = tuple(plane * shown for plane in layer)
     return layer
 
