@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kornia_cag.loading.prefetch import Prefetcher
     from kornia_cag.sampling.pairs import PairSampler
     from kornia_cag.sampling.rows import Rows
+    from kornia_cag.scenes.adaptation import FourierMix, Histograms, LabStatistics
     from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, Over
     from kornia_cag.scenes.camera import CameraRange
     from kornia_cag.scenes.composer import Composer
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from kornia_cag.scenes.light import ColorRange
     from kornia_cag.scenes.pose import PoseRange
     from kornia_cag.scenes.ranges import SceneRange
+    from kornia_cag.scenes.references import References
     from kornia_cag.scenes.scene import Scene
     from kornia_cag.scenes.strength import Ramp
     from kornia_cag.scenes.targets import Composites, Targets
@@ -71,11 +73,14 @@ __all__ = [
     "Draws",
     "External",
     "Finish",
+    "FourierMix",
     "Framing",
     "Free",
     "Hard",
     "HardPairing",
+    "Histograms",
     "InputError",
+    "LabStatistics",
     "ObjectBank",
     "Over",
     "OverfittingMonitor",
@@ -85,6 +90,7 @@ __all__ = [
     "Ramp",
     "Recapture",
     "Recipe",
+    "References",
     "Rows",
     "Scene",
     "ScenePGD",
@@ -110,6 +116,7 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     "banks.objects": ("ObjectBank",),
     "sampling.pairs": ("PairSampler",),
     "sampling.rows": ("Rows",),
+    "scenes.adaptation": ("FourierMix", "Histograms", "LabStatistics"),
     "scenes.blends": ("Average", "Blend", "Difference", "Hard", "Over"),
     "scenes.camera": ("CameraRange",),
     "scenes.composer": ("Composer",),
@@ -118,6 +125,7 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     "scenes.light": ("ColorRange",),
     "scenes.pose": ("PoseRange",),
     "scenes.ranges": ("SceneRange",),
+    "scenes.references": ("References",),
     "scenes.scene": ("Scene",),
     "scenes.strength": ("Ramp",),
     "scenes.targets": ("Composites", "Targets"),
