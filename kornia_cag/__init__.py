@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from kornia_cag.loading.chain import ContextChain
     from kornia_cag.loading.collate import CAGCollate
     from kornia_cag.loading.confusion import HardPairing
+    from kornia_cag.loading.detections import (
+        Detections,
+        detection_targets,
+        full_masks,
+        instance_map,
+        semantic_map,
+        visible_masks,
+    )
     from kornia_cag.loading.prefetch import Prefetcher
     from kornia_cag.sampling.pairs import PairSampler
     from kornia_cag.sampling.rows import Rows
@@ -67,6 +75,7 @@ __all__ = [
     "Composites",
     "ContextBank",
     "ContextChain",
+    "Detections",
     "Difference",
     "Diverged",
     "Draft",
@@ -100,13 +109,18 @@ __all__ = [
     "Unkeyed",
     "WorstOf",
     "attacked_loss",
+    "detection_targets",
     "export_network",
     "frozen",
+    "full_masks",
+    "instance_map",
     "load_network",
     "load_recipe",
     "mixed_loss",
     "save_recipe",
+    "semantic_map",
     "trades_loss",
+    "visible_masks",
 ]
 
 _STAGES = {  # module: what it gives; loaded when first asked for, so that a command can answer before torch is there
@@ -140,6 +154,14 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     "loading.chain": ("ContextChain",),
     "loading.collate": ("CAGCollate",),
     "loading.confusion": ("HardPairing",),
+    "loading.detections": (
+        "Detections",
+        "detection_targets",
+        "full_masks",
+        "instance_map",
+        "semantic_map",
+        "visible_masks",
+    ),
     "loading.prefetch": ("Prefetcher",),
     "evaluation.monitor": ("OverfittingMonitor",),
     "training.exported": ("export_network",),
