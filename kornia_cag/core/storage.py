@@ -13,7 +13,7 @@ import secrets
 import struct
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,7 +32,12 @@ _DAMAGED = "which is damaged: its checksum is another"
 
 
 def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
-    """Write or replace a file, whole or not at all.
+    """Write or replace a file, whole or not at all: see :func:`write_pieces`."""
+    write_pieces(path, [data])
+
+
+def write_pieces(path: str | Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write or replace a file piece by piece, whole or not at all.
 
     Raises:
         OSError: naming the file, for a full disk, a folder that is not writable and the like. The old file is unchanged
@@ -44,7 +49,8 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
     partial = place.with_name(f".{secrets.token_hex(8)}{PARTIAL}")
     try:
         with partial.open("xb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, place)

@@ -20,6 +20,7 @@ from kornia_cag.core.storage import (
     remove_partial,
     write_bytes,
     write_json,
+    write_pieces,
     write_text,
     write_torch,
 )
@@ -33,6 +34,21 @@ def files(folder):
 
 
 # --- writing
+
+
+def test_a_file_in_pieces_is_whole_or_not_there(tmp_path):
+    def pieces(last):
+        yield b"one"
+        if last is None:
+            raise KeyError
+        yield last
+
+    write_pieces(tmp_path / "a", pieces(b" two"))
+    for name in "ab":
+        with pytest.raises(KeyError):
+            write_pieces(tmp_path / name, pieces(None))
+    assert (tmp_path / "a").read_bytes() == b"one two"
+    assert files(tmp_path) == ["a"]
 
 
 def test_a_file_is_whole_and_nothing_lies_beside_it(tmp_path):
