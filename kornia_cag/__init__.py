@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from kornia_cag.core.checks import Diverged, InputError
     from kornia_cag.core.draws import Draws
     from kornia_cag.evaluation.monitor import OverfittingMonitor
+    from kornia_cag.export.coco import Coco
+    from kornia_cag.export.dataset import write_dataset
+    from kornia_cag.export.folders import ClassFolders, Yolo
+    from kornia_cag.export.pictures import Format, Picture
+    from kornia_cag.export.shards import Shards
     from kornia_cag.loading.batch import Batch
     from kornia_cag.loading.chain import ContextChain
     from kornia_cag.loading.collate import CAGCollate
@@ -70,6 +75,8 @@ __all__ = [
     "Blend",
     "CAGCollate",
     "CameraRange",
+    "ClassFolders",
+    "Coco",
     "ColorRange",
     "Composer",
     "Composites",
@@ -82,6 +89,7 @@ __all__ = [
     "Draws",
     "External",
     "Finish",
+    "Format",
     "FourierMix",
     "Framing",
     "Free",
@@ -94,6 +102,7 @@ __all__ = [
     "Over",
     "OverfittingMonitor",
     "PairSampler",
+    "Picture",
     "PoseRange",
     "Prefetcher",
     "Ramp",
@@ -104,10 +113,12 @@ __all__ = [
     "Scene",
     "ScenePGD",
     "SceneRange",
+    "Shards",
     "Targets",
     "Training",
     "Unkeyed",
     "WorstOf",
+    "Yolo",
     "attacked_loss",
     "detection_targets",
     "export_network",
@@ -121,6 +132,7 @@ __all__ = [
     "semantic_map",
     "trades_loss",
     "visible_masks",
+    "write_dataset",
 ]
 
 _STAGES = {  # module: what it gives; loaded when first asked for, so that a command can answer before torch is there
@@ -163,6 +175,11 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
         "visible_masks",
     ),
     "loading.prefetch": ("Prefetcher",),
+    "export.coco": ("Coco",),
+    "export.dataset": ("write_dataset",),
+    "export.folders": ("ClassFolders", "Yolo"),
+    "export.pictures": ("Format", "Picture"),
+    "export.shards": ("Shards",),
     "evaluation.monitor": ("OverfittingMonitor",),
     "training.exported": ("export_network",),
     "training.network": ("load_network",),

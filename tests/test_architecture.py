@@ -18,7 +18,19 @@ import kornia_cag
 
 PACKAGE = Path(kornia_cag.__file__).parent
 ROOT = PACKAGE.parent
-ROOMS = ["core", "banks", "sampling", "scenes", "adversary", "loading", "evaluation", "training", "bench", "command"]
+ROOMS = [
+    "core",
+    "banks",
+    "sampling",
+    "scenes",
+    "adversary",
+    "loading",
+    "export",
+    "evaluation",
+    "training",
+    "bench",
+    "command",
+]
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in sorted(PACKAGE.glob("*/*.py"))
