@@ -12,7 +12,7 @@ from kornia_cag.core.checks import check_instance, check_int, check_number, desc
 from kornia_cag.core.lock import held
 from kornia_cag.core.plain import differences, plain
 from kornia_cag.core.progress import progress
-from kornia_cag.core.storage import read_json, write_bytes, write_json, write_pieces
+from kornia_cag.core.storage import read_json, remove_partial, write_bytes, write_json, write_pieces
 from kornia_cag.export.pictures import Format, Picture, pictures_of
 from kornia_cag.loading.batch import Batch
 from kornia_cag.loading.collate import CAGCollate
@@ -56,6 +56,10 @@ def write_dataset(
         plan = _plan(collate, pairs, format, count, least)
         known = _begun(place, plan)
         if not known["finished"]:
+            for inner in (
+                path for path in place.iterdir() if path.is_dir()
+            ):  # what was killed left its files here, too
+                remove_partial(inner)
             (place / PARTS).mkdir(exist_ok=True)
             _write_parts(collate, pairs, place, format, count, least)
             _finish(place, format, pairs, count, classes)

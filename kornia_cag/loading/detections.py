@@ -184,7 +184,7 @@ def _wrapping(tv_tensors: bool) -> Any:
         return lambda parts, size: parts
     try:
         kinds = importlib.import_module("torchvision.tv_tensors")
-    except ImportError:
+    except (ImportError, RuntimeError):  # the latter for one built for another torch
         fail("tv_tensors", "False without torchvision", "True", "Install torchvision, in the version for this torch.")
 
     def wrapped(parts: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:

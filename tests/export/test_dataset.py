@@ -118,6 +118,21 @@ def test_shards_stopped_after_the_first(tmp_path, monkeypatch):
     assert contents(write_dataset(collate_of(), pairs_of(), tmp_path / "parts", format, images=45)) == want
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path, monkeypatch):
+    def stopping(*arguments):
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "_finish", stopping)
+        with pytest.raises(Stopped):
+            write_dataset(collate_of(), pairs_of(), tmp_path / "data", Coco(), images=8)
+    left = [tmp_path / "data" / name / f".{'0a' * 8}.partial" for name in ("images", ".parts", "")]
+    for path in left:
+        path.write_text("half")
+    write_dataset(collate_of(), pairs_of(), tmp_path / "data", Coco(), images=8)
+    assert not any(path.exists() for path in left)
+
+
 def test_a_whole_data_set_stays_as_it_is(tmp_path):
     folder = write_dataset(collate_of(), pairs_of(), tmp_path / "data", Yolo(), images=9)
     want = contents(folder)
