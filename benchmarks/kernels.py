@@ -1,6 +1,6 @@
 """What does a GPU do for a batch, and what does the host? ``python benchmarks/kernels.py [--ranges signs ...]``.
 
-For each of the ranges, sides, batch sizes and ways of launching (``eager``, ``compiled``, both as a captured graph): the
+For each of the ranges, sides, batch sizes and ways of launching (eager, compiled, each also as a captured graph): the
 time of a batch of ``CAGCollate`` from rows made ahead, the host's part of it, and, from torch's profiler, how long
 the device was busy and with which kernels. Time is the median of five rounds; the host's part ends when the last
 launch has been asked for. At the end of each, images are held against those that a CPU composes from the same rows.
