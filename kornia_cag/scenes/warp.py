@@ -106,7 +106,7 @@ def warp(
     window = Window((pyramid.size >> finest) + 2)
     layer = sample_pyramid(pyramid, ids, displace(points, waves), level, extent=EXTENT, window=window)
     if holes.shape[1]:
-        shown = _outside(points, holes)
+        shown = outside(points, holes)
         layer = tuple(plane * shown for plane in layer)
     return layer
 
@@ -125,11 +125,11 @@ def draft(
     window, waves, holes = Window((pyramid.size >> level) + 2), kept(waves), kept(holes)
     moved, levels = displace(points.expand(len(ids), -1, -1, -1), waves), torch.full_like(ids, level)
     (alpha,) = sample_pyramid(pyramid, ids, moved, levels, extent=EXTENT, window=window, channels=slice(3, 4))
-    return lines, alpha * _outside(points, holes) if holes.shape[1] else alpha
+    return lines, alpha * outside(points, holes) if holes.shape[1] else alpha
 
 
 @one_operation("outside(Tensor points, Tensor holes) -> Tensor")
-def _outside(points: Float[Tensor, "#b 2 h w"], holes: Float[Tensor, "b m 3"]) -> Float[Tensor, "b h w"]:
+def outside(points: Float[Tensor, "#b 2 h w"], holes: Float[Tensor, "b m 3"]) -> Float[Tensor, "b h w"]:
     """1 outside all discs, 0 inside one, with a soft rim of a tenth of an object unit."""
     x, y = points.unbind(1)
     shown = torch.ones_like(x)
