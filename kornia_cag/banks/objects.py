@@ -28,7 +28,7 @@ class ObjectBank:
     """Cut-out objects with their classes.
 
     Object ``i`` has class ``labels[i]``, or none if that is -1, and comes in ``variants`` stroke thicknesses; variant
-    ``v`` is picture ``i * variants + v`` of the pyramid, sorted from the thickness as drawn to the one farthest from it.
+    ``v`` is picture ``i * variants + v`` of the pyramid, from the thickness as drawn to the one farthest from it.
 
     ``size`` is the side of the finest level, in texels; an object's longest side takes 7/8 of it. ``"auto"`` keeps the
     pictures' resolution: it is the smallest power of two that holds the largest picture (for files by their headers,

@@ -94,6 +94,8 @@ class SeveralEpochs(Epochs):
             touched = np.zeros(len(contexts), bool)
             touched[double] = True
             good = ~(again[double] | again[mate] | touched[mate])
+            if not good.any() and double.size > 100:  # too dense for swaps to help
+                break
             one, other = double[good], mate[good]
             contexts[one], contexts[other] = contexts[other], contexts[one]
         return contexts
