@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_contexts, make_objects
 from devicewait import RefuseWaiting
+from torch._dynamo.utils import counters
 
 from kornia_cag import (
     Anywhere,
@@ -24,6 +25,7 @@ from kornia_cag import (
     SceneRange,
 )
 from kornia_cag.core.records import tensors
+from kornia_cag.scenes.chunks import Renderer
 
 WILD = PoseRange(angle=(-180, 180), shear=(-30, 30), perspective=(-0.3, 0.3), aspect=(0.6, 1.6))
 WARPED = replace(WILD, elastic=(0.02, 0.05), hole=(0.05, 0.3), holes=2)
@@ -252,3 +254,19 @@ def test_banks_add_up_by_the_names_of_classes():
     assert both.labels.tolist() == [0, 1, 1, 2, -1, -1]
     assert torch.equal(both.pyramid.level(0)[4:], one.pyramid.level(0))
     assert torch.equal(both.points[4:], one.points)
+
+
+@pytest.mark.compile
+def test_compiled_scenes_are_those_of_eager_mode_by_one_program_for_any_number():
+    torch._dynamo.reset()
+    counters.clear()
+    made, fast = composer(CASES["apart"], size=(32, 40)), Renderer()
+    fast.compile()
+    for layers in (3, 5, 2):
+        table = rows(6, layers=layers)
+        one, other = (each(made, table, 1.0, None, targets=True, scene=True) for each in (fast, Renderer()))
+        assert torch.equal(one.labels, other.labels)
+        assert torch.equal(one.scene.left_out, other.scene.left_out)
+        assert (one.images - other.images).abs().max() < 1 / 255
+        assert (one.targets.masks - other.targets.masks).abs().max() < 1 / 255
+    assert counters["stats"]["unique_graphs"] == 4 + 3  # place, backdrop, layer, camera; draws for each number
