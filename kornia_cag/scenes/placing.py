@@ -48,18 +48,19 @@ class Ground:
 Step = Callable[[Layer, Wish, Ground, Bool[Tensor, " m"]], tuple[Layer, Ground]]
 
 
-def laid_out(scene: Scene, wishes: tuple[Wish, ...], step: Step) -> Scene:
+def laid_out(scene: Scene, wishes: tuple[Wish, ...], step: Step, *, multiple: int = 1) -> Scene:
     """A scene whose objects find their places one after the other.
 
     Args:
         scene: with its objects in the middle of the canvas.
         wishes: what the layout wants of each.
         step: :func:`put`, for one layout, bank and canvas.
+        multiple: the ground has places for a multiple of so many objects, so that fewer shapes occur.
     """
-    device, count = scene.keys.device, len(wishes)
+    device, count = scene.keys.device, -(-len(wishes) // multiple) * multiple
     ground, layers = _bare(len(scene.keys), count, device), []
     own = [here.clone() for here in torch.eye(count, dtype=torch.bool, device=device).unbind()]
-    for layer, wish, here in zip(scene.layers, wishes, own, strict=True):
+    for layer, wish, here in zip(scene.layers, wishes, own, strict=False):
         placed, ground = step(layer, wish, ground, here)
         layers.append(placed)
     return replace(scene, layers=tuple(layers))

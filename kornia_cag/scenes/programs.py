@@ -29,6 +29,7 @@ from kornia_cag.scenes.targets import Composites, targets_of
 from kornia_cag.scenes.warp import Outline
 
 Written = dict[str, Tensor]  # large tensors, by name
+PLACES = 8  # objects: the program that finds places is compiled for up to so many, twice as many …
 
 
 def outputs(
@@ -87,7 +88,7 @@ class Programs:
         return placed(made, into)
 
     def _laid_out(self, composer: Composer, scene: Scene, wishes: tuple[Wish, ...]) -> Scene:
-        """As :meth:`Composer.laid` does, by one program for any number of objects."""
+        """As :meth:`Composer.laid` does, by one program for up to :data:`PLACES` objects."""
         if composer.ranges.layout is None:
             return scene
 
@@ -96,7 +97,7 @@ class Programs:
             put_there: tuple[Layer, Ground] = copied(self._program(_put, composer)(composer, layer, wish, ground, here))
             return put_there
 
-        return laid_out(scene, wishes, step)
+        return laid_out(scene, wishes, step, multiple=PLACES)
 
     def _program(self, function: Callable[..., Any], composer: Composer) -> Callable[..., Any]:
         name = function.__name__
