@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from kornia_cag.scenes.composer import Composer
     from kornia_cag.scenes.finishes import Finish, Unkeyed
     from kornia_cag.scenes.framing import Framing
+    from kornia_cag.scenes.layout import Anywhere, Band, Layout, Maps, Place
     from kornia_cag.scenes.light import ColorRange
     from kornia_cag.scenes.pose import PoseRange
     from kornia_cag.scenes.ranges import SceneRange
@@ -70,7 +71,9 @@ __all__ = [
     "MIFGSM",
     "PGD",
     "Adversary",
+    "Anywhere",
     "Average",
+    "Band",
     "Batch",
     "Blend",
     "CAGCollate",
@@ -98,11 +101,14 @@ __all__ = [
     "Histograms",
     "InputError",
     "LabStatistics",
+    "Layout",
+    "Maps",
     "ObjectBank",
     "Over",
     "OverfittingMonitor",
     "PairSampler",
     "Picture",
+    "Place",
     "PoseRange",
     "Prefetcher",
     "Ramp",
@@ -148,6 +154,7 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     "scenes.composer": ("Composer",),
     "scenes.finishes": ("Finish", "Unkeyed"),
     "scenes.framing": ("Framing",),
+    "scenes.layout": ("Anywhere", "Band", "Layout", "Maps", "Place"),
     "scenes.light": ("ColorRange",),
     "scenes.pose": ("PoseRange",),
     "scenes.ranges": ("SceneRange",),

@@ -97,21 +97,23 @@ def _is_view(func: Any) -> bool:
     return bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
 
 
-def counted(ranges: SceneRange, size: int, batch: int) -> Counts:
+def counted(ranges: SceneRange, size: int, batch: int, layers: int = 1) -> Counts:
     """Counts of a second batch, with targets and a chain, from rows on the host to composites on the device.
 
     Args:
         ranges: what varies.
         size: side of the canvas, pixels.
         batch: number of samples.
+        layers: number of objects of each.
     """
     there, texels = torch.device("meta"), 64 if size <= 64 else 256
     objects, contexts = ObjectBank.from_glyphs("0123456789", size=texels), ContextBank.procedural(count=8, size=texels)
     objects = replace(objects, pyramid=objects.pyramid.to(there), labels=objects.labels.to(there))
     composer = Composer(objects, ContextBank(contexts.pyramid.to(there)), (size, size), ranges, warn=False)
     place = torch.arange(batch)
-    rows, images = Rows.of(place % 10, place % 8, place), torch.empty(batch, 3, size, size, device=there)
-    earlier = Earlier(images, torch.empty(batch, 1, dtype=torch.int64, device=there), 0.171)
+    shown = (place[:, None] + torch.arange(layers)) % 10
+    rows, images = Rows.of(shown, place % 8, place), torch.empty(batch, 3, size, size, device=there)
+    earlier = Earlier(images, torch.empty(batch, layers, dtype=torch.int64, device=there), 0.171)
     with patch("torch.autocast", lambda *_, **__: nullcontext()):  # which meta does not know
         for _ in range(2):  # the first batch also makes constants, which are kept
             with Counts() as counts:

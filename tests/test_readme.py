@@ -130,6 +130,14 @@ def test_how_to_add(names):
     assert shaded.mean() < plain.mean()
 
 
+def test_scenes_of_several_objects(names):
+    """The page's own assertions hold."""
+    (example,) = blocks(DOCS / "how-to/scenes.md")
+    run(DOCS / "how-to/scenes.md", example, names)
+    assert len(names["boxes"]) == len(names["classes"]) > 0
+    assert names["boxes"].isfinite().all()
+
+
 def test_which_scenes_confuse_a_network(names, capsys):
     page = DOCS / "adversary.md"
     names["ranges"] = SIGNS.ranges

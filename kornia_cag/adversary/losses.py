@@ -1,7 +1,8 @@
 """Attack losses: one loss per sample, from a model's logits and the classes that the attack aims at.
 
 An untargeted attack raises the loss of the label, a targeted one lowers the loss of its target class. Labels are (b,),
-or (b, K) if each sample shows K objects; its loss is then the mean over the objects' losses.
+or (b, K) if each sample shows K objects; its loss is then the mean over the objects' losses. An object of label -1, a
+distractor or one that is not shown, has no loss, and a sample of such objects only has loss 0.
 """
 
 from collections.abc import Callable
@@ -36,8 +37,9 @@ def cross_entropy(logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"]) -
     """Cross-entropy, the default. Requires logits ``(b, classes)`` of at least two classes."""
     logits = check_logits(logits, len(labels))
     if labels.ndim == 1:
-        return F.cross_entropy(logits, labels, reduction="none")
-    return torch.stack([F.cross_entropy(logits, of, reduction="none") for of in labels.unbind(1)]).mean(dim=0)
+        return F.cross_entropy(logits, labels, reduction="none", ignore_index=-1)
+    losses = [F.cross_entropy(logits, of, reduction="none", ignore_index=-1) for of in labels.unbind(1)]
+    return _mean(torch.stack(losses, dim=1), labels)
 
 
 def margin(logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"]) -> Float[Tensor, " b"]:
@@ -48,7 +50,7 @@ def margin(logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"]) -> Float
     The gradient does not vanish where the model is confident. Source: Carlini and Wagner, 2017.
     """
     own, other, _ = _compared(logits, labels, 2)
-    return (other - own).mean(dim=1)
+    return _mean(other - own, labels)
 
 
 def dlr(logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"]) -> Float[Tensor, " b"]:
@@ -57,7 +59,7 @@ def dlr(logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"]) -> Float[Te
     Requires at least three classes. Source: Croce and Hein, 2020.
     """
     own, other, ordered = _compared(logits, labels, 3)
-    return ((other - own) / (ordered[:, :1] - ordered[:, 2:] + 1e-12)).mean(dim=1)
+    return _mean((other - own) / (ordered[:, :1] - ordered[:, 2:] + 1e-12), labels)
 
 
 def kl(logits: Any, clean: Float[Tensor, "b classes"]) -> Float[Tensor, " b"]:
@@ -74,11 +76,23 @@ def _compared(
     logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"], least: int
 ) -> tuple[Float[Tensor, "b objects"], Float[Tensor, "b 1"], Float[Tensor, "b n"]]:
     """The objects' logits, the largest logit of a class not shown, and the three largest of all, sorted."""
-    shown = labels[:, None] if labels.ndim == 1 else labels
+    shown = _known(labels)
     logits = widen(check_logits(logits, len(labels), max(least, shown.shape[1] + 1)))
     own = logits.gather(1, shown)
     other = logits.scatter(1, shown, -torch.inf).amax(dim=1, keepdim=True)
     return own, other, logits.topk(min(3, logits.shape[1]), dim=1).values
+
+
+def _mean(losses: Float[Tensor, "b k"], labels: Int[Tensor, " b"] | Int[Tensor, "b k"]) -> Float[Tensor, " b"]:
+    """The mean over each sample's objects that have a class."""
+    known = (labels >= 0).view(losses.shape)
+    return torch.where(known, losses, 0.0).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+
+
+def _known(labels: Int[Tensor, " b"] | Int[Tensor, "b k"]) -> Int[Tensor, "b k"]:
+    """(b, K); the classes shown, with another of the same sample, or class 0, in place of -1."""
+    shown = labels[:, None] if labels.ndim == 1 else labels
+    return torch.where(shown < 0, shown.amax(dim=1, keepdim=True).clamp(min=0), shown)
 
 
 def shows(labels: Int[Tensor, " b"] | Int[Tensor, "b k"], classes: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
@@ -91,7 +105,7 @@ def class_not_shown(
     logits: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"], drawn: Float[Tensor, " b"] | None
 ) -> Int[Tensor, " b"]:
     """For each sample a class that it does not show: chosen by a number in [0, 1), or the one with the lowest logit."""
-    labels = labels[:, None] if labels.ndim == 1 else labels
+    labels = _known(labels)
     fix = "For another kind of output no wrong class can be drawn: pass targets."
     logits = check_logits(logits, len(labels), labels.shape[1] + 1, fix)
     if drawn is None:

@@ -24,7 +24,6 @@ from kornia_cag.core.records import cut, joined, mapped
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.chunks import cuts
 from kornia_cag.scenes.composer import Composer
-from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.strength import given_strength
 from kornia_cag.scenes.targets import Composites
@@ -221,7 +220,7 @@ class ScenePGD(Adversary):
             fail("ScenePGD", "a context that allows gradients", "torch.inference_mode()",
                  "Compose under torch.no_grad() instead.")  # fmt: skip
         alpha = min(2.5 * self.reach / self.steps, self.reach) if self.alpha is None else self.alpha
-        still, varied = self._numbers(composer.ranges, rows)
+        still, varied = self._numbers(composer, rows)
         first = _stacked(varied)
         worst, most, now = None, None, first
         with frozen(model) as net:
@@ -229,9 +228,7 @@ class ScenePGD(Adversary):
                 last = step == self.steps
                 with torch.set_grad_enabled(not last):
                     now = now.detach().requires_grad_(not last)
-                    drawn = composer.ranges.sample(
-                        rows, strength, draws=Draws(rows.keys, {**still, **_apart(now, varied)})
-                    )
+                    drawn = composer.sample(rows, strength, draws=Draws(rows.keys, {**still, **_apart(now, varied)}))
                     made = composer.compose(drawn, earlier, targets=targets)
                     made = made if scene else replace(made, scene=None)
                     losses = _losses(net, self.loss, self.autocast, made.images, made.classes)
@@ -244,11 +241,11 @@ class ScenePGD(Adversary):
                     now = self._moved(losses, now, first, alpha)
         return cast(Composites, worst)
 
-    def _numbers(self, ranges: SceneRange, rows: Rows) -> tuple[dict[Slot, Tensor], dict[Slot, Tensor]]:
+    def _numbers(self, composer: Composer, rows: Rows) -> tuple[dict[Slot, Tensor], dict[Slot, Tensor]]:
         """The numbers that the scenes are drawn from: those that stay, and those that vary."""
         draws = Draws(rows.keys)
         with torch.no_grad():
-            ranges.sample(rows, draws=draws)
+            composer.sample(rows, draws=draws)
         varied = {slot: numbers for slot, numbers in draws.numbers.items() if slot[1] in self.vary}
         if not varied:
             self._fail()

@@ -17,6 +17,7 @@ from torch import Tensor
 from kornia_cag.banks import folders, hints
 from kornia_cag.banks.fitting import _as_ids, _check_alpha, _fit, _longest, _some_images, _to_uint8
 from kornia_cag.banks.pyramid import Pyramid, build_pyramid
+from kornia_cag.banks.shapes import shape_points
 from kornia_cag.banks.texels import EXTENT, GLYPHS, Size, chosen_texels, file_sides, for_objects
 from kornia_cag.core.checks import check_int, check_pixels, check_tensor, describe, fail
 from kornia_cag.core.devices import Device, chosen_device
@@ -26,8 +27,8 @@ from kornia_cag.core.devices import Device, chosen_device
 class ObjectBank:
     """Cut-out objects with their classes.
 
-    Object ``i`` has class ``labels[i]`` and comes in ``variants`` stroke thicknesses; variant ``v`` is picture
-    ``i * variants + v`` of the pyramid, sorted from the thickness as drawn to the one farthest from it.
+    Object ``i`` has class ``labels[i]``, or none if that is -1, and comes in ``variants`` stroke thicknesses; variant
+    ``v`` is picture ``i * variants + v`` of the pyramid, from the thickness as drawn to the one farthest from it.
 
     ``size`` is the side of the finest level, in texels; an object's longest side takes 7/8 of it. ``"auto"`` keeps the
     pictures' resolution: it is the smallest power of two that holds the largest picture (for files by their headers,
@@ -37,11 +38,12 @@ class ObjectBank:
 
     Attributes:
         pyramid: premultiplied RGBA of ``m = n * variants`` pictures with all mip levels, uint8 texels.
-        labels: (n,); class of each object, 0 to C - 1.
+        labels: (n,); class of each object, 0 to C - 1; -1: none, a distractor, see :meth:`unlabelled`.
         classes: C names.
         variants: number of stroke thicknesses per object.
         sides: longest side of each object in its file, pixels; empty if it comes from no files.
         opacity: (m,); highest alpha of each picture, in (0, 1].
+        points: (m, 2, 96); points that stand for each picture's shape, see :func:`shape_points`.
     """
 
     pyramid: Pyramid
@@ -50,10 +52,12 @@ class ObjectBank:
     variants: int = 1
     sides: tuple[int, ...] = field(default=(), kw_only=True)
     opacity: Float[Tensor, " m"] = field(init=False)
+    points: Float[Tensor, "m 2 96"] = field(init=False)
 
     def __post_init__(self) -> None:
         highest = self.pyramid.level(0)[:, -1].flatten(1).amax(dim=1)
         object.__setattr__(self, "opacity", highest.float() / 255)
+        object.__setattr__(self, "points", shape_points(self.pyramid))
 
     @classmethod
     def from_folder(
@@ -186,10 +190,40 @@ class ObjectBank:
         highest = stack[:, :, 3].flatten(2).amax(dim=2)
         gone = highest <= 0.5 * highest[:, :1]
         if gone.any():
-            worst = self.classes[int(self.labels[int(gone.any(dim=1).int().argmax())])]
+            worst = self._name(int(self.labels[int(gone.any(dim=1).int().argmax())]))
             fail("radii", "erosions that leave every object visible", f"{list(radii)}",
                  f"Class {worst!r} vanishes; use a smaller erosion or a larger size.")  # fmt: skip
         return replace(self, pyramid=build_pyramid(stack.flatten(0, 1), replicate=False), variants=len(ordered))
+
+    def unlabelled(self) -> "ObjectBank":
+        """The same objects without classes: distractors, painted like others and never in sight of targets.
+
+        ``bank + other.unlabelled()`` is a bank of both.
+        """
+        return replace(self, labels=torch.full_like(self.labels, -1), classes=())
+
+    def __add__(self, other: "ObjectBank") -> "ObjectBank":
+        """Both banks' objects in one bank, the other's last; a class name that both have is one class.
+
+        Raises:
+            InputError: for banks of different sizes, devices or numbers of thickness variants.
+        """
+        if not isinstance(other, ObjectBank):
+            return NotImplemented
+        mine, theirs = ((bank.size, bank.device, bank.variants) for bank in (self, other))
+        if mine != theirs:
+            words = "a bank of size {} on {} with {} variants"
+            fail("objects", words.format(*mine), words.format(*theirs),
+                 f"Load both with the same device and size, such as size={max(self.size, other.size)}.")  # fmt: skip
+        classes = tuple(dict.fromkeys((*self.classes, *other.classes)))
+        renumbered = torch.tensor([*map(classes.index, other.classes), -1], device=self.device)
+        atlas = torch.cat([self.pyramid.atlas, other.pyramid.atlas])
+        sides = self.sides + other.sides if self.sides and other.sides else ()
+        labels = torch.cat([self.labels, renumbered[other.labels]])
+        return ObjectBank(replace(self.pyramid, atlas=atlas), labels, classes, self.variants, sides=sides)
+
+    def _name(self, label: int) -> str:
+        return self.classes[label] if label >= 0 else "none"
 
     def warn_if_unsuited(self, *, longest: float, usual: float, stacklevel: int) -> None:
         """Warn about objects from files that a canvas shows enlarged, or as little more than a line.
@@ -199,7 +233,7 @@ class ObjectBank:
             usual: pixels that it covers on average.
             stacklevel: stack level of the user's line; the caller is 1.
         """
-        names = [self.classes[label] for label in self.labels.tolist()]
+        names = [self._name(label) for label in self.labels.tolist()]
         if self.sides:
             hints.warn_if_small(names, self.sides, longest, stacklevel + 2)
             hints.warn_if_thin(names, self.pyramid.level(0)[:: self.variants, 3], usual, stacklevel + 2)

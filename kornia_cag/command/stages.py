@@ -63,7 +63,7 @@ def stages(
 
 def _resting(composer: Composer, rows: Rows, scene: Scene) -> Scene:
     """The scene with neutral poses."""
-    rest = composer.ranges.sample(rows, torch.zeros_like(scene.fresh))
+    rest = composer.sample(rows, torch.zeros_like(scene.fresh))
     poses = zip(scene.layers, rest.layers, strict=True)
     return replace(scene, layers=tuple(replace(own, pose=still.pose) for own, still in poses))
 

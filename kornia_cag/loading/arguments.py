@@ -75,6 +75,20 @@ def check_together(
              "Pass pairing=HardPairing(classes=len(objects.classes)).")  # fmt: skip
 
 
+def check_returns(returns: Any, objects: ObjectBank, ranges: SceneRange) -> None:
+    """Require a batch where a sample's label may be -1.
+
+    Raises:
+        InputError: for a pair with a layout, or with objects without a class.
+    """
+    check_choice("returns", returns, ("pair", "batch"))
+    if returns == "batch":
+        return
+    if ranges.layout is not None or bool((objects.labels < 0).any()):
+        what = "objects without a class" if ranges.layout is None else "a layout, which may leave an object out"
+        fail("returns", f"'batch' with {what}", "'pair'", "Read classes and boxes from batch.targets.")
+
+
 def renderer(device: torch.device, ranges: SceneRange, *, compile: bool, graph: bool | None) -> Renderer:
     """The renderer of a collate.
 

@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (b, 3, h, w), in [0, 1], or uint8; after all adversaries.
-        labels: (b,), classes 0 to C - 1.
+        labels: (b,), classes 0 to C - 1; -1 if the object is a distractor or not shown.
         masks: (b, 1, h, w); how much each pixel shows the object, in [0, 1].
         boxes: (b, 4); half-open xyxy, pixels; NaN if the object is out of sight.
         visible: (b,); whether the object is visible at all: use ``boxes[visible]``.

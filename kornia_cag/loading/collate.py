@@ -11,7 +11,7 @@ from torch import nn
 from kornia_cag.adversary.stage import Adversary, Draft, check_adversaries, hardened, planned
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
-from kornia_cag.core.checks import check_choice, check_instance, check_number, check_size
+from kornia_cag.core.checks import check_instance, check_number, check_size
 from kornia_cag.loading import arguments
 from kornia_cag.loading.batch import Batch, Output, Pair, batch_of
 from kornia_cag.loading.chain import ContextChain
@@ -42,7 +42,8 @@ class CAGCollate(Generic[Output]):
         adversaries: make batches harder for ``model``, in order: a :class:`ScenePGD` or :class:`WorstOf` chooses
             scenes, a :class:`PGD` changes pixels, an :class:`External` wraps another library's attack.
         strength: in [0, 1], or a :class:`Ramp` over epochs.
-        returns: ``"pair"`` for ``(images, labels)``, ``"batch"`` for a :class:`Batch`.
+        returns: ``"pair"`` for ``(images, labels)``, ``"batch"`` for a :class:`Batch`, which a layout and distractors
+            need: what they show, if anything, takes more than one label to say.
         seed: seed of samples on a data set's items; rows carry their own.
         dtype: dtype of the images: float32, bfloat16, float16, or uint8 (without adversaries and ``ranges.finish``).
         channels_last: whether images use torch's memory format of that name.
@@ -85,7 +86,7 @@ class CAGCollate(Generic[Output]):
         self._composer = None if contexts is None else self._composing(contexts)
         warn_if_coarse(objects, contexts, self.size, self.ranges, stacklevel=2)
         self.strength = strength if isinstance(strength, Ramp) else check_number("strength", strength, 0, 1)
-        check_choice("returns", returns, ("pair", "batch"))
+        arguments.check_returns(returns, objects, self.ranges)
         self.chain, self.model, self.returns, self._whole = chain, model, returns, returns == "batch"
         self._photos = PhotoRows(objects.labels.cpu(), seed=seed)
         self._renderer = arguments.renderer(self.device, self.ranges, compile=compile, graph=graph)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from kornia_cag.core.checks import check_int, check_number, check_tensor, describe, fail
 from kornia_cag.core.precision import FLOATS
@@ -87,14 +87,14 @@ class HardPairing:
 
         Args:
             last: class in each slot, -1 for empty slots.
-            labels: class of each sample.
+            labels: class of each sample, -1 for none.
             keys: keys of the samples; they determine which samples may swap.
         """
         place = torch.arange(len(labels), device=labels.device)
         if self._shown is None or len(labels) < 2:
             return place
         scores = self._shown.clone().fill_diagonal_(0.0)  # a slot of the sample's own class gives a fresh context
-        scores = torch.cat([scores, scores.new_zeros(len(scores), 1)], dim=1)  # column -1: an empty slot
+        scores = nn.functional.pad(scores, (0, 1, 0, 1))  # column -1: an empty slot; row -1: an object without a class
         order, side = place, min(_GROUP, len(labels))
         for drawn in uniforms(keys, "chain.swap", self.rounds).unbind(1):
             numbers, groups = (x[: len(labels) // side * side].view(-1, side) for x in drawn.sort())

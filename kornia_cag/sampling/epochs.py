@@ -17,20 +17,23 @@ _EPOCH_LENGTH = 100_000  # samples: up to this length, an epoch is extended to m
 _EDGES, _OBJECTS, _CONTEXTS, _SLOTS, _UNIFORM = range(5)  # streams of randomness
 
 
-def _generator(stream: int, *counters: int) -> np.random.Generator:
+def generator(stream: int, *counters: int) -> np.random.Generator:
+    """The generator of one stream of randomness, for one epoch, batch or the like."""
     # Two words per counter, so that different counters never give the same seed.
     return np.random.default_rng([stream, *(word for c in counters for word in (c & LOW, c >> 32))])
 
 
-def default_samples(sizes: Int64[np.ndarray, " k"], *, num_contexts: int, most: int) -> int:
+def default_samples(sizes: Int64[np.ndarray, " k"], *, num_contexts: int, most: int, per_scene: int = 1) -> int:
     """Default number of samples per class, as described in :class:`PairSampler`.
 
     Args:
         sizes: number of objects per class.
         num_contexts: number of contexts.
         most: number of different pairs in the smallest class.
+        per_scene: number of objects in each sample.
     """
-    classes, limit = len(sizes), max(_EPOCH_LENGTH, 2 * num_contexts)
+    classes, limit = len(sizes), per_scene * max(_EPOCH_LENGTH, 2 * num_contexts)
+    num_contexts *= per_scene  # the objects that all contexts have room for
     objects_exact = math.lcm(*set(sizes.tolist()))
     all_exact = math.lcm(objects_exact, num_contexts // math.gcd(num_contexts, classes))
     every_context = -(-num_contexts // classes)
@@ -65,6 +68,11 @@ class Epochs:
         """Number of samples per epoch."""
         return self.samples_per_class * len(self.sizes)
 
+    def scenes(self, epoch: int) -> tuple[Int64[np.ndarray, "s k"], Int64[np.ndarray, " s"]]:
+        """Objects of every sample of an epoch, by index, and its context."""
+        edges = self.edges(epoch)
+        return (edges >> 32)[:, None], edges & LOW
+
     def edges(self, epoch: int) -> Int64[np.ndarray, " e"]:
         """All samples of an epoch, by index, as ``object << 32 | context``.
 
@@ -73,7 +81,7 @@ class Epochs:
         """
         if not self.balanced:
             return self._independent(epoch)
-        rng = _generator(_EDGES, self.seed, epoch)
+        rng = generator(_EDGES, self.seed, epoch)
         edges = biregular(self._degrees(epoch), self._cycle(epoch), rng)
         by_class = rng.permuted(edges.reshape(len(self.sizes), -1), axis=1)
         edges = by_class[rng.permutation(len(by_class))].T.ravel()
@@ -82,10 +90,10 @@ class Epochs:
 
     def slots(self, epoch: int, *, start: int, count: int) -> Int64[np.ndarray, " b"]:
         """Sample indices ``start`` to ``start + count - 1``, shuffled over the slots of the batch."""
-        return start + _generator(_SLOTS, self.seed, epoch, start).permutation(count)
+        return start + generator(_SLOTS, self.seed, epoch, start).permutation(count)
 
     def _independent(self, epoch: int) -> Int64[np.ndarray, " e"]:
-        rng = _generator(_UNIFORM, self.seed, epoch)
+        rng = generator(_UNIFORM, self.seed, epoch)
         objects = rng.integers(len(self.objects), size=self.samples)
         edges: Int64[np.ndarray, " e"] = objects << 32 | rng.integers(self.num_contexts, size=self.samples)
         return edges
@@ -94,7 +102,7 @@ class Epochs:
         """The contexts, starting with those that get one extra edge in this epoch."""
         n = self.num_contexts
         block = epoch // (n // math.gcd(n, self.samples))
-        order = _generator(_CONTEXTS, self.seed, block).permutation(n)
+        order = generator(_CONTEXTS, self.seed, block).permutation(n)
         return np.roll(order, -(epoch * self.samples % n))
 
     def _degrees(self, epoch: int) -> Int64[np.ndarray, " n"]:
@@ -104,6 +112,6 @@ class Epochs:
         for size in np.unique(self.sizes).tolist():
             block = epoch // (size // math.gcd(size, samples))
             members = starts[self.sizes == size][:, None] + np.arange(size)
-            turns = _generator(_OBJECTS, self.seed, block, size).permuted(members, axis=1)
+            turns = generator(_OBJECTS, self.seed, block, size).permuted(members, axis=1)
             degrees[turns[:, (epoch * samples % size + np.arange(samples % size)) % size]] += 1
         return degrees

@@ -17,21 +17,28 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from kornia_cag.core.checks import check_int, describe, fail
-from kornia_cag.sampling.epochs import LOW, Epochs, default_samples
+from kornia_cag.sampling.epochs import Epochs, default_samples
 from kornia_cag.sampling.passes import PairRows, Pass, Place
 from kornia_cag.sampling.rows import COLUMNS, Rows
+from kornia_cag.sampling.several import SeveralEpochs
 
 
-def _class_labels(labels: Any) -> Int64[np.ndarray, " n"]:
+def _class_labels(labels: Any, distractors: int) -> Int64[np.ndarray, " n"]:
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if array.ndim != 1 or not array.size or not np.issubdtype(array.dtype, np.integer):
         fail("labels", "one integer class per object", describe(labels), "Pass the labels of an ObjectBank.")
     found = np.unique(array)
+    if found[0] == -1 and distractors and len(found) > 1:
+        found = found[1:]
     if found[0] < 0 or found[-1] != len(found) - 1:
         missing = np.setdiff1d(np.arange(len(found) + 1), found)[:3].tolist()
         got = f"class {found[0]}" if found[0] < 0 else f"none of class {', '.join(map(str, missing))}"
         fail("labels", f"classes 0 to {max(found[-1], 0)}, each with an object", got,
+             "Show what has no class by distractors_per_scene." if found[0] == -1 and not distractors else
              "Number the classes from 0 without gaps.")  # fmt: skip
+    if distractors > (count := int((array < 0).sum())):
+        fail("distractors_per_scene", f"at most {count}, the objects without a class", str(distractors),
+             "Add some to the bank: bank + other.unlabelled().")  # fmt: skip
     return array.astype(np.int64)
 
 
@@ -44,6 +51,11 @@ def _rank_and_size(rank: int | None, world_size: int | None) -> tuple[int, int]:
         rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     world_size = check_int("world_size", world_size)
     return check_int("rank", rank, 0, world_size - 1), world_size
+
+
+def _step(objects: int, classes: int) -> int:
+    """Equal numbers of all classes make groups of so many objects where this divides them."""
+    return objects // math.gcd(objects, classes)
 
 
 class PairSampler(Sampler[Any]):
@@ -78,14 +90,21 @@ class PairSampler(Sampler[Any]):
     Ranks agree as long as all of them draw, break off and load in the same way.
 
     Args:
-        labels: class of each object (its position is its id), every class from 0 to the highest.
+        labels: class of each object (its position is its id), every class from 0 to the highest; -1: none.
         num_contexts: number of contexts.
         batch_size: rows per batch and rank.
         seed: seed of all pairs, in ``[0, 2^62)``.
-        samples_per_class: per epoch. By default the smallest number that makes all degrees equal, if the epoch then
-            has at most ``max(100_000, 2 * num_contexts)`` samples; else the smallest that uses every context and makes
-            the degrees equal within each class, under the same limit; else one that uses every context and, within
-            that limit, every object.
+        objects_per_scene: K objects with a class in each sample, all on its context: there are as many samples as edges
+            of the graph divided by K. No class comes twice in a sample, any two classes
+            meet equally often in the long run, and class counts in a run of samples differ by at most two. An object
+            meets a context twice in an epoch only where that is so dense that swaps find no other way.
+        distractors_per_scene: objects without a class in each sample, uniform. A row's objects are in random order.
+        repeats: whether a class, and with it an object, may come twice in a sample: the classes of an epoch are then
+            shuffled as a whole.
+        samples_per_class: objects of each class per epoch. By default the smallest number that makes all degrees equal,
+            if the epoch then has at most ``max(100_000, 2 * num_contexts)`` samples; else the smallest that uses every
+            context and makes the degrees equal within each class, under the same limit; else one that uses every
+            context and, within that limit, every object. With several objects per scene it is rounded to whole samples.
         rank: rank of this process; by default from ``torch.distributed`` if initialised, else 0.
         world_size: number of processes, likewise.
         balanced: as described above. If False, every sample is an object and a context drawn uniformly and
@@ -105,6 +124,9 @@ class PairSampler(Sampler[Any]):
         *,
         batch_size: int,
         seed: int = 0,
+        objects_per_scene: int = 1,
+        distractors_per_scene: int = 0,
+        repeats: bool = False,
         samples_per_class: int | None = None,
         rank: int | None = None,
         world_size: int | None = None,
@@ -112,8 +134,11 @@ class PairSampler(Sampler[Any]):
         drop_last: bool = False,
     ) -> None:
         super().__init__()
-        classes = _class_labels(labels)
-        sizes: NDArray[np.int64] = np.bincount(classes)
+        self.distractors_per_scene = check_int("distractors_per_scene", distractors_per_scene, 0)
+        classes = _class_labels(labels, self.distractors_per_scene)
+        sizes: NDArray[np.int64] = np.bincount(classes[classes >= 0])
+        self.objects_per_scene, self.repeats = check_int("objects_per_scene", objects_per_scene), repeats
+        self._check_repeats(len(sizes), balanced)
         self._labels_crc = zlib.crc32(classes.tobytes())
         self.num_contexts = check_int("num_contexts", num_contexts, 1, 2**31 - 1)
         self.batch_size = check_int("batch_size", batch_size)
@@ -122,25 +147,59 @@ class PairSampler(Sampler[Any]):
         self.balanced, self.drop_last = balanced, drop_last
         most = int(sizes.min()) * self.num_contexts
         if samples_per_class is None:
-            samples_per_class = default_samples(sizes, num_contexts=self.num_contexts, most=most)
+            samples_per_class = self._default(sizes, most)
         fix = f"The smallest class has {most} different pairs: pass samples_per_class={most} or less."
         self.samples_per_class = check_int("samples_per_class", samples_per_class, 1, most, fix)
-        self._epochs = Epochs(
-            objects=np.argsort(classes, kind="stable"), sizes=sizes, num_contexts=self.num_contexts,
-            samples_per_class=self.samples_per_class, seed=self.seed, balanced=balanced,
-        )  # fmt: skip
+        self._epochs = self._made(classes, sizes)
         self.samples = self._epochs.samples
         self._check_shares(most)
         self._rows_read, self._place = PairRows(samples=self.samples), Place(length=len(self))
 
+    def _made(self, classes: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " c"]) -> Epochs:
+        order, without = np.argsort(classes, kind="stable"), int((classes < 0).sum())
+        common: dict[str, Any] = {
+            "objects": order[without:], "sizes": sizes, "num_contexts": self.num_contexts,
+            "samples_per_class": self.samples_per_class, "seed": self.seed, "balanced": self.balanced,
+        }  # fmt: skip
+        if self.objects_per_scene == 1 and not self.distractors_per_scene:
+            return Epochs(**common)
+        return SeveralEpochs(**common, per_scene=self.objects_per_scene, repeats=self.repeats,
+                             distractors=order[:without], beside=self.distractors_per_scene)  # fmt: skip
+
+    def _check_repeats(self, classes: int, balanced: bool) -> None:
+        if self.repeats or self.objects_per_scene == 1:
+            return
+        if not balanced:
+            fail(
+                "repeats", "True with balanced=False, which draws objects independently", "False", "Pass repeats=True."
+            )
+        if self.objects_per_scene > classes:
+            fail("objects_per_scene", f"at most {classes}, the number of classes", str(self.objects_per_scene),
+                 "Pass repeats=True to show a class twice.")  # fmt: skip
+
+    def _default(self, sizes: Int64[np.ndarray, " c"], most: int) -> int:
+        """The default of :func:`default_samples`, as a multiple that makes whole samples."""
+        k = self.objects_per_scene
+        found, step = (
+            default_samples(sizes, num_contexts=self.num_contexts, most=most, per_scene=k),
+            _step(k, len(sizes)),
+        )
+        up = -(-found // step) * step
+        return up if up <= most else max(most // step * step, 1)
+
     def _check_shares(self, most: int) -> None:
-        classes = len(self._epochs.sizes)
-        step = self.world_size // math.gcd(self.world_size, classes)
+        classes, k = len(self._epochs.sizes), self.objects_per_scene
+        whole = _step(k, classes)
+        if self.samples_per_class % whole:
+            fail("samples_per_class", f"a multiple of {whole}, for samples of {k} objects of {classes} classes",
+                 str(self.samples_per_class), f"Pass samples_per_class={-(-self.samples_per_class // whole) * whole}."
+                 if whole <= most else f"A class has at most {most} pairs: use more contexts.")  # fmt: skip
+        step = _step(k * self.world_size, classes)
         if self.samples_per_class % step:
             up = -(-self.samples_per_class // step) * step
             better = up if up <= most else most // step * step
             fail("world_size", f"a divisor of the {self.samples} samples per epoch", str(self.world_size),
-                 f"Pass samples_per_class={better} ({better * classes} samples)." if better else
+                 f"Pass samples_per_class={better} ({better * classes // k} samples)." if better else
                  f"Each of the {classes} classes has at most {most} pairs: use fewer ranks.")  # fmt: skip
         if not len(self):
             fail("drop_last", "at least one whole batch per epoch",
@@ -172,30 +231,36 @@ class PairSampler(Sampler[Any]):
         return Pass(self._place, self._rows_read, self._batches)
 
     def _batches(self, epoch: int, first: int) -> Iterator[Rows]:
-        edges = self._epochs.edges(epoch)
+        scenes = self._epochs.scenes(epoch)
         for batch in range(first, len(self)):
-            yield self._rows(edges, epoch, batch)
+            yield self._rows(*scenes, epoch, batch)
 
-    def _rows(self, edges: Int64[np.ndarray, " e"], epoch: int, batch: int) -> Rows:
+    def _rows(
+        self, objects: Int64[np.ndarray, "s k"], contexts: Int64[np.ndarray, " s"], epoch: int, batch: int
+    ) -> Rows:
         start = batch * self.batch_size * self.world_size
         count = min(self.batch_size, (self.samples - start) // self.world_size)
         start += self.rank * count
         index = self._epochs.slots(epoch, start=start, count=count)
-        rows = np.empty((count, len(COLUMNS)), np.int64)
-        edge = edges[index]
-        rows[:, 0], rows[:, 1], rows[:, 2] = edge >> 32, edge & LOW, index
-        rows[:, 3], rows[:, 4] = epoch, self.seed
+        rows = np.empty((count, len(COLUMNS) - 1 + objects.shape[1]), np.int64)
+        rows[:, 0], rows[:, 1], rows[:, 2] = objects[index, 0], contexts[index], index
+        rows[:, 3], rows[:, 4], rows[:, 5:] = epoch, self.seed, objects[index, 1:]
         return Rows(torch.from_numpy(rows))
 
     def pairs(self, epoch: int | None = None) -> Int[Tensor, "e 2"]:
-        """Object and context of every sample of an epoch (default: the current one), all ranks, by sample index."""
-        edges = self._epochs.edges(self.epoch if epoch is None else check_int("epoch", epoch, 0, 2**62 - 1))
-        return torch.from_numpy(np.stack([edges >> 32, edges & LOW], axis=1))
+        """Object and context of every sample of an epoch (default: the current one), all ranks, by sample index.
+
+        Samples of several objects have several pairs, one after the other.
+        """
+        epoch = self.epoch if epoch is None else check_int("epoch", epoch, 0, 2**62 - 1)
+        objects, contexts = self._epochs.scenes(epoch)
+        return torch.from_numpy(np.stack([objects.ravel(), contexts.repeat(objects.shape[1])], axis=1))
 
     def _configuration(self) -> dict[str, int]:
         return {"labels_crc": self._labels_crc, "num_contexts": self.num_contexts, "seed": self.seed,
                 "samples_per_class": self.samples_per_class, "batch_size": self.batch_size,
-                "world_size": self.world_size, "balanced": int(self.balanced),
+                "world_size": self.world_size, "balanced": int(self.balanced), "repeats": int(self.repeats),
+                "objects_per_scene": self.objects_per_scene, "distractors_per_scene": self.distractors_per_scene,
                 "drop_last": int(self.drop_last)}  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:

@@ -108,11 +108,12 @@ def photo_rows(labels: Int[Tensor, " n"], *, count: int, seed: int, epoch: int, 
     """
     index = start + torch.arange(count, device="cpu")
     index = index[uniform(_keys(seed, epoch, index), "photos.slot").argsort(stable=True)]
-    sizes = labels.bincount()
+    sizes = labels[labels >= 0].bincount()  # without distractors
     turns = uniform(_keys(seed, epoch, torch.arange(len(sizes), device="cpu")), "photos.class").argsort(stable=True)
     classes = turns[index % len(sizes)]
     place = uniform(_keys(seed, epoch, index), "photos.object").double() * sizes[classes]
-    objects = labels.argsort(stable=True)[(sizes.cumsum(0) - sizes)[classes] + place.long()]
+    known = labels.argsort(stable=True)[len(labels) - int(sizes.sum()) :]
+    objects = known[(sizes.cumsum(0) - sizes)[classes] + place.long()]
     return Rows.of(objects, torch.arange(count, device="cpu"), index, epoch=epoch, seed=seed)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field, replace
+from functools import partial
 from types import NoneType
 from typing import Any, cast
 
@@ -16,20 +17,21 @@ from kornia_cag.banks.pyramid import Window, sample_pyramid, window_side
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
 from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
 from kornia_cag.core.compiling import channels, constant, kept, once
-from kornia_cag.core.draws import Plan
+from kornia_cag.core.draws import Draws, Plan
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera, photographed
 from kornia_cag.scenes.finishes import finished
 from kornia_cag.scenes.framing import extent
+from kornia_cag.scenes.layout import Wish
 from kornia_cag.scenes.light import Picture, Tone, illumination, light, planes_of, recolor, whole
+from kornia_cag.scenes.placing import laid_out, put
 from kornia_cag.scenes.pose import Pose, axes, homographies
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
-from kornia_cag.scenes.targets import Composites, Targets
-from kornia_cag.scenes.warp import CELL, Outline, draft, finest_level, outline, warp
+from kornia_cag.scenes.targets import Composites, Pasted, targets_of
+from kornia_cag.scenes.warp import CELL, draft, finest_level, outline, warp
 
-Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and its visible outline
 Planes = tuple[Float[Tensor, "b h w"], ...]  # channels, separately
 
 WIDE = 0.5  # total radius of discs, object units, that may leave any part of an object, which framing then enlarges
@@ -92,7 +94,17 @@ class Composer:
             Composites; each depends only on its own row, not on the rest of the batch.
         """
         check_instance("rows", rows, Rows, "Build them with Rows.of(objects, contexts, index).")
-        return self.compose(self.ranges.sample(rows, strength), earlier, targets=targets)
+        return self.compose(self.sample(rows, strength), earlier, targets=targets)
+
+    def sample(self, rows: Rows, strength: Float[Tensor, " b"] | None = None, *, draws: Draws | None = None) -> Scene:
+        """Draw one scene per row, as :meth:`SceneRange.sample` does, and lay its objects out on the canvas."""
+        return self.laid(*self.ranges.asked(rows, strength, draws=draws, size=self.size))
+
+    def laid(self, scene: Scene, wishes: tuple[Wish, ...]) -> Scene:
+        """The scene with its objects where they find a place; as it is, if there is no layout."""
+        if self.ranges.layout is None:
+            return scene
+        return laid_out(scene, wishes, partial(put, self.ranges.layout, self.objects, self.size))
 
     def compose(self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True) -> Composites:
         """Render a scene as it was drawn from these ranges, without a look at its values.
@@ -153,7 +165,7 @@ class Composer:
         ``edited``: objects may ask for a finer level than the ranges do. ``store``: makes one tensor of the images.
         """
         with torch.autocast(scene.keys.device.type, enabled=False):  # samples do not depend on the caller's precision
-            labels = torch.stack([self.objects.labels[layer.objects] for layer in scene.layers], dim=1)
+            labels = scene.labels(self.objects.labels)
             used = chained(earlier, labels, scene.fresh)
             tone, paint = scene.tones()
             gain = illumination(tone.slope, self.size)
@@ -193,6 +205,8 @@ class Composer:
         blend = self.ranges.blend
         (*ink, alpha), opacity = self._place(layer, coarser, edited)
         seen = None
+        if layer.shown is not None:
+            alpha = torch.where(layer.shown[:, None, None], alpha, 0)
         if targets or blend.pastes:
             seen = outline((alpha := kept(alpha)).detach(), opacity)
         if layer.color is not None:
@@ -200,6 +214,9 @@ class Composer:
         lit = light(ink, tone, None if blend.on_black else alpha, gain)
         edge = seen.threshold[:, None, None, None] if blend.pastes and seen is not None else 0.5
         picture = tuple(blend(front, alpha[:, None], back, edge) for front, back in zip(lit, behind, strict=True))
+        if layer.shown is not None:
+            pairs, shown = zip(picture, behind, strict=True), layer.shown[:, None, None, None]
+            picture = tuple(torch.where(shown, new, back) for new, back in pairs)
         if not targets or seen is None:
             return picture, None
         if blend.pastes:  # the mask of what was pasted
@@ -233,16 +250,16 @@ class Composer:
 
     def _finest(self) -> int:
         """The finest level of objects that the ranges ask for; of framed ones, if a pose at most halves them."""
-        framing, pose, short = self.ranges.framing, self.ranges.pose, min(self.size)
+        framing, pose = self.ranges.framing, self.ranges.pose
         if framing is not None and pose.holes * pose.hole[1] > WIDE:
             return 0
-        largest = pose.scale[1] if framing is None else 2 * framing.side
-        return finest_level(self.objects.pyramid, largest * short)
+        largest = self.ranges.scale[1] if framing is None else 2 * framing.side
+        return finest_level(self.objects.pyramid, largest * min(self.size))
 
     def _as_drawn(self, pose: Pose) -> bool:
         """Whether objects need no finer level than :meth:`_finest`, wherever they may have been edited."""
         if self.ranges.framing is None:
-            return bool((pose.scale <= self.ranges.pose.scale[1]).all())
+            return bool((pose.scale <= self.ranges.scale[1]).all())
         return bool((pose.holes[..., 2].sum(dim=1) <= WIDE).all())
 
     def _crop(self, scene: Scene) -> Planes:
@@ -268,23 +285,6 @@ def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], fresh: Float[Te
     return torch.zeros_like(fresh, dtype=torch.bool) if earlier is None else earlier.used(labels, fresh)
 
 
-def targets_of(labels: Int[Tensor, "b k"], seen: list[Pasted]) -> Targets:
-    """The targets of the objects; later ones cover earlier ones."""
-    if len(seen) == 1:
-        alpha, edge = seen[0]
-        masks = alpha[:, None]
-        return Targets(labels, edge.boxes[:, None], edge.visible[:, None], masks, masks)
-    shown, edges, left = [], [], torch.ones_like(seen[0][0])
-    for alpha, edge in reversed(seen):
-        part = alpha * left
-        left = left * (1 - alpha)
-        shown.append(part)
-        edges.append(outline(part, 2 * edge.threshold.clamp(max=0.5)))
-    boxes, visible = torch.stack([e.boxes for e in edges[::-1]], 1), torch.stack([e.visible for e in edges[::-1]], 1)
-    masks, full = torch.stack(shown[::-1], dim=1), torch.stack([alpha for alpha, _ in seen], dim=1)
-    return Targets(labels, boxes, visible, masks, full)
-
-
 def warn_if_coarse(
     objects: ObjectBank, contexts: ContextBank | None, size: tuple[int, int], ranges: SceneRange, *, stacklevel: int
 ) -> None:
@@ -292,7 +292,7 @@ def warn_if_coarse(
 
     ``stacklevel`` points to the user's line; the caller is 1.
     """
-    scale = ranges.pose.scale if ranges.framing is None else (ranges.framing.side, ranges.framing.side)
+    scale = ranges.scale if ranges.framing is None else (ranges.framing.side, ranges.framing.side)
     longest, usual = scale[1] * min(size), sum(scale) / 2 * min(size)
     warn_if_soft("objects", objects.size, longest, EXTENT * objects.size, stacklevel + 2)
     objects.warn_if_unsuited(longest=longest, usual=usual, stacklevel=stacklevel + 1)

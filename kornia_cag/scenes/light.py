@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from kornia_cag.core.checks import check_number, check_range, fail
@@ -18,7 +18,7 @@ from kornia_cag.core.operations import one_operation
 from kornia_cag.core.records import cut, joined
 from kornia_cag.scenes.strength import full_strength
 
-Picture = tuple[Float[Tensor, "b _ h w"], ...]  # one tensor, or while being compiled for a CPU one for each channel
+Picture = tuple[Shaped[Tensor, "b _ h w"], ...]  # one tensor, or while being compiled for a CPU one for each channel
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as kornia's rgb_to_grayscale
 
@@ -206,7 +206,7 @@ def planes_of(picture: Picture) -> list[Float[Tensor, "b h w"]]:
     return [plane for part in picture for plane in part.unbind(1)]
 
 
-def whole(picture: Picture) -> Float[Tensor, "b 3 h w"]:
+def whole(picture: Picture) -> Shaped[Tensor, "b 3 h w"]:
     """All channels as one tensor."""
     return picture[0] if len(picture) == 1 else torch.stack(planes_of(picture), dim=1)
 

@@ -20,15 +20,18 @@ from kornia_cag.core.draws import Draws, Plan
 from kornia_cag.core.records import copied, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera
-from kornia_cag.scenes.composer import Composer, chained, targets_of
+from kornia_cag.scenes.composer import Composer, chained
+from kornia_cag.scenes.layout import Layout, Wish
 from kornia_cag.scenes.light import Picture, Tone, illumination, planes_of, whole
+from kornia_cag.scenes.placing import Ground, laid_out, put
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
 from kornia_cag.scenes.strength import Ramp, given_strength
-from kornia_cag.scenes.targets import Composites
+from kornia_cag.scenes.targets import Composites, targets_of
 from kornia_cag.scenes.warp import Outline
 
 Written = dict[str, Tensor]  # large tensors, by name
 CHANNELS = "red", "green", "blue"  # names of the images' channels, where these are written one by one
+PLACES = 8  # objects: the program that finds places is compiled for up to so many, twice as many …
 
 
 def outputs(
@@ -67,8 +70,9 @@ class Programs:
             return replace(made, images=images)
         # The stages' inputs have the same shape for any number of objects, or they would be recompiled.
         # Nor may their fields lie in one memory, whose offsets would count as shapes.
-        drawn: Scene = copied(self._program(_drawn, composer)(composer, strength, rows.table, rows.keys, plan))
-        labels = composer.objects.labels[rows.layers]
+        asked = copied(self._program(_drawn, composer)(composer, strength, rows.table, rows.keys, plan))
+        drawn = self._laid_out(composer, *asked)
+        labels = drawn.labels(composer.objects.labels)
         used, seen = chained(earlier, labels, drawn.fresh), []
         held, around = None if earlier is None else earlier.images, replace(drawn, layers=())
         any_batch(*tensors(around), used)
@@ -85,6 +89,18 @@ class Programs:
             into["full"].copy_(known.full)
         made = Composites(images, labels, rows.keys, used, known, drawn if scene else None)
         return placed(made, into)
+
+    def _laid_out(self, composer: Composer, scene: Scene, wishes: tuple[Wish, ...]) -> Scene:
+        """As :meth:`Composer.laid` does, by one program for up to :data:`PLACES` objects."""
+        if composer.ranges.layout is None:
+            return scene
+
+        def step(layer: Layer, wish: Wish, ground: Ground, here: Bool[Tensor, " m"]) -> tuple[Layer, Ground]:
+            any_batch(*tensors(layer), *tensors(wish), *tensors(ground))
+            put_there: tuple[Layer, Ground] = copied(self._program(_put, composer)(composer, layer, wish, ground, here))
+            return put_there
+
+        return laid_out(scene, wishes, step, multiple=PLACES)
 
     def _program(self, function: Callable[..., Any], composer: Composer) -> Callable[..., Any]:
         name = function.__name__
@@ -111,7 +127,8 @@ def composed(
         scene: also return the scenes.
     """
     rows = Rows(table)
-    drawn = composer.ranges.drawn(rows, given_strength(strength, rows.epoch), Draws(keys), plan)
+    s = given_strength(strength, rows.epoch)
+    drawn = composer.laid(*composer.ranges.drawn(rows, s, Draws(keys), plan, size=composer.size))
     made = composer.shoot(drawn, earlier, targets=targets, store=whole if into is None else partial(written, into))
     if into is not None:
         if made.targets is not None:
@@ -154,10 +171,17 @@ def written(into: Written, parts: Picture) -> Tensor:
 
 def _drawn(
     composer: Composer, strength: float | Ramp, table: Int[Tensor, "b n"], keys: Int[Tensor, " b"], plan: Plan
-) -> Scene:
-    """Draw the scenes of rows."""
+) -> tuple[Scene, tuple[Wish, ...]]:
+    """Draw the scenes of rows, and what their layout wants."""
     rows = Rows(table)
-    return composer.ranges.drawn(rows, given_strength(strength, rows.epoch), Draws(keys), plan)
+    return composer.ranges.drawn(rows, given_strength(strength, rows.epoch), Draws(keys), plan, size=composer.size)
+
+
+def _put(
+    composer: Composer, layer: Layer, wish: Wish, ground: Ground, here: Bool[Tensor, " m"]
+) -> tuple[Layer, Ground]:
+    """Find a place for one object."""
+    return put(cast(Layout, composer.ranges.layout), composer.objects, composer.size, layer, wish, ground, here)
 
 
 def _opened(

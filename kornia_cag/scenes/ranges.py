@@ -14,6 +14,7 @@ from kornia_cag.scenes.blends import Blend, Over
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.finishes import Finish
 from kornia_cag.scenes.framing import Framing
+from kornia_cag.scenes.layout import Layout, Wish
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.scene import Crop, Layer, Scene
@@ -26,6 +27,8 @@ class SceneRange:
 
     Attributes:
         pose: where the object lies: units in :class:`PoseRange`.
+        layout: where several objects lie, instead of ``scale`` and ``translate`` of the pose; None: each has a pose
+            of its own, whatever lies there.
         framing: canonical framing, after the pose, as a share of the canvas; None: none.
         crop: visible part of the context, as a share of its side.
         color: light of the scene, on object and fresh context alike: units in :class:`ColorRange`.
@@ -38,6 +41,7 @@ class SceneRange:
     """
 
     pose: PoseRange = field(default_factory=PoseRange)
+    layout: Layout | None = None
     framing: Framing | None = None
     crop: tuple[float, float] = (0.4, 1.0)
     color: ColorRange = field(default_factory=ColorRange)
@@ -52,8 +56,11 @@ class SceneRange:
         kind: type
         for name, kind in (("pose", PoseRange), ("color", ColorRange), ("camera", CameraRange)):
             check_instance(name, getattr(self, name), kind, f"Pass {name}={kind.__name__}(...).")
-        for name, kind in (("object_color", ColorRange), ("context_color", ColorRange), ("framing", Framing)):
+        for name, kind in (("object_color", ColorRange), ("context_color", ColorRange), ("framing", Framing),
+                           ("layout", Layout)):  # fmt: skip
             check_instance(name, getattr(self, name), (kind, type(None)), f"Pass {name}={kind.__name__}(...).")
+        if self.layout is not None and self.framing is not None:
+            fail("framing", "None with a layout", describe(self.framing), "A layout decides on size and place.")
         check_range("crop", self.crop, 0.01, 1)
         if not isinstance(self.blend, Blend) or isinstance(self.blend, type):
             fail("blend", "a Blend", describe(self.blend),
@@ -74,16 +81,41 @@ class SceneRange:
             strength: how far drawn amounts move from neutral, per sample in [0, 1]; choices (crop, mirror, negative,
                 whether to blur) are not affected. Default 1.
             draws: the numbers to draw from. Default: hashed from the rows' keys.
+
+        Raises:
+            InputError: with a layout, which needs a canvas and the objects: :meth:`Composer.sample` has both.
         """
+        if self.layout is not None:
+            fail(
+                "layout",
+                "None",
+                describe(self.layout),
+                "What fits depends on canvas and objects: composer.sample(rows).",
+            )
+        return self.asked(rows, strength, draws=draws, size=(1, 1))[0]
+
+    def asked(
+        self, rows: Rows, strength: Float[Tensor, " b"] | None = None, *, draws: Draws | None = None,
+        size: tuple[int, int],
+    ) -> tuple[Scene, tuple[Wish, ...]]:  # fmt: skip
+        """Draw one scene per row, and what its layout wants on a canvas of ``size = (height, width)`` pixels."""
         draws = Draws(rows.keys) if draws is None else draws
         s = full_strength(draws.keys) if strength is None else strength
         check_tensor("strength", s, (len(draws.keys),), torch.float32, draws.keys.device, "One for each row.")
-        return self.drawn(rows, s, draws, self.plan(layers=rows.layers.shape[1], device=draws.keys.device))
+        plan = self.plan(layers=rows.layers.shape[1], device=draws.keys.device)
+        return self.drawn(rows, s, draws, plan, size=size)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Longest side of an object as drawn, before any framing, over the canvas's short side."""
+        return self.pose.scale if self.layout is None else self.layout.side
 
     def plan(self, *, layers: int, device: torch.device) -> Plan:
         """What the scenes of ``layers`` objects are drawn from, with its constants on a device; made once for both."""
         plans: dict[tuple[int, torch.device], Plan] = self.__dict__.setdefault("_plans", {})
         if (layers, device) not in plans:
+            if self.layout is not None:
+                self.layout.check_layers(layers)
             plans[layers, device] = plan(tuple(self._asked(layers).items()), device)
         return plans[layers, device]
 
@@ -101,10 +133,22 @@ class SceneRange:
         for number in range(layers):
             asked[number, "pose"] = self.pose.draws()
             asked[number, "color"] = asked.get((number, "color"), ()) + own
+            if self.layout is not None:
+                asked[number, "layout"] = self.layout.draws(number)
         return asked
 
-    def drawn(self, rows: Rows, strength: Float[Tensor, " b"], draws: Draws, plan: Plan) -> Scene:
-        """Draw by a plan: the part of :meth:`sample` that can be compiled."""
+    def drawn(
+        self, rows: Rows, strength: Float[Tensor, " b"], draws: Draws, plan: Plan, *, size: tuple[int, int]
+    ) -> tuple[Scene, tuple[Wish, ...]]:
+        """Draw by a plan: the part of :meth:`asked` that can be compiled.
+
+        Args:
+            rows: the samples' rows.
+            strength: how far drawn amounts move from neutral, in [0, 1].
+            draws: the numbers to draw from.
+            plan: from :meth:`plan`.
+            size: canvas ``(height, width)``, pixels.
+        """
         values = draws.values(plan, strength)
         context, light = values[0, "context"], values[0, "color"]
         paint = None if self.context_color is None else self.context_color.read(light, "context_color")
@@ -114,16 +158,24 @@ class SceneRange:
             if self.object_color is not None:
                 color = self.object_color.read(values[number, "color"], "object_color")
             layers.append(Layer(objects, self.pose.read(values[number, "pose"], strength), color))
-        return Scene(
+        crop = Crop(*(context[f"context.{name}"] for name in ("crop", "x", "y", "mirror")))
+        wishes: tuple[Wish, ...] = ()
+        found, wanted = tuple(layers), None
+        if self.layout is not None:
+            asked = [values[number, "layout"] for number in range(len(layers))]
+            found, wishes, wanted = self.layout.read(asked, layers, size, crop, rows.contexts)
+        scene = Scene(
             draws.keys,
-            tuple(layers),
+            found,
             rows.contexts,
-            Crop(*(context[f"context.{name}"] for name in ("crop", "x", "y", "mirror"))),
+            crop,
             self.color.read(light),
             paint,
             self.camera.read(values[0, "camera"]),
             context["chain.reset"],
+            wanted,
         )
+        return scene, wishes
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_plans"}  # made anew elsewhere

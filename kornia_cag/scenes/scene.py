@@ -41,11 +41,13 @@ class Layer:
         objects: (b,); ids in the bank.
         pose: where it lies, see :class:`Pose`.
         color: its own colours, before the light; None: as in the bank.
+        shown: (b,); which samples show it; None: all. Where it is not shown, its label is -1.
     """
 
     objects: Int[Tensor, " b"]
     pose: Pose
     color: Color | None
+    shown: Bool[Tensor, " b"] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Scene:
         context_color: the fresh context's own colours, before the light; None: as in the bank.
         camera: blur, noise, grain, JPEG.
         fresh: (b,); number in [0, 1), a fresh context if it is below the probability ``reset`` of :class:`Earlier`.
+        wanted: (b,); how many objects the layout wanted to show; None: there is no layout.
     """
 
     keys: Int[Tensor, " b"]
@@ -73,6 +76,25 @@ class Scene:
     context_color: Color | None
     camera: Camera
     fresh: Float[Tensor, " b"]
+    wanted: Int[Tensor, " b"] | None = None
+
+    @property
+    def left_out(self) -> Int[Tensor, " b"]:
+        """(b,); how many objects were wanted and found no place: 0 without a layout."""
+        if self.wanted is None:
+            return torch.zeros_like(self.contexts)
+        shown = [torch.ones_like(self.fresh, dtype=torch.bool) if x.shown is None else x.shown for x in self.layers]
+        return self.wanted - torch.stack(shown).sum(dim=0)
+
+    def labels(self, known: Int[Tensor, " n"]) -> Int[Tensor, "b k"]:
+        """(b, K); classes of the objects, -1 where one has none or is not shown.
+
+        Args:
+            known: (n,); class of each object of the bank.
+        """
+        found = [known[layer.objects] for layer in self.layers]
+        parts = zip(found, self.layers, strict=True)
+        return torch.stack([x if layer.shown is None else torch.where(layer.shown, x, -1) for x, layer in parts], dim=1)
 
     @property
     def pose(self) -> Pose:
@@ -103,11 +125,11 @@ class Earlier:
     """Earlier composites, one offered to each of ``b`` samples as its context.
 
     A sample uses it unless a fresh context is drawn, or it shows an object of one of the sample's own classes: the
-    object behind must have a different label.
+    object behind must have a different label. Distractors and objects that are not shown have none.
 
     Attributes:
         images: (b, 3, h, w); in [0, 1], or uint8.
-        labels: (b, K); classes they show, -1 for empty slots.
+        labels: (b, K); classes they show; a slot of -1 only is empty.
         reset: probability of a fresh context, in [0, 1].
     """
 
@@ -117,8 +139,11 @@ class Earlier:
 
     def used(self, labels: Int[Tensor, "b k"], fresh: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
         """Which samples, given their classes and ``Scene.fresh``, use their earlier composite."""
-        apart = (self.labels[:, :, None] != labels[:, None, :]).flatten(1).all(dim=1)
-        taken: Tensor = (self.labels >= 0).all(dim=1) & apart & (fresh >= self.reset)
+        known = self.labels >= 0
+        same = self.labels[:, :, None] == labels[:, None, :]
+        if known.shape[1] > 1:  # a slot of one object has a class, or is empty
+            same = same & known[:, :, None]
+        taken: Tensor = (known.any(dim=1) > same.flatten(1).any(dim=1)) & (fresh >= self.reset)
         return taken
 
 

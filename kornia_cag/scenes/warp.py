@@ -139,7 +139,7 @@ def warp(
     layer = sample_pyramid(pyramid, ids, moved, level, extent=EXTENT, window=window)
     if holes.shape[1]:
         x, y = points.unbind(1) if isinstance(points, Tensor) else points
-        shown = _outside(x, y, holes)
+        shown = outside(x, y, holes)
         layer = tuple(plane * shown for plane in layer)
     return layer
 
@@ -158,11 +158,11 @@ def draft(
     window, waves, holes = Window((pyramid.size >> level) + 2), kept(waves), kept(holes)
     moved, levels = displace(points.expand(len(ids), -1, -1, -1), waves), torch.full_like(ids, level)
     (alpha,) = sample_pyramid(pyramid, ids, moved, levels, extent=EXTENT, window=window, channels=slice(3, 4))
-    return lines, alpha * _outside(*points.unbind(1), holes) if holes.shape[1] else alpha
+    return lines, alpha * outside(*points.unbind(1), holes) if holes.shape[1] else alpha
 
 
 @one_operation("outside(Tensor x, Tensor y, Tensor holes) -> Tensor")
-def _outside(
+def outside(
     x: Float[Tensor, "#b h w"], y: Float[Tensor, "#b h w"], holes: Float[Tensor, "b m 3"]
 ) -> Float[Tensor, "b h w"]:
     """1 outside all discs, 0 inside one, with a soft rim of a tenth of an object unit."""

@@ -125,6 +125,9 @@ class Recipe:
             fail("local", f"0, or an odd window on a picture of {self.size} pixels", str(self.local))
 
     def _check_kinds(self) -> None:
+        if isinstance(self.ranges, SceneRange) and self.ranges.layout is not None:
+            fail("ranges.layout", "none, since a recipe's network is shown one object", "a layout",
+                 "Compose scenes of several with CAGCollate(..., returns='batch').")  # fmt: skip
         if not isinstance(self.name, str) or not 0 < len(self.name) <= 100 or not self.name.isprintable():
             fail("name", "a name of 1 to 100 printable characters", describe(self.name))
         none = type(None)

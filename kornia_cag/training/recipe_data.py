@@ -13,11 +13,13 @@ from kornia_cag.core.checks import InputError
 from kornia_cag.core.structure import TYPE, Structure
 from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, Over
 from kornia_cag.scenes.finishes import Finish
+from kornia_cag.scenes.layout import Anywhere, Band, Place
 from kornia_cag.training.recipe import Recipe
 
 _CLASSES: dict[Any, tuple[type, ...]] = {
     Blend: (Over, Hard, Average, Difference),
     Finish: (Recapture,),
+    Place: (Anywhere, Band),
     Transform: (Recapture,),
 }
 _NAMES: dict[Any, dict[str, Any]] = {

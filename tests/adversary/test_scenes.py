@@ -169,7 +169,7 @@ def test_no_number_leaves_its_range_or_its_reach(reach, alpha, steps, vary, frac
     vary = tuple(sorted(vary))
     seen, first = {}, {}
     attack = ScenePGD(steps=steps, reach=reach, alpha=alpha, vary=vary, fraction=fraction)
-    sample = SceneRange.sample
+    sample = Composer.sample
 
     def watch(self, rows, strength=None, *, draws=None):
         scene = sample(self, rows, strength, draws=draws)
@@ -180,7 +180,7 @@ def test_no_number_leaves_its_range_or_its_reach(reach, alpha, steps, vary, frac
         return scene
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SceneRange, "sample", watch)
+        patch.setattr(Composer, "sample", watch)
         made(net, objects, contexts, attack, batches=1)
     assert {group for _, group, _ in seen} == {"pose", "color", "context", "camera"}
     for slot, values in seen.items():
@@ -312,7 +312,7 @@ def test_no_scene_is_made_for_nothing(fraction, monkeypatch):
 @pytest.mark.parametrize("steps", [1, 5])
 def test_the_default_step_is_two_and_a_half_reaches_over_the_steps(steps):
     """Seen by the first step, which nothing but the ends of a range stops."""
-    drawn, sample = [], SceneRange.sample
+    drawn, sample = [], Composer.sample
 
     def watch(self, rows, strength=None, *, draws=None):
         scene = sample(self, rows, strength, draws=draws)
@@ -321,7 +321,7 @@ def test_the_default_step_is_two_and_a_half_reaches_over_the_steps(steps):
 
     objects, contexts = make_objects(), make_contexts()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SceneRange, "sample", watch)
+        patch.setattr(Composer, "sample", watch)
         made(network(), objects, contexts, ScenePGD(steps=steps, reach=0.2), batches=1)
     moved = max(float((drawn[2][slot] - numbers).abs().max()) for slot, numbers in drawn[1].items())
     assert moved == pytest.approx(min(0.2, 0.5 / steps))

@@ -138,7 +138,7 @@ def test_fields_are_set_after_the_options_and_checked_together(capsys):
         ("train digits --set scene_attack.k=8", "--set scene_attack.type: expected one of WorstOf, ScenePGD, got noth"),
         ("train signs --set ranges.blend.x=1", "--set ranges.blend.x: expected no field, since Over has none, got o"),
         ("train digits --set size=[8", "--set size: expected a value in YAML, got text that is not YAML"),
-        ("train digits --set ranges..angle=1", "--set ranges..angle: expected one of pose, framing, "),
+        ("train digits --set ranges..angle=1", "--set ranges..angle: expected one of pose, layout, "),
         ("train digits --set attack.eps=8", "--set attack.eps: expected a number in [0, 1], got 8. Budgets"),
         ("train digits --set a.b.c=1", "--set a.b.c: expected one of name, size, ranges, "),
         ("train missing.yaml", "RECIPE: expected a file with a recipe, got 'missing.yaml', which is not there."),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from counting import Counts, counted
 
+from kornia_cag.scenes.layout import Layout
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.training.recipes import DIGITS, PHOTO_DIGITS, SIGNS
 
@@ -24,6 +25,14 @@ def test_a_batch_of_512(ranges: SceneRange, kernels: int, outputs: float, untype
     assert counts.operations.total() <= kernels, counts.operations.most_common(20)
     assert counts.written <= outputs * OUTPUT
     assert counts.copies == 1  # of the rows
+
+
+def test_a_layout_costs_so_many_kernels_for_each_object(untyped: None) -> None:
+    layout = SceneRange(layout=Layout(stacked=0.2, overlap=0.5))
+    counts = [[counted(ranges, 64, 64, layers) for layers in (2, 3)] for ranges in (SceneRange(), layout)]
+    assert {each.copies for both in counts for each in both} == {1}
+    plain, laid = (three.operations.total() - two.operations.total() for two, three in counts)
+    assert laid - plain <= 194
 
 
 def test_what_is_counted() -> None:

@@ -304,7 +304,10 @@ def test_gradients_reach_light_camera_and_crop():
         ([3, 4], [1, 2], True),
         ([3, 2], [1, 2], False),
         ([2, 3], [1, 2], False),
-        ([3, -1], [1, 2], False),
+        ([3, -1], [1, 2], True),
+        ([3, -1], [-1, 3], False),
+        ([3, -1], [-1, 2], True),  # two distractors are not of one class
+        ([-1, -1], [1, 2], False),
         ([0, 0], [1, 1], True),
     ],
 )
