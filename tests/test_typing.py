@@ -75,6 +75,7 @@ def test_help_names_every_field_with_its_unit_or_shape(record):
     """Whatever is a number or a tensor has a unit or a shape; all else is named."""
     types = record.__annotations__
     names = getattr(record, "_fields", None) or [field.name for field in dataclasses.fields(record)]
+    names = [name for name in names if not name.startswith("_")]
     _, found, listed = inspect.getdoc(record).partition("Attributes:\n")
     assert found, f"{record.__name__}: no fields in help()"
     listed = listed.partition("\n\n")[0]  # errors may follow

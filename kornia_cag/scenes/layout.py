@@ -58,7 +58,7 @@ class Band(Place):
 
     Attributes:
         top: its upper edge, as a share of the canvas's height from above.
-        bottom: its lower edge, likewise.
+        bottom: its lower edge, as a share of the canvas's height from above.
     """
 
     top: float
