@@ -19,7 +19,7 @@ GIVEN: dict[str, tuple[object, ...]] = {
     "sensed": (torch.rand(3, 3, 6, 7), KEYS, None, torch.rand(3), torch.tensor([1.0, 1.5, 2.5]), torch.rand(3)),
     "units": (torch.stack([KEYS, KEYS + 1]), torch.tensor([0, 1, 1]), torch.arange(3, dtype=torch.int32)[:, None], 2,
               torch.tensor([2, 2]), torch.arange(2, dtype=torch.int32)[:, None]),
-    "outside": (PLACES, torch.rand(3, 2, 3)),
+    "outside": (*PLACES.unbind(1), torch.rand(3, 2, 3)),
     "displaced": (PLACES, torch.rand(3, 2, 5)),
     "lit": (*torch.rand(3, 3, 4, 5), torch.rand(3, 3), torch.rand(3, 3, 3), None, torch.rand(3, 4, 5)),
     "recolored": (*torch.rand(3, 3, 4, 5), torch.rand(3, 3), torch.rand(3, 3, 3), torch.rand(3, 4, 5), None),
