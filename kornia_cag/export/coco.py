@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from kornia_cag.export.pictures import Encoding, Entries, Picture, check_encoding, encoded
+from kornia_cag.export.pictures import Entries, FilesApart, Picture, encoded
 from kornia_cag.export.rle import rle
 
 
 @dataclass(frozen=True)
-class Coco:
+class Coco(FilesApart):
     """COCO's format for detection and segmentation: ``images/`` and ``annotations.json``.
 
     Categories count from 1 in the order of the classes, images and annotations from 1 in theirs. A mask is that of the
@@ -23,21 +23,8 @@ class Coco:
         masks: whether annotations have masks, beside boxes.
     """
 
-    image: Encoding = "png"
     _: KW_ONLY
-    quality: int = 95
     masks: bool = True
-
-    def __post_init__(self) -> None:
-        check_encoding(self.image, self.quality)
-
-    @property
-    def batches(self) -> int:
-        """How many batches are one part."""
-        return 1
-
-    def check(self, classes: Sequence[str]) -> None:
-        """Any names will do."""
 
     def files(self, picture: Picture, classes: Sequence[str]) -> tuple[list[tuple[str, bytes]], Any]:
         """The picture, and what is known about it."""
@@ -52,10 +39,6 @@ class Coco:
                                    "iscrowd": 0, "visible_share": round(float(share), 4)}  # fmt: skip
             found.append({**one, "segmentation": rle(mask)} if self.masks else one)
         return [(f"images/{name}", data)], {"image": about, "annotations": found}
-
-    def gathered(self, part: int, files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-        """The files of the pictures, whichever part they are of."""
-        return files
 
     def finish(self, entries: Entries, classes: Sequence[str]) -> Iterator[tuple[str, Iterable[bytes]]]:
         """The annotations of all pictures."""

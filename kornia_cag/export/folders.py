@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from kornia_cag.core.checks import fail
-from kornia_cag.export.pictures import Encoding, Entries, Picture, check_encoding, encoded
+from kornia_cag.export.pictures import Entries, FilesApart, Picture, encoded
 
 
 @dataclass(frozen=True)
-class Yolo:
+class Yolo(FilesApart):
     """YOLO's format for detection: ``images/``, ``labels/`` with a text file for each picture, and ``data.yaml``.
 
     A line has the class, counted from 0, and the middle and sides of its box as shares of the picture's. A picture
@@ -22,21 +22,6 @@ class Yolo:
         quality: of JPEG, units of 1 to 100.
     """
 
-    image: Encoding = "png"
-    _: KW_ONLY
-    quality: int = 95
-
-    def __post_init__(self) -> None:
-        check_encoding(self.image, self.quality)
-
-    @property
-    def batches(self) -> int:
-        """How many batches are one part."""
-        return 1
-
-    def check(self, classes: Sequence[str]) -> None:
-        """Any names will do."""
-
     def files(self, picture: Picture, classes: Sequence[str]) -> tuple[list[tuple[str, bytes]], Any]:
         """The picture and its boxes."""
         name, data = encoded(picture, self.image, self.quality)
@@ -47,10 +32,6 @@ class Yolo:
             lines.append(" ".join([str(label), *(f"{number:.7f}" for number in numbers)]) + "\n")
         return [(f"images/{name}", data), (f"labels/{picture.name}.txt", "".join(lines).encode())], None
 
-    def gathered(self, part: int, files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-        """The files of the pictures, whichever part they are of."""
-        return files
-
     def finish(self, entries: Entries, classes: Sequence[str]) -> Iterator[tuple[str, Iterable[bytes]]]:
         """The names of the classes: YAML, whose strings may be those of JSON."""
         names = "".join(f"  {label}: {json.dumps(name)}\n" for label, name in enumerate(classes))
@@ -58,7 +39,7 @@ class Yolo:
 
 
 @dataclass(frozen=True)
-class ClassFolders:
+class ClassFolders(FilesApart):
     """A folder of pictures for each class, as ``ImageFolder`` of torchvision and others read it; one object a picture.
 
     Such readers number classes by the order of their names.
@@ -67,18 +48,6 @@ class ClassFolders:
         image: format of the pictures.
         quality: of JPEG, units of 1 to 100.
     """
-
-    image: Encoding = "png"
-    _: KW_ONLY
-    quality: int = 95
-
-    def __post_init__(self) -> None:
-        check_encoding(self.image, self.quality)
-
-    @property
-    def batches(self) -> int:
-        """How many batches are one part."""
-        return 1
 
     def check(self, classes: Sequence[str]) -> None:
         """Names must be names of folders, and different ones even where case does not count."""
@@ -95,10 +64,6 @@ class ClassFolders:
                  f"classes {picture.classes.tolist()}", "Write Coco() or Yolo().")  # fmt: skip
         name, data = encoded(picture, self.image, self.quality)
         return [(f"{classes[picture.classes[0]]}/{name}", data)], None
-
-    def gathered(self, part: int, files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-        """The files of the pictures, whichever part they are of."""
-        return files
 
     def finish(self, entries: Entries, classes: Sequence[str]) -> Iterator[tuple[str, Iterable[bytes]]]:
         """Nothing is said about the whole."""

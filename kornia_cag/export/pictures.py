@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -102,3 +102,32 @@ def encoded(picture: Picture, image: Encoding, quality: int) -> tuple[str, bytes
     options: dict[str, Any] = {"quality": quality, "subsampling": 0} if image == "jpeg" else {"compress_level": 6}
     Image.fromarray(picture.image).save(file, image.upper(), **options)
     return f"{picture.name}.{ending}", file.getvalue()
+
+
+@dataclass(frozen=True)
+class FilesApart:
+    """What formats have in common that keep a file for each picture: a part is one batch, and any class has a name.
+
+    Attributes:
+        image: format of the pictures.
+        quality: of JPEG, units of 1 to 100.
+    """
+
+    image: Encoding = "png"
+    _: KW_ONLY
+    quality: int = 95
+
+    def __post_init__(self) -> None:
+        check_encoding(self.image, self.quality)
+
+    @property
+    def batches(self) -> int:
+        """How many batches are one part."""
+        return 1
+
+    def check(self, classes: Sequence[str]) -> None:
+        """Any names will do."""
+
+    def gathered(self, part: int, files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        """The files of the pictures, whichever part they are of."""
+        return files
