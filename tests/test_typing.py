@@ -73,7 +73,7 @@ UNITS = re.compile(
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_help_names_every_field_with_its_unit_or_shape(record):
     """Whatever is a number or a tensor has a unit or a shape; all else is named."""
-    types = record.__annotations__
+    types = {name: kind for base in reversed(record.__mro__) for name, kind in inspect.get_annotations(base).items()}
     names = getattr(record, "_fields", None) or [field.name for field in dataclasses.fields(record)]
     names = [name for name in names if not name.startswith("_")]
     _, found, listed = inspect.getdoc(record).partition("Attributes:\n")
