@@ -137,7 +137,8 @@ def warp(
     waves, holes = kept(waves), kept(holes)
     if threads(homography):
         numbers = columns(homography.flatten(1))
-        homography = torch.stack([torch.stack(numbers[start : start + 3], dim=1) for start in (0, 3, 6)], dim=1)  # as stored: the level does not compute it again
+        rows = [torch.stack(numbers[start : start + 3], dim=1) for start in (0, 3, 6)]
+        homography = torch.stack(rows, dim=1)  # as stored: the level does not compute it again
         points, moved = _planes_moved(numbers, size, waves)
     else:
         homography = kept(homography)
