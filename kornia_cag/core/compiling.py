@@ -52,7 +52,7 @@ def _in_pairs(numbers: Tensor) -> tuple[Tensor, ...]:
 
 
 def kept(value: Tensor) -> Tensor:
-    """Store a contiguous, just computed value that is used several times.
+    """Store a contiguous, just computed value that is used several times; never a view, whose offset would be lost.
 
     The compiler repeats an expression at every use: a chain of such uses grows without bound.
     """

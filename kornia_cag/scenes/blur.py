@@ -114,7 +114,6 @@ def blurred_planes(planes: Sequence[Float[Tensor, "b h w"]], spread: PointSpread
     # An operation on bits, or inductor (torch 2.12) takes places for symbols, and fails on their minimum in a stack.
     y, x = (torch.arange(side, dtype=torch.int32, device=device) ^ 0 for side in (height, width))
     y, start = y[:, None], torch.arange(b, dtype=torch.int32, device=device)[:, None, None] * (height * width)
-    spread = PointSpread(*map(kept, (spread.line, spread.lean, spread.steep, spread.column)))
     places, weights = _along(spread, start, y, x)
     words = _in_words([plane.clamp(0, MOST) for plane in planes]).flatten()[:, None]
     # Rows of one number: an embedding takes places of 32 bits.

@@ -77,8 +77,8 @@ def _planes_moved(
     n = [number[:, None, None] for number in numbers]
     near = 1 / (n[6] * x + (n[7] * y + n[8])).clamp(min=1e-3)
     points = [kept((n[k] * x + (n[k + 1] * y + n[k + 2])) * near) for k in (0, 3)]
-    numbers, moved = [number[:, None, None] for number in columns(waves.flatten(1))], points
-    for fx, fy, ax, ay, phase in (numbers[start : start + 5] for start in range(0, len(numbers), 5)):
+    moved, n = points, [number[:, None, None] for number in columns(waves.flatten(1))]
+    for fx, fy, ax, ay, phase in (n[start : start + 5] for start in range(0, len(n), 5)):
         turns = torch.addcmul(torch.addcmul(phase * (0.5 / math.pi), fy, points[1]), fx, points[0])
         turns = kept(turns - turns.round())
         square, value = turns * turns, torch.full_like(turns, SINE[0])
