@@ -22,7 +22,7 @@ from kornia_cag.command.options import (
     on_error,
     read_model,
 )
-from kornia_cag.command.results import CONFIG, check_documents
+from kornia_cag.command.results import check_documents
 from kornia_cag.command.sheets import save_rows
 from kornia_cag.command.wording import worded
 from kornia_cag.core.checks import check_int, check_number, fail, one_line
@@ -42,7 +42,7 @@ from kornia_cag.evaluation.robustness import (
     composites,
     curve,
 )
-from kornia_cag.training.network import Trained
+from kornia_cag.training.network import CONFIG, Trained
 from kornia_cag.training.provenance import hardware, versions
 
 
