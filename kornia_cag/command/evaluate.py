@@ -9,6 +9,7 @@ import torch
 
 from kornia_cag.adversary.ascent import Norm
 from kornia_cag.banks.contexts import ContextBank
+from kornia_cag.command.columns import padded, width
 from kornia_cag.command.measuring import measured, needed_pictures, print_accuracy
 from kornia_cag.command.options import (
     MOST_SEED,
@@ -70,10 +71,10 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _print_recalls(accuracy: Accuracy) -> None:
-    width = max(map(len, accuracy.per_class))
+    widest = max(map(width, accuracy.per_class))
     for name, recall in accuracy.per_class.items():
         if recall is not None:  # load_real warned about classes without pictures
-            print(f"{name.ljust(width)}  {recall:.2%}")
+            print(f"{padded(name, widest)}  {recall:.2%}")
 
 
 def _save_errors(options: argparse.Namespace, accuracy: Accuracy, real: RealSet) -> None:

@@ -6,6 +6,7 @@ import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 
+from kornia_cag.command.columns import padded, width
 from kornia_cag.command.options import chosen_device, number, read_model
 from kornia_cag.command.wording import spelled, worded
 from kornia_cag.core.checks import fail, first_few, one_line
@@ -13,7 +14,7 @@ from kornia_cag.core.progress import Log, progress
 from kornia_cag.training.makers import blamed
 from kornia_cag.training.prediction import Prediction, Refused, located, several
 
-WIDEST = 60  # characters of a path that others are aligned with
+WIDEST = 60  # places of a path that others are aligned with
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -21,8 +22,8 @@ def predict(options: argparse.Namespace) -> None:
     trained = read_model(options, chosen_device(options.device))
     top, skips = number("--top", options.top, 1, 2**31 - 1), options.on_error == "skip"
     photos = list(located(options.photos))
-    widths = [len(_shown(photo.path if isinstance(photo, Refused) else photo[0])) for photo in photos]
-    width, refused = min(max(widths), WIDEST), list[Refused]()
+    widths = [width(_shown(photo.path if isinstance(photo, Refused) else photo[0])) for photo in photos]
+    aligned, refused = min(max(widths), WIDEST), list[Refused]()
     with (
         worded(function="--model", network="model"),
         blamed(options.model, lambda: "when it predicted"),
@@ -32,7 +33,7 @@ def predict(options: argparse.Namespace) -> None:
             if isinstance(found, Refused):
                 refused.append(found)
             if not (skips and isinstance(found, Refused)):
-                print(_as_json(found) if options.json else _as_text(found, width, trained.classes))
+                print(_as_json(found) if options.json else _as_text(found, aligned, trained.classes))
             log(done / len(photos), "")
     sys.stdout.flush()
     if refused:
@@ -70,14 +71,14 @@ def _as_json(found: Prediction | Refused) -> str:
     return json.dumps({"path": found.path, "predictions": ranked})
 
 
-def _as_text(found: Prediction | Refused, width: int, classes: tuple[str, ...]) -> str:
+def _as_text(found: Prediction | Refused, aligned: int, classes: tuple[str, ...]) -> str:
     """One line: path, best name, percent, then the others."""
-    path = _shown(found.path).ljust(width)
+    path = padded(_shown(found.path), aligned)
     if isinstance(found, Refused):
         return f"{path}  not read: {one_line(spelled(found.reason))}"
-    widest = min(max(len(_shown(name)) for name in classes), WIDEST)
+    widest = min(max(width(_shown(name)) for name in classes), WIDEST)
     others = ", ".join(f"{_shown(name)} {share:.1%}" for name, share in found.ranked[1:])
-    line = f"{path}  {_shown(found.name).ljust(widest)}  {found.probability:6.1%}"
+    line = f"{path}  {padded(_shown(found.name), widest)}  {found.probability:6.1%}"
     return f"{line}   then {others}" if others else line
 
 
