@@ -65,7 +65,7 @@ def test_it_solves_its_equations(size: tuple[int, int], radius: float, mixed: bo
 
 @pytest.mark.parametrize("radius", [36, 50])
 def test_it_is_opencv_s_on_smooth_scenes(radius: int) -> None:
-    """OpenCV erodes the object by three pixels, and holds those around the box; a trace of alpha marks that box here."""
+    """OpenCV erodes the object by three pixels, and holds what is around a box, which a trace of alpha marks here."""
     size, inside = (128, 128), disc((128, 128), radius)[0, 0] > 0.5
     rim, core = (torch.from_numpy(cv2.erode(inside.numpy().astype(np.uint8), np.ones((3, 3)), iterations=n)) > 0
                  for n in (1, 3))  # fmt: skip
