@@ -66,9 +66,9 @@ def feathered(alpha: Mask, width: Float[Tensor, " b"], kind: Falloff, *, most: f
     """
     inner, width = eroded(alpha, 0.5 * width, most=0.5 * most), width.clamp(max=most)
     if kind == "gaussian":
-        line = gaussian((0.25 * width).clamp(min=0.05), 2 * math.ceil(0.75 * most) + 1)
+        line = gaussian((0.25 * width).clamp(min=0.05), _taps(0.75 * most))
     else:
-        line = box(width.clamp(min=1), 2 * math.ceil(max(0.5 * most - 0.5, 0)) + 1)
+        line = box(width.clamp(min=1), _taps(0.5 * most - 0.5))
     still = torch.zeros_like(width)
     return _spread(alpha, inner, PointSpread(line, still, still > 0, line), width)
 
@@ -95,9 +95,17 @@ def smeared(alpha: Mask, length: Float[Tensor, " b"], angle: Float[Tensor, " b"]
             grid = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), dim=-1)
             moved = F.grid_sample(plane, grid.to(alpha.dtype), padding_mode="border", align_corners=False)
             inner = torch.minimum(inner, moved[:, 0])
-    line, lean, steep = motion(length, angle, 2 * reach + 1)
-    column = sharp(2 * reach + 1, alpha.device).expand_as(line)
+    line, lean, steep = motion(length, angle, _taps(0.5 * most))
+    column = sharp(line.shape[1], alpha.device).expand_as(line)
     return _spread(alpha, inner, PointSpread(line, lean, steep, column), length)
+
+
+def _taps(reach: float) -> int:
+    """Taps of a point-spread function that reaches so many pixels each way.
+
+    At least 5: three by three are convolved by a faster way, which rounds by the size of the batch.
+    """
+    return 2 * max(math.ceil(reach), 2) + 1
 
 
 def _spread(alpha: Mask, inner: Mask, spread: PointSpread, amount: Float[Tensor, " b"]) -> Mask:

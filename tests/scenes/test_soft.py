@@ -59,6 +59,23 @@ def test_a_batch_equals_its_samples_and_twice_the_opacity_is_twice_the_result(na
 
 
 @pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("most", [0.0, 0.5, 1.0, 2.0, 3.5])
+def test_it_takes_any_largest_amount(name: str, most: float) -> None:
+    """More than the largest is as good as the largest, but for erosion by whole pixels."""
+    ways: dict[str, Soften] = {
+        "eroded": lambda alpha, amount: eroded(alpha, amount.clamp(max=most), most=most),
+        "gaussian": lambda alpha, amount: feathered(alpha, amount.clamp(max=most), "gaussian", most=most),
+        "box": lambda alpha, amount: feathered(alpha, amount.clamp(max=most), "box", most=most),
+        "smeared": lambda alpha, amount: smeared(alpha, amount, 0.7 + amount.clamp(max=most), most=most),
+    }
+    alpha, amount = blobs(20), torch.linspace(0, 4, 20)
+    soft = ways[name](alpha, amount)
+    torch.testing.assert_close(soft, WAYS[name](alpha, amount.clamp(max=most)), rtol=0, atol=0.02)
+    for part in (slice(0, 1), slice(7, 8), slice(3, 14)):
+        assert torch.equal(soft[part], ways[name](alpha[part], amount[part]))
+
+
+@pytest.mark.parametrize("name", WAYS)
 def test_a_full_canvas_has_no_edge(name: str) -> None:
     full = torch.full((2, 12, 9), 0.75)
     torch.testing.assert_close(WAYS[name](full, torch.tensor([1.0, 4.0])), full, rtol=0, atol=1e-6)
