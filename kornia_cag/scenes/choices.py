@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -108,6 +108,7 @@ class OneOf(Blend):
     """
 
     blends: tuple[Blend, ...]
+    _: KW_ONLY
     weights: tuple[float, ...] | None = None
     only: int | None = None
 
@@ -134,7 +135,7 @@ class OneOf(Blend):
         return Choice(f"{name}.which"), *itertools.chain(*inner)
 
     def read(self, values: Mapping[str, Tensor], name: str = "blend") -> Chosen:  # type: ignore[override]
-        """Which blend each sample gets, and all with the numbers that were drawn."""
+        """The blends that values of :meth:`draws` give, and which one each sample gets."""
         parts = tuple(blend.read(values, f"{name}{place}") for place, blend in enumerate(self.blends))
         number = values[f"{name}.which"]
         if self.only is not None:

@@ -67,7 +67,7 @@ class Feather(Over):
         return (Number(f"{name}.width", self.width, rest=0.0),)
 
     def read(self, values: Mapping[str, Tensor], name: str = "blend") -> Edge:
-        """The edge with the width that was drawn."""
+        """The edge that values of :meth:`draws` give."""
         return Edge(width=values[f"{name}.width"], kind=self.kind, most=self.width[1])
 
 
@@ -89,7 +89,7 @@ class Eroded(Over):
         return (Number(f"{name}.pixels", self.pixels, rest=0.0),)
 
     def read(self, values: Mapping[str, Tensor], name: str = "blend") -> Edge:
-        """The edge with the pixels that were drawn."""
+        """The edge that values of :meth:`draws` give."""
         return Edge(pixels=values[f"{name}.pixels"], most=self.pixels[1])
 
 
@@ -111,6 +111,6 @@ class Smeared(Over):
         return Number(f"{name}.length", self.length, rest=0.0), Number(f"{name}.direction", (0.0, 0.5))
 
     def read(self, values: Mapping[str, Tensor], name: str = "blend") -> Edge:
-        """The edge with the motion that was drawn."""
+        """The edge that values of :meth:`draws` give."""
         length, direction = values[f"{name}.length"], values[f"{name}.direction"]
         return Edge(length=length, direction=direction, most=self.length[1])
