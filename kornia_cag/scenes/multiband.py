@@ -3,7 +3,7 @@
 import functools
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from kornia_cag.core.compiling import kept
@@ -47,37 +47,41 @@ def halved(picture: Stack) -> Float[Tensor, "b c _ _"]:
 
     Border pixels are repeated outwards. A side of ``n`` becomes ``(n + 1) // 2``.
     """
-    down, across = (_halving(n, picture) for n in picture.shape[2:])
+    down, across = (_halving(n, picture.device) for n in picture.shape[2:])
     return _product(down, picture, across)
 
 
 def doubled(picture: Stack, size: tuple[int, int]) -> Float[Tensor, "b c _ _"]:
     """A picture of ``size = (height, width)`` from its half: the zeros between its pixels filled by the same blur."""
-    down, across = (_doubling(n, picture) for n in size)
+    down, across = (_doubling(n, picture.device) for n in size)
     return _product(down, picture, across)
 
 
-def _product(down: Float[Tensor, "k h"], picture: Stack, across: Float[Tensor, "l w"]) -> Float[Tensor, "b c k l"]:
-    """A picture, multiplied by matrices from both sides: a batch at once, each sample rounded as if alone."""
+def _product(down: Float64[Tensor, "k h"], picture: Stack, across: Float64[Tensor, "l w"]) -> Float[Tensor, "b c k l"]:
+    """A picture, multiplied by matrices from both sides, a sample at a time: a larger product rounds otherwise.
+
+    In double precision, which no setting of a caller, such as TF32, makes coarser.
+    """
     b, channels, height, width = picture.shape
-    flat = kept(picture).reshape(b, channels * height, width)
+    flat = kept(picture.double()).reshape(b, channels * height, width)
     half = torch.bmm(flat, across.T.expand(b, -1, -1)).view(b * channels, height, -1)
-    return torch.bmm(down.expand(b * channels, -1, -1), half).view(b, channels, len(down), len(across))
+    whole = torch.bmm(down.expand(b * channels, -1, -1), half).view(b, channels, len(down), len(across))
+    return whole.to(picture.dtype)
 
 
-def _halving(n: int, like: Tensor) -> Float[Tensor, "m n"]:
+def _halving(n: int, device: torch.device) -> Float64[Tensor, "m n"]:
     """What :func:`halved` does to a line of ``n`` pixels."""
-    place = torch.arange(n, device=like.device)
+    place = torch.arange(n, device=device)
     reads = [((place[::2] + step).clamp(0, n - 1)[:, None] == place) * weight
              for step, weight in ((-2, 0.0625), (-1, 0.25), (0, 0.375), (1, 0.25), (2, 0.0625))]  # fmt: skip
-    return kept(functools.reduce(torch.add, reads).to(like.dtype))
+    return kept(functools.reduce(torch.add, reads).double())
 
 
-def _doubling(n: int, like: Tensor) -> Float[Tensor, "n m"]:
+def _doubling(n: int, device: torch.device) -> Float64[Tensor, "n m"]:
     """What :func:`doubled` does to make a line of ``n`` pixels."""
     half = (n + 1) // 2
-    place, known = torch.arange(n, device=like.device), torch.arange(half, device=like.device)
+    place, known = torch.arange(n, device=device), torch.arange(half, device=device)
     even, middle = place % 2 == 0, place // 2
     reads = [((middle + step).clamp(0, half - 1)[:, None] == known) * torch.where(even, on, between)[:, None]
              for step, on, between in ((-1, 0.125, 0.0), (0, 0.75, 0.5), (1, 0.125, 0.5))]  # fmt: skip
-    return kept(functools.reduce(torch.add, reads).to(like.dtype))
+    return kept(functools.reduce(torch.add, reads).double())

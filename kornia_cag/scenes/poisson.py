@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from kornia_cag.core.compiling import kept
@@ -26,6 +26,8 @@ def poisson(rgb: Planes, alpha: Float[Tensor, "b 1 h w"], behind: Planes, *, mix
     OpenCV's ``seamlessClone`` solves the same box, after it has eroded the object by three pixels. What of the box is
     not the object's is shifted a little, too, unlike in the paper. The object's own mean colour is lost. Nothing is
     clamped.
+
+    The work grows with the third power of the canvas's side.
 
     Differentiable in all three. Source: Pérez, Gangnet and Blake, "Poisson image editing", SIGGRAPH 2003, equations 7
     and 13; solved by sine transforms, here as products with a matrix for each sample's box.
@@ -67,36 +69,37 @@ def _span(seen: Bool[Tensor, "b n"]) -> Spans:
 def solved(source: Planes, rows: Spans, columns: Spans) -> Planes:
     """The ``u`` whose Laplacian by five points is ``source`` inside a box, and which is 0 all around it.
 
+    In double precision, which no setting of a caller, such as TF32, makes coarser; and the inverse magnifies errors.
+
     Args:
         source: read inside the box only.
         rows: top of each box, and its height; 0: there is none.
         columns: its left side, and its width.
     """
-    (down, slow), (across, fast) = _sines(source.shape[2], rows, source), _sines(source.shape[3], columns, source)
-    waves = _product(down, source, across) / (slow[:, None, :, None] + fast[:, None, None, :])
-    return _product(down.mT, kept(waves), across.mT)
+    (down, slow), (across, fast) = (_sines(n, span) for n, span in zip(source.shape[2:], (rows, columns), strict=True))
+    waves = _product(down, source.double(), across) / (slow[:, None, :, None] + fast[:, None, None, :])
+    return _product(down.mT, kept(waves), across.mT).to(source.dtype)
 
 
-def _product(down: Float[Tensor, "b k h"], planes: Planes, across: Float[Tensor, "b l w"]) -> Float[Tensor, "b c k l"]:
+def _product(
+    down: Float64[Tensor, "b k h"], planes: Float64[Tensor, "b c h w"], across: Float64[Tensor, "b l w"]
+) -> Float64[Tensor, "b c k l"]:
     """The planes of each sample, multiplied by its own matrices from both sides."""
     b, channels, height, width = planes.shape
     half = torch.bmm(planes.reshape(b, channels * height, width), across.mT).view(b, channels, height, -1)
     return torch.stack([torch.bmm(down, plane) for plane in half.unbind(1)], dim=1)
 
 
-def _sines(n: int, span: Spans, like: Tensor) -> tuple[Float[Tensor, "b n n"], Float[Tensor, "b n"]]:
+def _sines(n: int, span: Spans) -> tuple[Float64[Tensor, "b n n"], Float64[Tensor, "b n"]]:
     """Sine waves along a span of ``n`` places, a wave a row, 0 outside the span; and what their Laplacian multiplies.
 
     The waves are orthonormal: as many as the span has places, the other rows are 0.
     """
-    first, count = (value[:, None] for value in span)
-    place = torch.arange(1, n + 1, dtype=torch.float32, device=like.device)
+    first, count = (value.double()[:, None] for value in span)
+    place = torch.arange(1, n + 1, dtype=torch.float64, device=first.device)
     inside, step = place - first, math.pi / (count + 1)
     known = (inside > 0) & (inside <= count)
-    # Less whole turns, which are exact: the sine of a large angle would be that of a rounded one.
-    turns = place[:, None] * inside[:, None, :]
-    rest = turns - 2 * (count + 1)[..., None] * (turns / (2 * (count + 1)[..., None])).floor()
-    waves = (2 / (count + 1)).sqrt()[..., None] * torch.sin(rest * step[..., None])
-    waves = torch.where(known[:, None, :] & (place <= count)[..., None], waves, 0).to(like.dtype)
-    half = torch.where(place <= count, torch.sin(0.5 * place * step), 1)
-    return kept(waves), kept((-4 * half * half).to(like.dtype))  # 2 cos - 2, without its cancellation
+    waves = torch.sin((step * place)[..., None] * inside[:, None, :]) * (2 / (count + 1)).sqrt()[..., None]
+    half = torch.where(place <= count, torch.sin(0.5 * step * place), 1)
+    waves = torch.where(known[:, None, :] & (place <= count)[..., None], waves, 0)
+    return kept(waves), kept(-4 * half * half)  # 2 cos - 2, without its cancellation

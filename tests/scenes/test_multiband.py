@@ -95,6 +95,16 @@ def test_a_batch_equals_its_samples(height: int, width: int, levels: int) -> Non
             torch.testing.assert_close(whole[one, c : c + 1], plane)
 
 
+def test_coarser_products_of_the_caller_s_do_not_reach_it() -> None:
+    given = layers((26, 21))
+    fine = multiband(*given, levels=3)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert torch.equal(multiband(*given, levels=3), fine)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_gradcheck() -> None:
     inputs = tuple(plane.requires_grad_() for plane in layers((5, 7), dtype=torch.float64))
     assert torch.autograd.gradcheck(lambda *given: multiband(*given, levels=2), inputs)

@@ -121,6 +121,16 @@ def test_a_batch_equals_its_samples() -> None:
         assert torch.equal(whole[one], poisson((color * alpha)[one], alpha[one], behind[one]))
 
 
+def test_coarser_products_of_the_caller_s_do_not_reach_it() -> None:
+    alpha, color, behind = disc((18, 21), 7), smooth((18, 21), 7), smooth((18, 21), 8)
+    fine = poisson(color * alpha, alpha, behind)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert torch.equal(poisson(color * alpha, alpha, behind), fine)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_gradcheck(mixed: bool) -> None:
     generator = torch.Generator().manual_seed(3)
