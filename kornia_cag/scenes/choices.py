@@ -103,7 +103,7 @@ class OneOf(Blend):
 
     Attributes:
         blends: to choose from; not another OneOf.
-        weights: how likely each is, relative to the others; None: equally.
+        weights: relative probability of each; None: all equally likely.
         only: place of the one that all samples get, with the numbers that they would have drawn for it; None: drawn.
     """
 

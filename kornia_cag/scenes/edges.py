@@ -76,7 +76,7 @@ class Eroded(Over):
     """An edge moved inwards, as a mask that was cut too small.
 
     Attributes:
-        pixels: by which it is moved.
+        pixels: how far it is moved, pixels.
     """
 
     pixels: tuple[float, float] = (0.0, 1.5)
