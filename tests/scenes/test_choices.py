@@ -23,6 +23,7 @@ from kornia_cag import (
     Feather,
     Hard,
     InputError,
+    Layout,
     MultiBand,
     OneOf,
     Over,
@@ -37,6 +38,7 @@ from kornia_cag.scenes.capture import Captures
 from kornia_cag.scenes.choices import Chosen
 from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.scenes.edges import Edge
+from kornia_cag.scenes.light import illumination, whole
 
 KNOWN = (Over(), Hard(), Average(0.6), Difference())
 SOFT = (Feather(width=(0.5, 4)), Feather(width=(1, 3), kind="box"), Eroded(pixels=(0.5, 2)), Smeared(length=(1, 4)))
@@ -130,6 +132,28 @@ def test_what_is_drawn() -> None:
         assert 0.49 < float(smear.direction.max()) < 0.5
     assert not torch.equal(blends[0].which, blends[1].which)  # type: ignore[union-attr, arg-type]
     assert same(cut(blends[1], [1000])[1], again.layers[1].blend, layout=False)
+
+
+@pytest.mark.parametrize("blend", [*EVERY, OneOf(EVERY)], ids=str)
+def test_what_a_layout_leaves_out_blends_nothing(blend: Blend) -> None:
+    """The picture is that of the shown objects alone, painted one by one, to the bit; and at any batch size."""
+    layout = Layout(count=(0, 3), side=(0.3, 0.7), visible=0.7)
+    maker, table = composer(blend, ranges=replace(RANGES, layout=layout)), rows(14, layers=3)
+    made = maker(table)
+    scene = scene_of(made)
+    shown = torch.stack([layer.shown for layer in scene.layers if layer.shown is not None], dim=1)
+    assert len(shown.sum(dim=1).unique()) == 4  # from none to all
+    assert scene.left_out.any()
+    for i, own in enumerate(cut(scene, range(1, 14))):
+        assert same(pictures(maker(table[i : i + 1])), tuple(x[i : i + 1] for x in pictures(made)), layout=False)
+        tone, paint = own.tones()
+        gain = illumination(tone.slope, SIZE)
+        picture = maker.backdrop(own, tone, paint, gain, None, torch.zeros(1, dtype=torch.bool))
+        for layer, visible in zip(own.layers, shown[i].tolist(), strict=True):
+            if visible:
+                alone = replace(layer, shown=None)
+                picture, _ = maker.paste(alone, picture, tone, gain, own.camera.coarser, targets=True)
+        assert torch.equal(whole(maker.expose(picture, own.camera, own.keys)), made.images[i : i + 1])
 
 
 def test_weights() -> None:
