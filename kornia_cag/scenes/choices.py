@@ -39,11 +39,12 @@ class Chosen:
 
     def softened(self, ink: Sequence[Mask], alpha: Mask) -> tuple[Mask, ...]:
         """Planes of premultiplied colour, and alpha, to paste with: where alpha shrinks, colour does in proportion."""
-        parts = [part.softened(alpha) for part in self.parts]
-        if all(part is alpha for part in parts):
+        stored = kept(alpha)
+        parts = [part.softened(stored) for part in self.parts]
+        if all(part is stored for part in parts):
             return *ink, alpha
         soft = kept(self._pick(parts))
-        left = kept(soft / alpha.clamp(min=1e-12))
+        left = kept(soft / stored.clamp(min=1e-12))
         return *(plane * left for plane in ink), soft
 
     def cover(self, alpha: Mask) -> Mask | None:
@@ -65,6 +66,8 @@ class Chosen:
             threshold: alpha above which a pixel is the object's; needed only where a part pastes.
         """
         edge = threshold[:, None, None, None] if self.pastes and threshold is not None else 0.5
+        if len(self.parts) > 1:  # or each part would compute the object and the context again
+            front, behind = _stored(front), _stored(behind)
         made = [_blended(part, front, alpha[:, None], behind, edge) for part in self.parts]
         return tuple(self._pick(planes) for planes in zip(*made, strict=True))
 
@@ -90,8 +93,13 @@ def _blended(
 ) -> Picture:
     if not part.whole:
         return tuple(part(own, alpha, back, edge) for own, back in zip(front, behind, strict=True))
-    picture = kept(part(kept(whole(front)), alpha, kept(whole(behind)), edge))
-    return tuple(picture[:, own] for own in channels(picture))
+    return _stored((part(kept(whole(front)), alpha, kept(whole(behind)), edge),))
+
+
+def _stored(picture: Picture) -> Picture:
+    """A picture that is computed once and then read."""
+    found = kept(whole(picture))
+    return tuple(found[:, own] for own in channels(found))
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from kornia_cag.core.compiling import kept
+from kornia_cag.core.operations import unfused
 
 Stack = Float[Tensor, "b c h w"]
 
 
+@unfused("multiband(Tensor rgb, Tensor alpha, Tensor behind, *, int levels) -> Tensor", "behind")
 def multiband(
     rgb: Float[Tensor, "b c h w"], alpha: Float[Tensor, "b 1 h w"], behind: Float[Tensor, "b c h w"], *, levels: int
 ) -> Float[Tensor, "b c h w"]:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from kornia_cag.core.compiling import kept
+from kornia_cag.core.operations import unfused
 
 Planes = Float[Tensor, "b c h w"]
 Spans = tuple[Float[Tensor, " b"], Float[Tensor, " b"]]  # first place, and how many
@@ -14,6 +15,7 @@ Spans = tuple[Float[Tensor, " b"], Float[Tensor, " b"]]  # first place, and how 
 SHOWN = 1 / 255  # lowest alpha that counts as the object's
 
 
+@unfused("poisson(Tensor rgb, Tensor alpha, Tensor behind, *, bool mixed=False) -> Tensor", "behind")
 def poisson(rgb: Planes, alpha: Float[Tensor, "b 1 h w"], behind: Planes, *, mixed: bool = False) -> Planes:
     """Blend an object seamlessly: the picture whose gradients are the object's inside it, and the context's elsewhere.
 

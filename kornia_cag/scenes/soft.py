@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kornia_cag.core.compiling import kept
+from kornia_cag.core.operations import unfused
 from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion, sharp
 
 Falloff = Literal["gaussian", "box"]
@@ -20,6 +21,7 @@ Falloff = Literal["gaussian", "box"]
 Mask = Float[Tensor, "b h w"]
 
 
+@unfused("eroded(Tensor alpha, Tensor pixels, *, float most) -> Tensor", "alpha")
 def eroded(alpha: Mask, pixels: Float[Tensor, " b"], *, most: float) -> Mask:
     """Move every edge inwards by so many pixels, possibly a fraction of one.
 
@@ -30,6 +32,7 @@ def eroded(alpha: Mask, pixels: Float[Tensor, " b"], *, most: float) -> Mask:
         pixels: at least 0; what exceeds ``most`` counts as ``most``, rounded up.
         most: the largest of ``pixels`` that may come.
     """
+    alpha = alpha.clone()  # an operation's result is a tensor of its own, also where no step follows
     for step in range(math.ceil(most)):
         alpha = _worn(kept(alpha), kept((pixels - step).clamp(0, 1)))
     return alpha
@@ -52,6 +55,7 @@ def _neighbours(plane: Mask, axis: int) -> Mask:
     return torch.minimum(before, after)
 
 
+@unfused("feathered(Tensor alpha, Tensor width, str kind, *, float most) -> Tensor", "alpha")
 def feathered(alpha: Mask, width: Float[Tensor, " b"], kind: Falloff, *, most: float) -> Mask:
     """Let every edge fade inwards over ``width`` pixels: linearly (a box), or as the integral of a Gaussian.
 
@@ -73,6 +77,7 @@ def feathered(alpha: Mask, width: Float[Tensor, " b"], kind: Falloff, *, most: f
     return _spread(alpha, inner, PointSpread(line, still, still > 0, line), width)
 
 
+@unfused("smeared(Tensor alpha, Tensor length, Tensor angle, *, float most) -> Tensor", "alpha")
 def smeared(alpha: Mask, length: Float[Tensor, " b"], angle: Float[Tensor, " b"], *, most: float) -> Mask:
     """Let edges fade inwards as if the object moved: over ``length`` pixels across its path, not at all along it.
 
