@@ -1,9 +1,9 @@
-"""Operations of our own: a formula of many steps that runs as one kernel, where torch would start one for each."""
+"""Operations of our own: a formula of many steps that runs as one kernel, or that no compiled graph takes apart."""
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from kornia_cag.core.compiling import any_batch, fusing, program
 
 CONTIGUOUS = torch.contiguous_format
 
+Given = ParamSpec("Given")
 Formula = Callable[..., Any]  # of tensors and Python's values, to one tensor or several
 
 
@@ -45,7 +46,7 @@ def one_operation(schema: str, cpu: Formula | None = None) -> Callable[[Formula]
     return made
 
 
-def unfused(schema: str, like: str) -> Callable[[Formula], Formula]:
+def unfused(schema: str, like: str) -> Callable[[Callable[Given, Tensor]], Callable[Given, Tensor]]:
     """Keep a formula out of compiled graphs: there it is one operation, which runs as in eager mode, to the bit.
 
     For formulas of many steps, which would take minutes to compile. Where a gradient is asked for, they are compiled.
@@ -56,8 +57,11 @@ def unfused(schema: str, like: str) -> Callable[[Formula], Formula]:
     """
     name, arguments = schema.split("(", 1)
 
-    def made(formula: Formula) -> Formula:
-        operation = torch.library.custom_op(f"kornia_cag::{name}", formula, mutates_args=(), schema=f"({arguments}")
+    def made(formula: Callable[Given, Tensor]) -> Callable[Given, Tensor]:
+        def alone(*given: Given.args, **named: Given.kwargs) -> Tensor:
+            return formula(*given, **named).contiguous()  # as the compiler is told below
+
+        operation = torch.library.custom_op(f"kornia_cag::{name}", alone, mutates_args=(), schema=f"({arguments}")
         order = list(inspect.signature(formula).parameters)
 
         @operation.register_fake
@@ -65,9 +69,10 @@ def unfused(schema: str, like: str) -> Callable[[Formula], Formula]:
             return torch.empty_like({**dict(zip(order, given, strict=False)), **named}[like], memory_format=CONTIGUOUS)
 
         @functools.wraps(formula)
-        def whole(*given: Any, **named: Any) -> Any:
+        def whole(*given: Given.args, **named: Given.kwargs) -> Tensor:
             moved = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in given)
-            return operation(*given, **named) if fusing() and not moved else formula(*given, **named)
+            found: Tensor = operation(*given, **named) if fusing() and not moved else formula(*given, **named)
+            return found
 
         return whole
 

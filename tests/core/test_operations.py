@@ -29,8 +29,8 @@ GIVEN: dict[str, tuple[object, ...]] = {
     "eroded": (ALPHA[:, 0], torch.rand(3)),
     "feathered": (ALPHA[:, 0], torch.rand(3), "box"),
     "smeared": (ALPHA[:, 0], torch.rand(3), torch.rand(3)),
-    "multiband": (torch.rand(3, 3, 6, 7), ALPHA, torch.rand(3, 3, 6, 7)),
-    "poisson": (torch.rand(3, 3, 6, 7), ALPHA, torch.rand(3, 3, 6, 7)),
+    "multiband": (torch.rand(3, 3, 6, 7), ALPHA, torch.rand(3, 6, 7, 3).movedim(3, 1)),
+    "poisson": (torch.rand(3, 3, 6, 7), ALPHA, torch.rand(3, 6, 7, 3).movedim(3, 1)),
 }  # fmt: skip
 NAMED: dict[str, dict[str, object]] = {
     "eroded": {"most": 1.0}, "feathered": {"most": 2.0}, "smeared": {"most": 2.0}, "multiband": {"levels": 2},
