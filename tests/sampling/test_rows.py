@@ -1,6 +1,7 @@
 import copy
 import pickle
 import queue
+from functools import partial
 
 import pytest
 import torch
@@ -101,7 +102,13 @@ def test_what_rows_are_made_of_is_what_they_hold(given_columns):
 
 def test_keys_are_those_of_seed_epoch_and_index_computed_once(device, monkeypatch):
     calls = []
-    monkeypatch.setattr(module, "sample_keys", lambda *args: calls.append(1) or sample_keys(*args))
+
+    def counted(hash_of, *args):
+        calls.append(1)
+        return hash_of(*args)
+
+    for name in ("sample_keys", "host_keys"):
+        monkeypatch.setattr(module, name, partial(counted, getattr(module, name)))
     rows = made(device)
     assert calls == []
     first = rows.keys
