@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from kornia_cag.core.checks import InputError
-from kornia_cag.core.randomness import sample_keys
+from kornia_cag.core.randomness import host_keys, sample_keys
 from kornia_cag.core.records import mapped, tensors
 from kornia_cag.sampling import rows as module
 from kornia_cag.sampling.pairs import PairSampler
@@ -410,7 +410,7 @@ def test_rows_arrive_with_their_keys_in_one_copy(monkeypatch):
 
 def test_parts_are_cut_with_keys_that_were_hashed_together(monkeypatch):
     hashed = []
-    monkeypatch.setattr("kornia_cag.sampling.rows.sample_keys", lambda *given: hashed.append(0) or sample_keys(*given))
+    monkeypatch.setattr(module, "host_keys", lambda *given: hashed.append(0) or host_keys(*given))
     rows = Rows.of(torch.arange(6), torch.zeros(6, dtype=torch.int64), torch.arange(6), seed=5)
     parts = rows.cut([2, 5])
     assert torch.cat([part.keys for part in parts]).tolist() == rows.keys.tolist()
