@@ -389,7 +389,7 @@ def test_rows_of_rows_keep_their_keys(monkeypatch):
     """Keys are a hash of many operations: computed once, also for parts of a batch."""
     rows = Rows.of(torch.arange(6), torch.zeros(6, dtype=torch.int64), torch.arange(6), seed=5)
     keys = rows.keys
-    monkeypatch.setattr("kornia_cag.sampling.rows.sample_keys", None)
+    monkeypatch.setattr(module, "host_keys", None)
     mask = torch.tensor([True, False] * 3)
     assert torch.equal(rows[mask].keys, keys[mask])
     assert torch.equal(rows[2].keys, keys[2:3])
@@ -403,7 +403,7 @@ def test_rows_arrive_with_their_keys_in_one_copy(monkeypatch):
     monkeypatch.setattr("kornia_cag.sampling.rows.upload", lambda tensor, device: sent.append(tensor) or tensor)
     there = rows.to("meta")  # any device that is not this one
     assert len(sent) == 1
-    monkeypatch.setattr("kornia_cag.sampling.rows.sample_keys", None)
+    monkeypatch.setattr(module, "host_keys", None)
     assert torch.equal(there.keys, rows.keys)
     assert torch.equal(there.table, rows.table)
 
