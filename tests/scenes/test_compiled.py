@@ -18,12 +18,11 @@ from torch._dynamo.utils import counters
 from kornia_cag import CAGCollate, ContextChain, PairSampler, Ramp
 from kornia_cag.banks.pyramid import Pyramid, build_pyramid, sample_pyramid
 from kornia_cag.core import memory
-from kornia_cag.core.compiling import _in_pairs, fusing, kept, once, program
+from kornia_cag.core.compiling import _in_pairs, fusing, kept, once, options
 from kornia_cag.core.randomness import sample_keys
 from kornia_cag.core.records import cut, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes import chunks
-from kornia_cag.scenes.camera import photograph
 from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.pose import PoseRange, axes, homographies
 from kornia_cag.scenes.ranges import SceneRange
@@ -206,12 +205,14 @@ def test_a_warp_for_a_gpu_draws_the_same_pictures(pose: PoseRange, monkeypatch: 
 
 
 @pytest.mark.compile
-def test_a_camera_compiled_for_a_gpu_makes_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_compiled_for_a_gpu_has_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its graph, by this CPU's compiler."""
-    for place in ("core.compiling", "core.randomness", "scenes.camera", "scenes.sensor"):
+    for place in ("core.compiling", "core.randomness", "banks.loads", "scenes.camera", "scenes.sensor", "scenes.warp"):
         monkeypatch.setattr(f"kornia_cag.{place}.threads", lambda like: fusing())
-    keys = sample_keys(*torch.arange(3 * 12).view(3, 12))
-    camera = SIGNS.ranges.camera.sample(keys)
-    pictures = 1.2 * torch.rand(12, 3, 14, 18, generator=torch.Generator().manual_seed(0)) - 0.1
-    fast = program(photograph, pictures.device)(pictures, camera, keys)
-    torch.testing.assert_close(fast, photograph(pictures, camera, keys), rtol=0, atol=1e-4)
+    hints = options(torch.device("cuda")).keys() & {"force_pointwise_cat"}
+    both = options(torch.device("cpu")) | dict.fromkeys(hints, True)
+    monkeypatch.setattr("kornia_cag.core.compiling.options", lambda device: both)
+    ranges = replace(SIGNS.ranges, camera=replace(SIGNS.ranges.camera, jpeg=None))
+    quick, plain = (collate(ranges, (14, 18), compile) for compile in (True, False))
+    for table in batches(quick.objects.labels, [12, 7], 1):
+        torch.testing.assert_close(quick(table).images, plain(table).images, rtol=0, atol=1e-4)
