@@ -30,7 +30,8 @@ from kornia_cag.core.plain import to_json
 from kornia_cag.core.progress import progress
 from kornia_cag.core.saved import LARGEST, check_type, refused
 from kornia_cag.core.storage import read_json
-from kornia_cag.evaluation.accuracy import Accuracy, measurement
+from kornia_cag.evaluation.accuracy import Accuracy
+from kornia_cag.evaluation.measurement import measurement
 from kornia_cag.evaluation.real import RealSet
 from kornia_cag.evaluation.robustness import (
     AUTO_BUDGETS,
