@@ -9,6 +9,7 @@ import torch
 
 from kornia_cag.adversary.ascent import Norm
 from kornia_cag.banks.contexts import ContextBank
+from kornia_cag.command.detection import evaluate_boxes
 from kornia_cag.command.measuring import measured, needed_pictures, print_accuracy
 from kornia_cag.command.options import (
     MOST_SEED,
@@ -18,6 +19,7 @@ from kornia_cag.command.options import (
     chosen_device,
     given_folder,
     load_objects,
+    needs_detector,
     number,
     on_error,
     read_model,
@@ -53,6 +55,10 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.errors is not None:
         check_picture("--errors", Path(options.errors), options)
     trained = read_model(options, device)
+    if trained.recipe.detection is not None:
+        evaluate_boxes(options, trained)
+        return
+    needs_detector(options, ("annotations", "threshold", "classifier"))
     if options.attack != "context" and Path(options.model_from).is_dir():  # which reads the configuration
         check_documents(Path(options.model_from), "model")
     _check_attack_options(options)
@@ -62,7 +68,7 @@ def evaluate(options: argparse.Namespace) -> None:
     real = needed_pictures(options.real, trained.recipe, trained.classes)
     accuracy = measured(trained.network, real, trained.classes, device, options)
     if options.json:
-        print(to_json(measurement(accuracy, real)))
+        print(to_json(measurement(accuracy, real, detection=False)))
     else:
         _print_recalls(accuracy)
         print_accuracy(accuracy, real)
