@@ -9,7 +9,7 @@ import torch
 
 from kornia_cag.adversary.ascent import Norm
 from kornia_cag.banks.contexts import ContextBank
-from kornia_cag.command.detection import evaluate_boxes
+from kornia_cag.command.finding import evaluate_boxes
 from kornia_cag.command.measuring import measured, needed_pictures, print_accuracy
 from kornia_cag.command.options import (
     MOST_SEED,

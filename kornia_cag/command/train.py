@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from kornia_cag.command.attended import attended
-from kornia_cag.command.detection import measured_boxes, print_precision, real_boxes
+from kornia_cag.command.finding import measured_boxes, print_precision, real_boxes
 from kornia_cag.command.measuring import budget, measured, print_accuracy, print_unmeasured, real_pictures
 from kornia_cag.command.options import check_training_memory, chosen_recipe, load_banks, needs_detector
 from kornia_cag.command.preview import boxes_of, compose, names_of

@@ -21,8 +21,8 @@ from kornia_cag.sampling.pairs import PairSampler
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.strength import Ramp
 from kornia_cag.training.architectures import convnet, dcgan_encoder, pooled, two_layers
-from kornia_cag.training.detection import DetectionTask
 from kornia_cag.training.detector import Detector
+from kornia_cag.training.task import DetectionTask
 
 Network = Literal["convnet", "pooled", "dcgan", "two layers", "detector"]
 SIDES: dict[Network, int] = {"dcgan": 64, "two layers": 28}  # the only side these networks accept, pixels

@@ -11,9 +11,9 @@ from kornia_cag.scenes.layout import Layout
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.training.detection import DetectionTask
 from kornia_cag.training.paper import PAPER_DIGITS, PAPER_SIGNS
 from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.task import DetectionTask
 
 SCENE_GRADIENT = ScenePGD(steps=1, fraction=0.5)  # the cheapest setting that pays off
 

@@ -18,9 +18,9 @@ from kornia_cag.evaluation.boxes import BoxedSet, load_boxes
 from kornia_cag.evaluation.detection import DetectionAccuracy, Precision, coco_package, evaluate_detector
 from kornia_cag.evaluation.measurement import measurement
 from kornia_cag.evaluation.misses import Match, matched
-from kornia_cag.training.detection import DetectionTask
 from kornia_cag.training.makers import blamed
 from kornia_cag.training.network import THRESHOLD, Trained
+from kornia_cag.training.task import DetectionTask
 
 LOWEST = 0.01  # score of boxes that average precision is told of
 
