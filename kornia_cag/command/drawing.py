@@ -38,13 +38,11 @@ def draw_found(found: Detected, folder: Path, taken: set[str]) -> Path:
         name = f"{source.stem}-{count}.png"
     taken.add(name)
     picture = Image.fromarray(read_rgb(source, on_white=True, notes=[]))
-    scale = picture.width / found.size[1]
     size = max(11, round(LETTERS * max(picture.size)))
     pen = ImageDraw.Draw(picture)
     for one in reversed(found.objects):  # the surest last, over the others
-        box = [side * scale for side in one.box]
-        _outline(pen, box, YELLOW, max(2, size // 6))
-        _tag(pen, (box[0], box[1]), drawable(f"{one.name} {one.probability:.0%}"), size)
+        _outline(pen, one.box, YELLOW, max(2, size // 6))
+        _tag(pen, one.box[:2], drawable(f"{one.name} {one.probability:.0%}"), size)
     save_picture(folder / name, picture)
     return folder / name
 
@@ -129,11 +127,11 @@ def _size_of(box: Box) -> str:
 def _cut(picture: Boxed, box: Box, true: list[Box], found: list[Box]) -> UInt8[Tensor, "3 s s"]:
     """A square around a box, with all boxes in it."""
     pixels = Image.fromarray(read_rgb(picture.path, on_white=True, notes=[]))
-    scale = pixels.width / picture.size[1]  # below 1 for a huge picture
     side = max(LEAST, AROUND * max(box[2] - box[0], box[3] - box[1]))
     left, top = (box[0] + box[2] - side) / 2, (box[1] + box[3] - side) / 2
-    place = [scale * edge for edge in (left, top, left + side, top + side)]
-    crop = pixels.transform((CROP, CROP), Image.Transform.EXTENT, place, Image.Resampling.BILINEAR)
+    crop = pixels.transform(
+        (CROP, CROP), Image.Transform.EXTENT, (left, top, left + side, top + side), Image.Resampling.BILINEAR
+    )
     pen, zoom = ImageDraw.Draw(crop), CROP / side
     for colour, boxes in ((GREEN, true), (YELLOW, found)):
         for one in boxes:

@@ -148,7 +148,7 @@ def _gathered(paths: Mapping[str, Path], rows: Sequence[_Row], ids: Mapping[str,
 
 
 def _boxed(path: Path, rows: Sequence[_Row], ids: Mapping[str, int]) -> Boxed:
-    height, width = size = shown_size(path)
+    height, width = size = _size(path)
     boxes, labels = [], []
     for row in rows:
         left, top, right, bottom = box = [
@@ -179,12 +179,8 @@ def _text(box: Sequence[float]) -> str:
     return ", ".join(f"{place:g}" for place in box)
 
 
-def shown_size(path: Path) -> tuple[int, int]:
-    """Height and width of a picture as it is shown, from its header.
-
-    Raises:
-        InputError: for a file that is no picture.
-    """
+def _size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture as it is shown, from its header."""
     Image.init()
     with refusing(str(path)), Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)

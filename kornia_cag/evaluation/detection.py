@@ -33,10 +33,6 @@ class Found(NamedTuple):
     labels: Int[Tensor, " n"]  # classes
     scores: Float[Tensor, " n"]  # the higher, the surer
 
-    def scaled(self, x: float, y: float) -> "Found":
-        """The same in a picture that is so many times as wide and high."""
-        return self._replace(boxes=self.boxes * self.boxes.new_tensor([x, y, x, y]))
-
 
 class Precision(NamedTuple):
     """Average precision, in [0, 1]; None where there is no true box."""
@@ -98,9 +94,7 @@ def evaluate_detector(
     found = []
     for picture in real.pictures:
         pixels = torch.from_numpy(read_rgb(picture.path, on_white=True)).to(device)
-        one = detect(pixels.permute(2, 0, 1)[None].float() / 255)[0]
-        height, width, _ = pixels.shape  # less than its own if it is huge
-        found.append(one.scaled(picture.size[1] / width, picture.size[0] / height))
+        found.append(detect(pixels.permute(2, 0, 1)[None].float() / 255)[0])
         if log is not None:
             log(len(found) / len(real.pictures), "")
     return average_precision(found, real.pictures, real.classes)

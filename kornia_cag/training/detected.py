@@ -15,10 +15,10 @@ from kornia_cag.banks.items import item_pixels
 from kornia_cag.banks.pictures import read_rgb
 from kornia_cag.core.checks import InputError, first_few
 from kornia_cag.core.memory import check_memory
-from kornia_cag.evaluation.boxes import shown_size
 from kornia_cag.evaluation.detection import Found
 from kornia_cag.training.prediction import SEEN, Refused
 
+ALL = 2**15  # pixels of a side that is not to be reduced
 Box = tuple[float, float, float, float]
 
 
@@ -91,7 +91,7 @@ def _found(
 ) -> Detected | Refused:  # fmt: skip
     said: list[str] = []
     try:
-        planes, size = _read(name, photo, said)
+        planes = _read(name, photo, said)
         height, width = planes.shape[1:]
         if device.type == "cpu":
             check_memory(name, 1, math.isqrt(height * width), SEEN, "Make the picture smaller.")
@@ -103,16 +103,12 @@ def _found(
     (one,) = detector.detect(images, threshold=threshold)
     if not (bool(one.boxes.isfinite().all()) and bool(one.scores.isfinite().all())):
         return Refused(name, "expected finite boxes and scores of the network, got others. Train it again.")
-    one = one.scaled(size[1] / width, size[0] / height)
     rows = zip(one.boxes.tolist(), one.labels.tolist(), one.scores.tolist(), strict=True)
     objects = [DetectedObject(names[label], score, (box[0], box[1], box[2], box[3])) for box, label, score in rows]
-    return Detected(name, size, tuple(sorted(objects, key=lambda found: -found.probability)))
+    return Detected(name, (height, width), tuple(sorted(objects, key=lambda found: -found.probability)))
 
 
-def _read(name: str, photo: Any, notes: list[str]) -> tuple[Shaped[Tensor, "3 h w"], tuple[int, int]]:
-    """The pixels of a picture, fewer than it has if it is huge, and its size."""
+def _read(name: str, photo: Any, notes: list[str]) -> Shaped[Tensor, "3 h w"]:
     if isinstance(photo, Path):
-        rgb = read_rgb(photo, notes=notes, on_white=True)
-        return torch.from_numpy(rgb).permute(2, 0, 1), shown_size(photo)
-    planes = item_pixels(name, photo, 2**15).detach().cpu()
-    return planes, (planes.shape[1], planes.shape[2])
+        return torch.from_numpy(read_rgb(photo, notes=notes, on_white=True)).permute(2, 0, 1)
+    return item_pixels(name, photo, ALL).detach().cpu()

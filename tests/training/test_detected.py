@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kornia_cag import InputError, load_network
-from kornia_cag.banks import pictures
 from kornia_cag.evaluation.detection import Found
 from kornia_cag.training.network import Trained, save_network
 from kornia_cag.training.recipes import SIGNS, STREET
@@ -57,16 +56,6 @@ def test_a_picture_is_seen_as_a_viewer_shows_it(tmp_path: Path) -> None:
     (one,) = TRAINED.detect(tmp_path / "a.png")
     assert one.size == (60, 40)
     assert one.objects[0].box == (16.0, 10.0, 36.0, 30.0)
-
-
-def test_boxes_of_a_picture_too_large_to_be_read_whole_are_in_its_own_pixels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    painted(600, 400).resize((1200, 800)).save(tmp_path / "a.png")
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 600 * 400)
-    (one,) = TRAINED.detect(tmp_path / "a.png")
-    assert one.size == (800, 1200)
-    assert one.objects[0].box == pytest.approx((20, 8, 60, 48), abs=5)
 
 
 def test_bad_files_raise_or_are_skipped(tmp_path: Path) -> None:
