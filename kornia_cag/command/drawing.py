@@ -16,7 +16,7 @@ from kornia_cag.evaluation.detection import SIZES
 from kornia_cag.evaluation.misses import Match
 from kornia_cag.training.detected import Box, Detected
 
-GREEN = (60, 230, 90)
+BLUE = (0, 200, 255)
 LETTERS = 0.016  # size of the font, as a share of a picture's longer side
 CROP, AROUND, LEAST = 128, 2.5, 48  # a crop's side on the sheet; in lengths of its box; and at least, pixels
 COLUMNS = 10  # of the sheet
@@ -65,7 +65,7 @@ def _tag(pen: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, size:
 def save_misses(path: str | Path, pictures: Sequence[Boxed], matches: Sequence[Match]) -> bool:
     """Write a sheet of crops: what was missed, by size, what was named wrongly, false alarms, and the least sure finds.
 
-    True boxes are green, found ones yellow.
+    True boxes are blue, found ones yellow.
 
     Args:
         path: the picture file.
@@ -133,7 +133,7 @@ def _cut(picture: Boxed, box: Box, true: list[Box], found: list[Box]) -> UInt8[T
         (CROP, CROP), Image.Transform.EXTENT, (left, top, left + side, top + side), Image.Resampling.BILINEAR
     )
     pen, zoom = ImageDraw.Draw(crop), CROP / side
-    for colour, boxes in ((GREEN, true), (YELLOW, found)):
+    for colour, boxes in ((BLUE, true), (YELLOW, found)):
         for one in boxes:
             shifted = [(edge - start) * zoom for edge, start in zip(one, (left, top) * 2, strict=True)]
             _outline(pen, shifted, colour, 1)

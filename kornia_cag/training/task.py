@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import torch
 
-from kornia_cag.core.checks import check_choice, check_int, describe, fail
+from kornia_cag.core.checks import check_choice, check_int, check_number, describe, fail
 from kornia_cag.loading.batch import Batch
 from kornia_cag.loading.detections import Detections
 from kornia_cag.scenes.layout import Layout
@@ -45,6 +45,7 @@ class DetectionTask:
     def __post_init__(self) -> None:
         check_choice("classes", self.classes, get_args(Told))
         check_int("objects", self.objects, 1, 100)
+        check_number("min_visible", self.min_visible, 0, 1)
         if not isinstance(self.name, str) or not 0 < len(self.name) <= 100 or not self.name.isprintable():
             fail("name", "a name of 1 to 100 printable characters", describe(self.name))
 

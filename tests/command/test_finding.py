@@ -107,7 +107,7 @@ def test_evaluate_counts_and_shows_what_is_missed(run):
     assert re.search(r"from a probability of 0\.5 on: \d of 6 found, [\d,]+ false alarms", out)
     assert out.endswith("wrote errors.png\n")
     sheet = np.asarray(Image.open("errors.png"))
-    assert (sheet == (60, 230, 90)).all(axis=2).any()  # a true box
+    assert (sheet == (0, 200, 255)).all(axis=2).any()  # a true box
     assert (sheet == (255, 220, 0)).all(axis=2).any()  # a found one
     status, out, _ = run("evaluate", "found", "--real", "road", "--json")
     told = json.loads(out)

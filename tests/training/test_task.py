@@ -37,6 +37,19 @@ def test_a_field_without_an_effect_is_refused(field: str, value: object) -> None
         changed(STREET, {field: value})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("classes", "some"), ("name", ""), ("name", "a\nb"), ("objects", 0), ("min_visible", 1.5)]
+)
+def test_a_task_out_of_range_is_named(untyped: None, field: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"^{field}: expected "):
+        replace(DetectionTask(), **{field: value})  # type: ignore[arg-type]
+
+
+def test_a_task_s_error_has_its_path() -> None:
+    with pytest.raises(InputError, match=r"^detection\.classes: expected one of one, all, got"):
+        changed(STREET, {"detection.classes": "some"})
+
+
 def test_scenes_and_network_go_with_the_task() -> None:
     with pytest.raises(InputError, match=r"^network: expected detector in a recipe of detection"):
         replace(STREET, network="pooled")
