@@ -56,6 +56,9 @@ def evaluate(options: argparse.Namespace) -> None:
         check_picture("--errors", Path(options.errors), options)
     trained = read_model(options, device)
     if trained.recipe.detection is not None:
+        if options.attack is not None:
+            fail("--attack", "a network that names pictures", "one that finds objects")
+        _check_attack_options(options)
         evaluate_boxes(options, trained)
         return
     needs_detector(options, ("annotations", "threshold", "classifier"))

@@ -71,8 +71,6 @@ def _percent(share: float | None) -> str:
 
 def evaluate_boxes(options: argparse.Namespace, trained: Trained) -> None:
     """Measure a trained detector on real photographs, as ``evaluate`` does."""
-    if options.attack is not None:
-        fail("--attack", "a network that names pictures", "one that finds objects")
     threshold = check_number("--threshold", THRESHOLD if options.threshold is None else options.threshold, 0, 1)
     trained = load_classifier(options, trained)
     if trained.recipe.detection is None:  # load_classifier keeps it

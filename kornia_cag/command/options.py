@@ -203,7 +203,7 @@ def read_model(options: argparse.Namespace, device: torch.device) -> Trained:
     """Load the named model, averaged over the requested number of views."""
     asked = getattr(options, "views", None)
     views = None if asked is None else number("--views", asked, 1, MOST_VIEWS)
-    with worded(path="model", function="--model"):
+    with worded(path="model", function="--model", views="--views"):
         return load_network(options.model_from, device, function=options.model, views=views)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -65,13 +66,14 @@ def _answering(options: argparse.Namespace, trained: Trained) -> tuple[Answering
 
 
 def _check_draw(folder: Path, options: argparse.Namespace) -> None:
-    """Require a folder to write to that holds none of the photographs."""
+    """Require a folder to write to from which no later run will take its photographs."""
     if folder.exists() and not folder.is_dir():
         fail("--draw", "a folder", f"{str(folder)!r}, which is a file")
-    for photo in options.photos:
-        source = Path(photo) if Path(photo).is_dir() else Path(photo).parent
-        if folder.exists() and source.exists() and folder.samefile(source):
-            fail("--draw", "another folder than that of the photographs", repr(options.draw))
+    here = Path(os.path.realpath(folder))
+    for photo in map(Path, options.photos):
+        read, around = (photo, (here, *here.parents)) if photo.is_dir() else (photo.parent, (here,))
+        if any(place.exists() and read.exists() and place.samefile(read) for place in around):
+            fail("--draw", "a folder outside of that of the photographs", repr(options.draw))
     folder.mkdir(parents=True, exist_ok=True)
 
 

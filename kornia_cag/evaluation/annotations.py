@@ -33,11 +33,11 @@ def find_boxes(folder: str | Path) -> Path:
         raise InputError(f"real: expected a folder that can be read, got {folder} ({error.strerror}).") from error
     if len(found) > 1:
         fail("real", f"one file with boxes for {str(folder)!r}", " and ".join(path.name for path in found),
-             "Say which with annotations.")  # fmt: skip
+             "Pass one of them as boxes.")  # fmt: skip
     source = found[0] if found else folder if texts else _labels(folder)
     if source is not None:
         return source
-    return fail("real", WAYS, f"{str(folder)!r} without any", "Say where they are with annotations.")
+    return fail("real", WAYS, f"{str(folder)!r} without any", "Pass them as boxes.")
 
 
 def _labels(folder: Path) -> Path | None:

@@ -141,8 +141,10 @@ def test_pictures_of_one_name_are_drawn_apart(run):
     Image.new("RGB", (40, 40)).save("other/1.jpg")
     assert run("predict", "found", "road", "other/1.jpg", "--draw", "drawn")[0] == 0
     assert {"1.png", "1-2.png"} <= {path.name for path in Path("drawn").iterdir()}
-    status, _, err = run("predict", "found", "road", "--draw", "road")
-    assert (status, "--draw: expected another folder than that of the photographs" in err) == (2, True)
+    for given, place in (("road", "road"), ("road", "road/drawn"), ("road/1.png", "road")):
+        status, _, err = run("predict", "found", given, "--draw", place)
+        assert (status, "--draw: expected a folder outside of that of the photographs" in err) == (2, True)
+    assert not Path("road/drawn").exists()
 
 
 def test_another_run_names_what_is_found(run):
@@ -166,8 +168,10 @@ def test_another_run_names_what_is_found(run):
     [
         (("evaluate", "found"), "--real: expected a folder of photographs with boxes, got nothing"),
         (("evaluate", "found", "--annotations", "road.csv"), "--annotations: expected to be used with --real"),
-        (("evaluate", "found", "--real", "signs"), "--real: expected boxes for its pictures"),
+        (("evaluate", "found", "--real", "signs"), "Pass them by --annotations."),
         (("evaluate", "found", "--real", "road", "--attack", "pgd"), "--attack: expected a network that names"),
+        (("evaluate", "found", "--real", "road", "--eps", 0.1), "--eps: expected to be used with --attack"),
+        (("evaluate", "found", "--real", "road", "--views", 2), "--views: expected 1 in a recipe of detection, got 2"),
         (("predict", "found", "road", "--top", 2), "--top: expected a network that names pictures"),
         (("predict", "found", "road", "--threshold", 2), "--threshold: expected"),
         (("export", "found", "--out", "a.onnx"), "expected one that names pictures, got one that finds objects"),

@@ -49,7 +49,9 @@ def test_texts_of_yolo_lie_among_the_pictures_or_in_labels(folder: Path) -> None
 def test_two_tables_are_one_too_many(folder: Path) -> None:
     told(folder / "a.csv")
     told(folder / "b.json")
-    with pytest.raises(InputError, match=r"^real: expected one file with boxes .* got a\.csv and b\.json\. Say which"):
+    with pytest.raises(
+        InputError, match=r"^real: expected one file with boxes .* got a\.csv and b\.json\. Pass one of them as boxes"
+    ):
         find_boxes(folder)
 
 
