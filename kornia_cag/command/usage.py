@@ -158,7 +158,7 @@ def _add_annotations(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_detecting(parser: argparse.ArgumentParser) -> None:
-    least = "probability from which on an object counts as found (default: 0.3)"
+    least = "probability from which on an object counts as found (default: 0.5)"
     parser.add_argument("--threshold", type=fraction, metavar="SHARE", help=least)
     namer = "run whose network names what a detector finds"
     parser.add_argument("--classifier", type=path, metavar="RUN", help=namer)

@@ -25,7 +25,7 @@ from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.recipe_data import recipe_data, recipe_from
 
 Answer = TypeVar("Answer", Prediction, Detected)
-THRESHOLD = 0.3  # probability from which on a found object is told of
+THRESHOLD = 0.5  # probability from which on a found object is told of
 MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"
 _KEYS = ("recipe", "classes", "function", "state")
 _SAVED = "a model saved by kornia-cag train"

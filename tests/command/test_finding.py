@@ -111,7 +111,7 @@ def test_evaluate_counts_and_shows_what_is_missed(run):
     assert (sheet == (255, 220, 0)).all(axis=2).any()  # a found one
     status, out, _ = run("evaluate", "found", "--real", "road", "--json")
     told = json.loads(out)
-    assert (told["boxes"], told["threshold"]) == (6, 0.3)
+    assert (told["boxes"], told["threshold"]) == (6, 0.5)
     assert 0 <= told["hits"] <= 6
     assert told["real"] == {"name": "road", "pictures": 4}
 
