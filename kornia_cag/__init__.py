@@ -45,9 +45,11 @@ if TYPE_CHECKING:
     from kornia_cag.sampling.pairs import PairSampler
     from kornia_cag.sampling.rows import Rows
     from kornia_cag.scenes.adaptation import FourierMix, Histograms, LabStatistics
-    from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, Over
+    from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, MultiBand, Over, Poisson
     from kornia_cag.scenes.camera import CameraRange
+    from kornia_cag.scenes.choices import OneOf
     from kornia_cag.scenes.composer import Composer
+    from kornia_cag.scenes.edges import Eroded, Feather, Smeared
     from kornia_cag.scenes.finishes import Finish, Unkeyed
     from kornia_cag.scenes.framing import Framing
     from kornia_cag.scenes.layout import Anywhere, Band, Layout, Maps, Place
@@ -96,7 +98,9 @@ __all__ = [
     "Diverged",
     "Draft",
     "Draws",
+    "Eroded",
     "External",
+    "Feather",
     "Finish",
     "Format",
     "FourierMix",
@@ -109,12 +113,15 @@ __all__ = [
     "LabStatistics",
     "Layout",
     "Maps",
+    "MultiBand",
     "ObjectBank",
+    "OneOf",
     "Over",
     "OverfittingMonitor",
     "PairSampler",
     "Picture",
     "Place",
+    "Poisson",
     "PoseRange",
     "Prefetcher",
     "Ramp",
@@ -126,6 +133,7 @@ __all__ = [
     "ScenePGD",
     "SceneRange",
     "Shards",
+    "Smeared",
     "Targets",
     "Training",
     "Unkeyed",
@@ -157,9 +165,11 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     "sampling.pairs": ("PairSampler",),
     "sampling.rows": ("Rows",),
     "scenes.adaptation": ("FourierMix", "Histograms", "LabStatistics"),
-    "scenes.blends": ("Average", "Blend", "Difference", "Hard", "Over"),
+    "scenes.blends": ("Average", "Blend", "Difference", "Hard", "MultiBand", "Over", "Poisson"),
     "scenes.camera": ("CameraRange",),
+    "scenes.choices": ("OneOf",),
     "scenes.composer": ("Composer",),
+    "scenes.edges": ("Eroded", "Feather", "Smeared"),
     "scenes.finishes": ("Finish", "Unkeyed"),
     "scenes.framing": ("Framing",),
     "scenes.layout": ("Anywhere", "Band", "Layout", "Maps", "Place"),

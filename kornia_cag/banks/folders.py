@@ -22,7 +22,7 @@ from kornia_cag.banks.pictures import (
     system_reason,
     way_in,
 )
-from kornia_cag.banks.refusals import SKIP, Refusals
+from kornia_cag.banks.refusals import TAKE_OUT, Refusals
 from kornia_cag.core.checks import fail
 
 __all__ = [
@@ -43,7 +43,6 @@ SUFFIXES = (
     *(".tif", ".tiff", ".webp"),
 )
 SYSTEM_FILES = ("desktop.ini", "thumbs.db")  # left behind by Windows Explorer
-TAKE_OUT = f"Take it out of the folder{SKIP}."
 Apply = Callable[[np.ndarray], np.ndarray]
 
 
@@ -239,6 +238,6 @@ def _pictures(entries: Sequence[Path], refusals: Refusals) -> list[Path]:
             if kind_of(path) == "folder":
                 fail(str(path), "a picture file", "a folder", TAKE_OUT)
             if path.suffix.lower() not in SUFFIXES:
-                fail(str(path), f"a picture file ({', '.join(SUFFIXES)})", "another suffix", TAKE_OUT)
+                fail(str(path), "a picture file, such as .png or .jpg", "another suffix", TAKE_OUT)
             pictures.append(path)
     return pictures

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kornia_cag.banks.fitting import FAINT
 from kornia_cag.banks.texels import EXTENT
-from kornia_cag.core.checks import first_few
+from kornia_cag.core.checks import Hint, first_few
 
 EMPTY = 0.02  # of the square around an object, covered: on a canvas of 32 pixels, a dozen
 ENLARGED = 2.0  # times: then a whole level of detail is missing, next to contexts that have it
@@ -35,7 +35,7 @@ def warn_of_twins(folder: str, names: Sequence[str], checksums: Sequence[int], s
     twins = [" and ".join(map(repr, classes)) for classes in owners.values() if len(classes) > 1]
     if twins:
         warnings.warn(f"{folder}: classes with the same picture, which no model can tell apart: {first_few(twins)}. "
-                      "Replace one of each, or make them one class.", stacklevel=stacklevel)  # fmt: skip
+                      "Replace one of each, or make them one class.", Hint, stacklevel)  # fmt: skip
 
 
 def warn_if_empty(folder: str, names: Sequence[str], alpha: Float[Tensor, "n s s"], stacklevel: int) -> None:
@@ -52,7 +52,7 @@ def warn_if_empty(folder: str, names: Sequence[str], alpha: Float[Tensor, "n s s
     if empty:
         warnings.warn(f"{folder}: {len(empty)} of {len(names)} cut-outs cover hardly any of the square around them: "
                       f"{first_few(empty)}. Objects are scaled by all that is visible: erase specks that lie apart.",
-                      stacklevel=stacklevel)  # fmt: skip
+                      Hint, stacklevel)  # fmt: skip
 
 
 def warn_if_small(names: Sequence[str], sides: Sequence[int], seen: float, stacklevel: int) -> None:
@@ -68,7 +68,7 @@ def warn_if_small(names: Sequence[str], sides: Sequence[int], seen: float, stack
     if small:
         warnings.warn(f"objects: {len(small)} of {len(names)} are shown with up to {seen:.0f} pixels on this canvas, "
                       f"more than twice as many as their files hold: {first_few(small)}. They will look soft: give "
-                      "larger pictures.", stacklevel=stacklevel)  # fmt: skip
+                      "larger pictures.", Hint, stacklevel)  # fmt: skip
 
 
 def warn_if_thin(names: Sequence[str], alpha: UInt8[Tensor, "n s s"], seen: float, stacklevel: int) -> None:
@@ -87,7 +87,7 @@ def warn_if_thin(names: Sequence[str], alpha: UInt8[Tensor, "n s s"], seen: floa
     if thin:
         warnings.warn(f"objects: {len(thin)} of {len(names)} are long and thin, with about these many pixels for their "
                       f"shorter side on this canvas: {first_few(thin)}. Take a larger canvas.",
-                      stacklevel=stacklevel)  # fmt: skip
+                      Hint, stacklevel)  # fmt: skip
 
 
 def _spans(seen: Tensor) -> Int[Tensor, " n"]:

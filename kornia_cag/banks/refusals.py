@@ -10,6 +10,7 @@ from kornia_cag.core.checks import InputError, check_choice, fail, first_few, on
 
 ON_ERROR = ("raise", "skip")
 SKIP = ', or pass on_error="skip"'  # in the advice on a file
+TAKE_OUT = f"Take it out of the folder{SKIP}."
 KINDS = 5  # most problems told apart in a report
 ENOUGH = 100  # bad files after which reading stops: all of a large folder may be of the wrong kind
 
@@ -110,5 +111,9 @@ class Refusals:
         return "the folder" if path == self.folder else str(path.relative_to(self.folder))
 
     def _summary(self, found: Found) -> str:
-        """Without the advice to skip: what is summed up is skipped already."""
-        return first_few([f"{self._name(path)} ({reason.replace(SKIP, '')})" for path, reason in found], ";")
+        return first_few([f"{self._name(path)} ({unadvised(reason)})" for path, reason in found], ";")
+
+
+def unadvised(reason: str) -> str:
+    """What is wrong with a file, without the advice to take it out or to skip it: it is skipped already."""
+    return reason.replace(f" {TAKE_OUT}", "").replace(SKIP, "").rstrip(".")

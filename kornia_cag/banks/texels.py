@@ -10,6 +10,7 @@ from PIL import Image
 
 from kornia_cag.banks.pictures import FORMATS
 from kornia_cag.banks.pyramid import check_texels
+from kornia_cag.core.checks import Hint
 
 Size = int | Literal["auto"]
 Sides = tuple[int, int]  # sides of a picture, pixels
@@ -84,7 +85,8 @@ def warn_if_soft(kind: str, size: int, seen: float, texels: float, stacklevel: i
     warnings.warn(
         f"{kind}: the bank holds {size} x {size} pixels a picture, {texels:.0f} of which this canvas enlarges to up to "
         f"{seen:.0f}: they will look soft. Build it with size={better}; from files, with pictures of about that size.",
-        stacklevel=stacklevel,
+        Hint,
+        stacklevel,
     )
 
 

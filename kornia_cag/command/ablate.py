@@ -24,7 +24,7 @@ from kornia_cag.command.options import (
     on_error,
 )
 from kornia_cag.command.plots import draw_ablation
-from kornia_cag.command.results import ABLATION, PLOT, TABLE, check_out, claimed, folder, set_aside, take_threads
+from kornia_cag.command.results import ABLATION, PLOT, TABLE, check_out, claimed, folder, resume_threads, set_aside
 from kornia_cag.command.wording import worded
 from kornia_cag.core.checks import InputError, check_int, check_number, fail, first_few, one_line
 from kornia_cag.core.plain import differences, plain
@@ -38,7 +38,7 @@ from kornia_cag.training.recipe import Recipe
 def ablate(options: argparse.Namespace) -> None:
     """Train every row of an ablation on the same budget, measure it, and save each result as it comes in."""
     out = folder(options)
-    take_threads(options, out)
+    resume_threads(options, out)
     base, seeds = chosen_recipe(options), number("--seeds", options.seeds, 1, 10_000)
     needs_classifier(base, "RECIPE")
     first = number("--seed", options.seed, 0, MOST_SEED)

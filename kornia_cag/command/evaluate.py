@@ -9,6 +9,7 @@ import torch
 
 from kornia_cag.adversary.ascent import Norm
 from kornia_cag.banks.contexts import ContextBank
+from kornia_cag.command.columns import padded, width
 from kornia_cag.command.finding import evaluate_boxes
 from kornia_cag.command.measuring import measured, needed_pictures, print_accuracy
 from kornia_cag.command.options import (
@@ -24,7 +25,7 @@ from kornia_cag.command.options import (
     on_error,
     read_model,
 )
-from kornia_cag.command.results import CONFIG, check_documents
+from kornia_cag.command.results import check_documents
 from kornia_cag.command.sheets import save_rows
 from kornia_cag.command.wording import worded
 from kornia_cag.core.checks import check_int, check_number, fail, one_line
@@ -45,7 +46,7 @@ from kornia_cag.evaluation.robustness import (
     composites,
     curve,
 )
-from kornia_cag.training.network import Trained
+from kornia_cag.training.network import CONFIG, Trained
 from kornia_cag.training.provenance import hardware, versions
 
 
@@ -80,10 +81,10 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _print_recalls(accuracy: Accuracy) -> None:
-    width = max(map(len, accuracy.per_class))
+    widest = max(map(width, accuracy.per_class))
     for name, recall in accuracy.per_class.items():
         if recall is not None:  # load_real warned about classes without pictures
-            print(f"{name.ljust(width)}  {recall:.2%}")
+            print(f"{padded(name, widest)}  {recall:.2%}")
 
 
 def _save_errors(options: argparse.Namespace, accuracy: Accuracy, real: RealSet) -> None:

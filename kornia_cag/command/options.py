@@ -30,7 +30,7 @@ CHOSEN: dict[str, ScenePGD | WorstOf | None] = dict(
     zip(SCENE_ATTACKS, (SCENE_GRADIENT, WorstOf(k=4, fraction=0.5), None), strict=True)
 )
 
-MOST_SEED, MOST_STEPS, MOST_VIEWS = 2**61, 100_000, 1000  # anything above is more likely a typo
+MOST_SEED, MOST_STEPS, MOST_VIEWS, MOST_THREADS = 2**61, 100_000, 1000, 4096  # anything above is more likely a typo
 COMPOSED = 48  # bytes per pixel of a composed image, at least, including what it is composed from
 BANK = 32  # bytes per texel while a bank is built, as floats
 TRAINED = 400  # bytes per pixel in a training step of a recipe's network; measured: 800 to 1100
@@ -39,6 +39,12 @@ TRAINED = 400  # bytes per pixel in a training step of a recipe's network; measu
 def chosen_device(name: str) -> torch.device:
     """The device named by ``--device``; ``auto`` is a GPU if there is one."""
     return devices.chosen_device(name, "--device")
+
+
+def take_threads(options: argparse.Namespace) -> None:
+    """Set the number of threads, if it is given."""
+    if getattr(options, "threads", None) is not None:
+        torch.set_num_threads(number("--threads", options.threads, 1, MOST_THREADS))
 
 
 def chosen_recipe(options: argparse.Namespace) -> Recipe:

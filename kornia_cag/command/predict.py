@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from kornia_cag.command.columns import padded, width
 from kornia_cag.command.drawing import draw_found
 from kornia_cag.command.options import chosen_device, load_classifier, needs_detector, number, read_model
 from kornia_cag.command.wording import spelled, worded
@@ -22,7 +23,7 @@ from kornia_cag.training.prediction import Prediction, Refused, located, several
 
 Photos = Iterable[tuple[str, Any] | Refused]
 Answering = Callable[[Photos], Iterator[Prediction | Detected | Refused]]
-WIDEST = 60  # characters of a path that others are aligned with
+WIDEST = 60  # places of a path that others are aligned with
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -30,8 +31,8 @@ def predict(options: argparse.Namespace) -> None:
     trained = read_model(options, chosen_device(options.device))
     answered, trained = _answering(options, trained)
     photos, skips = list(located(options.photos)), options.on_error == "skip"
-    widths = [len(_shown(photo.path if isinstance(photo, Refused) else photo[0])) for photo in photos]
-    width, refused, drawn = min(max(widths), WIDEST), list[Refused](), set[str]()
+    widths = [width(_shown(photo.path if isinstance(photo, Refused) else photo[0])) for photo in photos]
+    aligned, refused, drawn = min(max(widths), WIDEST), list[Refused](), set[str]()
     with (
         worded(function="--model", network="model", path="--draw"),
         blamed(options.model, lambda: "when it predicted"),
@@ -41,7 +42,7 @@ def predict(options: argparse.Namespace) -> None:
             if isinstance(found, Refused):
                 refused.append(found)
             if not (skips and isinstance(found, Refused)):
-                print(_as_json(found) if options.json else _as_text(found, width, trained.names))
+                print(_as_json(found) if options.json else _as_text(found, aligned, trained.names))
             if options.draw is not None and isinstance(found, Detected):
                 draw_found(found, Path(options.draw), drawn)
             log(done / len(photos), "")
@@ -112,18 +113,18 @@ def _as_json(found: Prediction | Detected | Refused) -> str:
     return json.dumps({"path": found.path, "predictions": ranked})
 
 
-def _as_text(found: Prediction | Detected | Refused, width: int, names: tuple[str, ...]) -> str:
+def _as_text(found: Prediction | Detected | Refused, aligned: int, names: tuple[str, ...]) -> str:
     """One line: path, best name, percent, then the others; of a detector one for each object, with its box."""
-    path = _shown(found.path).ljust(width)
+    path = padded(_shown(found.path), aligned)
     if isinstance(found, Refused):
         return f"{path}  not read: {one_line(spelled(found.reason))}"
-    widest = min(max(len(_shown(name)) for name in names), WIDEST)
+    widest = min(max(width(_shown(name)) for name in names), WIDEST)
     if isinstance(found, Detected):
-        lines = [f"{path}  {_shown(one.name).ljust(widest)}  {one.probability:6.1%}   {_corners(one.box)}"
+        lines = [f"{path}  {padded(_shown(one.name), widest)}  {one.probability:6.1%}   {_corners(one.box)}"
                  for one in found.objects]  # fmt: skip
         return "\n".join(lines) or f"{path}  nothing found"
     others = ", ".join(f"{_shown(name)} {share:.1%}" for name, share in found.ranked[1:])
-    line = f"{path}  {_shown(found.name).ljust(widest)}  {found.probability:6.1%}"
+    line = f"{path}  {padded(_shown(found.name), widest)}  {found.probability:6.1%}"
     return f"{line}   then {others}" if others else line
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from kornia_cag.command.options import check_apart
+from kornia_cag.command.options import MOST_THREADS, check_apart
 from kornia_cag.command.wording import worded
-from kornia_cag.core.checks import InputError, check_int, fail
+from kornia_cag.core.checks import InputError, fail
 from kornia_cag.core.lock import held
 from kornia_cag.core.progress import say
 from kornia_cag.core.storage import read_json
-from kornia_cag.training.network import CHECKPOINT, MODEL
+from kornia_cag.training.network import CHECKPOINT, CONFIG, MODEL
 
-CONFIG, REPORT, PREVIEW = "config.json", "report.json", "preview.png"
+REPORT, PREVIEW = "report.json", "preview.png"
 ABLATION, TABLE, PLOT = "ablation.json", "ablation.md", "ablation.svg"
 WRITTEN = {"train": (CHECKPOINT, MODEL, CONFIG, REPORT, PREVIEW), "ablate": (ABLATION, TABLE, PLOT)}
 RESUMED = {"train": CHECKPOINT, "ablate": ABLATION}  # what a command resumes from
@@ -43,21 +43,20 @@ def claimed(out: Path) -> Iterator[None]:
         yield
 
 
-def take_threads(options: argparse.Namespace, out: Path) -> None:
-    """Set the threads: as asked, or when resuming as at the start, since sums round differently by thread count."""
-    if options.threads is not None:
-        torch.set_num_threads(check_int("--threads", options.threads, 1, 4096))
-    elif options.resume:
-        try:
-            if options.command == "train":
-                saved = read_json(out / CONFIG, "--resume", f"a {CONFIG} as train writes it")["threads"]
-            else:
-                saved = read_json(out / ABLATION, "--resume", "results that ablate wrote")["plan"]["threads"]
-        except (OSError, InputError, KeyError, TypeError):  # loading checks the plan anyway
-            return
-        if isinstance(saved, int) and 1 <= saved <= 4096 and saved != (own := torch.get_num_threads()):
-            say(f"resuming with {saved} threads, as the run started, instead of this machine's {own}")
-            torch.set_num_threads(saved)
+def resume_threads(options: argparse.Namespace, out: Path) -> None:
+    """Set the threads as at the start of the run that is resumed, unless told otherwise: sums round by their count."""
+    if options.threads is not None or not options.resume:
+        return
+    try:
+        if options.command == "train":
+            saved = read_json(out / CONFIG, "--resume", f"a {CONFIG} as train writes it")["threads"]
+        else:
+            saved = read_json(out / ABLATION, "--resume", "results that ablate wrote")["plan"]["threads"]
+    except (OSError, InputError, KeyError, TypeError):  # loading checks the plan anyway
+        return
+    if isinstance(saved, int) and 1 <= saved <= MOST_THREADS and saved != (own := torch.get_num_threads()):
+        say(f"resuming with {saved} threads, as the run started, instead of this machine's {own}")
+        torch.set_num_threads(saved)
 
 
 def way_on(options: argparse.Namespace) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kornia_cag.command.options import take_threads
 from kornia_cag.command.results import way_on
 from kornia_cag.command.signals import caught
 from kornia_cag.command.wording import spelled
@@ -21,7 +22,8 @@ def run(options: argparse.Namespace) -> int:
     threads = torch.get_num_threads()
     try:
         with caught(), warnings.catch_warnings():
-            warnings.showwarning = _warn
+            warnings.showwarning = _Told()
+            take_threads(options)
             module = importlib.import_module(f"kornia_cag.command.{options.command}")
             getattr(module, options.command)(options)
     except (InputError, OSError) as error:
@@ -51,5 +53,14 @@ def _said(text: str, status: int) -> int:
     return status
 
 
-def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"kornia-cag: warning: {one_line(spelled(str(message)))}", file=sys.stderr)
+class _Told:
+    """Shows each warning in one line, and once: a command may load the same pictures, or compose from them, twice."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, message: Warning | str, *_: Any, **__: Any) -> None:
+        text = one_line(spelled(str(message)))
+        if text not in self._said:
+            self._said.add(text)
+            print(f"kornia-cag: warning: {text}", file=sys.stderr)

@@ -17,7 +17,8 @@ from kornia_cag.core.storage import write_bytes
 BLACK, YELLOW = (0, 0, 0), (255, 220, 0)
 NAME, LINE, CAPTION = 11, 13, 12  # pixels: size of the font of names, distance of their lines; font of captions
 MARGIN = 240  # most pixels of a line of a caption
-DARK = 0.2  # is 3 % of the light of white (sRGB), about what a lit room adds to a screen, in which it drowns
+DARK = 0.05  # of the light of white: a lit room adds about as much to a screen, and what is below drowns in it
+LIFT = 0.7  # of brightened pictures: 1 leaves their shadows black, 0.5 makes their lights pale
 
 
 def sheet(
@@ -102,21 +103,34 @@ def to_bytes(images: Shaped[Tensor, "*b h w"]) -> UInt8[Tensor, "*b h w"]:
 
 
 def nearly_black(images: Shaped[Tensor, "b 3 h w"]) -> Bool[Tensor, " b"]:
-    """(b,); which images show hardly anything on a screen: all but a twentieth of their pixels are below ``DARK``."""
-    return _bright(images) < DARK * 255
+    """(b,); which images show hardly anything on a screen: all but a tenth of their pixels give less than ``DARK``."""
+    return _brightest(_light(_values(images))) < DARK
 
 
 def brightened(images: Shaped[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:
-    """Images multiplied, each by its own factor, until all but a twentieth of their pixels are as bright as white."""
-    values = images if images.dtype == torch.uint8 else images.detach().float() * 255
-    return (values * (255 / _bright(images).clamp(min=1))[:, None, None, None]).clamp(0, 255).round().to(torch.uint8)
+    """Images whose shadows can be seen: scaled, each by its own factor, then raised to the power ``LIFT``.
+
+    The factor lets the strongest channel of a tenth of the pixels reach full strength.
+    """
+    values = _values(images)
+    strongest = _brightest(values.amax(dim=1)).clamp(min=1 / 255)
+    return ((values / strongest[:, None, None, None]).clamp(0, 1) ** LIFT * 255).round().to(torch.uint8)
 
 
-def _bright(images: Shaped[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-    """(b,); the strongest channel of a pixel that a twentieth of the pixels exceed, in [0, 255]."""
-    values = images.float() if images.dtype == torch.uint8 else images.detach().float() * 255
-    strongest = values.amax(dim=1).flatten(1)
-    bright: Tensor = strongest.kthvalue(-(-19 * strongest.shape[1] // 20), dim=1).values
+def _values(images: Shaped[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    return images.float() / 255 if images.dtype == torch.uint8 else images.detach().float().clamp(0, 1)
+
+
+def _light(values: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:
+    """Relative luminance, 1 for white (sRGB, IEC 61966-2-1): the same number in blue is a tenth of that in green."""
+    linear = torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return torch.einsum("bchw,c->bhw", linear, linear.new_tensor([0.2126, 0.7152, 0.0722]))
+
+
+def _brightest(light: Float[Tensor, "b h w"]) -> Float[Tensor, " b"]:
+    """(b,); what a tenth of the pixels exceed."""
+    flat = light.flatten(1)
+    bright: Tensor = flat.kthvalue(-(-9 * flat.shape[1] // 10), dim=1).values
     return bright
 
 

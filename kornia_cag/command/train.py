@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+import warnings
 from pathlib import Path
 
 from kornia_cag.command.attended import attended
@@ -10,19 +11,18 @@ from kornia_cag.command.measuring import budget, measured, print_accuracy, print
 from kornia_cag.command.options import check_training_memory, chosen_recipe, load_banks, needs_detector
 from kornia_cag.command.preview import boxes_of, compose, names_of
 from kornia_cag.command.results import (
-    CONFIG,
     PREVIEW,
     REPORT,
     check_documents,
     check_out,
     claimed,
     folder,
+    resume_threads,
     set_aside,
-    take_threads,
 )
 from kornia_cag.command.sheets import save_sheet
 from kornia_cag.command.wording import worded
-from kornia_cag.core.checks import fail, one_line
+from kornia_cag.core.checks import Hint, fail, one_line
 from kornia_cag.core.plain import plain, to_json
 from kornia_cag.core.progress import duration
 from kornia_cag.core.storage import write_json
@@ -30,7 +30,7 @@ from kornia_cag.evaluation.accuracy import Accuracy
 from kornia_cag.evaluation.boxes import BoxedSet
 from kornia_cag.evaluation.detection import DetectionAccuracy
 from kornia_cag.evaluation.real import RealSet
-from kornia_cag.training.network import CHECKPOINT, MODEL, save_network
+from kornia_cag.training.network import CHECKPOINT, CONFIG, MODEL, save_network
 from kornia_cag.training.provenance import versions
 from kornia_cag.training.run import Training
 
@@ -38,13 +38,15 @@ from kornia_cag.training.run import Training
 def train(options: argparse.Namespace) -> None:
     """Train, measure, and write the results into a folder."""
     out = folder(options)
-    take_threads(options, out)
+    resume_threads(options, out)
     recipe = chosen_recipe(options)
     images = budget(options, recipe)
     check_out(options, out)
     if options.resume and not (out / CHECKPOINT).is_file():
         fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
     check_training_memory(options, recipe)
+    if options.resume:  # the hints on its pictures were given when the run began
+        warnings.simplefilter("ignore", Hint)
     objects, contexts = load_banks(options, recipe)
     task = recipe.detection
     if len(recipe.names(objects.classes)) < 2 and task is None:

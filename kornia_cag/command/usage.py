@@ -1,40 +1,13 @@
 """The command line: subcommands and their options. Nothing here needs torch, so that ``--help`` is there at once."""
 
 import argparse
-import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
+from kornia_cag.command.parser import Parser, Version
 from kornia_cag.command.values import Sets, fraction, path, recipe, setting
 from kornia_cag.training.catalog import CATALOG, USUAL
 
 SCENE_ATTACKS = ("gradient", "worst", "none")
-
-
-class Parser(argparse.ArgumentParser):
-    """Reports a command line that cannot be parsed in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2."""
-        from kornia_cag.core.checks import one_line
-
-        self.exit(2, f"kornia-cag: {one_line(message)} (see {self.prog} --help)\n")
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        """Like argparse, which however swallows write errors."""
-        if message:
-            print(message, end="", file=file or sys.stderr, flush=True)
-
-
-class Version(argparse.Action):
-    """Print the version that is installed: asked for only then."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Exit with status 0."""
-        from kornia_cag import __version__
-
-        print(f"kornia-cag {__version__}", flush=True)
-        parser.exit()
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -78,7 +51,6 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     out = "folder for the results (default: runs/RECIPE)"
     parser.add_argument("--out", type=path, metavar="DIR", help=out)
     parser.add_argument("--float32", action="store_true", help="do not use bfloat16, even where it is faster")
-    _add_threads(parser)
     parser.add_argument("--resume", action="store_true", help="continue the run saved in --out")
     parser.add_argument("--json", action="store_true", help="print only the report, as JSON")
     parser.set_defaults(hint="Try a smaller --batch-size.")
@@ -96,7 +68,6 @@ def _add_ablate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=path, metavar="DIR", help="folder for the results (default: runs/ablation-RECIPE)"
     )
-    _add_threads(parser)
     parser.add_argument("--resume", action="store_true", help="keep the results already in --out")
     parser.set_defaults(hint="Try --device cpu.")
 
@@ -170,6 +141,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=["onnx", "torch"], help="default: by the ending of --out")
     real = "real pictures to compare on: an .npz, or a folder with one folder per class (default: made-up pictures)"
     parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
+    _add_threads(parser)
     parser.set_defaults(hint="Close other programs.")
 
 
@@ -283,11 +255,12 @@ def _add_ingredients(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attack-steps", type=int, help="gradient steps of the attack (default: 1)")
 
 
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
+    _add_threads(parser)
+
+
 def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, help="CPU threads; the same number repeats results bit for bit (default: torch's)"
     )
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")

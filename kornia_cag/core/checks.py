@@ -32,6 +32,10 @@ class Diverged(RuntimeError):
     """The loss or weights of a training are no longer finite; the message says since which step."""
 
 
+class Hint(UserWarning):
+    """A warning of pictures that can be used, but that people would rather not use."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The command was stopped by Ctrl-C or SIGTERM; the argument is the signal number."""
 

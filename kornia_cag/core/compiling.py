@@ -52,7 +52,7 @@ def _in_pairs(numbers: Tensor) -> tuple[Tensor, ...]:
 
 
 def kept(value: Tensor) -> Tensor:
-    """Store a contiguous, just computed value that is used several times.
+    """Store a contiguous, just computed value that is used several times; never a view, whose offset would be lost.
 
     The compiler repeats an expression at every use: a chain of such uses grows without bound.
     """
@@ -118,6 +118,7 @@ def options(device: torch.device) -> dict[str, str | int | bool | Callable[..., 
         return chosen | {
             "aggressive_fusion": True,  # a sample's numbers are many and small: one launch for all that are ready,
             "combo_kernels": True,  # of whatever shape
+            "force_pointwise_cat": True,  # or each part of a matrix that is put together is a launch of its own
             "triton.max_tiles": 1,  # tiles of two dimensions give each thread eight pixels to hold in registers
         }
     # The second flag has no option of its own: hashes wrap around, which C++ leaves undefined for signed integers.

@@ -1,8 +1,9 @@
-"""Operations of our own: a formula of many steps that runs as one kernel, where torch would start one for each."""
+"""Operations of our own: a formula of many steps that runs as one kernel, or that no compiled graph takes apart."""
 
 import functools
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch.utils._triton import has_triton
 
 from kornia_cag.core.compiling import any_batch, fusing, program
 
+CONTIGUOUS = torch.contiguous_format
+
+Given = ParamSpec("Given")
 Formula = Callable[..., Any]  # of tensors and Python's values, to one tensor or several
 
 
@@ -36,6 +40,39 @@ def one_operation(schema: str, cpu: Formula | None = None) -> Callable[[Formula]
         def whole(*given: Any) -> Any:
             moved = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in given)
             return formula(*given) if fusing() or moved else operation(*given)
+
+        return whole
+
+    return made
+
+
+def unfused(schema: str, like: str) -> Callable[[Callable[Given, Tensor]], Callable[Given, Tensor]]:
+    """Keep a formula out of compiled graphs: there it is one operation, which runs as in eager mode, to the bit.
+
+    For formulas of many steps, which would take minutes to compile. Where a gradient is asked for, they are compiled.
+
+    Args:
+        schema: name, arguments and result, such as ``"double(Tensor x) -> Tensor"``; the result shares no memory.
+        like: the argument that has the result's shape and dtype.
+    """
+    name, arguments = schema.split("(", 1)
+
+    def made(formula: Callable[Given, Tensor]) -> Callable[Given, Tensor]:
+        def alone(*given: Given.args, **named: Given.kwargs) -> Tensor:
+            return formula(*given, **named).contiguous()  # as the compiler is told below
+
+        operation = torch.library.custom_op(f"kornia_cag::{name}", alone, mutates_args=(), schema=f"({arguments}")
+        order = list(inspect.signature(formula).parameters)
+
+        @operation.register_fake
+        def _(*given: Any, **named: Any) -> Tensor:
+            return torch.empty_like({**dict(zip(order, given, strict=False)), **named}[like], memory_format=CONTIGUOUS)
+
+        @functools.wraps(formula)
+        def whole(*given: Given.args, **named: Given.kwargs) -> Tensor:
+            moved = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in given)
+            found: Tensor = operation(*given, **named) if fusing() and not moved else formula(*given, **named)
+            return found
 
         return whole
 

@@ -1,7 +1,7 @@
 """The arguments of a collate: what fits together, and where it may run."""
 
 from types import NoneType
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import check_choice, check_instance, describe, fail
 from kornia_cag.core.formats import DTYPES
 from kornia_cag.loading.chain import ContextChain
+from kornia_cag.loading.views import ALL_BLENDS, Views, blend_of
 from kornia_cag.scenes.capture import Captures, CudaRecorder
 from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.scenes.composer import Composer
@@ -38,6 +39,7 @@ class Options(TypedDict, total=False):
     channels_last: bool
     compile: bool
     graph: bool | None
+    views: Literal["all blends"] | None
 
 
 def check_parts(objects: Any, contexts: Any, ranges: Any, chain: Any, model: Any) -> None:
@@ -89,7 +91,25 @@ def check_returns(returns: Any, objects: ObjectBank, ranges: SceneRange) -> None
         fail("returns", f"'batch' with {what}", "'pair'", "Read classes and boxes from batch.targets.")
 
 
-def renderer(device: torch.device, ranges: SceneRange, *, compile: bool, graph: bool | None) -> Renderer:
+def check_views(views: Any, ranges: SceneRange, chain: Any, adversaries: tuple[Adversary, ...]) -> None:
+    """Require views that everything else can follow: a chain and scenes that are chosen have one picture for a row.
+
+    Raises:
+        InputError: saying what to leave out.
+    """
+    check_choice("views", views, (None, ALL_BLENDS))
+    if views is None:
+        return
+    blend_of(ranges)
+    chooser = next((stage for stage in adversaries if stage.chooses_scenes), None)
+    for name, other in (("chain", chain), ("adversaries", chooser)):
+        if other is not None:
+            fail("views", f"no {type(other).__name__} with it", repr(views), f"Leave out views or {name}.")
+
+
+def renderer(
+    device: torch.device, ranges: SceneRange, *, compile: bool, graph: bool | None, views: str | None = None
+) -> Renderer | Views:
     """The renderer of a collate.
 
     Args:
@@ -97,6 +117,7 @@ def renderer(device: torch.device, ranges: SceneRange, *, compile: bool, graph: 
         ranges: what varies.
         compile: whether it compiles composition.
         graph: whether it captures composition as a CUDA graph; None: on a GPU, where that is possible.
+        views: which views of a scene it makes; None: one.
 
     Raises:
         InputError: for ``graph=True`` without a GPU, or with JPEG.
@@ -109,7 +130,9 @@ def renderer(device: torch.device, ranges: SceneRange, *, compile: bool, graph: 
         fail("graph", "ranges without JPEG, as kornia's codec copies numbers of the CPU", f"jpeg={jpeg}",
              "Leave graph=True out, or photograph after the graph: finish=(Recapture(...),).")  # fmt: skip
     capture = device.type == "cuda" and jpeg is None if graph is None else graph
-    made = Renderer(Captures(CudaRecorder(device), optional=graph is None) if capture else None)
+    count = 1 if views is None else len(blend_of(ranges).blends)
+    each = [Renderer(Captures(CudaRecorder(device), optional=graph is None) if capture else None) for _ in range(count)]
+    made = each[0] if views is None else Views(tuple(each))
     if compile:
         made.compile()
     return made

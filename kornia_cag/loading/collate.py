@@ -12,9 +12,11 @@ from kornia_cag.adversary.stage import Adversary, Draft, check_adversaries, hard
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import check_instance, check_number, check_size
+from kornia_cag.core.records import joined
 from kornia_cag.loading import arguments
 from kornia_cag.loading.batch import Batch, Output, Pair, batch_of
 from kornia_cag.loading.chain import ContextChain
+from kornia_cag.loading.views import Views
 from kornia_cag.sampling.photos import PhotoRows, photo_bank
 from kornia_cag.sampling.rows import Rows, are_rows, check_rows
 from kornia_cag.scenes.composer import Composer, warn_if_coarse
@@ -51,6 +53,9 @@ class CAGCollate(Generic[Output]):
         graph: on a GPU, record composition, eager or compiled, as a CUDA graph when a shape comes for the second time,
             and replay it from then on: the same images by one launch, for the memory of a batch in the making. None:
             wherever possible: not with JPEG in the ranges, nor, after a warning, with a blend that cannot be recorded.
+        views: ``"all blends"``: each scene once under every blend of ``ranges.blend``, a :class:`OneOf`. The batch
+            grows by that factor, and labels and rows repeat: all samples under the first blend, then all under the
+            next. Without a chain and adversaries of scenes. None: once, under the blend that was drawn.
     """
 
     @overload
@@ -76,12 +81,13 @@ class CAGCollate(Generic[Output]):
         ranges: SceneRange | None = None, chain: ContextChain | None = None, model: nn.Module | None = None,
         adversaries: Sequence[Adversary] = (), strength: float | Ramp = 1.0, returns: Literal["pair", "batch"] = "pair",
         seed: int = 0, dtype: torch.dtype = torch.float32, channels_last: bool = False, compile: bool = False,
-        graph: bool | None = None,
+        graph: bool | None = None, views: Literal["all blends"] | None = None,
     ) -> None:  # fmt: skip
         arguments.check_parts(objects, contexts, ranges, chain, model)
         self.objects, self.size, self.ranges = objects, check_size("size", size), ranges or SceneRange()
         self.adversaries = check_adversaries(adversaries, model)
         arguments.check_together(len(objects.classes), chain, self.adversaries, dtype)
+        arguments.check_views(views, self.ranges, chain, self.adversaries)
         self.dtype, self.channels_last = dtype, channels_last
         self._composer = None if contexts is None else self._composing(contexts)
         warn_if_coarse(objects, contexts, self.size, self.ranges, stacklevel=2)
@@ -89,7 +95,7 @@ class CAGCollate(Generic[Output]):
         arguments.check_returns(returns, objects, self.ranges)
         self.chain, self.model, self.returns, self._whole = chain, model, returns, returns == "batch"
         self._photos = PhotoRows(objects.labels.cpu(), seed=seed)
-        self._renderer = arguments.renderer(self.device, self.ranges, compile=compile, graph=graph)
+        self._renderer = arguments.renderer(self.device, self.ranges, compile=compile, graph=graph, views=views)
 
     @property
     def device(self) -> torch.device:
@@ -132,7 +138,8 @@ class CAGCollate(Generic[Output]):
         rows, earlier = draft.rest
         made = self._renderer(composer, rows, draft.strength, earlier, targets=draft.wants_targets,
                               scene=draft.wants_scene)  # fmt: skip
-        return replace(draft, made=made)
+        views = len(self._renderer) if isinstance(self._renderer, Views) else 1
+        return replace(draft, made=made, rows=joined([draft.rows] * views), size=draft.size * views)
 
     def harden(self, draft: Draft) -> Output:
         """The second half: run the adversaries against the model as it is now, and store the result in the chain."""

@@ -51,8 +51,8 @@ class Blur:
         is_bell, is_box, moves = (self.kind == place for place in range(len(KINDS)))
         bell, is_bell = gaussian(self.sigma, self.taps)[:, None], is_bell[:, None, None]
         chosen = torch.where(is_box[:, None, None], flat, torch.where(moves[:, None, None], moved, still))
-        line, column = torch.where(is_bell, bell, chosen).unbind(1)
-        return PointSpread(line, lean * moves, steep & moves, column)
+        line, column = kept(torch.where(is_bell, bell, chosen)).unbind(1)
+        return PointSpread(line, kept(lean * moves), kept(steep & moves), column)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from kornia_cag.core.draws import Draws, Plan
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera, photographed
+from kornia_cag.scenes.choices import chosen
 from kornia_cag.scenes.finishes import finished
 from kornia_cag.scenes.framing import extent
 from kornia_cag.scenes.layout import Wish
@@ -202,26 +203,24 @@ class Composer:
         coarser: Float[Tensor, " b"], *, targets: bool, edited: bool = False,
     ) -> tuple[Picture, Pasted | None]:  # fmt: skip
         """Blend one lit object over the picture; also return its pasted alpha and outline, if requested."""
-        blend = self.ranges.blend
+        blend = chosen(self.ranges.blend, layer.blend)
         (*ink, alpha), opacity = self._place(layer, coarser, edited)
-        seen = None
         if layer.shown is not None:
             alpha = torch.where(layer.shown[:, None, None], alpha, 0)
+        (*ink, alpha), seen = blend.softened(ink, alpha), None
         if targets or blend.pastes:
             seen = outline((alpha := kept(alpha)).detach(), opacity)
         if layer.color is not None:
             ink = planes_of(recolor(ink, layer.color.tone(), alpha))
-        lit = light(ink, tone, None if blend.on_black else alpha, gain)
-        edge = seen.threshold[:, None, None, None] if blend.pastes and seen is not None else 0.5
-        picture = tuple(blend(front, alpha[:, None], back, edge) for front, back in zip(lit, behind, strict=True))
+        lit = light(ink, tone, blend.cover(alpha), gain)
+        picture = blend(lit, alpha, behind, None if seen is None else seen.threshold)
         if layer.shown is not None:
             pairs, shown = zip(picture, behind, strict=True), layer.shown[:, None, None, None]
             picture = tuple(torch.where(shown, new, back) for new, back in pairs)
         if not targets or seen is None:
             return picture, None
-        if blend.pastes:  # the mask of what was pasted
-            alpha = (alpha > seen.threshold[:, None, None]).to(alpha.dtype)
-        return picture, (alpha.clamp(0, 1), seen)  # interpolation weights sum to 1 only up to rounding
+        mask = blend.mask(alpha, seen.threshold)
+        return picture, (mask.clamp(0, 1), seen)  # interpolation weights sum to 1 only up to rounding
 
     def expose(self, picture: Picture, camera: Camera, keys: Int[Tensor, " b"]) -> Picture:
         """Photograph the blended picture, into images of the composer's format."""

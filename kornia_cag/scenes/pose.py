@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_range
+from kornia_cag.core.compiling import kept
 from kornia_cag.core.draws import Draw, Draws, Normals, Number, Numbers, drawn
 from kornia_cag.scenes.strength import full_strength
 
@@ -174,7 +175,7 @@ def homographies(pose: Pose, size: tuple[int, int], own: Axes | None = None) -> 
     turn, across, sides, lean, middle = axes(pose, size) if own is None else own
     # The inverse of rotation · shear · stretch in closed form: no linear solver, no waiting for the device.
     flat = torch.stack([torch.addcmul(turn, lean, across), across], dim=1)
-    flat = flat / sides[..., None]
+    flat = kept(flat / sides[..., None])
     tilt = torch.stack([pose.tilt_x, pose.tilt_y], dim=1)
     left = torch.cat([flat, -(tilt[..., None] * flat).sum(dim=1, keepdim=True)], dim=1)
     right = -(left * middle[:, None]).sum(dim=2, keepdim=True)

@@ -36,7 +36,8 @@ class SceneRange:
         context_color: colours of the fresh context only, before the light; None: unchanged.
         camera: blur, noise, JPEG: units in :class:`CameraRange`.
         blend: how an object is blended with what lies behind it: ``Over()``, ``Hard()`` (paste), ``Average()``,
-            ``Difference()``, or your own.
+            ``Difference()``, ``Feather()``, ``Eroded()``, ``Smeared()``, ``MultiBand()``, ``Poisson()``, your own, or
+            for each sample ``OneOf()`` several.
         finish: stages after the camera, in order: functions of images (b, 3, h, w) in [0, 1] and keys (b,).
     """
 
@@ -121,7 +122,7 @@ class SceneRange:
 
     def _asked(self, layers: int) -> dict[Place, tuple[Draw, ...]]:
         crop = Number("context.crop", self.crop), Number("context.x"), Number("context.y")
-        color = self.color.draws()
+        color, blend = self.color.draws(), self.blend.draws()
         own = () if self.object_color is None else self.object_color.draws("object_color")
         if self.context_color is not None:
             color += self.context_color.draws("context_color")
@@ -135,6 +136,8 @@ class SceneRange:
             asked[number, "color"] = asked.get((number, "color"), ()) + own
             if self.layout is not None:
                 asked[number, "layout"] = self.layout.draws(number)
+            if blend:
+                asked[number, "blend"] = blend
         return asked
 
     def drawn(
@@ -157,7 +160,8 @@ class SceneRange:
             color = None
             if self.object_color is not None:
                 color = self.object_color.read(values[number, "color"], "object_color")
-            layers.append(Layer(objects, self.pose.read(values[number, "pose"], strength), color))
+            blend = self.blend.read(values[number, "blend"]) if (number, "blend") in values else None
+            layers.append(Layer(objects, self.pose.read(values[number, "pose"], strength), color, blend=blend))
         crop = Crop(*(context[f"context.{name}"] for name in ("crop", "x", "y", "mirror")))
         wishes: tuple[Wish, ...] = ()
         found, wanted = tuple(layers), None

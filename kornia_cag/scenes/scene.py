@@ -11,7 +11,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from kornia_cag.sampling.rows import Rows
+from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, MultiBand, Over, Poisson
 from kornia_cag.scenes.camera import Blur, Camera, Grain
+from kornia_cag.scenes.choices import Chosen
+from kornia_cag.scenes.edges import Edge
 from kornia_cag.scenes.light import Color, Tone, tones
 from kornia_cag.scenes.pose import Pose
 
@@ -42,12 +45,14 @@ class Layer:
         pose: where it lies, see :class:`Pose`.
         color: its own colours, before the light; None: as in the bank.
         shown: (b,); which samples show it; None: all. Where it is not shown, its label is -1.
+        blend: how it is blended, with the numbers drawn for that; None: as the ranges say, without any.
     """
 
     objects: Int[Tensor, " b"]
     pose: Pose
     color: Color | None
     shown: Bool[Tensor, " b"] | None = None
+    blend: Blend | Chosen | None = None
 
 
 @dataclass(frozen=True)
@@ -147,5 +152,6 @@ class Earlier:
         return taken
 
 
-RECORDS: tuple[Any, ...] = (Rows, Crop, Layer, Scene, Pose, Color, Camera, Blur, Grain)
+BLENDS = (Over, Hard, Average, Difference, MultiBand, Poisson, Edge, Chosen)
+RECORDS: tuple[Any, ...] = (Rows, Crop, Layer, Scene, Pose, Color, Camera, Blur, Grain, *BLENDS)
 torch.serialization.add_safe_globals([*RECORDS])  # lets torch.load read a saved scene with weights_only=True

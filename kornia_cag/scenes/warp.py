@@ -66,17 +66,19 @@ def _moved(homography: Float[Tensor, "b 3 3"], size: tuple[int, int], waves: Flo
     return points, displace(points, waves)
 
 
-def _planes_moved(homography: Float[Tensor, "b 3 3"], size: tuple[int, int], waves: Float[Tensor, "b k 5"]) -> _Moved:
-    """The same for a GPU: ``x`` and ``y`` apart.
+def _planes_moved(
+    numbers: tuple[Float[Tensor, " b"], ...], size: tuple[int, int], waves: Float[Tensor, "b k 5"]
+) -> _Moved:
+    """The same for a GPU, ``x`` and ``y`` apart, from the nine numbers of the homography.
 
     A GPU's own sine takes five times as long: it is right to the last digit for any angle.
     """
-    x, y = canvas_points(size, homography.device)
-    n = [number[:, None, None] for number in columns(homography.flatten(1))]
+    x, y = canvas_points(size, waves.device)
+    n = [number[:, None, None] for number in numbers]
     near = 1 / (n[6] * x + (n[7] * y + n[8])).clamp(min=1e-3)
     points = [kept((n[k] * x + (n[k + 1] * y + n[k + 2])) * near) for k in (0, 3)]
-    numbers, moved = [number[:, None, None] for number in columns(waves.flatten(1))], points
-    for fx, fy, ax, ay, phase in (numbers[start : start + 5] for start in range(0, len(numbers), 5)):
+    moved, n = points, [number[:, None, None] for number in columns(waves.flatten(1))]
+    for fx, fy, ax, ay, phase in (n[start : start + 5] for start in range(0, len(n), 5)):
         turns = torch.addcmul(torch.addcmul(phase * (0.5 / math.pi), fy, points[1]), fx, points[0])
         turns = kept(turns - turns.round())
         square, value = turns * turns, torch.full_like(turns, SINE[0])
@@ -133,7 +135,14 @@ def warp(
         Four planes: premultiplied red, green, blue, and alpha, in [0, 1] up to rounding.
     """
     waves, holes = kept(waves), kept(holes)
-    points, moved = (_planes_moved if threads(homography) else _moved)(homography, size, waves)
+    if threads(homography):
+        numbers = columns(homography.flatten(1))
+        rows = [torch.stack(numbers[start : start + 3], dim=1) for start in (0, 3, 6)]
+        homography = torch.stack(rows, dim=1)  # as stored: the level does not compute it again
+        points, moved = _planes_moved(numbers, size, waves)
+    else:
+        homography = kept(homography)
+        points, moved = _moved(homography, size, waves)
     level = fit_level(homography, pyramid, coarser, finest)
     window = Window((pyramid.size >> finest) + 2)
     layer = sample_pyramid(pyramid, ids, moved, level, extent=EXTENT, window=window)

@@ -65,6 +65,8 @@ def check_saved(state: Any, mine: dict[str, Any], model: nn.Module, size: tuple[
         InputError: naming the field.
     """
     check_fields("its content", state, mine)
+    if state["network"] != mine["network"]:
+        fail("network", "that of the plan", "another")
     check_int("seen", state["seen"], 0, LARGEST)
     check_int("steps", state["steps"], 0, state["seen"])
     check_number("seconds", state["seconds"], 0, LARGEST)

@@ -15,7 +15,7 @@ from kornia_cag.banks.refusals import ON_ERROR
 from kornia_cag.core.checks import InputError, check_choice, check_instance, check_int, check_number, check_tensor, fail
 from kornia_cag.core.devices import Device, chosen_device, device_of
 from kornia_cag.core.precision import FLOATS
-from kornia_cag.core.saved import check_fields, check_names, check_type, check_weights, refused
+from kornia_cag.core.saved import LARGEST, check_fields, check_names, check_type, check_weights, refused
 from kornia_cag.core.storage import read_torch, write_torch
 from kornia_cag.evaluation.averaged import Averaged
 from kornia_cag.training.detected import Detected, detected
@@ -26,7 +26,7 @@ from kornia_cag.training.recipe_data import recipe_data, recipe_from
 
 Answer = TypeVar("Answer", Prediction, Detected)
 THRESHOLD = 0.5  # probability from which on a found object is told of
-MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"
+MODEL, CHECKPOINT, CONFIG = "model.pt", "checkpoint.pt", "config.json"
 _KEYS = ("recipe", "classes", "function", "state")
 _SAVED = "a model saved by kornia-cag train"
 _ANEW = "Use another copy of the file, or train again."
@@ -38,6 +38,7 @@ class Trained(NamedTuple):
     network: nn.Module  # averages over the recipe's views; one that names pictures only takes those of its size
     recipe: Recipe
     classes: tuple[str, ...]  # of the objects
+    share: float = 1.0  # of its training that is done, in [0, 1]: below 1, the network is that of a checkpoint
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -130,7 +131,22 @@ def save_network(
         InputError: for a recipe with a part that a file cannot hold, such as a blend of your own.
     """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    write_torch(path, {"recipe": recipe_data(recipe), "classes": classes, "function": function, "state": state})
+    write_torch(path, {**_description(recipe, classes, function), "state": state})
+
+
+def _description(recipe: Recipe, classes: tuple[str, ...], function: str | None) -> dict[str, Any]:
+    return {"recipe": recipe_data(recipe), "classes": classes, "function": function}
+
+
+def described(recipe: Recipe, classes: tuple[str, ...], function: str | None) -> dict[str, Any] | None:
+    """What a checkpoint says of its network, all that :func:`save_network` writes but the weights.
+
+    None for a recipe that a file cannot hold: its training can be saved and resumed, but is not rebuilt from a file.
+    """
+    try:
+        return _description(recipe, classes, function)
+    except InputError:
+        return None
 
 
 def load_network(
@@ -140,26 +156,27 @@ def load_network(
     function: Maker | None = None,
     views: int | None = None,
 ) -> Trained:
-    """Read what :func:`save_network` wrote. Nothing named in the file is imported or called, whoever made it.
+    """Read a network that training wrote. Nothing named in the file is imported or called, whoever made it.
+
+    Of an unfinished training it is the network of the last checkpoint, with averaged weights like a finished one; a
+    warning says how far it got.
 
     Args:
-        path: the file, or the folder of a run.
+        path: the file, a checkpoint, or the folder of a run.
         device: device for the network; ``"auto"`` is a GPU if there is one.
         function: builds the network from ``(classes, size)``, as a function or as ``module:function``. A network that
             was trained with one needs it again.
         views: number of views to average per picture; default the recipe's.
 
     Raises:
-        InputError: for a damaged or unrelated file, and if a network built by a function is read without ``function``.
+        InputError: for a damaged or unrelated file, for a run that has saved nothing yet, and if a network built by a
+            function is read without ``function``.
     """
     check_instance("path", path, (str, os.PathLike))
-    device, file = chosen_device(device), Path(path) / MODEL if Path(path).is_dir() else Path(path)
-    if not file.is_file() and (file.parent / CHECKPOINT).is_file():
-        fail("path", "a finished training", f"{str(path)!r}, which holds an unfinished one",
-             "Resume it with Training.load.")  # fmt: skip
-    if not file.is_file():
-        fail("path", f"a folder with a {MODEL}, or such a file", f"{str(path)!r}", "Make one with kornia-cag train.")
-    saved = read_torch(file, "path", _SAVED, _ANEW)
+    device, file = chosen_device(device), _file(Path(path))
+    saved, share = read_torch(file, "path", _SAVED, _ANEW), 1.0
+    if isinstance(saved, dict) and "plan" in saved:
+        saved, share = _of_checkpoint(file, saved)
     with refused(file, "path", _SAVED, _ANEW):
         recipe, classes, told = _described(saved)
     if told is not None and function is None:
@@ -168,8 +185,39 @@ def load_network(
     network = _with_weights(file, recipe, len(recipe.names(classes)), function, saved["state"])
     if function is None and recipe.detection is None:
         network.register_forward_pre_hook(partial(_check_pictures, recipe.size))
+    if share < 1:
+        warnings.warn(f"{path}: an unfinished training, of which {int(100 * share)} % is done; the answers are those "
+                      "of its last checkpoint. Resume it with Training.load.", stacklevel=2)  # fmt: skip
     recipe = recipe if views is None else replace(recipe, views=views)
-    return Trained(averaged(network.to(device), recipe.views), recipe, classes)
+    return Trained(averaged(network.to(device), recipe.views), recipe, classes, share)
+
+
+def _file(path: Path) -> Path:
+    """The file to read: in the folder of a run its model, or until there is one its checkpoint."""
+    files = [path / MODEL, path / CHECKPOINT] if path.is_dir() else [path]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None and (path / CONFIG).is_file():
+        fail("path", "a training that has saved something", f"{str(path)!r}, which has no checkpoint yet",
+             "Wait for its first, after some 20 seconds; if it was stopped before, train again.")  # fmt: skip
+    if file is None:
+        beside = path.name == MODEL and (path.parent / CHECKPOINT).is_file()
+        fix = f"Name the folder for the {CHECKPOINT} in it." if beside else "Make one with kornia-cag train."
+        fail("path", f"a folder with a {MODEL}, or such a file", repr(str(path)), fix)
+    return file
+
+
+def _of_checkpoint(file: Path, saved: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """What a model file would hold, and the share of the training that is done."""
+    expected = "a run saved by this version"
+    with refused(file, "path", expected, _ANEW):
+        check_type("plan", saved["plan"], dict)
+        share = check_int("seen", saved["seen"], 0, LARGEST) / check_int("images", saved["plan"]["images"], 1, LARGEST)
+        network, weights = saved["network"], saved["average"]
+        check_type("network", network, dict, type(None))
+    if network is None:
+        fail("path", "a checkpoint whose recipe a file can hold", f"{str(file)!r}, with a part of your own",
+             "Resume it with Training.load; .result is its network.")  # fmt: skip
+    return {**network, "state": weights}, min(1.0, share)
 
 
 def _described(saved: Any) -> tuple[Recipe, tuple[str, ...], str | None]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kornia_cag.banks.folders import find_pictures
 from kornia_cag.banks.items import item_pixels
 from kornia_cag.banks.pictures import check_path, kind_of, read_rgb
-from kornia_cag.banks.refusals import SKIP
+from kornia_cag.banks.refusals import unadvised
 from kornia_cag.core.checks import InputError, check_int, describe, fail, first_few
 from kornia_cag.core.devices import device_of
 from kornia_cag.core.memory import check_memory
@@ -73,7 +73,7 @@ class Refused:
 
 def several(refused: list[Refused]) -> str:
     """The first few of them, and how many more there are, without the advice to skip what is skipped."""
-    return first_few([f"{one.path} ({one.reason.replace(SKIP, '').rstrip('.')})" for one in refused], ";")
+    return first_few([f"{one.path} ({unadvised(one.reason)})" for one in refused], ";")
 
 
 def located(photos: Any) -> Iterator[tuple[str, Any] | Refused]:

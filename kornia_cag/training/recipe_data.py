@@ -11,13 +11,15 @@ from kornia_cag.adversary.pixels import Transform
 from kornia_cag.adversary.recapture import Recapture
 from kornia_cag.core.checks import InputError
 from kornia_cag.core.structure import TYPE, Structure
-from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, Over
+from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, MultiBand, Over, Poisson
+from kornia_cag.scenes.choices import OneOf
+from kornia_cag.scenes.edges import Eroded, Feather, Smeared
 from kornia_cag.scenes.finishes import Finish
 from kornia_cag.scenes.layout import Anywhere, Band, Place
 from kornia_cag.training.recipe import Recipe
 
 _CLASSES: dict[Any, tuple[type, ...]] = {
-    Blend: (Over, Hard, Average, Difference),
+    Blend: (Over, Hard, Average, Difference, Feather, Eroded, Smeared, MultiBand, Poisson, OneOf),
     Finish: (Recapture,),
     Place: (Anywhere, Band),
     Transform: (Recapture,),

@@ -31,7 +31,7 @@ from kornia_cag.training.estimate import seconds_per_image
 from kornia_cag.training.learner import Learner
 from kornia_cag.training.loader import stateful
 from kornia_cag.training.makers import blamed
-from kornia_cag.training.network import averaged
+from kornia_cag.training.network import averaged, described
 from kornia_cag.training.provenance import banks, hardware, versions
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.schedule import schedule
@@ -233,6 +233,7 @@ class Training:
     def _state(self, loader: Any) -> dict[str, Any]:
         return {
             "plan": self.plan(),
+            "network": described(self.recipe, self.objects.classes, self.function),
             "seconds": self.seconds,
             **self.learner.state_dict(),
             "loader": loader.state_dict(),

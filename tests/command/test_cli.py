@@ -85,9 +85,9 @@ def other_folders():
     Path("real/eleven").mkdir(parents=True)
 
 
-def unfinished():
-    Path("unfinished").mkdir()
-    Path("unfinished/checkpoint.pt").touch()
+def begun():
+    Path("begun").mkdir()
+    Path("begun/config.json").touch()
 
 
 def own(source, name="mine"):
@@ -160,7 +160,7 @@ MISTAKES = [
         "a network that returns logits (b, 10), also in train mode, got float32 (2, 7) for two pictures, from 'own8",
     ),
     ("train digits --out opaque/a.png", opaque, "--out: expected a folder, got 'opaque/a.png', which is a file"),
-    ("evaluate unfinished", unfinished, "model: expected a finished training, got 'unfinished', which holds an"),
+    ("evaluate begun", begun, "model: expected a training that has saved something, got 'begun', which has no check"),
     ("evaluate missing", None, "model: expected a folder with a model.pt, or such a file, got 'missing'"),
     ("evaluate empty", lambda: Path("empty").mkdir(), "model: expected a folder with a model.pt"),
     ("evaluate damaged/a.png", damaged, "model: expected a model saved by kornia-cag train"),
@@ -230,7 +230,32 @@ def test_a_mistake_is_said_in_one_line(run, command, prepare, message):
         ("train digits --images many", "--images: invalid int value: 'many'"),
         ("train digits --seed 1.5", "--seed: invalid int value"),
         ("train digits --key black", "--key: invalid choice: 'black'"),
-        ("train digits --fast", "unrecognized arguments: --fast"),
+        (
+            "train digits --fast",
+            "--fast: expected an option of kornia-cag train, got an unknown one (see kornia-cag tr",
+        ),
+        (
+            "preview --colums 4",
+            "--colums: expected an option of kornia-cag preview, got an unknown one. Did you mean --co",
+        ),
+        (
+            "evaluate o --reel=a b",
+            "--reel: expected an option of kornia-cag evaluate, got an unknown one. Did you mean --",
+        ),
+        (
+            "predict o a --seed 1",
+            "--seed: expected an option of kornia-cag predict, got an unknown one (see kornia-cag p",
+        ),
+        ("train -o x", "-o: expected an option of kornia-cag train, got an unknown one (see"),
+        (
+            "--threads 1 train",
+            "--threads: expected an option of kornia-cag, got an unknown one (see kornia-cag --help)",
+        ),
+        (
+            "recipe show signs --st a=1",
+            "--st: expected an option of kornia-cag recipe show, got an unknown one. Did you ",
+        ),
+        ("train digits -- --seed", "unrecognized arguments: --seed"),
         ("preview digits --rows x", "--rows: invalid int value"),
         ("train digits --eps little", "--eps: expected a number, or a fraction such as 8/255, got 'little'"),
         ("evaluate", "required: RUN"),
@@ -243,6 +268,27 @@ def test_a_command_line_that_cannot_be_read(run, command, message):
     assert err.startswith("kornia-cag: ")
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_options_may_be_abbreviated_and_their_values_may_begin_with_a_dash():
+    options = parsed(["train", "digits", "--imag", "8", "--seed", "-1", "--out=-x", "--set", "ranges.pose.angle=-3,3"])
+    assert (options.images, options.seed, options.out, len(options.set)) == (8, -1, "-x", 1)
+
+
+@pytest.mark.parametrize("command", [
+    "train digits --steps 1", "preview digits --rows 1", "inspect digits", "evaluate runs/digits",
+    "predict runs/digits a.png", "export runs/digits --out a.pt2"
+])  # fmt: skip
+def test_every_command_takes_a_number_of_threads(run, monkeypatch, command):
+    seen = []
+    Image.new("RGB", (20, 20), "red").save("a.png")
+    assert run("train", "digits", "--steps", 1)[0] == 0
+    monkeypatch.setattr(torch, "set_num_threads", lambda count, set=torch.set_num_threads: seen.append(count) or set(1))
+    assert run(*command.split(), "--threads", 2)[0] == 0
+    assert seen[0] == 2
+    assert run(*command.split(), "--threads", 0)[2].startswith(
+        "kornia-cag: --threads: expected an integer of at least 1"
+    )
 
 
 @pytest.mark.parametrize(

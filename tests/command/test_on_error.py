@@ -35,8 +35,9 @@ def test_files_are_refused_or_skipped(run, folders):
     assert len(lines) == 2
     assert lines[1].startswith("kornia-cag: warning: photos: skipped 1 bad file(s): broken.jpg (")
     assert lines[0].startswith("kornia-cag: warning: classes: skipped 2 bad file(s): stop/notes.txt (")
-    assert "Take it out of the folder.)" in lines[0]
+    assert "a picture file, such as .png or .jpg, got another suffix)" in lines[0]
     assert "on-error" not in err  # skipped already
+    assert "Take it out" not in err
 
 
 def test_every_command_that_reads_folders_takes_it(run, folders):

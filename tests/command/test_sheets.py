@@ -68,7 +68,7 @@ def test_names_lie_below_their_pictures():
 def test_dark_pictures_are_shown_once_more_brightened():
     images = torch.full((3, 3, 10, 10), 0.01)
     images[0, :, 6:, 6:] = 0.1  # 16 % of it
-    images[1, 0] = 0.5
+    images[1, 0] = 0.6
     assert nearly_black(images).tolist() == [True, False, True]
     assert nearly_black((images * 255).round().byte()).tolist() == [True, False, True]
     plain, shown = sheet(images, 3, zoom=4), sheet(images, 3, zoom=4, insets=True)
@@ -78,14 +78,29 @@ def test_dark_pictures_are_shown_once_more_brightened():
     assert (inset[0] == 255).all()
     assert (inset[:, 0] == 255).all()
     assert (inset[13:, 13:] == 255).all()  # a tenth of white, as bright as it gets
-    assert inset[1:11, 1:11].max() == pytest.approx(255 / 10, abs=1)
+    assert inset[1:11, 1:11].max() == pytest.approx(255 * 0.1**0.7, abs=1)  # a tenth of that, lifted
     assert (shown[21:41, 103:123] == 255).all()  # of one grey
     bright = brightened(torch.zeros(1, 3, 4, 4))
     assert (bright == 0).all()  # black stays black
-    images[2, :, 0, :5] = 1  # a twentieth is a lamp or a highlight, six pixels are more
+    images[2, :, 0] = 1  # a tenth is a lamp or a highlight, eleven pixels are more
     assert nearly_black(images)[2]
-    images[2, :, 0, 5] = 1
+    images[2, :, 1, 0] = 1
     assert not nearly_black(images)[2]
+
+
+def test_what_is_nearly_black_is_a_matter_of_light():
+    """The eye sees little of a blue that is as strong as a green that it sees well."""
+    images = torch.zeros(4, 3, 10, 10)
+    images[0, 2], images[1, 1], images[2], images[3] = 0.45, 0.45, 0.22, 0.28
+    assert nearly_black(images).tolist() == [True, False, True, False]
+
+
+def test_brightened_pictures_tell_a_black_object_from_a_dark_background():
+    image = torch.full((1, 3, 10, 10), 0.06)
+    image[..., 2:5, 2:5], image[..., :3] = 0.03, 0.2
+    assert nearly_black(image)
+    background, thing = (int(brightened(image)[0, 0, 4, x]) for x in (8, 4))
+    assert background - thing > 30  # of 255, and 8 before
 
 
 def test_a_sheet_with_insets_says_so(tmp_path):

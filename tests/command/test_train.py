@@ -355,6 +355,22 @@ def test_cutouts_are_the_recipe_of_whoever_names_none(run, signs):
     assert load_network("runs/cutouts").classes == ("give way", "no entry", "stop")
 
 
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_hints_on_pictures_are_given_once_and_not_again_when_resuming(run):
+    Path("icons").mkdir()
+    for name, side in (("a", 5), ("b", 6)):
+        picture = Image.new("RGBA", (side, side), (0, 0, 255, 255))
+        picture.putpixel((0, 0), (0, 0, 0, 0))
+        picture.save(f"icons/{name}.png")
+    Path("icons/notes.txt").touch()
+    options = ("train", "--objects", "icons", "--images", 16, "--size", 64, "--on-error", "skip")
+    status, _, err = run(*options)
+    assert (status, err.count("They will look soft"), err.count("skipped 1 bad file(s)")) == (0, 1, 1), err
+    assert "(expected a picture file, such as .png or .jpg, got another suffix)\n" in err
+    status, _, err = run(*options, "--resume")
+    assert (status, err.count("They will look soft"), err.count("skipped 1 bad file(s)")) == (0, 0, 1), err
+
+
 def test_a_training_without_objects_says_what_to_pass(run):
     status, _, err = run("train")
     assert status == 2

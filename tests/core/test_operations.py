@@ -11,9 +11,12 @@ import kornia_cag.core.operations
 import kornia_cag.core.randomness
 import kornia_cag.scenes.camera
 import kornia_cag.scenes.light
+import kornia_cag.scenes.multiband
+import kornia_cag.scenes.poisson
+import kornia_cag.scenes.soft
 import kornia_cag.scenes.warp
 
-KEYS, PLACES = keys_of(count=3), torch.rand(3, 2, 4, 5)
+KEYS, PLACES, ALPHA = keys_of(count=3), torch.rand(3, 2, 4, 5), torch.rand(3, 1, 6, 7)
 GIVEN: dict[str, tuple[object, ...]] = {
     "noise": (KEYS, "slot", [3, 4]),
     "sensed": (torch.rand(3, 3, 6, 7), KEYS, None, torch.rand(3), torch.tensor([1.0, 1.5, 2.5]), torch.rand(3)),
@@ -23,6 +26,14 @@ GIVEN: dict[str, tuple[object, ...]] = {
     "displaced": (PLACES, torch.rand(3, 2, 5)),
     "lit": (*torch.rand(3, 3, 4, 5), torch.rand(3, 3), torch.rand(3, 3, 3), None, torch.rand(3, 4, 5)),
     "recolored": (*torch.rand(3, 3, 4, 5), torch.rand(3, 3), torch.rand(3, 3, 3), torch.rand(3, 4, 5), None),
+    "eroded": (ALPHA[:, 0], torch.rand(3)),
+    "feathered": (ALPHA[:, 0], torch.rand(3), "box"),
+    "smeared": (ALPHA[:, 0], torch.rand(3), torch.rand(3)),
+    "multiband": (torch.rand(3, 3, 6, 7), ALPHA, torch.rand(3, 6, 7, 3).movedim(3, 1)),
+    "poisson": (torch.rand(3, 3, 6, 7), ALPHA, torch.rand(3, 6, 7, 3).movedim(3, 1)),
+}  # fmt: skip
+NAMED: dict[str, dict[str, object]] = {
+    "eroded": {"most": 1.0}, "feathered": {"most": 2.0}, "smeared": {"most": 2.0}, "multiband": {"levels": 2},
 }  # fmt: skip
 
 
@@ -36,7 +47,7 @@ def test_every_operation_is_among_these() -> None:
 @pytest.mark.compile  # it traces with symbolic sizes
 @pytest.mark.parametrize("name", GIVEN)
 def test_torch_accepts_the_operation(name: str) -> None:
-    torch.library.opcheck(getattr(torch.ops.kornia_cag, name).default, GIVEN[name])
+    torch.library.opcheck(getattr(torch.ops.kornia_cag, name).default, GIVEN[name], NAMED.get(name))
 
 
 def test_gradients_pass_through_the_formula() -> None:

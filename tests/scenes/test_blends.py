@@ -15,10 +15,11 @@ from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import InputError
 from kornia_cag.sampling.rows import Rows
-from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, Over
+from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, MultiBand, Over, Poisson
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.edges import Eroded, Feather, Smeared
 from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import PoseRange
@@ -157,7 +158,11 @@ def white_banks(device: torch.device, level: float) -> tuple[ObjectBank, Context
     return ObjectBank.from_tensors(images, size=32, device=device), contexts
 
 
-@pytest.mark.parametrize("how", [Over(), Hard()])
+@pytest.mark.parametrize(
+    "how",
+    [Over(), Hard(), Feather(width=(0, 1.5)), Feather(width=(0, 1.5), kind="box"), Eroded(), Smeared(length=(0, 2)),
+     MultiBand(), Poisson(), Poisson(mixed=True)],
+)  # fmt: skip
 @pytest.mark.parametrize("framing", [None, Framing()])
 @pytest.mark.parametrize("lit", [False, True])
 def test_white_on_white_is_invisible(device: torch.device, how: Blend, framing: Framing | None, lit: bool) -> None:

@@ -3,15 +3,17 @@
 import importlib
 import os
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tinyrun
 import torch
 from torch import nn
 
 import kornia_cag
-from kornia_cag import InputError
+from kornia_cag import InputError, Over
 from kornia_cag.core.storage import read_torch, write_torch
 from kornia_cag.training.network import load_network, save_network
 from kornia_cag.training.recipe_data import changed as edited
@@ -145,6 +147,76 @@ def test_views_are_those_of_the_file_or_of_the_caller(plain):
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(one.network(images), load_network(plain).network(images))
     assert (one.recipe.views, other.recipe.views) == (1, 3)
+
+
+@pytest.fixture
+def unfinished(tmp_path):
+    """A training after 38 of its 72 images, and the folder of its checkpoint."""
+    run = tinyrun.training(replace(tinyrun.TINY, views=2))
+    run.run(save=tmp_path / "checkpoint.pt", stop=lambda: run.seen >= 32)
+    return run, tmp_path
+
+
+def test_an_unfinished_training_answers_with_the_weights_that_a_finished_one_would_use(unfinished):
+    run, folder = unfinished
+    images = torch.rand(2, 3, 16, 16)
+    told = r": an unfinished training, of which 52 % is done; .* Resume it with Training\.load\.$"
+    for path in (folder, folder / "checkpoint.pt"):
+        with pytest.warns(UserWarning, match=f"^{re.escape(str(path))}{told}"):
+            trained = load_network(path)
+        assert torch.equal(trained.network(images), run.result(images))
+        assert trained[1:] == (run.recipe, run.objects.classes, 38 / 72)
+    assert not torch.equal(run.result(images), run.model.eval()(images))
+
+    run.run(save=folder / "checkpoint.pt")  # to its end, and stopped before its model was written
+    trained = load_network(folder)
+    assert torch.equal(trained.network(images), run.result(images))
+    save_network(folder / "model.pt", run.learner.average, run.recipe, run.objects.classes, None)
+    assert torch.equal(load_network(folder).network(images), trained.network(images))
+    assert load_network(folder).share == trained.share == 1
+
+
+def test_a_model_comes_before_a_checkpoint(unfinished, plain):
+    _, folder = unfinished
+    plain.rename(folder / "model.pt")
+    assert load_network(folder).classes == CLASSES
+
+
+def test_a_run_that_has_saved_nothing_says_so(tmp_path):
+    (tmp_path / "config.json").touch()
+    with pytest.raises(
+        InputError, match=r"^path: expected a training that has saved something, got '.*', which has no"
+    ):
+        load_network(tmp_path)
+    (tmp_path / "checkpoint.pt").touch()
+    with pytest.raises(
+        InputError, match=r"^path: expected a folder with a model\.pt, .*model\.pt'\. Name the folder for"
+    ):
+        load_network(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("fields", [
+    {"seen": -1}, {"seen": None}, {"plan": None}, {"plan": {}}, {"plan": {"images": 0}}, {"network": 3},
+    {"network": {}}, {"average": {}}, {"average": None},
+])  # fmt: skip
+def test_a_checkpoint_is_not_believed(unfinished, fields):
+    _, folder = unfinished
+    changed(folder / "checkpoint.pt", **fields)
+    with pytest.raises(InputError, match=r"^path: expected "), warnings.catch_warnings(action="ignore"):
+        load_network(folder)
+
+
+def test_a_checkpoint_says_no_more_of_a_recipe_than_a_file_can_hold(tmp_path):
+    class Mine(Over):
+        pass
+
+    run = tinyrun.training(replace(tinyrun.TINY, ranges=replace(tinyrun.TINY.ranges, blend=Mine())))
+    run.save(tmp_path / "checkpoint.pt")
+    run.load(tmp_path / "checkpoint.pt")
+    with pytest.raises(
+        InputError, match=r"^path: expected a checkpoint whose recipe a file can hold, .* part of your own"
+    ):
+        load_network(tmp_path)
 
 
 def test_a_model_of_a_recipe_of_ones_own_loads_anywhere(tmp_path):

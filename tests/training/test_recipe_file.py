@@ -18,13 +18,19 @@ from kornia_cag import (
     CameraRange,
     ColorRange,
     Difference,
+    Eroded,
+    Feather,
     Framing,
     Hard,
     InputError,
+    MultiBand,
+    OneOf,
     Over,
+    Poisson,
     Ramp,
     Recapture,
     SceneRange,
+    Smeared,
     WorstOf,
 )
 from kornia_cag.adversary.losses import kl, margin
@@ -73,6 +79,12 @@ def pairs(low, high):
     return st.tuples(number, number).map(lambda pair: tuple(sorted(pair)))
 
 
+BLENDS = [
+    *("Over", "Hard", "Average", {"type": "Average", "opacity": 0.1}, "Difference", "Smeared", "MultiBand", "Poisson"),
+    *({"type": "Feather", "width": [0.5, 1], "kind": "box"}, {"type": "Eroded", "pixels": [0, 3]}),
+    {"type": "OneOf", "blends": ["Over", {"type": "Feather", "width": [1, 2]}], "weights": [1, 2.5]},
+    {"type": "OneOf", "blends": ["Hard"], "only": 0},
+]
 EDITS = {
     "name": st.text(st.characters(), min_size=1, max_size=20).filter(str.isprintable),
     "size": st.integers(16, 512).filter(lambda size: size >= 16),
@@ -85,7 +97,7 @@ EDITS = {
     "ranges.camera.jpeg": st.none() | pairs(1.0, 100.0),
     "ranges.framing": st.none() | st.builds(dict, side=st.floats(0.001, 10)),
     "ranges.object_color": st.none() | st.builds(dict, hue=pairs(-180.0, 180.0)),
-    "ranges.blend": st.sampled_from(["Over", "Hard", "Average", {"type": "Average", "opacity": 0.1}, "Difference"]),
+    "ranges.blend": st.sampled_from(BLENDS),
     "ranges.finish": st.lists(st.just("Recapture"), max_size=2),
     "ink": st.none() | st.tuples(*[st.integers(0, 255)] * 3),
     "thickness": st.lists(st.integers(-4, 4), max_size=4),
@@ -124,6 +136,8 @@ def test_every_field_has_its_meaning_beside_it():
                 yield from untold(inner)
 
     ranges = replace(SIGNS.ranges, framing=Framing(), blend=Average(), object_color=ColorRange())
+    blends = Feather(), Eroded(), Smeared(), MultiBand(), Poisson(), OneOf((Over(),))
+    assert [name for blend in blends for name in untold(blend)] == []
     whole = replace(SIGNS, attack=PGD(eps=0.1, transform=Recapture()), strength=Ramp(), ranges=ranges)
     assert [*untold(whole), *untold(WorstOf())] == []
     text = recipe_text(SIGNS)
@@ -213,10 +227,13 @@ WRONG = [
     ),
     ("ranges: {camera: {kinds: [box, fog]}}", "ranges.camera.kinds: expected some of gaussian, box, motion"),
     ("ranges: {camera: {taps: 4}}", "ranges.camera.taps: expected an odd integer, got 4."),
-    ("ranges: {blend: Under}", "ranges.blend: expected one of Over, Hard, Average, Difference, got 'Under'."),
+    (
+        "ranges: {blend: Under}",
+        "ranges.blend: expected one of Over, Hard, Average, Difference, Feather, Eroded, Smeared, MultiBand, Po",
+    ),
     (
         "ranges: {blend: {type: Averag}}",
-        "ranges.blend.type: expected one of Over, Hard, Average, Difference, got 'Averag'. Did you me",
+        "ranges.blend.type: expected one of Over, Hard, Average, Difference, Feather, Eroded, Smeared, M",
     ),
     ("ranges: {blend: {type: Average, opacity: 2}}", "ranges.blend.opacity: expected a number in [0, 1], got 2."),
     ("ranges: {blend: {type: os.kill}}", "ranges.blend.type: expected one of "),
