@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from kornia_cag.banks.objects import ObjectBank
     from kornia_cag.core.checks import Diverged, InputError
     from kornia_cag.core.draws import Draws
+    from kornia_cag.evaluation.boxes import load_boxes
+    from kornia_cag.evaluation.detection import evaluate_detector
     from kornia_cag.evaluation.monitor import OverfittingMonitor
     from kornia_cag.export.coco import Coco
     from kornia_cag.export.dataset import write_dataset
@@ -58,12 +60,14 @@ if TYPE_CHECKING:
     from kornia_cag.scenes.scene import Scene
     from kornia_cag.scenes.strength import Ramp
     from kornia_cag.scenes.targets import Composites, Targets
+    from kornia_cag.training.detector import Detector
     from kornia_cag.training.exported import export_network
     from kornia_cag.training.network import load_network
     from kornia_cag.training.objectives import attacked_loss, mixed_loss, trades_loss
     from kornia_cag.training.recipe import Recipe
     from kornia_cag.training.recipe_file import load_recipe, save_recipe
     from kornia_cag.training.run import Training
+    from kornia_cag.training.task import DetectionTask
 
 __version__: str  # of the installation, asked for when it is needed
 
@@ -87,7 +91,9 @@ __all__ = [
     "Composites",
     "ContextBank",
     "ContextChain",
+    "DetectionTask",
     "Detections",
+    "Detector",
     "Difference",
     "Diverged",
     "Draft",
@@ -135,10 +141,12 @@ __all__ = [
     "Yolo",
     "attacked_loss",
     "detection_targets",
+    "evaluate_detector",
     "export_network",
     "frozen",
     "full_masks",
     "instance_map",
+    "load_boxes",
     "load_network",
     "load_recipe",
     "mixed_loss",
@@ -197,13 +205,17 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     "export.folders": ("ClassFolders", "Yolo"),
     "export.pictures": ("Format", "Picture"),
     "export.shards": ("Shards",),
+    "evaluation.boxes": ("load_boxes",),
+    "evaluation.detection": ("evaluate_detector",),
     "evaluation.monitor": ("OverfittingMonitor",),
+    "training.detector": ("Detector",),
     "training.exported": ("export_network",),
     "training.network": ("load_network",),
     "training.objectives": ("attacked_loss", "mixed_loss", "trades_loss"),
     "training.recipe": ("Recipe",),
     "training.recipe_file": ("load_recipe", "save_recipe"),
     "training.run": ("Training",),
+    "training.task": ("DetectionTask",),
 }
 _HOME = {name: stage for stage, names in _STAGES.items() for name in names}
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler
 from kornia_cag.training.network import save_network
-from kornia_cag.training.recipes import SIGNS
+from kornia_cag.training.recipes import SIGNS, STREET
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -67,11 +67,19 @@ def run(page: Path, text: str, names: dict[str, Any]) -> None:
 def write_folders(folder: Path) -> None:
     """The files that the texts speak of."""
     rng = np.random.default_rng(0)
-    for each in ("signs", "icons", "logos", "photos", "runs/signs", *(f"photos_of_signs/{name}" for name in NAMES)):
+    for each in (
+        "signs",
+        "icons",
+        "logos",
+        "photos",
+        "runs/signs",
+        "runs/street",
+        *(f"photos_of_signs/{name}" for name in NAMES),
+    ):
         (folder / each).mkdir(parents=True)
     for i, name in enumerate(NAMES):
-        picture = np.zeros((60, 60, 4), np.uint8)
-        picture[5:55, 5 : 30 + 25 * i] = (200, 80 * i, 50, 255)
+        picture = np.zeros((120, 120, 4), np.uint8)
+        picture[10:110, 10 : 60 + 50 * i] = (200, 80 * i, 50, 255)
         for each in ("signs", "icons"):
             Image.fromarray(picture).save(folder / f"{each}/{name}.png")
         picture[picture[..., 3] == 0] = 255
@@ -79,6 +87,7 @@ def write_folders(folder: Path) -> None:
         Image.fromarray(picture[..., :3]).save(folder / f"photos_of_signs/{name}/0.png")
         Image.fromarray(rng.integers(256, size=(80, 90, 3), dtype=np.uint8)).save(folder / f"photos/{i}.jpg")
     save_network(folder / "runs/signs/model.pt", SIGNS.model(2), SIGNS, NAMES, None)
+    save_network(folder / "runs/street/model.pt", STREET.model(1), STREET, NAMES, None)
 
 
 def given() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from kornia_cag.command.options import (
     given_folder,
     given_photos,
     load_objects,
+    needs_classifier,
     number,
     on_error,
 )
@@ -39,6 +40,7 @@ def ablate(options: argparse.Namespace) -> None:
     out = folder(options)
     resume_threads(options, out)
     base, seeds = chosen_recipe(options), number("--seeds", options.seeds, 1, 10_000)
+    needs_classifier(base, "RECIPE")
     first = number("--seed", options.seed, 0, MOST_SEED)
     images, device = budget(options, base), str(chosen_device(options.device))
     check_out(options, out)

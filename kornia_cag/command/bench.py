@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 
 from kornia_cag.bench.timings import GLYPHS, table, timings
-from kornia_cag.command.options import check_training_memory, chosen_recipe, load_banks
+from kornia_cag.command.options import check_training_memory, chosen_recipe, load_banks, needs_classifier
 from kornia_cag.command.wording import worded
 from kornia_cag.core.checks import check_number
 from kornia_cag.core.plain import to_json
@@ -16,6 +16,7 @@ from kornia_cag.training.recipes import RIGID_SIGNS
 def bench(options: argparse.Namespace) -> None:
     """Time what matters on this machine, and say whether composing on the device pays off."""
     recipe = chosen_recipe(options)
+    needs_classifier(recipe, "RECIPE")
     seconds = check_number("--seconds", options.seconds, 0.01, 600)
     check_training_memory(options, recipe)
     if recipe.name == "signs":  # the CPU loaders have no elastic displacement

@@ -10,6 +10,7 @@ import torch
 from kornia_cag.adversary.ascent import Norm
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.command.columns import padded, width
+from kornia_cag.command.finding import evaluate_boxes
 from kornia_cag.command.measuring import measured, needed_pictures, print_accuracy
 from kornia_cag.command.options import (
     MOST_SEED,
@@ -19,6 +20,7 @@ from kornia_cag.command.options import (
     chosen_device,
     given_folder,
     load_objects,
+    needs_detector,
     number,
     on_error,
     read_model,
@@ -31,7 +33,8 @@ from kornia_cag.core.plain import to_json
 from kornia_cag.core.progress import progress
 from kornia_cag.core.saved import LARGEST, check_type, refused
 from kornia_cag.core.storage import read_json
-from kornia_cag.evaluation.accuracy import Accuracy, measurement
+from kornia_cag.evaluation.accuracy import Accuracy
+from kornia_cag.evaluation.measurement import measurement
 from kornia_cag.evaluation.real import RealSet
 from kornia_cag.evaluation.robustness import (
     AUTO_BUDGETS,
@@ -53,6 +56,13 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.errors is not None:
         check_picture("--errors", Path(options.errors), options)
     trained = read_model(options, device)
+    if trained.recipe.detection is not None:
+        if options.attack is not None:
+            fail("--attack", "a network that names pictures", "one that finds objects")
+        _check_attack_options(options)
+        evaluate_boxes(options, trained)
+        return
+    needs_detector(options, ("annotations", "threshold", "classifier"))
     if options.attack != "context" and Path(options.model_from).is_dir():  # which reads the configuration
         check_documents(Path(options.model_from), "model")
     _check_attack_options(options)
@@ -62,7 +72,7 @@ def evaluate(options: argparse.Namespace) -> None:
     real = needed_pictures(options.real, trained.recipe, trained.classes)
     accuracy = measured(trained.network, real, trained.classes, device, options)
     if options.json:
-        print(to_json(measurement(accuracy, real)))
+        print(to_json(measurement(accuracy, real, detection=False)))
     else:
         _print_recalls(accuracy)
         print_accuracy(accuracy, real)

@@ -15,9 +15,7 @@ def inspect(options: argparse.Namespace) -> None:
     recipe = chosen_recipe(options)
     objects, contexts = load_banks(options, recipe)
     labels = objects.labels.cpu()
-    pairs = PairSampler(
-        labels, len(contexts), batch_size=recipe.batch_size, seed=options.seed, balanced=options.balanced
-    )
+    pairs = recipe.pairs(objects, len(contexts), seed=options.seed, balanced=options.balanced)
     balance = _balance(pairs, labels)
     counts = dict(zip(objects.classes, torch.bincount(labels).tolist(), strict=True))
     if options.json:
@@ -33,8 +31,8 @@ def inspect(options: argparse.Namespace) -> None:
 def _balance(pairs: PairSampler, labels: torch.Tensor) -> dict[str, tuple[int, int]]:
     """Lowest and highest counts in one epoch; for classes, per full batch (or per batch if none is full)."""
     ids = pairs.pairs()
-    classes = labels[ids[:, 0]]
-    whole = [part for part in classes.split(pairs.batch_size) if len(part) == pairs.batch_size] or [classes]
+    classes, size = labels[ids[:, 0]], pairs.batch_size * pairs.objects_per_scene
+    whole = [part for part in classes.split(size) if len(part) == size] or [classes]
     batches = torch.stack([torch.bincount(part, minlength=int(labels.max()) + 1) for part in whole])
     counts = {
         "contexts_per_object": torch.bincount(ids[:, 0], minlength=len(labels)),

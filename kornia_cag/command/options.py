@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from kornia_cag.command.wording import worded
 from kornia_cag.core import devices, memory
 from kornia_cag.core.checks import check_int, check_number, describe, fail
 from kornia_cag.core.document import read_value
+from kornia_cag.training.naming import named_by
 from kornia_cag.training.network import Trained, load_network
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.recipe_data import changed
@@ -207,5 +209,26 @@ def read_model(options: argparse.Namespace, device: torch.device) -> Trained:
     """Load the named model, averaged over the requested number of views."""
     asked = getattr(options, "views", None)
     views = None if asked is None else number("--views", asked, 1, MOST_VIEWS)
-    with worded(path="model", function="--model"):
+    with worded(path="model", function="--model", views="--views"):
         return load_network(options.model_from, device, function=options.model, views=views)
+
+
+def load_classifier(options: argparse.Namespace, trained: Trained) -> Trained:
+    """A detector whose boxes the network of ``--classifier`` names; as it is without the option."""
+    if options.classifier is None:
+        return trained
+    with worded(path="--classifier", detector="RUN", classifier="--classifier", function="--classifier"):
+        return named_by(trained, load_network(options.classifier, trained.device))
+
+
+def needs_detector(options: argparse.Namespace, names: Sequence[str]) -> None:
+    """Refuse options that only a detector has a use for."""
+    for name in names:
+        if getattr(options, name) is not None:
+            fail(f"--{name}", "a network that finds objects, such as that of street", "one that names pictures")
+
+
+def needs_classifier(recipe: Recipe, what: str) -> None:
+    """Refuse a recipe that finds objects, where only one that names pictures will do."""
+    if recipe.detection is not None:
+        fail(what, "a recipe that names pictures", f"{recipe.name!r}, which finds objects")

@@ -8,20 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from kornia_cag.adversary.frozen import frozen
 from kornia_cag.adversary.presets import FGSM
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.command.explain import explained, in_text, save_explained
-from kornia_cag.command.options import COMPOSED, check_memory, check_picture, chosen_recipe, load_banks, read_model
+from kornia_cag.command.options import (
+    COMPOSED,
+    check_memory,
+    check_picture,
+    chosen_recipe,
+    load_banks,
+    needs_classifier,
+    read_model,
+)
 from kornia_cag.command.sheets import magnified, save_sheet
 from kornia_cag.command.wording import worded
 from kornia_cag.core.checks import check_int, fail, one_line
 from kornia_cag.core.progress import Log, progress
 from kornia_cag.loading.batch import Batch
 from kornia_cag.loading.collate import CAGCollate
+from kornia_cag.loading.detections import Detections
 from kornia_cag.sampling.pairs import PairSampler
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.training.makers import build_network
@@ -37,6 +47,8 @@ def preview(options: argparse.Namespace) -> None:
     check_picture("--out", Path(options.out), options)
     _check_explain(options, rows * columns)
     recipe = chosen_recipe(options)
+    if options.explain is not None:
+        needs_classifier(recipe, "--explain")
     check_memory(options, recipe, rows * columns, COMPOSED + 3 * zoom**2, "Try a smaller --size, or fewer --rows.")
     if options.perturbation and recipe.attack is None:
         if options.no_attack:
@@ -44,8 +56,8 @@ def preview(options: argparse.Namespace) -> None:
         recipe = replace(recipe, attack=FGSM(eps=PREVIEW_EPS))
         print("no pixel attack chosen: showing FGSM, 8/255")
     objects, contexts = load_banks(options, recipe)
-    pairs = PairSampler(
-        objects.labels.cpu(), len(contexts), batch_size=rows * columns, seed=options.seed, balanced=options.balanced
+    pairs = recipe.pairs(
+        objects, len(contexts), seed=options.seed, balanced=options.balanced, batch_size=rows * columns
     )
     model = _checked_model(options, recipe, objects)
     with progress("composing", patience=3.0) as log:  # several batches, to fill the chain
@@ -73,13 +85,25 @@ def _check_explain(options: argparse.Namespace, count: int) -> None:
 
 
 def _save_sheets(options: argparse.Namespace, recipe: Recipe, batch: Batch, classes: Sequence[str]) -> None:
-    below = [batch.masks] if options.masks else []
+    below = [batch.targets.cover] if options.masks else []
     if options.perturbation and recipe.attack is not None:
         below.append(magnified(batch.images, batch.clean, recipe.attack.largest))
-    boxes = batch.boxes if options.boxes else None
-    names = [classes[label] for label in batch.labels.tolist()] if options.names else None
+    boxes = boxes_of(batch) if options.boxes or recipe.detection is not None else None
+    names = names_of(batch, classes) if options.names else None
     save_sheet(options.out, batch.images, options.columns, zoom=options.zoom, boxes=boxes, names=names, insets=True,
                below=below)  # fmt: skip
+
+
+def boxes_of(batch: Batch) -> Float[Tensor, "b k 4"]:
+    """The boxes of all objects that are to be found; NaN: none."""
+    found = Detections.of(batch)
+    return torch.where(found.present[..., None], found.boxes, torch.nan)
+
+
+def names_of(batch: Batch, classes: Sequence[str]) -> list[str]:
+    """What is to be found in each composite."""
+    rows = batch.targets.labels.tolist()
+    return [", ".join(classes[label] for label in labels if label >= 0) for labels in rows]
 
 
 def _checked_model(options: argparse.Namespace, recipe: Recipe, objects: ObjectBank) -> nn.Module | None:

@@ -26,7 +26,7 @@ def sheet(
     columns: int = 8,
     *,
     zoom: int = 2,
-    boxes: Float[Tensor, "b 4"] | None = None,
+    boxes: Float[Tensor, "b 4"] | Float[Tensor, "b k 4"] | None = None,
     names: Sequence[str] | None = None,
     insets: bool = False,
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -36,7 +36,7 @@ def sheet(
         images: float in [0, 1], or uint8.
         columns: images per row.
         zoom: enlargement.
-        boxes: half-open xyxy in pixels of the images, drawn in yellow; NaN: no box.
+        boxes: half-open xyxy in pixels of the images, one or several of each, drawn in yellow; NaN: no box.
         names: one per image, written below it; too long ones lose their middle.
         insets: show images that are :func:`nearly_black` once more, :func:`brightened`, in their lower right quarter.
 
@@ -58,7 +58,8 @@ def sheet(
         left, top = 1 + i % columns * (width + 1), 1 + i // columns * (height + foot + 1)
         canvas.paste(_enlarged(image, (width, height)), (left, top))
         if boxes is not None:
-            outlined(pen, (left, top), boxes[i], zoom)
+            for box in boxes[i].view(-1, 4):
+                outlined(pen, (left, top), box, zoom)
         if seen[i]:
             canvas.paste(_inset(image, (width, height)), (left + width - width // 2, top + height - height // 2))
         if said:
@@ -139,7 +140,7 @@ def save_sheet(
     columns: int = 8,
     *,
     zoom: int = 2,
-    boxes: Float[Tensor, "b 4"] | None = None,
+    boxes: Float[Tensor, "b 4"] | Float[Tensor, "b k 4"] | None = None,
     names: Sequence[str] | None = None,
     insets: bool = False,
     below: Sequence[Shaped[Tensor, "b _ h w"]] = (),

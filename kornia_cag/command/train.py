@@ -6,9 +6,10 @@ import warnings
 from pathlib import Path
 
 from kornia_cag.command.attended import attended
+from kornia_cag.command.finding import measured_boxes, print_precision, real_boxes
 from kornia_cag.command.measuring import budget, measured, print_accuracy, print_unmeasured, real_pictures
-from kornia_cag.command.options import check_training_memory, chosen_recipe, load_banks
-from kornia_cag.command.preview import compose
+from kornia_cag.command.options import check_training_memory, chosen_recipe, load_banks, needs_detector
+from kornia_cag.command.preview import boxes_of, compose, names_of
 from kornia_cag.command.results import (
     PREVIEW,
     REPORT,
@@ -26,6 +27,8 @@ from kornia_cag.core.plain import plain, to_json
 from kornia_cag.core.progress import duration
 from kornia_cag.core.storage import write_json
 from kornia_cag.evaluation.accuracy import Accuracy
+from kornia_cag.evaluation.boxes import BoxedSet
+from kornia_cag.evaluation.detection import DetectionAccuracy
 from kornia_cag.evaluation.real import RealSet
 from kornia_cag.training.network import CHECKPOINT, CONFIG, MODEL, save_network
 from kornia_cag.training.provenance import versions
@@ -45,9 +48,15 @@ def train(options: argparse.Namespace) -> None:
     if options.resume:  # the hints on its pictures were given when the run began
         warnings.simplefilter("ignore", Hint)
     objects, contexts = load_banks(options, recipe)
-    if len(objects.classes) < 2:
+    task = recipe.detection
+    if len(recipe.names(objects.classes)) < 2 and task is None:
         fail("--objects", "at least two classes to tell apart", f"one, {objects.classes[0]!r}")
-    real = real_pictures(options.real, recipe, objects.classes)
+    real: RealSet | BoxedSet | None
+    if task is None:
+        needs_detector(options, ("annotations",))
+        real = real_pictures(options.real, recipe, objects.classes)
+    else:
+        real = real_boxes(options, task, objects.classes)
     if not options.json:
         print(f"{objects!r}\n{contexts!r}", flush=True)
         if real is None:
@@ -60,10 +69,19 @@ def train(options: argparse.Namespace) -> None:
         attended(training, recipe.name, save=out / CHECKPOINT)
         # saved before the user's own network can fail while it is measured
         save_network(out / MODEL, training.learner.average, recipe, objects.classes, options.model)
-        accuracy = None if real is None else measured(training.result, real, objects.classes, objects.device, options)
+        accuracy = _measured(training, real, options)
         report = training.report(accuracy, real)
         write_json(out / REPORT, report)
     print(to_json(report)) if options.json else _print_result(training, accuracy, real, out)
+
+
+def _measured(
+    training: Training, real: RealSet | BoxedSet | None, options: argparse.Namespace
+) -> Accuracy | DetectionAccuracy | None:
+    network, device = training.result, training.objects.device
+    if isinstance(real, BoxedSet):
+        return measured_boxes(network, real, device, options)
+    return None if real is None else measured(network, real, training.classes, device, options)
 
 
 def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None:
@@ -81,17 +99,22 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
     about = {"options": plain(given), "versions": versions(), "trained_on": contexts.pyramid.checksums()}
     write_json(out / CONFIG, {**training.plan(), **about})
     batch = compose(recipe, objects, contexts, training.pairs, training.model, batches=1)
-    names = [objects.classes[label] for label in batch.labels[:96].tolist()]
-    save_sheet(out / PREVIEW, batch.images[:96], 12, names=names, insets=True)
+    boxes = None if recipe.detection is None else boxes_of(batch)[:96]
+    names = names_of(batch, objects.classes)[:96]
+    save_sheet(out / PREVIEW, batch.images[:96], 12 if boxes is None else 4, boxes=boxes, names=names, insets=True)
 
 
-def _print_result(training: Training, accuracy: Accuracy | None, real: RealSet | None, out: Path) -> None:
+def _print_result(
+    training: Training, accuracy: Accuracy | DetectionAccuracy | None, real: RealSet | BoxedSet | None, out: Path
+) -> None:
     print(f"trained on {training.seen:,} composites in {duration(training.seconds)}")
     if training.monitor is not None and (overfitting := training.monitor.report())["looks"]:
         *_, own, found = overfitting["looks"][-1]
         catastrophic = "catastrophic overfitting (train with more --attack-steps or a smaller --eps): "
         print(f"{catastrophic if overfitting['overfitted'] else ''}"
               f"{own:.0%} correct under the training's own attack, {found:.0%} under PGD")  # fmt: skip
-    if accuracy is not None and real is not None:
+    if isinstance(accuracy, DetectionAccuracy) and isinstance(real, BoxedSet):
+        print_precision(accuracy, real)
+    elif isinstance(accuracy, Accuracy) and isinstance(real, RealSet):
         print_accuracy(accuracy, real)
     print(one_line(f"wrote {out / MODEL} and {out / REPORT}"))

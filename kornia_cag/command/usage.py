@@ -20,9 +20,9 @@ def parser() -> argparse.ArgumentParser:
     whole = Parser(prog="kornia-cag", description="Train on one clean picture per class.")
     whole.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
     group = whole.add_subparsers(required=True, dest="command", metavar="COMMAND")
-    _add_train(group.add_parser("train", help="train a classifier and measure it on real pictures"))
+    _add_train(group.add_parser("train", help="train a classifier or detector, and measure it on real pictures"))
     _add_evaluate(group.add_parser("evaluate", help="measure a trained model on real pictures"))
-    _add_predict(group.add_parser("predict", help="name what is in photographs, with probabilities"))
+    _add_predict(group.add_parser("predict", help="name or find what is in photographs, with probabilities"))
     _add_export(group.add_parser("export", help="write a trained model as ONNX, or as a program of torch.export"))
     _add_ablate(group.add_parser("ablate", help="train a recipe without each ingredient in turn, and the paper's rows"))
     _add_preview(group.add_parser("preview", help="write a sheet of composites as training would see them"))
@@ -37,8 +37,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_scene_options(parser)
     _add_balance(parser)
     _add_ingredients(parser)
-    real = "real pictures to measure on: an .npz, or a folder with one folder per class"
+    real = "real pictures to measure on: an .npz, or a folder with one folder per class; for a detector, with boxes"
     parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
+    _add_annotations(parser)
     parser.add_argument("--steps", type=int, help="budget in training steps (batches) (default: the recipe's)")
     parser.add_argument("--images", type=int, help="budget in composed images, instead of --steps")
     parser.add_argument("--batch-size", action=Sets, sets="batch_size", help="default: the recipe's")
@@ -73,9 +74,12 @@ def _add_ablate(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_trained(parser)
-    real = "real pictures: an .npz, or a folder with one folder per class"
+    real = "real pictures: an .npz, or a folder with one folder per class; for a detector, with boxes"
     parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
-    parser.add_argument("--errors", type=path, metavar="PNG", help="write a sheet of the misclassified pictures")
+    _add_annotations(parser)
+    errors = "write a sheet of the misclassified pictures; or of what a detector missed, and of its false alarms"
+    parser.add_argument("--errors", type=path, metavar="PNG", help=errors)
+    _add_detecting(parser)
     parser.add_argument(
         "--attack", choices=["context", "pgd", "auto"],
         help="accuracy against budget: context attacks the context of composites; pgd and auto (AutoAttack, needs "
@@ -108,12 +112,27 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     _add_trained(parser)
     photos = "picture files, folders (with all that is below them), or patterns such as 'photos/*.jpg'"
     parser.add_argument("photos", type=path, nargs="+", metavar="PHOTO", help=photos)
-    parser.add_argument("--top", type=int, default=3, metavar="K", help="names per picture (default: 3)")
+    parser.add_argument("--top", type=int, metavar="K", help="names per picture, if pictures are named (default: 3)")
+    _add_detecting(parser)
+    drawn = "folder for the pictures with boxes and names drawn in, if objects are found"
+    parser.add_argument("--draw", type=path, metavar="DIR", help=drawn)
     parser.add_argument("--json", action="store_true", help="one JSON object per line and picture")
     bad = "what to do about pictures that cannot be read: name them and end with status 2, or leave them out"
     parser.add_argument("--on-error", choices=["report", "skip"], default="report", help=f"{bad} (default: report)")
     _add_device(parser)
     parser.set_defaults(hint="Try --device cpu.")
+
+
+def _add_annotations(parser: argparse.ArgumentParser) -> None:
+    boxes = "boxes of --real: a CSV as of GTSDB, COCO's JSON, or a folder of YOLO's text files (default: looked for)"
+    parser.add_argument("--annotations", type=path, metavar="FILE|DIR", help=boxes)
+
+
+def _add_detecting(parser: argparse.ArgumentParser) -> None:
+    least = "probability from which on an object counts as found (default: 0.5)"
+    parser.add_argument("--threshold", type=fraction, metavar="SHARE", help=least)
+    namer = "run whose network names what a detector finds"
+    parser.add_argument("--classifier", type=path, metavar="RUN", help=namer)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ ADVICE = {  # the library's advice, as a pattern: the command's
     r"Keep it, or train another network with function=": "Leave it out, or train another network with --model",
     r"Pass fewer of them as images=\.": "Pass fewer of them by --real.",
     r"Pass function=": "Pass --model ",
+    r"Pass (one of them|them) as boxes\.": r"Pass \1 by --annotations.",
     r"float32=True": "--float32",
     r"write 8 / 255 for eight": "write 8/255 for eight",
     r"Read others with load_real, or pip": "Pass --real, or pip",

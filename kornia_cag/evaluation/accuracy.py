@@ -28,15 +28,6 @@ class Accuracy:
         return {"accuracy": round(self.share, 5), "per_class": recall, "confusions": [list(r) for r in self.confusions]}
 
 
-def measurement(accuracy: Accuracy | None, real: RealSet | None) -> dict[str, Any]:
-    """Result and pictures of a measurement, ready for JSON; None without one."""
-    unmeasured = {"accuracy": None, "per_class": None, "confusions": None}
-    return {
-        "real": None if real is None else {"name": real.name, "pictures": len(real.labels)},
-        **(unmeasured if accuracy is None else accuracy.report()),
-    }
-
-
 @torch.no_grad()
 def evaluate(
     model: nn.Module, real: RealSet, classes: tuple[str, ...], device: torch.device, *, log: Log | None = None

@@ -19,12 +19,13 @@ from jaxtyping import Bool, Float, Int
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from kornia_cag.banks.folders import list_contexts
+from kornia_cag.banks.folders import find_pictures
 from kornia_cag.banks.pictures import FORMATS, check_path, kind_of, refusing, system_reason, way_in
-from kornia_cag.core.checks import check_instance, describe, fail, first_few
+from kornia_cag.core.checks import InputError, check_instance, describe, fail, first_few
 
 KINDS = "a table, COCO's JSON, or a folder of YOLO's text files"
 COLUMNS = ("file", "x1", "y1", "x2", "y2", "label")
+TOLD = (".csv", ".json", ".txt")  # endings of what may lie among the pictures
 SLACK = 1.0  # pixels that a box may reach beyond its picture: tools round
 
 
@@ -99,7 +100,7 @@ def load_boxes(
     """
     folder, source = check_path("folder", folder), check_path("boxes", boxes)
     check_instance("names", names, (Mapping, type(None)))
-    paths = {path.relative_to(folder).as_posix(): path for path in list_contexts(folder)}
+    paths = {path.relative_to(folder).as_posix(): path for path in _pictures(folder)}
     kind = kind_of(source)
     if kind == "folder":
         rows = list(_yolo(source, paths))
@@ -112,6 +113,15 @@ def load_boxes(
     if not rows:
         fail(str(source), "at least one box", "none", "Check that it belongs to these pictures.")
     return BoxedSet(_gathered(paths, rows, _ids(classes, names or {})), classes, folder.name)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder, among which files with boxes may lie."""
+    pictures, others = find_pictures(folder)
+    for path, reason in others:
+        if path.suffix.lower() not in TOLD:
+            raise InputError(f"{path}: {reason}", str(path))
+    return pictures
 
 
 def _ids(classes: Sequence[str], names: Mapping[str, str]) -> dict[str, int]:

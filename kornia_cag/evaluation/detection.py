@@ -8,7 +8,7 @@ Convention: boxes are half-open ``xyxy``, pixels.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,11 +49,13 @@ class DetectionAccuracy:
         overall: of all boxes.
         by_size: of true boxes that are small (up to 32² pixels), medium (up to 96²), large.
         by_class: of the boxes of each class.
+        found: what was found in each picture.
     """
 
     overall: Precision
     by_size: dict[str, Precision]
     by_class: dict[str, Precision]
+    found: tuple[Found, ...] = field(repr=False, compare=False)
 
     def report(self) -> dict[str, Any]:
         """The same, ready for JSON."""
@@ -88,7 +90,7 @@ def evaluate_detector(
     Raises:
         InputError: naming a picture that cannot be read, and if faster-coco-eval is missing.
     """
-    _package()
+    coco_package()
     found = []
     for picture in real.pictures:
         pixels = torch.from_numpy(read_rgb(picture.path, on_white=True)).to(device)
@@ -112,7 +114,7 @@ def average_precision(found: Sequence[Found], true: Sequence[Boxed], classes: tu
     Raises:
         InputError: for different numbers of pictures, for boxes that are none, and if faster-coco-eval is missing.
     """
-    package = _package()
+    package = coco_package()
     if len(found) != len(true):
         fail("found", f"one entry for each of {len(true):,} pictures", f"{len(found):,}")
     for place, one in enumerate(found):
@@ -127,10 +129,17 @@ def average_precision(found: Sequence[Found], true: Sequence[Boxed], classes: tu
     judge.params.maxDets = [MOST]
     judge.evaluate()
     judge.accumulate()
-    return _summary(judge.eval["precision"][..., 0], classes)
+    return _summary(
+        judge.eval["precision"][..., 0], classes, tuple(Found(*(part.cpu() for part in one)) for one in found)
+    )
 
 
-def _package() -> Any:
+def coco_package() -> Any:
+    """The package that computes COCO's metrics.
+
+    Raises:
+        InputError: if it is missing.
+    """
     try:
         import faster_coco_eval
     except ImportError:
@@ -179,11 +188,11 @@ def _rows(place: int, one: Found) -> list[dict[str, Any]]:
             for box, label, score in columns]  # fmt: skip
 
 
-def _summary(precision: NDArray[np.float64], classes: tuple[str, ...]) -> DetectionAccuracy:
+def _summary(precision: NDArray[np.float64], classes: tuple[str, ...], found: tuple[Found, ...]) -> DetectionAccuracy:
     """From precisions by overlap, recall, class and size (all, then those of :data:`SIZES`); -1 where there is none."""
     by_size = {name: _mean(precision[..., 1 + place]) for place, name in enumerate(SIZES)}
     by_class = {name: _mean(precision[:, :, label, 0]) for label, name in enumerate(classes)}
-    return DetectionAccuracy(_mean(precision[..., 0]), by_size, by_class)
+    return DetectionAccuracy(_mean(precision[..., 0]), by_size, by_class, found)
 
 
 def _mean(precision: NDArray[np.float64]) -> Precision:

@@ -40,6 +40,9 @@ class RealSet:
     def __post_init__(self) -> None:
         check_pixels("images", self.images)
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     def some(self, count: int) -> "RealSet":
         """``count`` pictures, evenly spaced; all of them if there are fewer.
 

@@ -19,6 +19,9 @@ CATALOG = {
     "hardened-signs": About("traffic signs, when somebody may paint anything around them", "cut-outs"),
     "digits": About("strokes without colour, as written by hand", "nothing: it brings its own glyphs"),
     "photo-digits": About("strokes that invert what they cover, as in MNIST-M", "nothing; best with photographs"),
+    "street": About(
+        "finding traffic signs, or other things of one kind, in whole photographs, each with its box", "cut-outs"
+    ),
     "paper-signs": About("signs with Jin and Rinard's own numbers, to compare with", "cut-outs; a GPU is better"),
     "paper-digits": About(
         "digits with Jin and Rinard's own numbers", "nothing: it brings its own glyphs; a GPU is better"

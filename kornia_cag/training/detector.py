@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from kornia_cag.core.checks import check_int, check_number, check_tensor, fail
 from kornia_cag.core.precision import FLOATS
 from kornia_cag.evaluation.detection import Found
+from kornia_cag.loading.detections import Detections
 
 STRIDE = 4  # pixels of a cell's side
 SPREAD = 0.54 / 6  # standard deviation of an object's spot of heat, as a share of its box's sides
@@ -83,6 +84,15 @@ class Detector(nn.Module):
         fine = self.at_fine(fine + _enlarged(self.to_fine(middle), fine))
         shift, size = self.box(fine).float().split(2, dim=1)
         return Maps(self.heat(fine).float(), shift, size.clamp(-3, 7))
+
+    def loss(self, images: Float[Tensor, "b 3 H W"], targets: Detections) -> Float[Tensor, ""]:
+        """What training minimises, see :func:`detector_loss`; does not wait for the device.
+
+        Args:
+            images: in [0, 1], on the network's device.
+            targets: what is to be found in them.
+        """
+        return detector_loss(self(images), targets.boxes, targets.labels, targets.present)
 
     @torch.no_grad()
     def detect(self, images: Float[Tensor, "b 3 H W"], *, threshold: float = 0.05, most: int = 100) -> list[Found]:

@@ -81,6 +81,8 @@ def export_network(
         InputError: for a network that cannot be exported, or whose export says something else; without the packages
             that ONNX needs.
     """
+    if trained.recipe.detection is not None:
+        fail("network", "one that names pictures", "one that finds objects", "Export trained.network by torch.export.")
     place, size = check_path("path", path), trained.recipe.size
     format = _format(place, format)
     check_place(place)

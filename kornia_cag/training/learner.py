@@ -10,18 +10,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import Diverged
+from kornia_cag.loading.detections import Detections
 from kornia_cag.training.divergence import Found, Watch
-from kornia_cag.training.makers import build_network, check_output
+from kornia_cag.training.makers import build_network, check_loss, check_output
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.schedule import average
 
 
 class Learner:
-    """Trains a network step by step with AdamW on cross-entropy, as its recipe says.
+    """Trains a network step by step with AdamW, as its recipe says: on cross-entropy, or on a detector's own loss.
 
     Args:
         recipe: network, learning rate, weight decay, smoothing and averaging.
-        classes: number of classes.
+        classes: number of classes that the network tells apart.
         function: ``module:function`` that builds the network; default the recipe's.
         device: device to train on.
         dtype: autocast dtype; None for float32.
@@ -55,38 +56,46 @@ class Learner:
         return twin
 
     def step(
-        self, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"], rate: float = 1.0
-    ) -> Float[Tensor, "b c"]:
-        """Train on one batch, and return its logits; does not wait for a GPU.
+        self, images: Float[Tensor, "b 3 h w"], known: Int[Tensor, " b"] | Detections, rate: float = 1.0
+    ) -> Float[Tensor, "b c"] | None:
+        """Train on one batch, and return its logits, if the network names pictures; does not wait for a GPU.
 
         Args:
             images: in [0, 1].
-            labels: their classes.
+            known: their classes, or what is to be found in them.
             rate: factor on the recipe's learning rate.
 
         Raises:
-            InputError: for a network that does not return logits.
+            InputError: for a network that does not return logits, or a loss.
             Diverged: as :meth:`look`, on a CPU.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate
         self.model.train()
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
-            logits = self.model(images.contiguous(memory_format=torch.channels_last))
-            check_output(logits, len(labels), self.classes, self.function)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.smoothing)
+            loss, logits = self._loss(images.contiguous(memory_format=torch.channels_last), known)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         average(self.average, self.model, self.steps, self.recipe.ema, self.watch.endless)
         self.steps += 1
         self.loss = torch.lerp(loss.detach(), self.loss, 0.99 if self.seen else 0.0)
-        self.seen += len(labels)
+        self.seen += len(images)
         self.watch.step(self.steps, loss.detach(), self.model)
         if loss.device.type == "cpu" and self.watch.found() is not None:  # nothing to wait for there
             self.look()
-        given: Tensor = logits.detach()
-        return given
+        return logits
+
+    def _loss(
+        self, images: Float[Tensor, "b 3 h w"], known: Int[Tensor, " b"] | Detections
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "b c"] | None]:
+        """The loss of a batch, and its logits, if any."""
+        if isinstance(known, Detections):
+            network: Any = self.model
+            return check_loss(network.loss(images, known), self.function), None
+        logits = self.model(images)
+        check_output(logits, len(known), self.classes, self.function)
+        return F.cross_entropy(logits, known, label_smoothing=self.recipe.smoothing), logits.detach()
 
     def look(self) -> None:
         """Wait for the device, and check that all numbers are finite.

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from kornia_cag.core.checks import Diverged, InputError, describe, fail
 from kornia_cag.core.memory import no_memory
 from kornia_cag.core.plain import plain
+from kornia_cag.evaluation.detection import Found
+from kornia_cag.loading.detections import Detections
 from kornia_cag.training.divergence import tensors
 from kornia_cag.training.recipe import Recipe
 
@@ -26,14 +28,19 @@ Maker = str | Callable[[int, int], nn.Module]
 def build_network(recipe: Recipe, classes: int, function: Maker | None = None) -> nn.Module:
     """A new, untrained network: the recipe's, or one built by a function or ``module:function`` of ``(classes, size)``.
 
-    The module is also looked up in the current folder.
+    The module is also looked up in the current folder. For a recipe of detection the network needs two methods,
+    ``loss(images, targets)`` and ``detect(images, threshold=...)``, as
+    :class:`~kornia_cag.training.detector.Detector` has them.
 
     Raises:
-        InputError: for a function that cannot be found or called, or whose network does not map pictures to logits.
+        InputError: for a function that cannot be found or called, or whose network does not map pictures to logits, or
+            does not find objects.
     """
     network = untried(recipe, classes, function)
     if function is not None:
-        _check_output(network, classes, recipe.size, named(function))
+        _check_weights(network, named(function))
+        check = _check_output if recipe.detection is None else _check_detector
+        check(network, classes, recipe.size, named(function))
     return network.train()
 
 
@@ -106,8 +113,8 @@ def _imported(function: str) -> Any:
     return make
 
 
-def _check_output(network: nn.Module, classes: int, size: int, function: str) -> None:
-    """Try two pictures, in both modes, on a copy, as training averages one. Leaves the run's random numbers alone."""
+def _check_weights(network: nn.Module, function: str) -> None:
+    """Require finite parameters to train."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
         fail("function", "a network with parameters to train", f"that of {function!r}, which has none")
@@ -123,6 +130,10 @@ def _check_output(network: nn.Module, classes: int, size: int, function: str) ->
         fail("function", "a network of plain weights", f"that of {function!r}, which raised {_reason(error)}")
     if not finite:
         fail("function", "a network with finite weights", f"that of {function!r}, some of which are not")
+
+
+def _check_output(network: nn.Module, classes: int, size: int, function: str) -> None:
+    """Try two pictures, in both modes, on a copy, as training averages one. Leaves the run's random numbers alone."""
     for mode in (False, True):  # some return more than logits in train mode
         try:
             with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -132,7 +143,41 @@ def _check_output(network: nn.Module, classes: int, size: int, function: str) ->
             fail("function", f"a network that takes pictures (b, 3, {size}, {size})",
                  f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
         check_output(logits, 2, classes, function)
-    _check_gradient(trial, logits, function)
+    _check_gradient(trial, logits.float().logsumexp(dim=1).sum(), "logits", function)
+
+
+def _check_detector(network: nn.Module, classes: int, size: int, function: str) -> None:
+    """Try two pictures, one with an object, on a copy. Leaves the run's random numbers alone."""
+    for name in ("loss", "detect"):
+        if not callable(getattr(network, name, None)):
+            fail("function", "a network with the methods loss(images, targets) and detect(images, threshold=...)",
+                 f"that of {function!r}, without {name}", "See kornia_cag.training.detector.Detector.")  # fmt: skip
+    trial: Any = copy.deepcopy(network)
+    images, box = torch.zeros(2, 3, size, size), torch.tensor([[[0.0, 0.0, 8.0, 8.0]]]).expand(2, 1, 4)
+    there = torch.tensor([[True], [False]])
+    targets = Detections(box, torch.where(there, classes - 1, -1), there.float(), there)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            found = trial.eval().detect(images, threshold=0.5)
+            loss = trial.train().loss(images, targets)
+    except (Exception, SystemExit) as error:
+        fail("function", f"a network that finds objects in pictures (b, 3, {size}, {size})",
+             f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
+    if not isinstance(found, list | tuple) or len(found) != 2 or not all(isinstance(one, Found) for one in found):
+        fail("function", "a network whose detect returns a Found for each picture",
+             f"that of {function!r}, which returned {describe(found)}")  # fmt: skip
+    _check_gradient(trial, check_loss(loss, function), "a loss", function)
+
+
+def check_loss(loss: Any, function: str | None) -> Tensor:
+    """Require a scalar from a detector's ``loss``; does not read it.
+
+    Raises:
+        InputError: naming the function that built the network.
+    """
+    if not isinstance(loss, Tensor) or loss.shape != () or not loss.is_floating_point():
+        fail("function", "a network whose loss is a single number", f"{describe(loss)} from {function!r}")
+    return loss
 
 
 def check_output(logits: Any, b: int, classes: int, function: str | None) -> None:
@@ -147,18 +192,18 @@ def check_output(logits: Any, b: int, classes: int, function: str | None) -> Non
              f"{describe(logits)} for {pictures}, from {function!r}")  # fmt: skip
 
 
-def _check_gradient(trial: nn.Module, logits: Tensor, function: str) -> None:
-    """Run backward once, from logits in train mode."""
-    if not logits.requires_grad:
-        fail("function", "logits with gradients", f"those of {function!r}, which have no gradients",
+def _check_gradient(trial: nn.Module, total: Tensor, what: str, function: str) -> None:
+    """Run backward once, from a number in train mode."""
+    if not total.requires_grad:
+        fail("function", f"{what} with gradients", f"those of {function!r}, which have no gradients",
              "Remove no_grad(), detach() and argmax from its forward.")  # fmt: skip
     try:
-        logits.float().logsumexp(dim=1).sum().backward()
+        total.backward()
     except (Exception, SystemExit) as error:
         fail("function", "a network that backward() works on",
              f"that of {function!r}, which raised {_reason(error)}")  # fmt: skip
     if all(parameter.grad is None for parameter in trial.parameters()):
-        fail("function", "a network whose parameters take part in its logits",
+        fail("function", f"a network whose parameters take part in its {what.removeprefix('a ')}",
              f"that of {function!r}, none of which gets a gradient")  # fmt: skip
 
 

@@ -6,23 +6,26 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from kornia_cag.banks.refusals import ON_ERROR
-from kornia_cag.core.checks import InputError, check_choice, check_instance, check_int, check_tensor, fail
+from kornia_cag.core.checks import InputError, check_choice, check_instance, check_int, check_number, check_tensor, fail
 from kornia_cag.core.devices import Device, chosen_device, device_of
 from kornia_cag.core.precision import FLOATS
 from kornia_cag.core.saved import LARGEST, check_fields, check_names, check_type, check_weights, refused
 from kornia_cag.core.storage import read_torch, write_torch
 from kornia_cag.evaluation.averaged import Averaged
+from kornia_cag.training.detected import Detected, detected
 from kornia_cag.training.makers import Maker, named, untried
 from kornia_cag.training.prediction import Prediction, Refused, located, predicted, several
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.recipe_data import recipe_data, recipe_from
 
+Answer = TypeVar("Answer", Prediction, Detected)
+THRESHOLD = 0.5  # probability from which on a found object is told of
 MODEL, CHECKPOINT, CONFIG = "model.pt", "checkpoint.pt", "config.json"
 _KEYS = ("recipe", "classes", "function", "state")
 _SAVED = "a model saved by kornia-cag train"
@@ -32,10 +35,15 @@ _ANEW = "Use another copy of the file, or train again."
 class Trained(NamedTuple):
     """A network read from a file, in evaluation mode."""
 
-    network: nn.Module  # averages over the recipe's views; a recipe's own network only takes pictures of its size
+    network: nn.Module  # averages over the recipe's views; one that names pictures only takes those of its size
     recipe: Recipe
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # of the objects
     share: float = 1.0  # of its training that is done, in [0, 1]: below 1, the network is that of a checkpoint
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes that the network tells apart; a detector may take all objects for one."""
+        return self.recipe.names(self.classes)
 
     @property
     def device(self) -> torch.device:
@@ -54,29 +62,55 @@ class Trained(NamedTuple):
             on_error: ``"raise"`` at a picture that cannot be read, or ``"skip"`` it and warn at the end.
 
         Raises:
-            InputError: naming the picture.
+            InputError: naming the picture, and for a network that finds objects.
         """
         check_choice("on_error", on_error, ON_ERROR)
         check_int("top", top)
-        return self._predictions(located(photos), top, on_error)
+        if self.recipe.detection is not None:
+            fail("network", "one that names pictures", "one that finds objects", "Call detect(photos).")
+        return _settled(self.answers(located(photos), top), on_error)
+
+    def detect(self, photos: Any, *, threshold: float = THRESHOLD, on_error: str = "raise") -> Iterator[Detected]:
+        """The objects that a detector finds in photographs, one after another, in order; read as they are asked for.
+
+        Pictures are seen at their full size: objects should be about as many pixels large as in training.
+
+        Args:
+            photos: as for :meth:`predict`.
+            threshold: lowest probability of an object, in [0, 1].
+            on_error: as for :meth:`predict`.
+
+        Raises:
+            InputError: naming the picture, and for a network that names pictures.
+        """
+        check_choice("on_error", on_error, ON_ERROR)
+        check_number("threshold", threshold, 0, 1)
+        if self.recipe.detection is None:
+            fail("network", "one that finds objects", "one that names pictures", "Call predict(photos).")
+        return _settled(self.sightings(located(photos), threshold), on_error)
+
+    def sightings(self, photos: Iterable[tuple[str, Any] | Refused], threshold: float) -> Iterator[Detected | Refused]:
+        """What a detector finds in photographs, as :func:`~kornia_cag.training.detected.detected` says it."""
+        network: Any = self.network
+        return detected(network, self.names, photos, threshold=threshold, device=self.device)
 
     def answers(self, photos: Iterable[tuple[str, Any] | Refused], top: int) -> Iterator[Prediction | Refused]:
         """What the network sees in photographs, as :func:`~kornia_cag.training.prediction.predicted` says it."""
         return predicted(self.network, self.classes, photos, size=self.recipe.size, fit=self.recipe.fit, top=top)
 
-    def _predictions(
-        self, photos: Iterator[tuple[str, Any] | Refused], top: int, on_error: str
-    ) -> Iterator[Prediction]:
-        refused = []
-        for found in self.answers(photos, top):
-            if isinstance(found, Prediction):
-                yield found
-            elif on_error == "raise":
-                raise InputError(str(found))
-            else:
-                refused.append(found)
-        if refused:
-            warnings.warn(f"skipped {len(refused)} picture(s): {several(refused)}", stacklevel=2)
+
+def _settled(answers: Iterator[Answer | Refused], on_error: str) -> Iterator[Answer]:
+    """The answers alone; pictures that cannot be read raise, or are skipped with a warning at the end."""
+    refused = []
+    for found in answers:
+        if not isinstance(found, Refused):
+            yield found
+        elif on_error == "raise":
+            raise InputError(str(found))
+        else:
+            refused.append(found)
+    if refused:
+        warnings.warn(f"skipped {len(refused)} picture(s): {several(refused)}", stacklevel=2)
 
 
 def averaged(network: nn.Module, views: int) -> nn.Module:
@@ -148,8 +182,8 @@ def load_network(
     if told is not None and function is None:
         fail("function", "the function that builds the network, since nothing named in a file is called",
              f"nothing; {str(file)!r} names {told!r}", f"Pass function={told!r} if you trust it.")  # fmt: skip
-    network = _with_weights(file, recipe, len(classes), function, saved["state"])
-    if function is None:
+    network = _with_weights(file, recipe, len(recipe.names(classes)), function, saved["state"])
+    if function is None and recipe.detection is None:
         network.register_forward_pre_hook(partial(_check_pictures, recipe.size))
     if share < 1:
         warnings.warn(f"{path}: an unfinished training, of which {int(100 * share)} % is done; the answers are those "

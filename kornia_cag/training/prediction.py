@@ -62,6 +62,11 @@ class Refused:
     reason: str
     unmatched: bool = False  # no picture, but a pattern that no file matches
 
+    @classmethod
+    def of(cls, name: str, error: InputError) -> "Refused":
+        """What an error says about a picture."""
+        return cls(name, str(error).removeprefix(f"{name}: "))
+
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
 
@@ -106,7 +111,7 @@ def _files(text: str | os.PathLike[str]) -> Iterator[tuple[str, Path] | Refused]
         else:
             yield from _below(path)
     except InputError as error:
-        yield _refused(str(text), error)
+        yield Refused.of(str(text), error)
 
 
 def _matching(pattern: Path) -> Iterator[tuple[str, Path] | Refused]:
@@ -151,15 +156,11 @@ def _below(path: Path) -> Iterator[tuple[str, Path] | Refused]:
             return
         pictures, others = find_pictures(path)
     except InputError as error:
-        yield _refused(str(path), error)
+        yield Refused.of(str(path), error)
         return
     found: list[tuple[str, Path] | Refused] = [(str(picture), picture) for picture in pictures]
     found += [Refused(str(other), reason) for other, reason in others]
     yield from sorted(found, key=lambda one: Path(one.path if isinstance(one, Refused) else one[0]))
-
-
-def _refused(name: str, error: InputError) -> Refused:
-    return Refused(name, str(error).removeprefix(f"{name}: "))
 
 
 def predicted(
@@ -213,7 +214,7 @@ def _read(name: str, photo: Any, size: int, fit: Fit, notes: list[str]) -> tuple
             planes = item_pixels(name, photo, size).detach().cpu()
         views = prepared(planes[None], size, fit, argument=name)
     except InputError as error:
-        return _refused(name, error)
+        return Refused.of(name, error)
     notes.extend(f"{name} ({note})" for note in said)
     return name, views
 

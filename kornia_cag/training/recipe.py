@@ -17,11 +17,14 @@ from kornia_cag.core.devices import Device
 from kornia_cag.evaluation.prepared import Fit
 from kornia_cag.loading.chain import ContextChain
 from kornia_cag.loading.confusion import HardPairing
+from kornia_cag.sampling.pairs import PairSampler
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.strength import Ramp
 from kornia_cag.training.architectures import convnet, dcgan_encoder, pooled, two_layers
+from kornia_cag.training.detector import Detector
+from kornia_cag.training.task import DetectionTask
 
-Network = Literal["convnet", "pooled", "dcgan", "two layers"]
+Network = Literal["convnet", "pooled", "dcgan", "two layers", "detector"]
 SIDES: dict[Network, int] = {"dcgan": 64, "two layers": 28}  # the only side these networks accept, pixels
 
 
@@ -52,14 +55,16 @@ class Recipe:
         smoothing: of the labels: a share spread over all classes.
         ema: share of the averaged weights that a step keeps; they are the final ones; 0: no averaging.
         network: convnet, which knows places, for close crops; pooled for objects anywhere; dcgan takes 64 pixels, two
-            layers 28.
+            layers 28; detector for a recipe of detection.
         width: number of channels of the network's first stage.
         grey: whether the network sees grey pictures.
         local: window of an additional local contrast input, pixels, odd; 0: none.
         dropout: share of features dropped before the last layer.
         map_dropout: share of feature maps dropped.
         views: number of slightly moved copies, the picture among them, that the network averages over, once trained.
-        fit: how real pictures become squares: squash, for close crops; cover, for an object anywhere in a photograph.
+        fit: how real pictures become squares: squash, for close crops; cover, for an object anywhere in a photograph;
+            a detector sees them whole.
+        detection: what makes it a recipe that finds objects and their boxes; null: one that names pictures.
 
     Raises:
         InputError: for a field out of range, or fields that do not go together.
@@ -94,9 +99,11 @@ class Recipe:
     map_dropout: float = 0.0
     views: int = 1
     fit: Fit = "squash"
+    detection: DetectionTask | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
+        self._check_task()
         for name, least, most in (
             ("size", 16, 2**15), ("procedural", 1, 2**20), ("images", 1, 2**50), ("batch_size", 1, 2**31 - 1),
             ("width", 1, 2**16), ("local", 0, 2**16), ("views", 1, 1000),
@@ -125,9 +132,6 @@ class Recipe:
             fail("local", f"0, or an odd window on a picture of {self.size} pixels", str(self.local))
 
     def _check_kinds(self) -> None:
-        if isinstance(self.ranges, SceneRange) and self.ranges.layout is not None:
-            fail("ranges.layout", "none, since a recipe's network is shown one object", "a layout",
-                 "Compose scenes of several with CAGCollate(..., returns='batch').")  # fmt: skip
         if not isinstance(self.name, str) or not 0 < len(self.name) <= 100 or not self.name.isprintable():
             fail("name", "a name of 1 to 100 printable characters", describe(self.name))
         none = type(None)
@@ -135,11 +139,46 @@ class Recipe:
             ("ranges", (SceneRange,)), ("scene_attack", (WorstOf, ScenePGD, none)), ("attack", (PGD, none)),
             ("strength", (float, int, Ramp)), ("ink", (tuple, list, none)), ("thickness", (tuple, list)),
             ("hard_pairing", (bool,)), ("cosine", (bool,)), ("grey", (bool,)), ("classes", (str,)),
+            ("detection", (DetectionTask, none)),
         ):  # fmt: skip
             check_instance(name, getattr(self, name), kinds)
         check_choice("network", self.network, get_args(Network))
         check_choice("fit", self.fit, get_args(Fit))
         check_choice("kind", self.kind, ("mix", *KINDS))
+
+    def _check_task(self) -> None:
+        """Require that scenes, network and task go together, and that every field has an effect."""
+        task, layout = self.detection, self.ranges.layout
+        if (self.network == "detector") != (task is not None):
+            fail("network", "detector in a recipe of detection, and another network in others", repr(self.network))
+        if task is None and layout is not None:
+            fail("ranges.layout", "none, since the recipe's network is shown one object", "a layout",
+                 "Set detection to find several.")  # fmt: skip
+        if task is not None:
+            task.check(vars(self), layout)
+
+    def names(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """The classes that its network tells apart, of those that the objects have."""
+        return classes if self.detection is None else self.detection.names(classes)
+
+    def pairs(
+        self, objects: ObjectBank, contexts: int, *, seed: int = 0, balanced: bool = True, batch_size: int | None = None
+    ) -> PairSampler:
+        """The sampler of its scenes.
+
+        Args:
+            objects: prepared by :meth:`objects`.
+            contexts: number of contexts.
+            seed: seed of all pairs.
+            balanced: pair objects and contexts by balanced graphs, see :class:`PairSampler`.
+            batch_size: scenes per batch; None: the recipe's.
+        """
+        several = 1 if self.detection is None else self.detection.objects
+        return PairSampler(
+            objects.labels.cpu(), contexts, batch_size=self.batch_size if batch_size is None else batch_size, seed=seed,
+            balanced=balanced, samples_per_class=self.samples_per_class, objects_per_scene=several,
+            repeats=several > 1 and (not balanced or several > len(objects.classes)),
+        )  # fmt: skip
 
     @property
     def adversaries(self) -> tuple[Adversary, ...]:
@@ -236,7 +275,9 @@ class Recipe:
         if (side := SIDES.get(self.network, self.size)) != self.size:
             fail("size", f"{side}, which the network of {self.name!r} takes", str(self.size),
                  "Keep it, or train another network with function=.")  # fmt: skip
-        if self.network == "convnet":
+        if self.network == "detector":
+            net: nn.Module = Detector(classes, width=self.width)
+        elif self.network == "convnet":
             net = convnet(classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout,
                           map_dropout=self.map_dropout, local=self.local)  # fmt: skip
         elif self.network == "pooled":

@@ -1,17 +1,19 @@
-"""The recipes: what to vary, how much, and why, for cut-outs of any kind, signs and digits, and as in the paper."""
+"""The recipes: what to vary, how much, and why, for cut-outs of any kind, signs, digits and streets."""
 
 from dataclasses import replace
 
 from kornia_cag.adversary.pixels import PGD
 from kornia_cag.adversary.scenes import ScenePGD
-from kornia_cag.scenes.blends import Average, Difference, Hard
+from kornia_cag.scenes.blends import Average, Difference
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.framing import Framing
+from kornia_cag.scenes.layout import Layout
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.scenes.strength import Ramp
+from kornia_cag.training.paper import PAPER_DIGITS, PAPER_SIGNS
 from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.task import DetectionTask
 
 SCENE_GRADIENT = ScenePGD(steps=1, fraction=0.5)  # the cheapest setting that pays off
 
@@ -171,86 +173,47 @@ PHOTO_DIGITS = replace(
     grey=False,
 )
 
-# What Jin and Rinard's code does, as far as this library's ranges can express it. Differences: perspective is drawn as
-# a tilt, not as displaced corners; digits are not binarised after blurring; the largest gradient in an attack's step is
-# taken over the picture, not the batch; weight decay is decoupled from the gradient; digits' contexts, there grey and
-# at most half as bright as ink, get there as the curriculum progresses.
-
-PAPER_SIGNS = Recipe(
-    name="paper-signs",
-    size=64,
+STREET = Recipe(
+    name="street",
+    size=192,
     ranges=SceneRange(
-        pose=PoseRange(
-            scale=(0.65, 1.05),
-            aspect=(1.0, 1.0),
-            angle=(-5, 5),
-            shear=(-5, 5),
-            translate=(-0.15, 0.15),
-            perspective=(-0.33, 0.33),
+        layout=Layout(
+            count=(0, 4),
+            side=(0.06, 0.7),  # 12 to 134 pixels
+            stacked=0.3,  # one pole often carries two signs
+            visible=0.7,
+            overlap=0.1,
+            inside=0.8,
         ),
-        crop=(1.0, 1.0),
+        pose=PoseRange(angle=(-10, 10), aspect=(0.8, 1.15), perspective=(-0.2, 0.2)),
+        crop=(0.6, 1.0),
         color=ColorRange(
-            brightness=(0.2, 1.8),
-            exposure=(-0.56, 0.57),  # a factor of 0.68 to 1.48
-            contrast=(0.2, 1.8),
-            saturation=(0.2, 1.8),
-            hue=(-18, 18),
+            exposure=(-2.0, 0.7),
+            brightness=(0.9, 1.1),
+            contrast=(0.6, 1.2),
+            saturation=(0.4, 1.4),
+            hue=(-8, 8),
+            tint=(-0.15, 0.15),
+            veil=(0.0, 0.2),
+            illumination=(-0.3, 0.3),
         ),
-        camera=CameraRange(blur=1.0, kinds=("box",), box=(1.0, 9.0), taps=9),
-        blend=Hard(),
-    ),
-    reset=0.171,
-    attack=PGD(eps=16 / 255, eps_object=4 / 255, steps=8, random_start=False, schedule="paper"),
-    strength=Ramp(start=2, stop=160),
-    images=1_290_000,
-    batch_size=215,
-    samples_per_class=100,
-    learning_rate=1e-4,
-    cosine=False,
-    weight_decay=1e-4,
-    ema=0.0,
-    network="dcgan",
-    width=128,
-    procedural=100,
-    kind="pixel",
-)
-
-PAPER_DIGITS = Recipe(
-    name="paper-digits",
-    size=28,
-    ink=(255, 255, 255),
-    ranges=SceneRange(
-        pose=PoseRange(
-            scale=(0.75, 1.05),
-            aspect=(1.0, 1.0),
-            angle=(-15, 15),
-            shear=(-40, 40),
-            translate=(-0.15, 0.15),
-            perspective=(-0.33, 0.33),
+        object_color=ColorRange(
+            exposure=(-1.2, 0.4), brightness=(0.9, 1.1), contrast=(0.8, 1.1), saturation=(0.5, 1.2), hue=(-5, 5)
         ),
-        crop=(1.0, 1.0),
-        color=ColorRange(brightness=(1.0, 1.0), contrast=(1.0, 1.0), saturation=(1.0, 1.0), hue=(0.0, 0.0)),
-        context_color=ColorRange(brightness=(0.5, 0.5), contrast=(1.0, 1.0), saturation=(0.0, 0.0), hue=(0.0, 0.0)),
-        camera=CameraRange(blur=1.0, kinds=("box",), box=(1.0, 5.0)),
-        blend=Average(),
+        camera=CUTOUTS.ranges.camera,
     ),
-    reset=0.212,
-    attack=PGD(eps=12.8 / 255, steps=8, random_start=False, schedule="paper"),
-    strength=Ramp(start=0, stop=50),
-    images=300_000,
-    batch_size=50,
-    samples_per_class=100,
-    learning_rate=1e-4,
-    cosine=False,
-    weight_decay=1e-4,
-    ema=0.0,
-    network="two layers",
-    grey=True,
-    procedural=100,
-    kind="pixel",
-    classes="0123456789",
+    detection=DetectionTask(name="sign"),
+    network="detector",
+    width=16,
+    dropout=0.0,
+    reset=None,
+    images=200_000,
+    batch_size=16,
+    ema=0.998,
+    procedural=64,
 )
 
 RECIPES = {
-    recipe.name: recipe for recipe in (CUTOUTS, DIGITS, SIGNS, HARDENED_SIGNS, PHOTO_DIGITS, PAPER_DIGITS, PAPER_SIGNS)
+    recipe.name: recipe
+    for recipe in (CUTOUTS, DIGITS, SIGNS, HARDENED_SIGNS, PHOTO_DIGITS, STREET, PAPER_DIGITS, PAPER_SIGNS)
 }

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
+from torch import nn
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
@@ -18,9 +17,13 @@ from kornia_cag.core.precision import autocast_dtype
 from kornia_cag.core.progress import Log
 from kornia_cag.core.saved import refused
 from kornia_cag.core.storage import write_torch
-from kornia_cag.evaluation.accuracy import Accuracy, measurement
+from kornia_cag.evaluation.accuracy import Accuracy
+from kornia_cag.evaluation.boxes import BoxedSet
+from kornia_cag.evaluation.detection import DetectionAccuracy
+from kornia_cag.evaluation.measurement import measurement
 from kornia_cag.evaluation.monitor import OverfittingMonitor
 from kornia_cag.evaluation.real import RealSet
+from kornia_cag.loading.batch import Batch, Pair
 from kornia_cag.loading.collate import CAGCollate
 from kornia_cag.sampling.pairs import PairSampler
 from kornia_cag.training import checkpoint
@@ -66,7 +69,8 @@ class Training:
         self.budget = recipe.images if images is None else images
         self.seconds = 0.0
         torch.manual_seed(seed)
-        self.learner = Learner(recipe, len(objects.classes), function, objects.device, self.dtype)
+        self.classes = recipe.names(objects.classes)
+        self.learner = Learner(recipe, len(self.classes), function, objects.device, self.dtype)
         self.pairs = self._pairs(len(contexts), balanced)
         self._compiled = not compile
         hardening = recipe.at_precision(self.dtype)
@@ -79,7 +83,7 @@ class Training:
             model=self.model,
             adversaries=hardening.adversaries,
             strength=recipe.strength,
-            returns="pair" if recipe.attack is None else "batch",
+            returns="pair" if recipe.attack is None and recipe.detection is None else "batch",
             compile=compile,
         )
         self.monitor = None
@@ -105,8 +109,7 @@ class Training:
         return self.learner.steps
 
     def _pairs(self, contexts: int, balanced: bool) -> PairSampler:
-        return PairSampler(self.objects.labels.cpu(), contexts, batch_size=self.recipe.batch_size, seed=self.seed,
-                           balanced=balanced, samples_per_class=self.recipe.samples_per_class)  # fmt: skip
+        return self.recipe.pairs(self.objects, contexts, seed=self.seed, balanced=balanced)
 
     def run(
         self, *, save: Path | None = None, save_every: float = 60.0, log: Log | None = None, log_every: float = 0.5,
@@ -137,11 +140,11 @@ class Training:
         before, counted, ended = self.seconds, self.seen, self.seen >= self.budget
         while not ended:
             for batch in self.loader:
-                if len(batch.labels) == 1:
+                if len(batch.images) == 1:
                     continue  # a single last sample: BatchNorm has nothing to compare it with
                 if self.monitor is not None:
                     self.monitor(self.model, batch)
-                self._update(batch.images, batch.labels)
+                self._update(batch)
                 now = time.perf_counter()
                 self.seconds = before + now - start
                 ended = self.seen >= self.budget or stop()
@@ -193,8 +196,7 @@ class Training:
         for i, rows in enumerate(twin.pairs):
             if len(rows) < (self.recipe.batch_size if i else 2):
                 return
-            batch = twin.collate(rows)
-            twin._update(batch.images, batch.labels)
+            twin._update(twin.collate(rows))
             yield len(rows)
 
     def _twin(self) -> "Training":
@@ -205,11 +207,13 @@ class Training:
         twin.pairs = self._pairs(len(self.collate.composer.contexts), self.pairs.balanced)
         return twin
 
-    def _update(self, images: Tensor, labels: Int[Tensor, " b"]) -> None:
+    def _update(self, batch: Pair | Batch) -> None:
         rate = schedule(self.seen, self.budget) if self.recipe.cosine else 1.0
-        logits = self.learner.step(images, labels, rate)
-        if self.collate.chain is not None and self.collate.chain.pairing is not None:
-            self.collate.chain.pairing.observe(logits, labels)
+        task = self.recipe.detection
+        known = task.targets(batch) if task is not None and isinstance(batch, Batch) else batch.labels
+        logits = self.learner.step(batch.images, known, rate)
+        if self.collate.chain is not None and self.collate.chain.pairing is not None and logits is not None:
+            self.collate.chain.pairing.observe(logits, batch.labels)
 
     @property
     def result(self) -> nn.Module:
@@ -280,7 +284,7 @@ class Training:
         })  # fmt: skip
         return plan
 
-    def report(self, accuracy: Accuracy | None, real: RealSet | None) -> dict[str, Any]:
+    def report(self, accuracy: Accuracy | DetectionAccuracy | None, real: RealSet | BoxedSet | None) -> dict[str, Any]:
         """The results of the run, and the hardware, ready for JSON."""
         return {
             "recipe": self.recipe.name,
@@ -290,7 +294,7 @@ class Training:
             "seconds": round(self.seconds, 1),
             "loss": round(float(self.learner.loss), 4),
             **({} if self.monitor is None else {"overfitting": self.monitor.report()}),
-            **measurement(accuracy, real),
+            **measurement(accuracy, real, detection=self.recipe.detection is not None),
             "hardware": hardware(self.objects.device),
             "versions": versions(),
         }

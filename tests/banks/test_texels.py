@@ -133,7 +133,7 @@ def test_recipes_have_banks_for_their_canvas(name, size):
     size = size or recipe.size
     texels = type(recipe).texels.fget(type("Any", (), {"size": size}))
     Composer(make_objects(size=texels), make_contexts(count=2, size=texels), (size, size), recipe.ranges)
-    assert texels == {28: 64, 40: 64, 64: 64, 96: 128, 130: 256}[size]
+    assert texels == {28: 64, 40: 64, 64: 64, 96: 128, 130: 256, 192: 256}[size]
 
 
 def test_thickness_of_a_recipe_follows_its_canvas():

@@ -38,7 +38,7 @@ def test_equals_the_oracle(device: torch.device, name: str, size: tuple[int, int
     assert compare(composer, table, composer(table)) >= 9
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.ranges.layout is None])
 @pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
 def test_recipes_equal_the_oracle(device: torch.device, name: str, strength: float) -> None:
     recipe = RECIPES[name]
@@ -86,7 +86,7 @@ def test_each_scene_depends_on_its_own_row_only(device: torch.device, name: str)
     )
     composer = make_composer(ranges, (21, 26), device)
     n = 48
-    table = rows(n, device, layers=1 + (name in ("all", "all, hard")))
+    table = rows(n, device, layers=4 if name == "street" else 1 + (name in ("all", "all, hard")))
     strength = torch.linspace(0.2, 1, n, device=device)
     whole = composer(table, strength)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(1)).to(device)

@@ -1,0 +1,73 @@
+"""``DetectionTask``: what makes a recipe one that finds objects in whole photographs, each with its box."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+
+from kornia_cag.core.checks import check_choice, check_int, check_number, describe, fail
+from kornia_cag.loading.batch import Batch
+from kornia_cag.loading.detections import Detections
+from kornia_cag.scenes.layout import Layout
+
+Told = Literal["one", "all"]
+UNUSED: dict[str, object] = {
+    "reset": None,  # in an earlier composite, objects would be seen that have no box
+    "hard_pairing": False,
+    "scene_attack": None,
+    "attack": None,
+    "smoothing": 0,
+    "grey": False,
+    "local": 0,
+    "dropout": 0,
+    "map_dropout": 0,
+    "views": 1,
+}  # fields of a recipe that detection has no use for, and what they then are
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionTask:
+    """Objects are found wherever they lie in a photograph, instead of being named in a close crop.
+
+    Attributes:
+        classes: one: objects are found, whatever they are; all: each is found by its class.
+        name: what all objects are called if they are one class.
+        objects: highest number of objects per scene; ``ranges.layout.count`` says how many of them a scene shows.
+        min_visible: least uncovered share of an object that is to be found, in [0, 1].
+    """
+
+    classes: Told = "one"
+    name: str = "object"
+    objects: int = 4
+    min_visible: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("classes", self.classes, get_args(Told))
+        check_int("objects", self.objects, 1, 100)
+        check_number("min_visible", self.min_visible, 0, 1)
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= 100 or not self.name.isprintable():
+            fail("name", "a name of 1 to 100 printable characters", describe(self.name))
+
+    def check(self, fields: Mapping[str, object], layout: Layout | None) -> None:
+        """Require that the other fields of a recipe go with the task.
+
+        Raises:
+            InputError: naming the first that does not.
+        """
+        for name, rest in UNUSED.items():
+            if fields[name] != rest:
+                fail(name, f"{'null' if rest is None else rest} in a recipe of detection", describe(fields[name]))
+        if layout is not None and layout.count is not None and layout.count[1] > self.objects:
+            fail("ranges.layout.count", f"at most the {self.objects} of detection.objects", str(layout.count[1]))
+
+    def names(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """The classes that a network tells apart, of those that the objects have."""
+        return classes if self.classes == "all" else (self.name,)
+
+    def targets(self, batch: Batch) -> Detections:
+        """What is to be found in a batch; does not wait for the device."""
+        found = Detections.of(batch, min_visible=self.min_visible)
+        if self.classes == "all":
+            return found
+        return replace(found, labels=torch.where(found.present, 0, -1))

@@ -1,0 +1,165 @@
+"""A recipe of detection: its fields go together, it trains by the loop of all recipes, and resumes to the bit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_contexts, make_objects
+from torch import nn
+
+from kornia_cag import InputError, Recipe, SceneRange, Training
+from kornia_cag.core.checks import Diverged
+from kornia_cag.evaluation.detection import Found
+from kornia_cag.scenes.layout import Layout
+from kornia_cag.training.detector import Detector
+from kornia_cag.training.makers import build_network
+from kornia_cag.training.recipe_data import changed
+from kornia_cag.training.recipes import SIGNS, STREET
+from kornia_cag.training.task import DetectionTask
+
+TINY = replace(STREET, size=32, width=4, batch_size=8, images=96, procedural=6, learning_rate=1e-2, ema=0.9,
+               ranges=replace(STREET.ranges, layout=Layout(count=(0, 3), side=(0.3, 0.7)), camera=SceneRange().camera),
+               detection=DetectionTask(name="thing", objects=3))  # fmt: skip
+
+
+def training(recipe: Recipe = TINY, images: int | None = None, function: str | None = None) -> Training:
+    return Training(recipe, make_objects(size=64), make_contexts(size=64), images=images, function=function)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("attack", {"eps": 0.1}), ("scene_attack", "WorstOf"), ("reset", 0.2), ("smoothing", 0.1), ("grey", True),
+     ("views", 3), ("dropout", 0.1)],
+)  # fmt: skip
+def test_a_field_without_an_effect_is_refused(field: str, value: object) -> None:
+    with pytest.raises(InputError, match=rf"^{field}: expected \w+ in a recipe of detection, got"):
+        changed(STREET, {field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("classes", "some"), ("name", ""), ("name", "a\nb"), ("objects", 0), ("min_visible", 1.5)]
+)
+def test_a_task_out_of_range_is_named(untyped: None, field: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"^{field}: expected "):
+        replace(DetectionTask(), **{field: value})  # type: ignore[arg-type]
+
+
+def test_a_task_s_error_has_its_path() -> None:
+    with pytest.raises(InputError, match=r"^detection\.classes: expected one of one, all, got"):
+        changed(STREET, {"detection.classes": "some"})
+
+
+def test_scenes_and_network_go_with_the_task() -> None:
+    with pytest.raises(InputError, match=r"^network: expected detector in a recipe of detection"):
+        replace(STREET, network="pooled")
+    with pytest.raises(InputError, match=r"^network: expected detector in a recipe of detection"):
+        replace(SIGNS, network="detector")
+    with pytest.raises(InputError, match=r"^ranges.layout: expected none, .* Set detection"):
+        replace(STREET, network="pooled", detection=None)
+    with pytest.raises(InputError, match=r"^ranges.layout.count: expected at most the 3 of detection.objects, got 4"):
+        changed(STREET, {"detection.objects": 3})
+
+
+def test_one_name_for_all_or_each_its_own() -> None:
+    assert STREET.names(("a", "b")) == ("sign",)
+    assert changed(STREET, {"detection.classes": "all"}).names(("a", "b")) == ("a", "b")
+    assert SIGNS.names(("a", "b")) == ("a", "b")
+
+
+@pytest.mark.parametrize("classes", ["one", "all"])
+def test_targets_are_what_the_layout_shows(classes: str) -> None:
+    run = training(changed(TINY, {"detection.classes": classes}))
+    rows = next(iter(run.pairs))
+    batch = run.collate(rows)
+    task = run.recipe.detection
+    assert task is not None
+    found = task.targets(batch)
+    assert rows.layers.shape == (8, 3)
+    present = found.present
+    assert 0 < int(present.sum()) < present.numel()
+    assert (found.labels[~present] == -1).all()
+    if classes == "one":
+        assert (found.labels[present] == 0).all()
+    else:
+        assert torch.equal(found.labels[present], batch.targets.labels[present])
+
+
+def test_it_learns() -> None:
+    run = training(images=1200)
+    run.run()
+    assert run.seen >= 1200
+    start, end = training(images=8), float(run.learner.loss)
+    start.run()
+    assert end < 0.7 * float(start.learner.loss)
+
+
+def test_stopped_and_resumed_it_is_the_same_to_the_bit(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    straight = training()
+    straight.run()
+    first = training()
+    first.run(save=file, save_every=0.0, stop=lambda: first.steps >= 5)
+    assert first.steps == 5
+    again = training()
+    again.load(file)
+    again.run()
+    assert again.steps == straight.steps
+    for one, other in zip(again.result.state_dict().values(), straight.result.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_one_class_may_come_several_times_to_a_scene() -> None:
+    objects = make_objects(size=64)
+    alone = replace(objects, labels=torch.zeros_like(objects.labels), classes=("all",))
+    run = Training(TINY, alone, make_contexts(size=64), images=8)
+    run.run()
+    assert run.pairs.repeats
+
+
+def test_a_loss_that_is_not_finite_stops_it() -> None:
+    run = training()
+    with torch.no_grad():
+        run.model.get_parameter("heat.1.bias").fill_(float("inf"))
+    with pytest.raises(Diverged):
+        run.run()
+
+
+class Mine(nn.Module):
+    """Another's network: one box in the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(3, 1)
+
+    def loss(self, images: torch.Tensor, targets: object) -> torch.Tensor:
+        return self.score(images.mean(dim=(2, 3))).square().mean()
+
+    def detect(self, images: torch.Tensor, *, threshold: float) -> list[Found]:
+        return [Found(torch.tensor([[1.0, 1, 9, 9]]), torch.zeros(1, dtype=torch.int64), torch.ones(1))
+                for _ in images]  # fmt: skip
+
+
+def test_another_s_network_needs_two_methods() -> None:
+    built = build_network(TINY, 1, lambda classes, size: Mine())
+    assert isinstance(built, Mine)
+    for name in ("loss", "detect"):
+        bare = type("Bare", (Mine,), {name: None})
+        with pytest.raises(InputError, match=f"^function: expected a network with the methods .* without {name}"):
+            build_network(TINY, 1, lambda classes, size, bare=bare: bare())
+    silent = type("Silent", (Mine,), {"detect": lambda self, images, threshold: []})
+    with pytest.raises(InputError, match=r"whose detect returns a Found for each picture"):
+        build_network(TINY, 1, lambda classes, size: silent())
+    cut = type("Cut", (Mine,), {"loss": lambda self, images, targets: Mine.loss(self, images, targets).detach()})
+    with pytest.raises(InputError, match=r"^function: expected a loss with gradients"):
+        build_network(TINY, 1, lambda classes, size: cut())
+    several = type("Several", (Mine,), {"loss": lambda self, images, targets: self.score(images.mean(dim=(2, 3)))})
+    with pytest.raises(InputError, match=r"^function: expected a network whose loss is a single number"):
+        build_network(TINY, 1, lambda classes, size: several())
+    broken = type("Broken", (Mine,), {"detect": lambda self, images, threshold: 1 / 0})
+    with pytest.raises(InputError, match=r"raised ZeroDivisionError"):
+        build_network(TINY, 1, lambda classes, size: broken())
+
+
+def test_the_detector_is_one_of_those() -> None:
+    assert isinstance(build_network(TINY, 1, lambda classes, size: Detector(classes, width=4)), Detector)
