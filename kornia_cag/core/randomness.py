@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_cag.core.compiling import kept, threads
@@ -58,7 +59,7 @@ def sample_keys(seed: Int[Tensor, "*b"], epoch: Int[Tensor, "*b"], index: Int[Te
     return ((high >> 1) << 32) | low
 
 
-def host_keys(seed: np.ndarray, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
+def host_keys(seed: NDArray[np.int64], epoch: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
     """:func:`sample_keys` of int64 arrays (b,): a batch of rows costs the host some 60 calls of numpy.
 
     A tensor's operation costs it several times as much as an array's, however few numbers there are.
@@ -72,19 +73,21 @@ def host_keys(seed: np.ndarray, epoch: np.ndarray, index: np.ndarray) -> np.ndar
     low, high = _halves(index)
     first = _host_mix(_host_mix(low ^ salt) + high)
     second = _host_mix(_host_mix(low + salt) ^ _host_mix(salt + np.uint32(WEYL)))
-    return ((second >> np.uint32(1)).astype(np.int64) << 32) | first
+    keys: NDArray[np.int64] = ((second >> np.uint32(1)).astype(np.int64) << 32) | first
+    return keys
 
 
-def _halves(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _halves(x: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """int64 as its lower and its upper 32 bits, uint32."""
     return x.astype(np.uint32), (x >> 32).astype(np.uint32)
 
 
-def _host_mix(x: np.ndarray) -> np.ndarray:
+def _host_mix(x: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """:func:`mix` of uint32."""
     x = (x ^ x >> np.uint32(16)) * np.uint32(MULTIPLIERS[0])
     x = (x ^ x >> np.uint32(15)) * np.uint32(MULTIPLIERS[1])
-    return x ^ x >> np.uint32(15)
+    mixed: NDArray[np.uint32] = x ^ x >> np.uint32(15)
+    return mixed
 
 
 def fold_in(keys: Int[Tensor, "*b"], number: int) -> Int[Tensor, "*b"]:
