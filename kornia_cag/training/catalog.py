@@ -16,6 +16,7 @@ CATALOG = {
         "cut-outs",
     ),
     "signs": About("traffic signs, cropped closely as a detector finds them", "cut-outs"),
+    "synsign": About("distorted signs on backgrounds, each alone, as the SynSign data set has them", "cut-outs"),
     "hardened-signs": About("traffic signs, when somebody may paint anything around them", "cut-outs"),
     "digits": About("strokes without colour, as written by hand", "nothing: it brings its own glyphs"),
     "photo-digits": About("strokes that invert what they cover, as in MNIST-M", "nothing; best with photographs"),

@@ -96,6 +96,8 @@ def _noted(text: str, note: str) -> Iterator[str]:
     """A line with a note beside it, which may go on below."""
     column = max(_COLUMN, min(len(text), _WIDTH // 2) + 2)
     first, *more = textwrap.wrap(note, _WIDTH - column - 2) or [""]
+    if first and len(text) + len(first) + 4 > _WIDTH:  # no room beside it
+        first, more = "", [first, *more]
     yield f"{text:{column - 2}}  # {first}" if first else text
     yield from (f"{' ' * column}# {line}" for line in more)
 

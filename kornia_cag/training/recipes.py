@@ -4,8 +4,10 @@ from dataclasses import replace
 
 from kornia_cag.adversary.pixels import PGD
 from kornia_cag.adversary.scenes import ScenePGD
-from kornia_cag.scenes.blends import Average, Difference
+from kornia_cag.scenes.blends import Average, Difference, Over
 from kornia_cag.scenes.camera import CameraRange
+from kornia_cag.scenes.choices import OneOf
+from kornia_cag.scenes.edges import Feather, Smeared
 from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.layout import Layout
 from kornia_cag.scenes.light import ColorRange
@@ -107,6 +109,15 @@ SIGNS = Recipe(
     images=900_000,
     width=32,
     local=11,
+)
+
+SYNSIGN = replace(
+    SIGNS,
+    name="synsign",
+    ranges=replace(SIGNS.ranges, blend=OneOf((Over(), Feather(), Smeared()))),  # no edge that gives a paste away
+    reset=None,  # each sign alone on its background
+    scene_attack=None,
+    images=200_000,
 )
 
 HARDENED_SIGNS = replace(
@@ -215,5 +226,5 @@ STREET = Recipe(
 
 RECIPES = {
     recipe.name: recipe
-    for recipe in (CUTOUTS, DIGITS, SIGNS, HARDENED_SIGNS, PHOTO_DIGITS, STREET, PAPER_DIGITS, PAPER_SIGNS)
+    for recipe in (CUTOUTS, DIGITS, SIGNS, SYNSIGN, HARDENED_SIGNS, PHOTO_DIGITS, STREET, PAPER_DIGITS, PAPER_SIGNS)
 }
