@@ -25,9 +25,10 @@ def poisson(rgb: Planes, alpha: Float[Tensor, "b 1 h w"], behind: Planes, *, mix
     alpha of the two, plus that of ``behind``, weighted by the rest. So no gradient is taken across the object's edge,
     where a cut-out has no neighbour. ``mixed`` takes whichever of the two differences is larger.
 
-    OpenCV's ``seamlessClone`` solves the same box, after it has eroded the object by three pixels. What of the box is
-    not the object's is shifted a little, too, unlike in the paper. The object's own mean colour is lost. Nothing is
-    clamped.
+    OpenCV's ``seamlessClone`` solves the same box, after it has eroded the object by three pixels. Where gradients are
+    mixed it chooses otherwise than the paper: at each pixel, by how much the differences along x and y differ. What of
+    the box is not the object's is shifted a little, too, unlike in the paper. The object's own mean colour is lost.
+    Nothing is clamped.
 
     The work grows with the third power of the canvas's side.
 
