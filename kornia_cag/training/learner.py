@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import Diverged
 from kornia_cag.training.divergence import Found, Watch
 from kornia_cag.training.makers import build_network, check_output
+from kornia_cag.training.objectives import mean_cross_entropy
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.schedule import average
 
@@ -61,7 +61,7 @@ class Learner:
 
         Args:
             images: in [0, 1].
-            labels: their classes.
+            labels: their classes; -1: none, so that it does not count.
             rate: factor on the recipe's learning rate.
 
         Raises:
@@ -74,7 +74,7 @@ class Learner:
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
             logits = self.model(images.contiguous(memory_format=torch.channels_last))
             check_output(logits, len(labels), self.classes, self.function)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.smoothing)
+            loss = mean_cross_entropy(logits, labels, smoothing=self.recipe.smoothing)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
