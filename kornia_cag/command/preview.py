@@ -77,7 +77,7 @@ def _save_sheets(options: argparse.Namespace, recipe: Recipe, batch: Batch, clas
     if options.perturbation and recipe.attack is not None:
         below.append(magnified(batch.images, batch.clean, recipe.attack.largest))
     boxes = batch.boxes if options.boxes else None
-    names = [classes[label] for label in batch.labels.tolist()] if options.names else None
+    names = [classes[label] if label >= 0 else "" for label in batch.labels.tolist()] if options.names else None
     save_sheet(options.out, batch.images, options.columns, zoom=options.zoom, boxes=boxes, names=names, insets=True,
                below=below)  # fmt: skip
 

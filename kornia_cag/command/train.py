@@ -81,7 +81,7 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
     about = {"options": plain(given), "versions": versions(), "trained_on": contexts.pyramid.checksums()}
     write_json(out / CONFIG, {**training.plan(), **about})
     batch = compose(recipe, objects, contexts, training.pairs, training.model, batches=1)
-    names = [objects.classes[label] for label in batch.labels[:96].tolist()]
+    names = [objects.classes[label] if label >= 0 else "" for label in batch.labels[:96].tolist()]
     save_sheet(out / PREVIEW, batch.images[:96], 12, names=names, insets=True)
 
 
