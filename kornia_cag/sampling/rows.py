@@ -11,8 +11,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_tensor, describe, fail
+from kornia_cag.core.compiling import fusing
 from kornia_cag.core.devices import upload
-from kornia_cag.core.randomness import sample_keys
+from kornia_cag.core.randomness import host_keys, sample_keys
 
 COLUMNS = ("object", "context", "index", "epoch", "seed")
 FIX = "Rows come by DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...), or from Rows.of(...)."
@@ -98,7 +99,10 @@ class Rows:
     @cached_property
     def keys(self) -> Int[Tensor, " b"]:
         """(b,); the source of each sample's randomness: a hash of seed, epoch and index. Computed once."""
-        return sample_keys(self.seed, self.epoch, self.index)
+        if self.device.type != "cpu" or fusing():
+            return sample_keys(self.seed, self.epoch, self.index)
+        index, epoch, seed = self.table.numpy()[:, 2:5].T
+        return torch.from_numpy(host_keys(seed, epoch, index))
 
     @property
     def device(self) -> torch.device:

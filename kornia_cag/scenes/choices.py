@@ -18,7 +18,7 @@ from kornia_cag.scenes.light import Picture, whole
 Mask = Float[Tensor, "b h w"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity: torch 2.12 hashes what it compiles calls of
 class Chosen:
     """The blends of ``b`` objects, with the numbers that were drawn for them.
 

@@ -81,7 +81,7 @@ class Color:
         offset = gains * (clear * torch.rsub(steep, 0.5, alpha=0.5) + self.veil * self.veil_level)[:, None]
         dtype, device = self.hue.dtype, self.hue.device
         # Around the grey axis, each channel turns into the three by (1 + 2 cos) / 3 of angles a third of a turn apart.
-        cosines = (torch.deg2rad(self.hue)[:, None] + constant(_THIRDS, dtype, device)).cos()
+        cosines = kept((torch.deg2rad(self.hue)[:, None] + constant(_THIRDS, dtype, device)).cos())
         colors = _saturated((1 + 2 * cosines) / 3, self.saturation)
         return (gains * (clear * steep)[:, None])[..., None] * colors, offset
 

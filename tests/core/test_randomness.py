@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kornia_cag.core.randomness import chance, fold_in, mix, normals, sample_keys, uniform, uniforms
+from kornia_cag.core.randomness import chance, fold_in, host_keys, mix, normals, sample_keys, uniform, uniforms
 
 N = 1 << 16
 
@@ -185,6 +185,16 @@ def test_indices_of_one_epoch_never_collide(seed: int, epoch: int, index: list[i
     keys = sample_keys(torch.full_like(rows, seed), torch.full_like(rows, epoch), rows)
     assert len(set(keys.tolist())) == len(index)
     assert all(0 <= key < 2**63 for key in keys.tolist())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 2**62 - 1)] * 3), max_size=5), st.booleans())
+def test_the_host_computes_the_same_keys(rows: list[tuple[int, int, int]], alike: bool) -> None:
+    """With numpy, and the part of seed and epoch once if all rows have the same."""
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    table[:, :2] = table[:1, :2] if alike else table[:, :2]
+    wanted = sample_keys(*torch.from_numpy(table).unbind(1))
+    assert torch.equal(torch.from_numpy(host_keys(*table.T)), wanted)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16])
