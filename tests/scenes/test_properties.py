@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import make_contexts, make_objects
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -37,7 +37,7 @@ from kornia_cag.loading.detections import full_masks, visible_masks
 from kornia_cag.scenes.scene import Scene
 from kornia_cag.scenes.targets import Composites, Targets
 
-SIZE = (48, 64)
+SIZE = (40, 52)
 HARD = Hard()
 SOFT = (Over(), Average(), Difference(), MultiBand(2), Feather(), Eroded(), Smeared())
 EVERY = OneOf((*SOFT, HARD))
@@ -138,23 +138,24 @@ def check_labels(scene: Scene, made: Composites, targets: Targets) -> None:
 
 
 def check_limits(layout: Layout, made: Composer, scene: Scene, targets: Targets) -> None:
-    """By pixels, on the canvas and beside it."""
+    """By pixels, on the canvas and beside it, where less than one pixel's worth of a soft rim may lie."""
     shown = shown_of(scene)
     assert targets.share[shown].min() >= layout.visible - 1e-3
     assert covered(around(targets.full > 0.5)).max() <= layout.overlap + (0.02 if layout.overlap else 0)
     far = {"scale": 0.5, "x": 0.5, "y": 0.5}  # the same scene on a canvas twice as large, whose middle is ours
     layers = tuple(
-        replace(own, pose=replace(own.pose, **{n: getattr(own.pose, n) * f for n, f in far.items()}))
+        replace(own, pose=replace(own.pose, **{n: getattr(own.pose, n) * f for n, f in far.items()}), blend=None)
         for own in scene.layers
     )
-    (height, width), wide = SIZE, composer(made.ranges, (2 * SIZE[0], 2 * SIZE[1]))
+    (height, width), ranges = SIZE, replace(made.ranges, blend=Over())
+    wide = composer(ranges, (2 * SIZE[0], 2 * SIZE[1]))
     full = known(wide.compose(replace(scene, layers=layers))).full
     canvas = full[:, :, height // 2 : height // 2 + height, width // 2 : width // 2 + width]
-    inside = canvas.sum(dim=(2, 3)) / full.sum(dim=(2, 3)).clamp(min=1e-6)
-    assert inside[shown].min() >= layout.inside - 5e-3
+    area, inside = full.sum(dim=(2, 3)), canvas.sum(dim=(2, 3))
+    assert (layout.inside * area - inside - torch.clamp(0.005 * area, min=1))[shown].max() <= 0
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(layout=layouts, pose=poses, blend=st.sampled_from([HARD, *SOFT, EVERY]), start=st.integers(0, 10**6))
 def test_two_thousand_scenes(layout: Layout, pose: PoseRange, blend: object, start: int) -> None:
     made = composer(SceneRange(pose=pose, layout=layout, blend=blend))
