@@ -6,22 +6,29 @@ another way: matrices built forward and inverted numerically, colours adjusted o
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import lil_matrix
+from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
 from kornia_cag.core.fields import noise
 from kornia_cag.core.randomness import fold_in, uniform
-from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, Over
+from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, MultiBand, Over, Poisson
 from kornia_cag.scenes.camera import CameraRange
+from kornia_cag.scenes.choices import Chosen
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.edges import Edge
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import Pose
+from kornia_cag.scenes.scene import Layer
 
 Array = NDArray[np.float64]
 EXTENT = 7 / 8  # share of a bank picture's side that the object fills
@@ -43,9 +50,19 @@ class Expected:
 
 
 def scene(
-    composer: Composer, objects: list[int], ctx: int, key: Tensor, strength: float = 1.0, earlier: Array | None = None
+    composer: Composer,
+    objects: list[int],
+    ctx: int,
+    key: Tensor,
+    strength: float = 1.0,
+    earlier: Array | None = None,
+    drawn: Sequence[Layer] | None = None,
 ) -> Expected:
-    """The scene of one row, of one object or of several from back to front."""
+    """The scene of one row, of one object or of several from back to front.
+
+    ``drawn``: layers of this row alone, from which pose, blend and whether an object is shown are taken. Default: poses
+    are drawn, all objects are shown, and the blend draws nothing.
+    """
     ranges, key = composer.ranges, key.reshape(1).cpu()
     sure: list[bool] = []
     coarser = strength * draw(key, "camera.low_resolution", ranges.camera.low_resolution)
@@ -56,17 +73,23 @@ def scene(
     dark = light(np.zeros_like(behind), ranges.color, key, strength, "color")  # what "average" takes for no object
     layers = []
     for number, obj in enumerate(objects):
-        own = fold_in(key, number) if number else key
-        layer, opacity = _place(composer, obj, own, strength, coarser, sure)
+        own, of = fold_in(key, number) if number else key, None if drawn is None else drawn[number]
+        if of is not None and of.shown is not None and not bool(of.shown):
+            layers.append((np.zeros(composer.size), edge(np.zeros(1), 1.0)))
+            continue
+        blend = ranges.blend if of is None else _blend_of(of, ranges.blend)
+        pose = pose_row(ranges.pose.sample(own, torch.tensor([strength])) if of is None else of.pose, 0)
+        layer, opacity = _place(composer, obj, pose, coarser, sure)
         alpha = layer[..., 3]
         color = layer[..., :3] / np.maximum(alpha, 1e-9)[..., None]
         if ranges.object_color is not None:
             color = recolor(color, ranges.object_color, own, strength, "object_color")
+        alpha = soften(alpha, blend) if isinstance(blend, Edge) else alpha
         bound = edge(alpha, opacity)
-        sure.append(_apart(alpha, bound))
+        sure.append(_apart(alpha, bound) and not (isinstance(blend, Poisson) and np.abs(alpha - 1 / 255).min() < TIE))
         lit = light(color, ranges.color, key, strength, "color")
-        image = _blend(lit, alpha[..., None], image, ranges.blend, dark, bound)
-        layers.append(((alpha > bound).astype(np.float64) if isinstance(ranges.blend, Hard) else alpha, bound))
+        image = _blend(lit, alpha[..., None], image, blend, dark, bound)
+        layers.append(((alpha > bound).astype(np.float64) if isinstance(blend, Hard) else alpha, bound))
     image = np.maximum(image, 0)
     if ranges.camera.blur:
         image = blur(image, psf(ranges.camera, key, strength))
@@ -213,11 +236,8 @@ def warp(
     return layer
 
 
-def _place(
-    composer: Composer, obj: int, key: Tensor, strength: float, coarser: float, sure: list[bool]
-) -> tuple[Array, float]:
+def _place(composer: Composer, obj: int, pose: dict[str, Any], coarser: float, sure: list[bool]) -> tuple[Array, float]:
     ranges, bank, size = composer.ranges, composer.objects, composer.size
-    pose = pose_row(ranges.pose.sample(key, torch.tensor([strength])), 0)
     variant = min(int(pose["variant"] * bank.variants), bank.variants - 1)
     levels = mips(bank.pyramid.level(0)[obj * bank.variants + variant].permute(1, 2, 0).cpu().numpy())
     if ranges.framing is not None:
@@ -328,22 +348,42 @@ def psf(ranges: CameraRange, key: Tensor, strength: float = 1.0) -> Array:
     wide, high = (max(strength * draw(key, f"camera.box_{axis}", ranges.box), 1) for axis in "xy")
     length = strength * draw(key, "camera.motion", ranges.motion)
     angle = math.pi * draw(key, "camera.motion_angle")
-    for row in range(ranges.taps):
-        for column in range(ranges.taps):
-            x, y = column - middle, row - middle
-            if kind == "gaussian":
-                kernel[row, column] = math.exp(-(x * x + y * y) / (2 * sigma**2))
-            elif kind == "box":  # how much of the tap's own square the box covers, along each axis
-                kernel[row, column] = _overlap(x, wide) * _overlap(y, high)
-            else:  # the mean over the path, linear along its longer axis; across, steps are shared
-                if abs(math.sin(angle)) > abs(math.cos(angle)):
-                    step, across, major, minor = y, x, math.sin(angle), math.cos(angle)
-                else:
-                    step, across, major, minor = x, y, math.cos(angle), math.sin(angle)
-                half = max(length * abs(major) / 2, 1e-9)
-                way = half * (2 * np.arange(10_000) + 1 - 10_000) / 10_000
-                passed = np.maximum(1 - np.abs(step - way), 0).mean()
-                kernel[row, column] = passed * max(1 - abs(across - step * minor / major), 0)
+    if kind == "gaussian":
+        return gaussian(sigma, ranges.taps)
+    return box_kernel(wide, high, ranges.taps) if kind == "box" else motion(length, angle, ranges.taps)
+
+
+def _taps(count: int) -> tuple[Array, Array]:
+    y, x = np.mgrid[:count, :count].astype(np.float64) - count // 2
+    return x, y
+
+
+def gaussian(sigma: float, taps: int) -> Array:
+    x, y = _taps(taps)
+    kernel = np.exp(-(x * x + y * y) / (2 * sigma**2))
+    return kernel / kernel.sum()
+
+
+def box_kernel(wide: float, high: float, taps: int) -> Array:
+    """How much of each tap's own square the box covers, along each axis."""
+    line = [[_overlap(place - taps // 2, width) for place in range(taps)] for width in (high, wide)]
+    return np.outer(*line) / np.outer(*line).sum()
+
+
+def motion(length: float, angle: float, taps: int) -> Array:
+    """The mean over the path, linear along its longer axis; across, steps are shared."""
+    kernel = np.zeros((taps, taps))
+    for row in range(taps):
+        for column in range(taps):
+            x, y = column - taps // 2, row - taps // 2
+            if abs(math.sin(angle)) > abs(math.cos(angle)):
+                step, across, major, minor = y, x, math.sin(angle), math.cos(angle)
+            else:
+                step, across, major, minor = x, y, math.cos(angle), math.sin(angle)
+            half = max(length * abs(major) / 2, 1e-9)
+            way = half * (2 * np.arange(10_000) + 1 - 10_000) / 10_000
+            passed = np.maximum(1 - np.abs(step - way), 0).mean()
+            kernel[row, column] = passed * max(1 - abs(across - step * minor / major), 0)
     return kernel / kernel.sum()
 
 
@@ -361,6 +401,16 @@ def blur(image: Array, kernel: Array) -> Array:
     return total
 
 
+# ---- blends
+
+
+def _blend_of(layer: Layer, blend: Blend) -> Blend:
+    """How this layer of one sample is blended."""
+    if isinstance(layer.blend, Chosen):
+        return layer.blend.parts[0 if layer.blend.which is None else int(layer.blend.which)]
+    return blend if layer.blend is None else layer.blend
+
+
 def _blend(color: Array, alpha: Array, behind: Array, blend: Blend, dark: Array, bound: float) -> Array:
     match blend:
         case Hard():
@@ -371,4 +421,111 @@ def _blend(color: Array, alpha: Array, behind: Array, blend: Blend, dark: Array,
             return np.abs(behind - alpha * color)
         case Over():
             return alpha * color + (1 - alpha) * behind
+        case MultiBand(levels):
+            return multiband(alpha * color + (1 - alpha) * behind, alpha, behind, levels)
+        case Poisson(mixed):
+            return np.dstack([poisson(color[..., c], alpha[..., 0], behind[..., c], mixed) for c in range(3)])
     raise AssertionError(blend)
+
+
+def soften(alpha: Array, drawn: Edge) -> Array:
+    """The mask ``(h, w)`` with its edge moved, faded or smeared inwards; where the canvas cuts it, there is no edge."""
+    if drawn.pixels is not None:
+        alpha = erode(alpha, float(drawn.pixels))
+    if drawn.width is not None and (width := float(drawn.width)) > 0:
+        taps = 2 * math.ceil(width) + 5
+        kernel = gaussian(max(width / 4, 0.05), taps) if drawn.kind == "gaussian" else box_kernel(
+            *2 * [max(width, 1.0)], taps)  # fmt: skip
+        alpha = np.minimum(alpha, _blurred(erode(alpha, width / 2), kernel))
+    if drawn.length is not None and drawn.direction is not None and (length := float(drawn.length)) > 0:
+        angle, inner, reach = 2 * math.pi * float(drawn.direction), alpha, math.ceil(drawn.most / 2)
+        for step in range(-reach, reach + 1):
+            way = step / reach * length / 2
+            inner = np.minimum(inner, _shifted(alpha, way * math.cos(angle), way * math.sin(angle)))
+        alpha = np.minimum(alpha, _blurred(inner, motion(length, angle, 2 * math.ceil(length) + 5)))
+    return alpha
+
+
+def erode(alpha: Array, pixels: float) -> Array:
+    """Step by step, the last one a part of a pixel: towards the lowest neighbour, diagonal ones being farther away."""
+    while pixels > 0:
+        part, pixels = min(pixels, 1.0), pixels - 1
+        near = np.pad(alpha, 1, mode="edge")
+        h, w = alpha.shape
+        spots = {(i, j): near[1 + i : 1 + i + h, 1 + j : 1 + j + w] for i in (-1, 0, 1) for j in (-1, 0, 1)}
+        straight = np.min([spot for (i, j), spot in spots.items() if not i or not j], axis=0)
+        slanted = np.min([spot for (i, j), spot in spots.items() if (i and j) or (i, j) == (0, 0)], axis=0)
+        share = part / math.sqrt(2)
+        alpha = np.minimum((1 - part) * alpha + part * straight, (1 - share) * alpha + share * slanted)
+    return alpha
+
+
+def _blurred(mask: Array, kernel: Array) -> Array:
+    return blur(mask[..., None], kernel)[..., 0]
+
+
+def _shifted(mask: Array, x: float, y: float) -> Array:
+    across, down = _pixels(mask.shape)
+    h, w = mask.shape
+    return read(mask[..., None], np.clip(across + x, 0.5, w - 0.5), np.clip(down + y, 0.5, h - 0.5), "border")[..., 0]
+
+
+def multiband(pasted: Array, alpha: Array, behind: Array, levels: int) -> Array:
+    """Laplacian pyramids of both pictures, band by band mixed by the mask's Gaussian pyramid (Burt and Adelson)."""
+    masks = _smaller(alpha, levels)
+    pairs = zip(masks, _bands(pasted, levels), _bands(behind, levels), strict=True)
+    mixed = [weight * own + (1 - weight) * back for weight, own, back in pairs]
+    total = mixed.pop()
+    while mixed:
+        band = mixed.pop()
+        total = band + _larger(total, band.shape)
+    return total
+
+
+def _smaller(picture: Array, levels: int) -> list[Array]:
+    """Gaussian pyramid: blurred by 1 4 6 4 1, then every other pixel."""
+    line = np.array([1, 4, 6, 4, 1]) / 16
+    found = [picture]
+    for _ in range(levels):
+        found.append(blur(found[-1], np.outer(line, line))[::2, ::2])
+    return found
+
+
+def _bands(picture: Array, levels: int) -> list[Array]:
+    stack = _smaller(picture, levels)
+    return [fine - _larger(coarse, fine.shape) for fine, coarse in pairwise(stack)] + stack[-1:]
+
+
+def _larger(picture: Array, shape: tuple[int, ...]) -> Array:
+    """Zeros between the pixels of one whose border is repeated, then the same blur, four times as strong."""
+    line = np.array([1, 4, 6, 4, 1]) / 8
+    padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    spread = np.zeros((2 * padded.shape[0], 2 * padded.shape[1], padded.shape[2]))
+    spread[::2, ::2] = padded
+    return blur(spread, np.outer(line, line))[2 : 2 + shape[0], 2 : 2 + shape[1]]
+
+
+def poisson(color: Array, alpha: Array, behind: Array, mixed: bool) -> Array:
+    """One channel ``(h, w)``: the equations of the object's bounding box pixel by pixel, by SciPy's sparse solver."""
+    seen = np.argwhere(alpha > 1 / 255)
+    if not len(seen):
+        return behind
+    (top, left), (bottom, right) = seen.min(axis=0).tolist(), seen.max(axis=0).tolist()
+    number = {(y, x): n for n, (y, x) in enumerate(np.ndindex(bottom - top + 1, right - left + 1))}
+    matrix, known = lil_matrix((len(number), len(number))), np.zeros(len(number))
+    for (y, x), n in number.items():
+        for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+            here, there = (top + y, left + x), (top + y + dy, left + x + dx)
+            inside = 0 <= there[0] < alpha.shape[0] and 0 <= there[1] < alpha.shape[1]
+            back = behind[here] - behind[there] if inside else 0.0
+            own, weight = (color[here] - color[there], min(alpha[here], alpha[there])) if inside else (0.0, 0.0)
+            own = back if mixed and abs(back) >= abs(own) else own
+            matrix[n, n] += 1
+            known[n] += weight * own + (1 - weight) * back
+            if (y + dy, x + dx) in number:
+                matrix[n, number[y + dy, x + dx]] -= 1
+            else:  # around the canvas, what is behind goes on as it is
+                known[n] += behind[there] if inside else behind[here]
+    result = behind.copy()
+    result[top : bottom + 1, left : right + 1] = spsolve(matrix.tocsr(), known).reshape(bottom - top + 1, -1)
+    return result

@@ -157,7 +157,8 @@ class External(Adversary):
 
     Args:
         attack: called as ``attack(images, labels)``, like torchattacks' objects, which hold their own model; images
-            (b, 3, h, w) in [0, 1], labels (b,). Returns images of the same shape, dtype and device.
+            (b, 3, h, w) in [0, 1], labels (b,), of the lowest object that has a class. Returns images of the same
+            shape, dtype and device. What it returns for a sample without any class is not used.
     """
 
     needs_model: ClassVar[bool] = False
@@ -169,7 +170,14 @@ class External(Adversary):
 
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
         """Pass the attack a copy of the images, which it may modify."""
-        return draft.with_images(self.attack(draft.pictures.clone(), draft.composites.labels[:, 0]))
+        labels = draft.composites.labels
+        known = labels >= 0
+        first = labels.gather(1, known.int().argmax(dim=1, keepdim=True))[:, 0]
+        found = self.attack(draft.pictures.clone(), first.clamp(min=0))  # most attacks fail on -1
+        some = known.any(dim=1)
+        if isinstance(found, Tensor) and found.shape == draft.pictures.shape:  # or it will be refused
+            found = torch.where(some[:, None, None, None], found, draft.pictures)
+        return draft.with_images(found, some)
 
     def __repr__(self) -> str:
         return f"External({self.attack!r})"

@@ -76,7 +76,7 @@ def explained(composer: Composer, batch: Batch, place: int, attack: PGD | None =
         attack: what changed the pixels of the batch, if anything did.
     """
     one: Batch = mapped(lambda tensor: tensor[place : place + 1], batch)
-    classes, rows = composer.objects.classes, one.rows
+    rows = one.rows
     pictures = stages(composer, rows, one.scene, one.earlier)
     said = {stage: _said(stage, composer, one) for stage in pictures}
     if attack is not None and one.attacked is not None and bool(one.attacked):
@@ -92,7 +92,8 @@ def explained(composer: Composer, batch: Batch, place: int, attack: PGD | None =
     if not bool(one.chained):
         boxes["context"] = _cropped(composer, one)
     seed, epoch, index = (int(column) for column in (rows.seed, rows.epoch, rows.index))
-    title = f"sample {index} of epoch {epoch}, seed {seed}: class {classes[int(one.labels)]!r}"
+    named = "class " * bool(one.labels >= 0) + _class(composer, one.labels)
+    title = f"sample {index} of epoch {epoch}, seed {seed}: {named}"
     return Explained(title, said, pictures, boxes)
 
 
@@ -105,17 +106,23 @@ def _cropped(composer: Composer, one: Batch) -> Float[Tensor, "4"]:
     return one.boxes.new_tensor([left, top, left + across, top + down])
 
 
+def _class(composer: Composer, label: Tensor) -> str:
+    """The name of the class that a label stands for."""
+    return repr(composer.objects.classes[int(label)]) if int(label) >= 0 else "no class"
+
+
 def _said(stage: str, composer: Composer, one: Batch) -> list[str]:
     """Lines of text about a stage of one sample."""
-    scene, classes = one.scene, composer.objects.classes
+    scene = one.scene
     numbered = [("" if len(scene.layers) == 1 else f"{n}: ", layer) for n, layer in enumerate(scene.layers)]
     if stage == "cut-out":
-        return [f"{n}object {int(layer.objects)}, {classes[int(composer.objects.labels[layer.objects])]!r}"
+        return [f"{n}object {int(layer.objects)}, {_class(composer, composer.objects.labels[layer.objects])}"
+                + ("" if layer.shown is None or bool(layer.shown) else ", not shown")
                 for n, layer in numbered]  # fmt: skip
     if stage == "context":
         return _wrapped([f"context {int(scene.contexts)}", *_parts(scene.crop, PLACES["crop"])])
     if stage == "earlier composite" and one.earlier is not None:
-        return ["with " + ", ".join(repr(classes[int(label)]) for label in one.earlier.labels[0])]
+        return ["with " + ", ".join(_class(composer, label) for label in one.earlier.labels[0] if int(label) >= 0)]
     if stage == "warped":
         unused = ("variant",) if composer.objects.variants == 1 else ()
         poses = [(n, _parts(layer.pose, PLACES["pose"], unused)) for n, layer in numbered]

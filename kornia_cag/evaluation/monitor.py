@@ -27,7 +27,7 @@ class OverfittingMonitor:
         print(monitor.report())
 
     Only :meth:`report` reads anything back from the device. If the attack has a ``fraction``, only the samples that it
-    attacks count.
+    attacks count, and samples without a class never do.
 
     Args:
         attack: the training's own attack; the PGD uses its budgets, norm, loss and transform.
@@ -61,7 +61,7 @@ class OverfittingMonitor:
         looked_at = batch.scene.keys, batch.clean, batch.images, batch.labels, batch.masks
         keys, clean, images, labels, masks = (tensor[: self.samples] for tensor in looked_at)
         stronger = self.stronger(model, clean, labels, keys=keys, mask=masks)
-        meant = self.attack.attacked(keys)
+        meant = self.attack.attacked(keys) & (labels >= 0)
         rights = [correct(model, x, labels) & meant for x in (clean, images, stronger)]
         self._looks.append((self._step, torch.stack([meant, *rights]).sum(dim=1)))
 

@@ -55,6 +55,8 @@ class Pictures:
         if not 0 <= low <= high <= 1:  # also refuses NaN
             fail("images", "values in [0, 1]", f"values from {low:g} to {high:g}", fix)
         check_tensor("labels", self.labels, (n,), torch.int64, self.images.device)
+        if int(self.labels.min()) < 0:
+            fail("labels", "a class of each picture", f"{int(self.labels.min())}", "Leave out those without one.")
         if self.masks is not None:
             check_tensor("masks", self.masks, (n, 1, h, w), FLOATS, self.images.device)
 
@@ -76,7 +78,14 @@ class Curve:
 def composites(
     objects: ObjectBank, contexts: ContextBank, size: int, ranges: SceneRange, count: int, *, seed: int = 0
 ) -> Pictures:
-    """New composites, all classes equally often, with the objects' masks; no chain."""
+    """New composites, all classes equally often, with the objects' masks; no chain.
+
+    Raises:
+        InputError: for a layout, which may leave a picture without its object.
+    """
+    if ranges.layout is not None:
+        fail("ranges", "no layout, which may leave an object out", describe(ranges.layout),
+             "Pass dataclasses.replace(ranges, layout=None).")  # fmt: skip
     pairs = PairSampler(objects.labels.cpu(), len(contexts), batch_size=check_int("count", count), seed=seed)
     collate = CAGCollate(objects, contexts, size, ranges=ranges, returns="batch")
     made: list[Batch] = []

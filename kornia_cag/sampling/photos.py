@@ -109,6 +109,8 @@ def photo_rows(labels: Int[Tensor, " n"], *, count: int, seed: int, epoch: int, 
     index = start + torch.arange(count, device="cpu")
     index = index[uniform(_keys(seed, epoch, index), "photos.slot").argsort(stable=True)]
     sizes = labels[labels >= 0].bincount()  # without distractors
+    if not len(sizes):
+        fail("objects", "some with a class to put on photos", "none", "Add a bank: objects + distractors.")
     turns = uniform(_keys(seed, epoch, torch.arange(len(sizes), device="cpu")), "photos.class").argsort(stable=True)
     classes = turns[index % len(sizes)]
     place = uniform(_keys(seed, epoch, index), "photos.object").double() * sizes[classes]

@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
@@ -25,9 +27,10 @@ def poisson(rgb: Planes, alpha: Float[Tensor, "b 1 h w"], behind: Planes, *, mix
     alpha of the two, plus that of ``behind``, weighted by the rest. So no gradient is taken across the object's edge,
     where a cut-out has no neighbour. ``mixed`` takes whichever of the two differences is larger.
 
-    OpenCV's ``seamlessClone`` solves the same box, after it has eroded the object by three pixels. What of the box is
-    not the object's is shifted a little, too, unlike in the paper. The object's own mean colour is lost. Nothing is
-    clamped.
+    OpenCV's ``seamlessClone`` solves the same box, after it has eroded the object by three pixels. Where gradients are
+    mixed it chooses otherwise than the paper: at each pixel, by how much the differences along x and y differ. What of
+    the box is not the object's is shifted a little, too, unlike in the paper. The object's own mean colour is lost.
+    Nothing is clamped.
 
     The work grows with the third power of the canvas's side.
 
@@ -78,9 +81,32 @@ def solved(source: Planes, rows: Spans, columns: Spans) -> Planes:
         rows: top of each box, and its height; 0: there is none.
         columns: its left side, and its width.
     """
+    if source.device.type == "cpu":
+        return _solved_one_by_one(source, rows, columns)
     (down, slow), (across, fast) = (_sines(n, span) for n, span in zip(source.shape[2:], (rows, columns), strict=True))
     waves = _product(down, source.double(), across) / (slow[:, None, :, None] + fast[:, None, None, :])
     return _product(down.mT, kept(waves), across.mT).to(source.dtype)
+
+
+def _solved_one_by_one(source: Planes, rows: Spans, columns: Spans) -> Planes:
+    """The same where reading numbers waits for nothing: boxes are as large as they are, and seldom the canvas."""
+    numbers = (np.asarray(value.detach()).astype(int).tolist() for value in (*rows, *columns))
+    (height, width), solutions = source.shape[2:], []
+    for planes, top, high, left, wide in zip(source.unbind(0), *numbers, strict=True):
+        box = planes[:, top : top + high, left : left + wide].double()
+        (down, slow), (across, fast) = (_sines_of(n, source.device) for n in box.shape[1:])
+        waves = torch.matmul(down, box @ across) / (slow[:, None] + fast)
+        margins = left, width - left - wide, top, height - top - high
+        solutions.append(F.pad(torch.matmul(down, waves @ across), margins))
+    return torch.stack(solutions).to(source.dtype) if solutions else source.clone()
+
+
+def _sines_of(n: int, device: torch.device) -> tuple[Float64[Tensor, "n n"], Float64[Tensor, " n"]]:
+    """As :func:`_sines`, of a span that is the whole line: a symmetric matrix."""
+    place = torch.arange(1, n + 1, dtype=torch.float64, device=device)
+    step = math.pi / (n + 1)
+    half = torch.sin(0.5 * step * place)
+    return torch.sin(step * place * place[:, None]) * math.sqrt(2 / (n + 1)), -4 * half * half
 
 
 def _product(

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from kornia_cag.core.checks import Diverged
 from kornia_cag.loading.detections import Detections
 from kornia_cag.training.divergence import Found, Watch
 from kornia_cag.training.makers import build_network, check_loss, check_output
+from kornia_cag.training.objectives import mean_cross_entropy
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.schedule import average
 
@@ -62,7 +62,7 @@ class Learner:
 
         Args:
             images: in [0, 1].
-            known: their classes, or what is to be found in them.
+            known: their classes, or what is to be found in them; a class -1: none, so that it does not count.
             rate: factor on the recipe's learning rate.
 
         Raises:
@@ -95,7 +95,7 @@ class Learner:
             return check_loss(network.loss(images, known), self.function), None
         logits = self.model(images)
         check_output(logits, len(known), self.classes, self.function)
-        return F.cross_entropy(logits, known, label_smoothing=self.recipe.smoothing), logits.detach()
+        return mean_cross_entropy(logits, known, smoothing=self.recipe.smoothing), logits.detach()
 
     def look(self) -> None:
         """Wait for the device, and check that all numbers are finite.

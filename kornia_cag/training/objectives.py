@@ -2,12 +2,13 @@
 
 All take a :class:`kornia_cag.Batch`, which holds both (``CAGCollate(..., returns="batch")``), and return a scalar to
 call ``backward()`` on. Clean and attacked images pass through the model as one batch, so that BatchNorm treats them
-alike. Clean means as composed: with scene adversaries, that includes the scenes they chose.
+alike. Clean means as composed: with scene adversaries, that includes the scenes they chose. Cross-entropies are means
+over the samples whose label is a class; those of label -1 have nothing to be right about.
 """
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from kornia_cag.adversary.losses import check_logits, kl
@@ -16,6 +17,20 @@ from kornia_cag.loading.batch import Batch, check_attacked
 from kornia_cag.loading.confusion import HardPairing
 
 _LOGITS = "Wrap a model with other outputs so that it returns its logits."
+
+
+def mean_cross_entropy(
+    logits: Float[Tensor, "b c"], labels: Int[Tensor, " b"], *, smoothing: float = 0.0
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy of the samples that have a class; 0 if none has one, and without waiting to know.
+
+    Args:
+        logits: of all samples.
+        labels: their classes; -1: none.
+        smoothing: label smoothing, in [0, 1].
+    """
+    some = (labels >= 0).any()  # or the mean of nothing would be NaN
+    return F.cross_entropy(logits, torch.where(some, labels, 0), ignore_index=-1, label_smoothing=smoothing) * some
 
 
 def attacked_loss(
@@ -33,7 +48,7 @@ def attacked_loss(
     check_attacked(batch)
     logits = check_logits(model(batch.images.clone()), len(batch.labels), fix=_LOGITS)  # it may work in place
     _tell(pairing, logits, batch)
-    return F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+    return mean_cross_entropy(logits, batch.labels, smoothing=smoothing)
 
 
 def mixed_loss(
@@ -53,7 +68,7 @@ def mixed_loss(
     check_number("weight", weight, 0, 1)
     check_number("smoothing", smoothing, 0, 1)
     both = _both(model, batch, pairing)
-    clean, attacked = (F.cross_entropy(x, batch.labels, label_smoothing=smoothing) for x in both)
+    clean, attacked = (mean_cross_entropy(x, batch.labels, smoothing=smoothing) for x in both)
     return (1 - weight) * clean + weight * attacked
 
 
@@ -74,7 +89,7 @@ def trades_loss(
     check_number("beta", beta, 0)
     check_number("smoothing", smoothing, 0, 1)
     clean, attacked = _both(model, batch, pairing)
-    natural = F.cross_entropy(clean, batch.labels, label_smoothing=smoothing)
+    natural = mean_cross_entropy(clean, batch.labels, smoothing=smoothing)
     return natural + beta * kl(attacked, clean).mean()
 
 

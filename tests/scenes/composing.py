@@ -9,7 +9,7 @@ from conftest import make_contexts, make_objects
 from torch import Tensor
 
 from kornia_cag.banks.pyramid import build_pyramid
-from kornia_cag.core.records import tensors
+from kornia_cag.core.records import mapped, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Average, Difference, Hard
 from kornia_cag.scenes.camera import CameraRange
@@ -106,19 +106,24 @@ def compare(
     """Hold every composite against the oracle; say how many have no rounding tie."""
     sure, targets = 0, made.targets
     assert targets is not None
+    told = composer.ranges.layout is not None or composer.ranges.blend.draws()  # by the scene, beside its keys
     for i, row in enumerate(rows):
         behind = None if earlier is None else earlier[i].permute(1, 2, 0).double().cpu().numpy()
         objects = row.layers[0].tolist()
-        expected = oracle.scene(composer, objects, int(row.contexts), row.keys, strength, behind)
+        drawn = mapped(lambda tensor, i=i: tensor[i : i + 1].cpu(), scene_of(made).layers) if told else None
+        expected = oracle.scene(composer, objects, int(row.contexts), row.keys, strength, behind, drawn)
+        hidden = [drawn is not None and layer.shown is not None and not bool(layer.shown) for layer in drawn or objects]
+        labels = [-1 if gone else int(composer.objects.labels[n]) for n, gone in zip(objects, hidden, strict=True)]
+        assert made.labels[i].tolist() == targets.labels[i].tolist() == labels
         if not expected.sure:
             continue
         sure += 1
         assert np.abs(made.images[i].permute(1, 2, 0).cpu().numpy() - expected.image).max() < 1 / 255
-        assert made.labels[i].tolist() == targets.labels[i].tolist() == objects
         assert len(expected.objects) == len(objects)
         for k, one in enumerate(expected.objects):
             assert np.abs(targets.masks[i, k].cpu().numpy() - one.mask).max() < 1 / 255
             assert np.abs(targets.full[i, k].cpu().numpy() - one.full).max() < 1 / 255
+            assert abs(float(targets.share[i, k]) - one.mask.sum() / max(one.full.sum(), 1e-6)) < 1 / 255
             assert bool(targets.visible[i, k]) == (one.box is not None)
             box = targets.boxes[i, k]
             assert box.isnan().all() if one.box is None else tuple(box.tolist()) == one.box
