@@ -49,15 +49,18 @@ if TYPE_CHECKING:
     from kornia_cag.scenes.camera import CameraRange
     from kornia_cag.scenes.choices import OneOf
     from kornia_cag.scenes.composer import Composer
+    from kornia_cag.scenes.depth import DepthRange
     from kornia_cag.scenes.edges import Eroded, Feather, Smeared
     from kornia_cag.scenes.finishes import Finish, Unkeyed
     from kornia_cag.scenes.framing import Framing
+    from kornia_cag.scenes.harmony import HarmonyRange
     from kornia_cag.scenes.layout import Anywhere, Band, Layout, Maps, Place
     from kornia_cag.scenes.light import ColorRange
     from kornia_cag.scenes.pose import PoseRange
     from kornia_cag.scenes.ranges import SceneRange
     from kornia_cag.scenes.references import References
     from kornia_cag.scenes.scene import Scene
+    from kornia_cag.scenes.shadows import SunRange
     from kornia_cag.scenes.strength import Ramp
     from kornia_cag.scenes.targets import Composites, Targets
     from kornia_cag.training.detector import Detector
@@ -91,6 +94,7 @@ __all__ = [
     "Composites",
     "ContextBank",
     "ContextChain",
+    "DepthRange",
     "DetectionTask",
     "Detections",
     "Detector",
@@ -108,6 +112,7 @@ __all__ = [
     "Free",
     "Hard",
     "HardPairing",
+    "HarmonyRange",
     "Histograms",
     "InputError",
     "LabStatistics",
@@ -134,6 +139,7 @@ __all__ = [
     "SceneRange",
     "Shards",
     "Smeared",
+    "SunRange",
     "Targets",
     "Training",
     "Unkeyed",
@@ -169,15 +175,18 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     "scenes.camera": ("CameraRange",),
     "scenes.choices": ("OneOf",),
     "scenes.composer": ("Composer",),
+    "scenes.depth": ("DepthRange",),
     "scenes.edges": ("Eroded", "Feather", "Smeared"),
     "scenes.finishes": ("Finish", "Unkeyed"),
     "scenes.framing": ("Framing",),
+    "scenes.harmony": ("HarmonyRange",),
     "scenes.layout": ("Anywhere", "Band", "Layout", "Maps", "Place"),
     "scenes.light": ("ColorRange",),
     "scenes.pose": ("PoseRange",),
     "scenes.ranges": ("SceneRange",),
     "scenes.references": ("References",),
     "scenes.scene": ("Scene",),
+    "scenes.shadows": ("SunRange",),
     "scenes.strength": ("Ramp",),
     "scenes.targets": ("Composites", "Targets"),
     "adversary.free": ("Free",),

@@ -13,23 +13,25 @@ from torch import Tensor
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
-from kornia_cag.banks.pyramid import Window, sample_pyramid, window_side
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
 from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
-from kornia_cag.core.compiling import channels, constant, kept, once
+from kornia_cag.core.compiling import channels, kept
 from kornia_cag.core.draws import Draws, Plan
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera, photographed
 from kornia_cag.scenes.choices import chosen
+from kornia_cag.scenes.cropping import cropped
 from kornia_cag.scenes.finishes import finished
 from kornia_cag.scenes.framing import extent
+from kornia_cag.scenes.harmony import harmonised
 from kornia_cag.scenes.layout import Wish
 from kornia_cag.scenes.light import Picture, Tone, illumination, light, planes_of, recolor, whole
 from kornia_cag.scenes.placing import laid_out, put
 from kornia_cag.scenes.pose import Pose, axes, homographies
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Earlier, Layer, Scene
+from kornia_cag.scenes.spots import spots
 from kornia_cag.scenes.targets import Composites, Pasted, targets_of
 from kornia_cag.scenes.warp import CELL, draft, finest_level, outline, warp
 
@@ -172,9 +174,8 @@ class Composer:
             gain = illumination(tone.slope, self.size)
             held = None if earlier is None else earlier.images
             picture, seen = self.backdrop(scene, tone, paint, gain, held, used), []
-            for layer in scene.layers:
-                coarser = scene.camera.coarser
-                picture, part = self.paste(layer, picture, tone, gain, coarser, targets=targets, edited=edited)
+            for layer, far in zip(scene.layers, scene.distances(self.ranges.scale[1]), strict=True):
+                picture, part = self.paste(layer, picture, scene, tone, gain, far, targets=targets, edited=edited)
                 seen.append(part)
             known = targets_of(labels, cast("list[Pasted]", seen)) if targets else None
             picture = self.expose(picture, scene.camera, scene.keys)
@@ -189,7 +190,7 @@ class Composer:
         earlier: Shaped[Tensor, "b 3 h w"] | None, used: Bool[Tensor, " b"],
     ) -> Picture:  # fmt: skip
         """The lit context, or an earlier composite, which was lit when it was composed."""
-        behind = self._crop(scene)
+        behind = cropped(self.contexts.pyramid, scene.contexts, scene.crop, scene.camera.coarser, self.size)
         if paint is not None:
             behind = tuple(planes_of(recolor(behind, paint)))
         lit = light(behind, tone, gain=gain)
@@ -199,12 +200,19 @@ class Composer:
         return tuple(torch.where(use, to_float(earlier[:, own]), new) for own, new in parts)
 
     def paste(
-        self, layer: Layer, behind: Picture, tone: Tone, gain: Float[Tensor, "b h w"] | None,
-        coarser: Float[Tensor, " b"], *, targets: bool, edited: bool = False,
+        self, layer: Layer, behind: Picture, scene: Scene, tone: Tone, gain: Float[Tensor, "b h w"] | None,
+        far: Float[Tensor, " b"] | None, *, targets: bool, edited: bool = False,
     ) -> tuple[Picture, Pasted | None]:  # fmt: skip
-        """Blend one lit object over the picture; also return its pasted alpha and outline, if requested."""
-        blend = chosen(self.ranges.blend, layer.blend)
-        (*ink, alpha), opacity = self._place(layer, coarser, edited)
+        """Blend one lit object over the picture; also return its pasted alpha and outline, if requested.
+
+        ``scene`` is that of the layer, whose own layers do not matter; ``far`` is how far away the object is.
+        """
+        blend, ranges = chosen(self.ranges.blend, layer.blend), self.ranges
+        planes, opacity = self._place(layer, scene.camera.coarser, edited)
+        if ranges.depth is not None and scene.depth is not None and far is not None:
+            planes = scene.depth.defocused(planes, far, most=ranges.depth.defocus[1])
+            tone = scene.depth.hazed(tone, scene.light.air(), far)
+        *ink, alpha = planes
         if layer.shown is not None:
             alpha = torch.where(layer.shown[:, None, None], alpha, 0)
         (*ink, alpha), seen = blend.softened(ink, alpha), None
@@ -212,8 +220,14 @@ class Composer:
             seen = outline((alpha := kept(alpha)).detach(), opacity)
         if layer.color is not None:
             ink = planes_of(recolor(ink, layer.color.tone(), alpha))
+        ground, spot = behind, None if scene.sun is None and layer.harmony is None else spots(kept(alpha))
+        if ranges.sun is not None and scene.sun is not None and spot is not None:
+            gain = scene.sun.shaded(gain, spot, self.size)
+            ground = scene.sun.shadowed(behind, alpha, spot, most=ranges.sun.softness[1] * min(self.size))
         lit = light(ink, tone, blend.cover(alpha), gain)
-        picture = blend(lit, alpha, behind, None if seen is None else seen.threshold)
+        if layer.harmony is not None and spot is not None:
+            lit = harmonised(lit, alpha, behind, spot, layer.harmony)
+        picture = blend(lit, alpha, ground, None if seen is None else seen.threshold)
         if layer.shown is not None:
             pairs, shown = zip(picture, behind, strict=True), layer.shown[:, None, None, None]
             picture = tuple(torch.where(shown, new, back) for new, back in pairs)
@@ -260,23 +274,6 @@ class Composer:
         if self.ranges.framing is None:
             return bool((pose.scale <= self.ranges.scale[1]).all())
         return bool((pose.holes[..., 2].sum(dim=1) <= WIDE).all())
-
-    def _crop(self, scene: Scene) -> Planes:
-        """Read each context's crop, which has the canvas's aspect ratio."""
-        (height, width), crop, pyramid = self.size, scene.crop, self.contexts.pyramid
-        texels = torch.log2(crop.share * (pyramid.size / max(self.size))) + scene.camera.coarser
-        level = texels.round().clamp(0, pyramid.levels - 1).long()
-        share = crop.share / max(self.size)
-        span = share[:, None] * constant((width, height), share.dtype, share.device)
-        place = 2 * torch.stack([crop.x, crop.y], dim=1) - 1
-        middle = torch.addcmul(place, span, place, value=-1)
-        x, y = middle.unbind(1)
-        x, y, across, down = (v[:, None, None] for v in once(x, y, torch.where(crop.mirrored, -share, share), share))
-        # Twice their distance from the middle: a picture's side is 2.
-        row, column = (torch.arange(1 - n, n, 2, device=share.device, dtype=torch.float32) for n in self.size)
-        points = torch.addcmul(x, across, column), torch.addcmul(y, down, row[:, None])
-        window = Window(window_side(max(self.size)), middle - span)
-        return sample_pyramid(pyramid, scene.contexts, points, level, window=window)
 
 
 def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], fresh: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:

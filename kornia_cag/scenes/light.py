@@ -73,9 +73,16 @@ class Color:
         angle = 2 * math.pi * self.light_from
         return self.illumination[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
 
+    def air(self) -> Float[Tensor, "b 3"]:
+        """(b, 3); colour of flat light alone, as under a veil that hides everything."""
+        return self._gains() * self.veil_level[:, None]
+
+    def _gains(self) -> Float[Tensor, "b 3"]:
+        return (self.brightness * _power_of_two(self.exposure))[:, None] * (1 + self.tint)
+
     def _map(self) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3"]]:
         """The affine map of colours: matrix and offset."""
-        gains = (self.brightness * _power_of_two(self.exposure))[:, None] * (1 + self.tint)
+        gains = self._gains()
         # contrast about 0.5, downwards in a negative; then a veil of mid-grey to white light
         steep, clear = torch.where(self.inverted, -self.contrast, self.contrast), 1 - self.veil
         offset = gains * (clear * torch.rsub(steep, 0.5, alpha=0.5) + self.veil * self.veil_level)[:, None]

@@ -77,10 +77,10 @@ class Programs:
         held, around = None if earlier is None else earlier.images, replace(drawn, layers=())
         any_batch(*tensors(around), used)
         tone = self._program(_opened, composer)(composer, around, held, used, into["canvas"])
-        for layer in drawn.layers:
+        for layer, far in zip(drawn.layers, drawn.distances(composer.ranges.scale[1]), strict=True):
             alpha = into["canvas"].new_empty(len(rows), *composer.size) if targets else None
-            any_batch(*tensors(layer), *tensors(tone), alpha)
-            edge = self._program(_laid, composer)(composer, layer, tone, drawn.camera.coarser, into["canvas"], alpha)
+            any_batch(*tensors(layer), *tensors(tone), far, alpha)
+            edge = self._program(_laid, composer)(composer, layer, around, tone, far, into["canvas"], alpha)
             seen.append((cast(Tensor, alpha), edge))
         self._program(_exposed, composer)(composer, drawn.camera, rows.keys, into["canvas"], apart(composer, images))
         known = targets_of(labels, seen) if targets else None
@@ -197,14 +197,14 @@ def _opened(
 
 
 def _laid(
-    composer: Composer, layer: Layer, tone: Tone, coarser: Float[Tensor, " b"], canvas: Float[Tensor, "b 3 h w"],
-    full: Float[Tensor, "b h w"] | None,
+    composer: Composer, layer: Layer, around: Scene, tone: Tone, far: Float[Tensor, " b"] | None,
+    canvas: Float[Tensor, "b 3 h w"], full: Float[Tensor, "b h w"] | None,
 ) -> Outline | None:  # fmt: skip
     """Draw one object over the canvas; its alpha goes into ``full``."""
     with torch.autocast(canvas.device.type, enabled=False):
         gain = illumination(tone.slope, composer.size)
         behind = tuple(canvas[:, own] for own in channels(canvas))
-        picture, seen = composer.paste(layer, behind, tone, gain, coarser, targets=full is not None)
+        picture, seen = composer.paste(layer, behind, around, tone, gain, far, targets=full is not None)
         canvas.copy_(whole(picture))
     if full is None or seen is None:
         return None

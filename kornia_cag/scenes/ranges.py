@@ -1,10 +1,11 @@
 """``SceneRange``: everything that varies between scenes, and how a scene is drawn from its row."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_instance, check_range, check_tensor, describe, fail
@@ -12,12 +13,15 @@ from kornia_cag.core.draws import Choice, Draw, Draws, Number, Place, Plan, plan
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Blend, Over
 from kornia_cag.scenes.camera import CameraRange
+from kornia_cag.scenes.depth import DepthRange
 from kornia_cag.scenes.finishes import Finish
 from kornia_cag.scenes.framing import Framing
+from kornia_cag.scenes.harmony import HarmonyRange
 from kornia_cag.scenes.layout import Layout, Wish
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.scene import Crop, Layer, Scene
+from kornia_cag.scenes.shadows import SunRange
 from kornia_cag.scenes.strength import full_strength
 
 
@@ -34,6 +38,9 @@ class SceneRange:
         color: light of the scene, on object and fresh context alike: units in :class:`ColorRange`.
         object_color: colours of the object only, before the light: faded paint, another printer; None: unchanged.
         context_color: colours of the fresh context only, before the light; None: unchanged.
+        harmony: how far an object's light is drawn towards that of its surroundings; None: not at all.
+        sun: the one light of a scene that shades its objects and casts their shadows; None: there are none.
+        depth: haze and defocus of objects by how far away they are; None: there is neither.
         camera: blur, noise, JPEG: units in :class:`CameraRange`.
         blend: how an object is blended with what lies behind it: ``Over()``, ``Hard()`` (paste), ``Average()``,
             ``Difference()``, ``Feather()``, ``Eroded()``, ``Smeared()``, ``MultiBand()``, ``Poisson()``, your own, or
@@ -48,6 +55,9 @@ class SceneRange:
     color: ColorRange = field(default_factory=ColorRange)
     object_color: ColorRange | None = None
     context_color: ColorRange | None = None
+    harmony: HarmonyRange | None = None
+    sun: SunRange | None = None
+    depth: DepthRange | None = None
     camera: CameraRange = field(default_factory=CameraRange)
     blend: Blend = field(default_factory=Over)
     finish: tuple[Finish, ...] = ()
@@ -58,7 +68,8 @@ class SceneRange:
         for name, kind in (("pose", PoseRange), ("color", ColorRange), ("camera", CameraRange)):
             check_instance(name, getattr(self, name), kind, f"Pass {name}={kind.__name__}(...).")
         for name, kind in (("object_color", ColorRange), ("context_color", ColorRange), ("framing", Framing),
-                           ("layout", Layout)):  # fmt: skip
+                           ("layout", Layout), ("harmony", HarmonyRange), ("sun", SunRange),
+                           ("depth", DepthRange)):  # fmt: skip
             check_instance(name, getattr(self, name), (kind, type(None)), f"Pass {name}={kind.__name__}(...).")
         if self.layout is not None and self.framing is not None:
             fail("framing", "None with a layout", describe(self.framing), "A layout decides on size and place.")
@@ -131,6 +142,10 @@ class SceneRange:
             (0, "color"): color,
             (0, "camera"): self.camera.draws(),
         }
+        if self.sun is not None:
+            asked[0, "sun"] = self.sun.draws()
+        if self.depth is not None:
+            asked[0, "depth"] = self.depth.draws()
         for number in range(layers):
             asked[number, "pose"] = self.pose.draws()
             asked[number, "color"] = asked.get((number, "color"), ()) + own
@@ -138,6 +153,10 @@ class SceneRange:
                 asked[number, "layout"] = self.layout.draws(number)
             if blend:
                 asked[number, "blend"] = blend
+            if self.harmony is not None:
+                asked[number, "harmony"] = self.harmony.draws()
+            if self.depth is not None:
+                asked[number, "depth"] = (*asked.get((number, "depth"), ()), *self.depth.sizes())
         return asked
 
     def drawn(
@@ -155,31 +174,38 @@ class SceneRange:
         values = draws.values(plan, strength)
         context, light = values[0, "context"], values[0, "color"]
         paint = None if self.context_color is None else self.context_color.read(light, "context_color")
-        layers = []
-        for number, objects in enumerate(rows.layers.unbind(1)):
-            color = None
-            if self.object_color is not None:
-                color = self.object_color.read(values[number, "color"], "object_color")
-            blend = self.blend.read(values[number, "blend"]) if (number, "blend") in values else None
-            layers.append(Layer(objects, self.pose.read(values[number, "pose"], strength), color, blend=blend))
+        layers = [
+            self._layer(objects, values, number, strength) for number, objects in enumerate(rows.layers.unbind(1))
+        ]
         crop = Crop(*(context[f"context.{name}"] for name in ("crop", "x", "y", "mirror")))
         wishes: tuple[Wish, ...] = ()
         found, wanted = tuple(layers), None
         if self.layout is not None:
             asked = [values[number, "layout"] for number in range(len(layers))]
             found, wishes, wanted = self.layout.read(asked, layers, size, crop, rows.contexts)
-        scene = Scene(
-            draws.keys,
-            found,
-            rows.contexts,
-            crop,
-            self.color.read(light),
-            paint,
-            self.camera.read(values[0, "camera"]),
-            context["chain.reset"],
-            wanted,
-        )
+        lit, sun = self.color.read(light), None if self.sun is None else self.sun.read(values[0, "sun"])
+        if sun is not None and lit.illumination is not None:  # one light, not two
+            lit = replace(lit, illumination=lit.illumination.abs(), light_from=sun.direction)
+        depth = None if self.depth is None else self.depth.read(values[0, "depth"])
+        camera, fresh = self.camera.read(values[0, "camera"]), context["chain.reset"]
+        scene = Scene(draws.keys, found, rows.contexts, crop, lit, paint, camera, fresh, wanted, sun, depth)
         return scene, wishes
+
+    def _layer(
+        self, objects: Int[Tensor, " b"], values: Mapping[Place, Mapping[str, Tensor]], number: int,
+        strength: Float[Tensor, " b"],
+    ) -> Layer:  # fmt: skip
+        """Layer ``number`` of the scenes that drawn values give."""
+        color = harmony = size = None
+        if self.object_color is not None:
+            color = self.object_color.read(values[number, "color"], "object_color")
+        blend = self.blend.read(values[number, "blend"]) if (number, "blend") in values else None
+        if self.harmony is not None:
+            harmony = self.harmony.read(values[number, "harmony"])
+        if self.depth is not None:
+            size = values[number, "depth"]["depth.size"]
+        pose = self.pose.read(values[number, "pose"], strength)
+        return Layer(objects, pose, color, blend=blend, harmony=harmony, size=size)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_plans"}  # made anew elsewhere

@@ -14,9 +14,12 @@ from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Average, Blend, Difference, Hard, MultiBand, Over, Poisson
 from kornia_cag.scenes.camera import Blur, Camera, Grain
 from kornia_cag.scenes.choices import Chosen
+from kornia_cag.scenes.depth import FARTHEST, Depth
 from kornia_cag.scenes.edges import Edge
+from kornia_cag.scenes.harmony import Harmony
 from kornia_cag.scenes.light import Color, Tone, tones
 from kornia_cag.scenes.pose import Pose
+from kornia_cag.scenes.shadows import Sun
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Layer:
         color: its own colours, before the light; None: as in the bank.
         shown: (b,); which samples show it; None: all. Where it is not shown, its label is -1.
         blend: how it is blended, with the numbers drawn for that; None: as the ranges say, without any.
+        harmony: how far its light is drawn towards that of its surroundings; None: not at all.
+        size: (b,); its true size over the usual one, which says how far away it is; None: depth changes nothing.
     """
 
     objects: Int[Tensor, " b"]
@@ -53,6 +58,8 @@ class Layer:
     color: Color | None
     shown: Bool[Tensor, " b"] | None = None
     blend: Blend | Chosen | None = None
+    harmony: Harmony | None = None
+    size: Float[Tensor, " b"] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,8 @@ class Scene:
         camera: blur, noise, grain, JPEG.
         fresh: (b,); number in [0, 1), a fresh context if it is below the probability ``reset`` of :class:`Earlier`.
         wanted: (b,); how many objects the layout wanted to show; None: there is no layout.
+        sun: the light that objects cast shadows in; None: they cast none.
+        depth: haze and defocus of distant objects; None: there is neither.
     """
 
     keys: Int[Tensor, " b"]
@@ -82,6 +91,8 @@ class Scene:
     camera: Camera
     fresh: Float[Tensor, " b"]
     wanted: Int[Tensor, " b"] | None = None
+    sun: Sun | None = None
+    depth: Depth | None = None
 
     @property
     def left_out(self) -> Int[Tensor, " b"]:
@@ -100,6 +111,24 @@ class Scene:
         found = [known[layer.objects] for layer in self.layers]
         parts = zip(found, self.layers, strict=True)
         return torch.stack([x if layer.shown is None else torch.where(layer.shown, x, -1) for x, layer in parts], dim=1)
+
+    def distances(self, largest: float) -> list[Float[Tensor, " b"] | None]:
+        """How far away each object is, see :class:`DepthRange`; None where that changes nothing.
+
+        Args:
+            largest: scale of an object of usual size at a distance of 1.
+        """
+        found: list[Tensor | None] = []
+        for layer in self.layers:
+            if layer.size is None:
+                found.append(None)
+                continue
+            own = largest * layer.size / layer.pose.scale
+            if layer.shown is not None:
+                own = torch.where(layer.shown, own, FARTHEST)
+            behind = [far for far in found if far is not None]
+            found.append(torch.minimum(behind[-1], own) if behind else own)
+        return found
 
     @property
     def pose(self) -> Pose:
@@ -153,5 +182,5 @@ class Earlier:
 
 
 BLENDS = (Over, Hard, Average, Difference, MultiBand, Poisson, Edge, Chosen)
-RECORDS: tuple[Any, ...] = (Rows, Crop, Layer, Scene, Pose, Color, Camera, Blur, Grain, *BLENDS)
+RECORDS: tuple[Any, ...] = (Rows, Crop, Layer, Scene, Pose, Color, Camera, Blur, Grain, Harmony, Sun, Depth, *BLENDS)
 torch.serialization.add_safe_globals([*RECORDS])  # lets torch.load read a saved scene with weights_only=True

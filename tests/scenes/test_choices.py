@@ -152,7 +152,7 @@ def test_what_a_layout_leaves_out_blends_nothing(blend: Blend) -> None:
         for layer, visible in zip(own.layers, shown[i].tolist(), strict=True):
             if visible:
                 alone = replace(layer, shown=None)
-                picture, _ = maker.paste(alone, picture, tone, gain, own.camera.coarser, targets=True)
+                picture, _ = maker.paste(alone, picture, own, tone, gain, None, targets=True)
         assert torch.equal(whole(maker.expose(picture, own.camera, own.keys)), made.images[i : i + 1])
 
 

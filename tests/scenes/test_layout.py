@@ -26,6 +26,7 @@ from kornia_cag import (
 )
 from kornia_cag.core.records import tensors
 from kornia_cag.scenes.chunks import Renderer
+from kornia_cag.scenes.cropping import cropped
 
 WILD = PoseRange(angle=(-180, 180), shear=(-30, 30), perspective=(-0.3, 0.3), aspect=(0.6, 1.6))
 WARPED = replace(WILD, elastic=(0.02, 0.05), hole=(0.05, 0.3), holes=2)
@@ -174,7 +175,8 @@ def test_maps_follow_the_context_through_crop_and_mirror(untyped):
     x, y = middles(scene, SIZE)
     neutral = scene.tones()[0]
     canvas = made.backdrop(scene, neutral, None, None, None, torch.zeros(300, dtype=torch.bool))
-    level = torch.stack(made._crop(scene), dim=1)[:, 0]
+    camera, bank = scene.camera, made.contexts
+    level = torch.stack(cropped(bank.pyramid, scene.contexts, scene.crop, camera.coarser, made.size), dim=1)[:, 0]
     assert canvas is not None
     shown = torch.stack([own.shown for own in scene.layers], dim=1)
     there = level.flatten(1).gather(1, (y.long().clamp(0, 63) * 80 + x.long().clamp(0, 79)))
