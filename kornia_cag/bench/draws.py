@@ -64,9 +64,8 @@ class Director:
         check_int("size", size)
         pose, camera, color = ranges.pose, ranges.camera, ranges.color
         varied = pose.elastic[1] or pose.hole[1] or camera.jpeg or camera.grain[1] or color.invert
-        layered = ranges.framing or ranges.object_color or ranges.context_color
-        layered = layered or ranges.harmony or ranges.sun or ranges.depth
-        if varied or layered or ranges.blend != Over() or objects.variants != 1:
+        parts = ranges.framing, ranges.object_color, ranges.context_color, ranges.harmony, ranges.sun, ranges.depth
+        if varied or any(parts) or ranges.blend != Over() or objects.variants != 1:
             fail("ranges", "only what RIGID_SIGNS varies, the limit of the CPU loaders", repr(ranges))
         self.size, self.ranges = size, ranges
         self.texels, self.levels = objects.size, objects.pyramid.levels

@@ -23,6 +23,7 @@ UNITS = {
     "scale": " of the short side", "angle": "°", "shear": "°",
     "exposure": " stops", "hue": "°", "light_from": " turns", "direction": " turns", "coarser": " levels",
     "sigma": " px", "width": " px", "height": " px", "length": " px", "size": " px", "share": " of the context",
+    "elevation": "°", "lift": " of its size", "softness": " of its size", "defocus": " px",
 }  # fmt: skip
 PLACES = {"pose": " of the short side", "crop": " of the way across"}  # units of x and y
 RESTS = {
@@ -133,7 +134,8 @@ def _said(stage: str, composer: Composer, one: Batch) -> list[str]:
     if stage == "lit":
         colors = [(f"{n}object: ", layer.color) for n, layer in numbered]
         colors += [] if bool(one.chained) else [("context: ", scene.context_color)]
-        named = [*colors, ("light: ", scene.light)]
+        matched = [(f"{n}harmony: ", layer.harmony) for n, layer in numbered]
+        named = [*colors, ("light: ", scene.light), ("sun: ", scene.sun), ("depth: ", scene.depth), *matched]
         told = [(name, _parts(color)) for name, color in named if color is not None]
         return [line for name, parts in told if parts for line in _wrapped(parts, name)] or ["as they are"]
     if stage == "finished":

@@ -76,9 +76,9 @@ def _plain(scene: Scene) -> Scene:
         tint=torch.zeros_like(scene.light.tint), veil=zeros, illumination=None, light_from=None,
         inverted=torch.zeros_like(scene.light.inverted),
     )  # fmt: skip
-    layers = tuple(replace(layer, color=None) for layer in scene.layers)
+    layers = tuple(replace(layer, color=None, harmony=None, size=None) for layer in scene.layers)
     camera = Camera(zeros, None, None, None, None)
-    return replace(scene, layers=layers, light=light, context_color=None, camera=camera)
+    return replace(scene, layers=layers, light=light, context_color=None, camera=camera, sun=None, depth=None)
 
 
 def _squares(composer: Composer, scene: Scene) -> Earlier:

@@ -45,8 +45,10 @@ class Depth:
 
         The lens is focused on a distance of 1. ``most``: the largest ``defocus`` that may come, pixels.
         """
-        sigma = self.defocus * (1 - 1 / distance).clamp(min=0)
-        return defocused(kept(torch.stack(planes, dim=1)), sigma, most=most).unbind(1)
+        sigma = kept(self.defocus * (1 - 1 / distance).clamp(min=0))
+        sharp = kept(torch.stack(planes, dim=1))
+        soft, blurs = blurred(sharp, sigma, most=most), sigma[:, None, None] > 0
+        return tuple(torch.where(blurs, *pair) for pair in zip(soft.unbind(1), sharp.unbind(1), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +85,9 @@ class DepthRange:
         return Depth(values["depth.haze"], values["depth.defocus"])
 
 
-@unfused("defocused(Tensor layer, Tensor sigma, *, float most) -> Tensor", "layer")
-def defocused(layer: Float[Tensor, "b 4 h w"], sigma: Float[Tensor, " b"], *, most: float) -> Float[Tensor, "b 4 h w"]:
+@unfused("blurred(Tensor layer, Tensor sigma, *, float most) -> Tensor", "layer")
+def blurred(layer: Float[Tensor, "b 4 h w"], sigma: Float[Tensor, " b"], *, most: float) -> Float[Tensor, "b 4 h w"]:
     """Blur premultiplied colour and alpha by a Gaussian of ``sigma`` pixels, of which ``most`` may come."""
     line = gaussian(sigma.clamp(0.05, max(most, 0.05)), 2 * max(math.ceil(2 * most), 2) + 1)
     still = torch.zeros_like(sigma)
-    soft = blur(layer, PointSpread(line, still, still > 0, line))
-    return torch.where(sigma[:, None, None, None] > 0, soft, layer)
+    return blur(layer, PointSpread(line, still, still > 0, line))

@@ -122,6 +122,11 @@ class SceneRange:
         """Longest side of an object as drawn, before any framing, over the canvas's short side."""
         return self.pose.scale if self.layout is None else self.layout.side
 
+    @property
+    def longest(self) -> float:
+        """Longest side of an object on the canvas, over the canvas's short side; 1 if it is longer than this."""
+        return min(1.0, self.scale[1] if self.framing is None else self.framing.side)
+
     def plan(self, *, layers: int, device: torch.device) -> Plan:
         """What the scenes of ``layers`` objects are drawn from, with its constants on a device; made once for both."""
         plans: dict[tuple[int, torch.device], Plan] = self.__dict__.setdefault("_plans", {})

@@ -54,9 +54,9 @@ class Sun:
             size: canvas ``(height, width)``, pixels.
         """
         y, x = (torch.arange(0.5, n, dtype=torch.float32, device=self.shading.device) for n in size)
-        across, down = (self.towards() * (2 * self.shading / spot.size)[:, None]).unbind(1)
-        level = 1 - across * spot.x - down * spot.y
-        across, down, level = (kept(number)[:, None, None] for number in (across, down, level))
+        across, down = kept(self.towards() * (2 * self.shading / spot.size)[:, None]).unbind(1)
+        level = kept(1 - across * spot.x - down * spot.y)
+        across, down, level = (number[:, None, None] for number in (across, down, level))
         found = (level + across * x + down * y[:, None]).clamp(min=0)
         return found if gain is None else gain * found
 
@@ -75,8 +75,9 @@ class Sun:
         steep = torch.deg2rad(self.elevation).sin()[:, None]
         shift = -flat / steep * (self.lift * size)[:, None]
         cast = shadow(alpha, shift, self.softness * size, most)
-        left = kept(1 - self.darkness[:, None, None] * cast)[:, None]
-        return tuple(part * left for part in behind)
+        lost = kept(self.darkness[:, None, None] * cast)[:, None]
+        # Contrast may have made darkness negative, which a product would brighten.
+        return tuple(torch.addcmul(part, part.clamp(min=0), lost, value=-1) for part in behind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,10 @@ class SunRange:
             ("shading", 0, 1),
         ):  # fmt: skip
             check_range(name, getattr(self, name), low, high)
+
+    def widest(self, longest: float) -> float:
+        """Standard deviation of the widest edge that a shadow has, pixels, if no object is longer than ``longest``."""
+        return 1.2 * self.softness[1] * longest  # a square spreads as far as a disc that is 1.155 times as long
 
     def draws(self) -> tuple[Draw, ...]:
         """What the light is read from."""
