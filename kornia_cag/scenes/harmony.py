@@ -1,16 +1,16 @@
 """An object's light matched to its surroundings: ``HarmonyRange`` → ``Harmony`` → one affine map of its colours."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kornia_cag.core.checks import check_range
-from kornia_cag.core.compiling import constant, kept
+from kornia_cag.core.compiling import channels, constant, kept
 from kornia_cag.core.draws import Draw, Number
-from kornia_cag.core.operations import one_operation
+from kornia_cag.core.operations import one_operation, unfused
 from kornia_cag.scenes.light import LUMA, Picture, Tone, light, planes_of, whole
 from kornia_cag.scenes.spots import TINY, Spot
 
@@ -18,6 +18,7 @@ REACH = 2.0  # of the window that surroundings are seen through, in standard dev
 FLOOR = 0.02  # luma; what is darker counts as this in a ratio
 FLAT = 1e-4  # variance that is added to that of luma, so that what is flat gets no contrast
 MOST = 4.0  # largest factor on brightness or contrast
+STRENGTHS = "brightness", "color", "contrast"
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,16 @@ class HarmonyRange:
     contrast: tuple[float, float] = (0.0, 0.3)
 
     def __post_init__(self) -> None:
-        for name in ("brightness", "color", "contrast"):
+        for name in STRENGTHS:
             check_range(name, getattr(self, name), 0, 1)
 
     def draws(self) -> tuple[Draw, ...]:
         """What strengths are read from."""
-        return tuple(Number(f"harmony.{field.name}", getattr(self, field.name), rest=0.0) for field in fields(self))
+        return tuple(Number(f"harmony.{name}", getattr(self, name), rest=0.0) for name in STRENGTHS)
 
     def read(self, values: Mapping[str, Tensor]) -> Harmony:
         """The strengths that values of :meth:`draws` give."""
-        return Harmony(*(values[f"harmony.{field.name}"] for field in fields(Harmony)))
+        return Harmony(**{name: values[f"harmony.{name}"] for name in STRENGTHS})
 
 
 def harmonised(front: Picture, alpha: Float[Tensor, "b h w"], behind: Picture, spot: Spot, harmony: Harmony) -> Picture:
@@ -77,10 +78,18 @@ def harmonised(front: Picture, alpha: Float[Tensor, "b h w"], behind: Picture, s
         spot: where the object is.
         harmony: strengths.
     """
-    front, behind = (kept(whole(front)),), (kept(whole(behind)),)
     strengths = torch.stack([harmony.brightness, harmony.color, harmony.contrast], dim=1)
-    matrix, offset = _matching(front[0], alpha, behind[0], torch.stack(spot, dim=1), strengths)
-    return light(planes_of(front), Tone(matrix, offset, None), alpha)
+    found = _matched(kept(whole(front)), alpha, kept(whole(behind)), torch.stack(spot, dim=1), strengths)
+    return tuple(found[:, own] for own in channels(found))
+
+
+@unfused("matched(Tensor front, Tensor alpha, Tensor behind, Tensor spot, Tensor strengths) -> Tensor", "front")
+def _matched(
+    front: Float[Tensor, "b 3 h w"], alpha: Float[Tensor, "b h w"], behind: Float[Tensor, "b 3 h w"],
+    spot: Float[Tensor, "b 4"], strengths: Float[Tensor, "b 3"],
+) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
+    matrix, offset = _matching(front, alpha, behind, spot, strengths)
+    return whole(light(planes_of((front,)), Tone(matrix, offset, None), alpha))
 
 
 @one_operation("matching(Tensor front, Tensor alpha, Tensor behind, Tensor spot, Tensor strengths) -> (Tensor, Tensor)")

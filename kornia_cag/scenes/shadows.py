@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +12,12 @@ from torch import Tensor
 from kornia_cag.core.checks import check_range
 from kornia_cag.core.compiling import kept
 from kornia_cag.core.draws import Draw, Number
-from kornia_cag.core.operations import one_operation
+from kornia_cag.core.operations import unfused
 from kornia_cag.scenes.blur import PointSpread, blur, gaussian
 from kornia_cag.scenes.light import Picture
 from kornia_cag.scenes.spots import Spot
 
+NUMBERS = "direction", "elevation", "lift", "softness", "darkness", "shading"
 WIDEST = 3.0  # standard deviation of a blur, in cells of the grid that shadows are computed on
 
 
@@ -74,7 +75,7 @@ class Sun:
         size, flat = spot.size, self.towards()
         steep = torch.deg2rad(self.elevation).sin()[:, None]
         shift = -flat / steep * (self.lift * size)[:, None]
-        cast = shadow(alpha, shift, self.softness * size, most)
+        cast = shadow(alpha, shift, self.softness * size, most=most)
         lost = kept(self.darkness[:, None, None] * cast)[:, None]
         # Contrast may have made darkness negative, which a product would brighten.
         return tuple(torch.addcmul(part, part.clamp(min=0), lost, value=-1) for part in behind)
@@ -117,17 +118,16 @@ class SunRange:
     def draws(self) -> tuple[Draw, ...]:
         """What the light is read from."""
         rests = {"darkness": 0.0, "shading": 0.0}
-        names = [field.name for field in fields(self)]
-        return tuple(Number(f"sun.{name}", getattr(self, name), rest=rests.get(name)) for name in names)
+        return tuple(Number(f"sun.{name}", getattr(self, name), rest=rests.get(name)) for name in NUMBERS)
 
     def read(self, values: Mapping[str, Tensor]) -> Sun:
         """The light that values of :meth:`draws` give."""
-        return Sun(*(values[f"sun.{field.name}"] for field in fields(Sun)))
+        return Sun(**{name: values[f"sun.{name}"] for name in NUMBERS})
 
 
-@one_operation("shadow(Tensor alpha, Tensor shift, Tensor sigma, float most) -> Tensor")
+@unfused("shadow(Tensor alpha, Tensor shift, Tensor sigma, *, float most) -> Tensor", "alpha")
 def shadow(
-    alpha: Float[Tensor, "b h w"], shift: Float[Tensor, "b 2"], sigma: Float[Tensor, " b"], most: float
+    alpha: Float[Tensor, "b h w"], shift: Float[Tensor, "b 2"], sigma: Float[Tensor, " b"], *, most: float
 ) -> Float[Tensor, "b h w"]:
     """The alpha of objects, moved and blurred, in [0, 1].
 

@@ -46,7 +46,7 @@ def test_a_shadow_is_the_alpha_moved_and_blurred(most: float) -> None:
     discs = [disc(26 * times, 20 * times, radius * times, (40 * times, 52 * times)) for radius in (9, 6)]
     alpha, shift = torch.cat(discs), torch.tensor([[4.0, -3.0], [-2.5, 1.25]]) * times
     sigma = torch.tensor([0.4, 1.0]) * most
-    found = shadow(alpha, shift, sigma, most)
+    found = shadow(alpha, shift, sigma, most=most)
     for i in range(2):
         moved = ndimage.shift(alpha[i].numpy(), shift[i].flip(0).tolist(), order=1)
         want = ndimage.gaussian_filter(moved, float(sigma[i]))
