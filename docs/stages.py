@@ -10,6 +10,7 @@ import argparse
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from life import ATTACK, RANGES, picture, trained
@@ -22,12 +23,17 @@ from kornia_cag import (
     Composer,
     ContextBank,
     ContextChain,
+    DepthRange,
     Difference,
     Hard,
+    HarmonyRange,
+    Layout,
     ObjectBank,
     Over,
     Rows,
     Scene,
+    SceneRange,
+    SunRange,
 )
 
 SIDE, GAP, FOOT, COUNT = 128, 12, 28, 6
@@ -86,6 +92,22 @@ def blended(composer: Composer) -> list[Tile]:
     return [(composer.render(scene).images[0], name) for name, composer in made.items()]
 
 
+def matched(composer: Composer) -> list[Tile]:
+    """One scene of three objects without and with what fits its light, alone and together."""
+    row = Rows.of(torch.tensor([SIGNS[:3]]), torch.tensor([PHOTOS[1]]), torch.tensor([3]))
+    parts: dict[str, dict[str, Any]] = {
+        "harmony": {"harmony": HarmonyRange(brightness=(0.9, 1), color=(0.4, 0.5), contrast=(0.3, 0.4))},
+        "sun": {"sun": SunRange(darkness=(0.6, 0.7), shading=(0.4, 0.5))},
+        "depth": {"depth": DepthRange(haze=(0.15, 0.2), defocus=(1.5, 1.5))},
+    }
+    parts = {"as pasted": {}, **parts, "all": {name: one for part in parts.values() for name, one in part.items()}}
+    made = []
+    for name, fields in parts.items():
+        ranges = SceneRange(layout=Layout(side=(0.2, 0.6)), **fields)
+        made.append((replace(composer, ranges=ranges, warn=False)(row).images[0], name))
+    return made
+
+
 def chained(objects: ObjectBank, contexts: ContextBank) -> list[Tile]:
     """What one slot of a chain holds in six batches."""
     collate = CAGCollate(objects, contexts, SIDE, ranges=RANGES, chain=ContextChain(reset=0.0))
@@ -133,6 +155,7 @@ def main() -> None:
     strips = {
         **images(composer),
         "blends": blended(composer),
+        "matched": matched(composer),
         "chain": chained(objects, contexts),
         "attack": attacked(objects, contexts),
     }

@@ -132,10 +132,15 @@ def test_how_to_add(names):
 
 def test_scenes_of_several_objects(names):
     """The page's own assertions hold."""
-    (example,) = blocks(DOCS / "how-to/scenes.md")
+    example, light = blocks(DOCS / "how-to/scenes.md")
     run(DOCS / "how-to/scenes.md", example, names)
     assert len(names["boxes"]) == len(names["classes"]) > 0
     assert names["boxes"].isfinite().all()
+    run(DOCS / "how-to/scenes.md", light, names)
+    rows = next(iter(names["pairs"]))
+    collate = CAGCollate(names["bank"], names["contexts"], 160, ranges=names["light"], returns="batch")
+    assert not torch.equal(collate(rows).images, names["collate"](rows).images)
+    assert collate(rows).scene.sun is not None
 
 
 def test_which_scenes_confuse_a_network(names, capsys):

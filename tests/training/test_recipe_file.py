@@ -17,11 +17,13 @@ from kornia_cag import (
     Blend,
     CameraRange,
     ColorRange,
+    DepthRange,
     Difference,
     Eroded,
     Feather,
     Framing,
     Hard,
+    HarmonyRange,
     InputError,
     MultiBand,
     OneOf,
@@ -31,6 +33,7 @@ from kornia_cag import (
     Recapture,
     SceneRange,
     Smeared,
+    SunRange,
     WorstOf,
 )
 from kornia_cag.adversary.losses import kl, margin
@@ -63,6 +66,8 @@ def test_a_recipe_comes_back_as_it_was(recipe):
 
 def test_so_does_one_with_all_that_files_can_hold():
     ranges = SceneRange(blend=Hard(), framing=Framing(side=0.5), object_color=ColorRange(invert=0.5),
+                        harmony=HarmonyRange(color=(0, 1)), sun=SunRange(lift=(0.1, 0.2)),
+                        depth=DepthRange(haze=(0, 1)),
                         camera=CameraRange(jpeg=(20, 90), kinds=("box",)), finish=(Recapture(),) * 2)  # fmt: skip
     attack = PGD(eps=2, norm="l2", loss=kl, transform=Recapture(), eot_samples=3, autocast=torch.bfloat16,
                  steps=3, momentum=0.5)  # fmt: skip
@@ -97,6 +102,9 @@ EDITS = {
     "ranges.camera.jpeg": st.none() | pairs(1.0, 100.0),
     "ranges.framing": st.none() | st.builds(dict, side=st.floats(0.001, 10)),
     "ranges.object_color": st.none() | st.builds(dict, hue=pairs(-180.0, 180.0)),
+    "ranges.harmony": st.none() | st.builds(dict, color=pairs(0.0, 1.0)),
+    "ranges.sun": st.none() | st.builds(dict, direction=pairs(-1.0, 2.0)),
+    "ranges.depth": st.none() | st.builds(dict, haze=pairs(0.0, 10.0)),
     "ranges.blend": st.sampled_from(BLENDS),
     "ranges.finish": st.lists(st.just("Recapture"), max_size=2),
     "ink": st.none() | st.tuples(*[st.integers(0, 255)] * 3),
