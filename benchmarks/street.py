@@ -1,4 +1,4 @@
-"""Find signs in street photographs by a network that saw none: ``python benchmarks/street.py DATA --images 26848``.
+"""Find signs in street photographs by a network that saw none: ``python benchmarks/street.py DATA --images 55000``.
 
 The recipe ``street``: a :class:`kornia_cag.training.detector.Detector` of one class, "sign", is trained on composed
 scenes alone, cut-outs of signs on photographs without signs and on procedural contexts. It is measured on the odd files
