@@ -60,12 +60,10 @@ def sample_keys(seed: Int[Tensor, "*b"], epoch: Int[Tensor, "*b"], index: Int[Te
 
 
 def host_keys(seed: NDArray[np.int64], epoch: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """:func:`sample_keys` of int64 arrays (b,): a batch of rows costs the host some 60 calls of numpy.
+    """:func:`sample_keys` of int64 arrays (b,), or (1,) for all: a batch of rows costs the host some 60 calls of numpy.
 
     A tensor's operation costs it several times as much as an array's, however few numbers there are.
     """
-    if len(index) and (seed == seed[0]).all() and (epoch == epoch[0]).all():  # as in nearly every batch: once for all
-        seed, epoch = seed[:1], epoch[:1]
     salt = np.zeros(len(seed), dtype=np.uint32)
     for part in (seed, epoch):
         low, high = _halves(part)

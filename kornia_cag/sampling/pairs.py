@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from kornia_cag.core.checks import check_int, describe, fail
+from kornia_cag.core.randomness import host_keys
 from kornia_cag.sampling.epochs import Epochs, default_samples
 from kornia_cag.sampling.passes import PairRows, Pass, Place
 from kornia_cag.sampling.rows import COLUMNS, Rows
@@ -245,7 +246,8 @@ class PairSampler(Sampler[Any]):
         rows = np.empty((count, len(COLUMNS) - 1 + objects.shape[1]), np.int64)
         rows[:, 0], rows[:, 1], rows[:, 2] = objects[index, 0], contexts[index], index
         rows[:, 3], rows[:, 4], rows[:, 5:] = epoch, self.seed, objects[index, 1:]
-        return Rows(torch.from_numpy(rows))
+        keys = host_keys(np.array([self.seed]), np.array([epoch]), index)
+        return Rows(torch.from_numpy(rows)).with_keys(torch.from_numpy(keys))
 
     def pairs(self, epoch: int | None = None) -> Int[Tensor, "e 2"]:
         """Object and context of every sample of an epoch (default: the current one), all ranks, by sample index.

@@ -11,9 +11,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import check_int, check_tensor, describe, fail
-from kornia_cag.core.compiling import fusing
 from kornia_cag.core.devices import upload
-from kornia_cag.core.randomness import host_keys, sample_keys
+from kornia_cag.core.randomness import sample_keys
 
 COLUMNS = ("object", "context", "index", "epoch", "seed")
 FIX = "Rows come by DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...), or from Rows.of(...)."
@@ -99,10 +98,7 @@ class Rows:
     @cached_property
     def keys(self) -> Int[Tensor, " b"]:
         """(b,); the source of each sample's randomness: a hash of seed, epoch and index. Computed once."""
-        if self.device.type != "cpu" or fusing():
-            return sample_keys(self.seed, self.epoch, self.index)
-        index, epoch, seed = self.table.numpy()[:, 2:5].T
-        return torch.from_numpy(host_keys(seed, epoch, index))
+        return sample_keys(self.seed, self.epoch, self.index)
 
     @property
     def device(self) -> torch.device:
@@ -127,7 +123,8 @@ class Rows:
 
     def pin_memory(self) -> "Rows":
         """The same rows in pinned memory; called by a DataLoader with ``pin_memory=True``."""
-        return Rows(self.table.pin_memory())
+        pinned = Rows(self.table.pin_memory())
+        return pinned.with_keys(self.keys) if "keys" in self.__dict__ else pinned
 
     def replaced(
         self,

@@ -666,3 +666,9 @@ def test_unbalanced_state():
     with pytest.raises(InputError, match="state: expected the state of a sampler with balanced=1, got balanced=0"):
         build(balanced=True).load_state_dict(state)
     assert "12 samples per epoch, in 3 batches of 5; independent uniform pairs; seed=5" in repr(sampler)
+
+
+def test_rows_come_with_their_keys():
+    """Hashed with numpy, whose calls cost the host less than those of torch."""
+    for rows in PairSampler([0, 1, 2], 7, batch_size=5, seed=2**61 + 5):
+        assert torch.equal(rows.__dict__["keys"], Rows(rows.table).keys)

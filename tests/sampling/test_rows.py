@@ -1,7 +1,6 @@
 import copy
 import pickle
 import queue
-from functools import partial
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from kornia_cag.core.checks import InputError
-from kornia_cag.core.randomness import host_keys, sample_keys
+from kornia_cag.core.randomness import sample_keys
 from kornia_cag.core.records import mapped, tensors
 from kornia_cag.sampling import rows as module
 from kornia_cag.sampling.pairs import PairSampler
@@ -102,13 +101,7 @@ def test_what_rows_are_made_of_is_what_they_hold(given_columns):
 
 def test_keys_are_those_of_seed_epoch_and_index_computed_once(device, monkeypatch):
     calls = []
-
-    def counted(hash_of, *args):
-        calls.append(1)
-        return hash_of(*args)
-
-    for name in ("sample_keys", "host_keys"):
-        monkeypatch.setattr(module, name, partial(counted, getattr(module, name)))
+    monkeypatch.setattr(module, "sample_keys", lambda *args: calls.append(1) or sample_keys(*args))
     rows = made(device)
     assert calls == []
     first = rows.keys
@@ -389,7 +382,7 @@ def test_rows_of_rows_keep_their_keys(monkeypatch):
     """Keys are a hash of many operations: computed once, also for parts of a batch."""
     rows = Rows.of(torch.arange(6), torch.zeros(6, dtype=torch.int64), torch.arange(6), seed=5)
     keys = rows.keys
-    monkeypatch.setattr(module, "host_keys", None)
+    monkeypatch.setattr("kornia_cag.sampling.rows.sample_keys", None)
     mask = torch.tensor([True, False] * 3)
     assert torch.equal(rows[mask].keys, keys[mask])
     assert torch.equal(rows[2].keys, keys[2:3])
@@ -403,14 +396,14 @@ def test_rows_arrive_with_their_keys_in_one_copy(monkeypatch):
     monkeypatch.setattr("kornia_cag.sampling.rows.upload", lambda tensor, device: sent.append(tensor) or tensor)
     there = rows.to("meta")  # any device that is not this one
     assert len(sent) == 1
-    monkeypatch.setattr(module, "host_keys", None)
+    monkeypatch.setattr("kornia_cag.sampling.rows.sample_keys", None)
     assert torch.equal(there.keys, rows.keys)
     assert torch.equal(there.table, rows.table)
 
 
 def test_parts_are_cut_with_keys_that_were_hashed_together(monkeypatch):
     hashed = []
-    monkeypatch.setattr(module, "host_keys", lambda *given: hashed.append(0) or host_keys(*given))
+    monkeypatch.setattr("kornia_cag.sampling.rows.sample_keys", lambda *given: hashed.append(0) or sample_keys(*given))
     rows = Rows.of(torch.arange(6), torch.zeros(6, dtype=torch.int64), torch.arange(6), seed=5)
     parts = rows.cut([2, 5])
     assert torch.cat([part.keys for part in parts]).tolist() == rows.keys.tolist()
