@@ -133,12 +133,13 @@ class WorstOf(Adversary):
 class ScenePGD(Adversary):
     """Projected gradient ascent on a scene's parameters, through composer and model.
 
-    A scene is a function of numbers in [0, 1), which its ranges turn into angles, exposures, blurs and so on. Each step
-    moves every number along the sign of its gradient, at most ``reach`` away from where it was drawn, so ranges hold by
-    construction. Discrete choices have no gradient and stay as drawn: mirror, negative, thickness, whether and how to
-    blur, low resolution, JPEG quality. So do the noise field and the sizes of individual elastic waves; the pyramid
-    level follows pose and crop. The worst scene on the way is kept, so the loss is never lower than that of the scene
-    as drawn. Such scenes depend on the model, so a batch's rows alone cannot reproduce them.
+    A scene is a function of numbers in [0, 1), which its ranges turn into angles, exposures, blurs and so on. Each
+    step moves every number along the sign of its gradient, at most ``reach`` away from where it was drawn, so
+    ranges hold by construction. Discrete choices have no gradient and stay as drawn: mirror, negative, thickness,
+    whether and how to blur, low resolution, JPEG quality. So do the noise field, the sizes of individual elastic
+    waves, a blend's numbers, harmony, sun and depth; the pyramid level follows pose and crop. The worst scene on
+    the way is kept, so the loss is never lower than that of the scene as drawn. Such scenes depend on the model, so
+    a batch's rows alone cannot reproduce them.
 
     A step takes a forward and a backward pass through composer and model, in eager mode.
 

@@ -55,14 +55,25 @@ def matched(found: Found, true: Boxed, *, threshold: float, overlap: float = 0.5
             owner[place], free[best] = best, False
     hit = ~true.crowd & ~free
     near = shares >= overlap
-    crowded = (near & same & true.crowd).any(dim=1) & (owner < 0)
+    inside = covered(boxes, true.boxes) >= overlap  # as COCO has it, where a crowd's box stands for many objects
+    crowded = (inside & same & true.crowd).any(dim=1) & (owner < 0)
     misnamed = ~hit & ~true.crowd & (near & ~same).any(dim=0)
     return Match(Found(boxes, labels, scores), owner, crowded, hit, misnamed)
 
 
+def covered(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
+    """The share of every box of one kind that lies in every one of another, in [0, 1]."""
+    return _common(a, b) / (a[:, 2:] - a[:, :2]).prod(dim=1).clamp(min=1e-6)[:, None]
+
+
 def iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
     """Intersection over union of every box of one kind with every one of another, in [0, 1]."""
-    inner = torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])
-    common = inner.clamp(min=0).prod(dim=2)
+    common = _common(a, b)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (a, b)]
     return common / (areas[0][:, None] + areas[1] - common).clamp(min=1e-6)
+
+
+def _common(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
+    """Areas of intersections."""
+    inner = torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])
+    return inner.clamp(min=0).prod(dim=2)

@@ -118,7 +118,8 @@ class Difference(Blend):
 class MultiBand(Blend):
     """Splice by Laplacian pyramids: fine detail ends at the object's edge, coarse colour fades over a wide one.
 
-    See :func:`kornia_cag.scenes.multiband.multiband`. Source: Burt and Adelson, 1983.
+    For opaque objects: what is translucent fades. See :func:`kornia_cag.scenes.multiband.multiband`. Source: Burt and
+    Adelson, 1983.
 
     Attributes:
         levels: how often the picture is halved, at least 1: colour fades over about ``2 ** levels`` pixels.

@@ -223,7 +223,7 @@ class Composer:
         ground, spot = behind, None if scene.sun is None and layer.harmony is None else spots(kept(alpha))
         if ranges.sun is not None and scene.sun is not None and spot is not None:
             gain = scene.sun.shaded(gain, spot, self.size)
-            ground = scene.sun.shadowed(behind, alpha, spot, most=ranges.sun.widest(ranges.longest * min(self.size)))
+            ground = scene.sun.shadowed(behind, alpha, spot, most=ranges.sun.widest(ranges.longest(self.size)))
         lit = light(ink, tone, blend.cover(alpha), gain)
         if layer.harmony is not None and spot is not None:
             lit = harmonised(lit, alpha, behind, spot, layer.harmony)

@@ -23,7 +23,7 @@ class Depth:
     """What the air and the lens of ``b`` scenes do to distant objects, in the units of :class:`DepthRange`.
 
     Attributes:
-        haze: (b,); share of the light that is lost per unit of distance, as an exponent.
+        haze: (b,); extinction coefficient: the share ``exp(-haze * d)`` is left after ``d`` units of distance.
         defocus: (b,); standard deviation of the blur of what is infinitely far away, pixels.
     """
 
@@ -59,8 +59,8 @@ class DepthRange:
     side. No object is farther away than those that it may cover: those before it in painting order.
 
     Attributes:
-        size: true size of an object, over the usual one; its logarithm is uniform.
-        haze: share of the light that is lost per unit of distance, as an exponent: ``exp(-haze)`` is left of it.
+        size: true size of an object, as a factor of the usual one; log-uniform.
+        haze: extinction coefficient: the share ``exp(-haze * d)`` of the light is left after ``d`` units of distance.
         defocus: standard deviation of the blur of what is infinitely far away, pixels.
     """
 

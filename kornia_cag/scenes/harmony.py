@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kornia_cag.core.checks import check_range
-from kornia_cag.core.compiling import channels, constant, kept
+from kornia_cag.core.compiling import channels, kept
 from kornia_cag.core.draws import Draw, Number
 from kornia_cag.core.operations import one_operation, unfused
 from kornia_cag.scenes.light import LUMA, Picture, Tone, light, planes_of, whole
@@ -41,9 +41,9 @@ class HarmonyRange:
     """How far each object's light is drawn towards that of what it is pasted on, see :func:`harmonised`.
 
     Attributes:
-        brightness: strength for the mean brightness, in [0, 1].
-        color: strength for the colour of the light, in [0, 1].
-        contrast: strength for the standard deviation of brightness, in [0, 1].
+        brightness: share of the way to the mean brightness around it, in [0, 1].
+        color: share of the way to the colour of the light there, in [0, 1].
+        contrast: share of the way to the standard deviation of brightness there, in [0, 1].
     """
 
     brightness: tuple[float, float] = (0.0, 0.6)
@@ -98,18 +98,17 @@ def _matching(
     spot: Float[Tensor, "b 4"], strengths: Float[Tensor, "b 3"],
 ) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3"]]:  # fmt: skip
     """The affine map of colours: matrix and offset."""
-    luma = constant(LUMA, front.dtype, front.device)
     across, down = _window(spot, (alpha.shape[1], alpha.shape[2]))
-    own, own_variance = _object(front, alpha, luma)
+    own, own_variance = _object(front, alpha)
     around = _mean(behind, across, down)
-    bright, own_bright = _dot(around, luma), _dot(own, luma)
-    grey = _luma(behind, luma) - bright[:, :, None]
+    bright, own_bright = _luma(around), _luma(own)
+    grey = _luma(behind)[:, 0] - bright[:, :, None]
     variance = _mean((grey * grey)[:, None], across, down)
     # Moments after each step, in the order: colour, brightness, contrast.
     brightness, color, contrast = kept(strengths).split(1, dim=1)
     cast = around / bright.clamp(min=FLOOR)
     same = torch.eye(3, dtype=front.dtype, device=front.device)
-    matrix = (1 - color)[..., None] * same + (color * cast)[..., None] * luma
+    matrix = (1 - color)[..., None] * same + torch.stack([weight * color * cast for weight in LUMA], dim=2)
     mean = (1 - color) * own + color * own_bright * cast
     gain = 1 + brightness * ((bright / own_bright.clamp(min=FLOOR)).clamp(max=MOST) - 1)
     ratio = ((variance + FLAT) / (gain * gain * own_variance + FLAT)).sqrt().clamp(max=MOST)
@@ -118,12 +117,12 @@ def _matching(
 
 
 def _object(
-    front: Float[Tensor, "b 3 h w"], alpha: Float[Tensor, "b h w"], luma: Float[Tensor, "3"]
+    front: Float[Tensor, "b 3 h w"], alpha: Float[Tensor, "b h w"]
 ) -> tuple[Float[Tensor, "b 3"], Float[Tensor, "b 1"]]:
     """Mean colour of objects, weighted by alpha, and variance of their luma, by its square."""
     sums = front.sum(dim=3).sum(dim=2)
     mean = sums / alpha.sum(dim=2).sum(dim=1)[:, None].clamp(min=TINY)
-    grey = _luma(front, luma) - _dot(mean, luma)[:, :, None] * alpha
+    grey = _luma(front)[:, 0] - _luma(mean)[:, :, None] * alpha
     squares = (grey * grey).sum(dim=2).sum(dim=1), (alpha * alpha).sum(dim=2).sum(dim=1)
     return mean, (squares[0] / squares[1].clamp(min=TINY))[:, None]
 
@@ -147,10 +146,6 @@ def _mean(
     return (lines * down[:, None]).sum(dim=2)
 
 
-def _luma(planes: Float[Tensor, "b 3 h w"], luma: Float[Tensor, "3"]) -> Float[Tensor, "b h w"]:
-    red, green, blue = planes.unbind(1)
-    return luma[0] * red + luma[1] * green + luma[2] * blue
-
-
-def _dot(colors: Float[Tensor, "b 3"], luma: Float[Tensor, "3"]) -> Float[Tensor, "b 1"]:
-    return (colors * luma).sum(dim=1, keepdim=True)
+def _luma(colors: Float[Tensor, "b 3 *p"]) -> Float[Tensor, "b 1 *p"]:
+    red, green, blue = colors.split(1, dim=1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue

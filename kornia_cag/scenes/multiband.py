@@ -20,7 +20,8 @@ def multiband(
 
     Band ``k`` of the result is that of the pasted picture ``rgb + (1 - alpha) * behind``, weighted by level ``k`` of
     alpha's Gaussian pyramid, plus that of ``behind``, weighted by the rest. Everything is linear in the pictures, so
-    only the pyramid of their difference is built. No levels: each band alike, the difference times alpha.
+    only the pyramid of their difference is built. No levels: each band alike, the difference times alpha. What is
+    translucent in the pasted picture weighs less once more, and fades: this blend is for opaque objects.
 
     Differentiable in all three. Source: Burt and Adelson, "A multiresolution spline with application to image mosaics",
     ACM Transactions on Graphics 2(4), 1983.

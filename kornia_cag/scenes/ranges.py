@@ -122,10 +122,10 @@ class SceneRange:
         """Longest side of an object as drawn, before any framing, over the canvas's short side."""
         return self.pose.scale if self.layout is None else self.layout.side
 
-    @property
-    def longest(self) -> float:
-        """Longest side of an object on the canvas, over the canvas's short side; 1 if it is longer than this."""
-        return min(1.0, self.scale[1] if self.framing is None else self.framing.side)
+    def longest(self, size: tuple[int, int]) -> float:
+        """Longest side of an object, pixels, as far as it is on a canvas of ``size = (height, width)`` pixels."""
+        share = self.scale[1] if self.framing is None else self.framing.side
+        return min(float(max(size)), share * min(size))
 
     def plan(self, *, layers: int, device: torch.device) -> Plan:
         """What the scenes of ``layers`` objects are drawn from, with its constants on a device; made once for both."""

@@ -89,9 +89,10 @@ class SunRange:
     no mask. With it ``illumination`` of a scene's :class:`ColorRange` brightens the side that this light comes from.
 
     Attributes:
-        direction: where the light comes from on the canvas, in turns: 0 is right, 0.25 below, 0.5 left, 0.75 above.
+        direction: where the light comes from on the canvas, a number of turns: 0 is right, 0.25 below, 0.5 left, 0.75
+            above.
         elevation: degrees above what is behind the objects: 90 is from the viewer, lower ones cast longer shadows.
-        lift: distance of objects from what is behind them, in their sizes.
+        lift: distance of objects from what is behind them, as a factor of their sizes.
         softness: standard deviation of a shadow's edge, in sizes of its object.
         darkness: share of the light that is missing in a shadow.
         shading: relative gain from an object's centre to its rim on the side of the light, at an elevation of 0.

@@ -31,9 +31,15 @@ GIVEN: dict[str, tuple[object, ...]] = {
     "smeared": (ALPHA[:, 0], torch.rand(3), torch.rand(3)),
     "multiband": (torch.rand(3, 3, 6, 7), ALPHA, torch.rand(3, 6, 7, 3).movedim(3, 1)),
     "poisson": (torch.rand(3, 3, 6, 7), ALPHA, torch.rand(3, 6, 7, 3).movedim(3, 1)),
+    "moments": (ALPHA[:, 0],),
+    "matching": (torch.rand(3, 3, 6, 7), ALPHA[:, 0], torch.rand(3, 3, 6, 7), torch.rand(3, 4), torch.rand(3, 3)),
+    "matched": (torch.rand(3, 3, 6, 7), ALPHA[:, 0], torch.rand(3, 3, 6, 7), torch.rand(3, 4), torch.rand(3, 3)),
+    "shadow": (ALPHA[:, 0], torch.rand(3, 2), torch.rand(3)),
+    "blurred": (torch.rand(3, 4, 6, 7), torch.rand(3)),
 }  # fmt: skip
 NAMED: dict[str, dict[str, object]] = {
     "eroded": {"most": 1.0}, "feathered": {"most": 2.0}, "smeared": {"most": 2.0}, "multiband": {"levels": 2},
+    "shadow": {"most": 2.0}, "blurred": {"most": 1.0},
 }  # fmt: skip
 
 

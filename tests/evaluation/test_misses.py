@@ -49,6 +49,13 @@ def test_a_crowd_need_not_be_found_and_excuses_what_is_found_in_it() -> None:
     assert match.hit.tolist() == [False]
 
 
+def test_what_lies_within_a_crowd_is_excused_however_small_it_is() -> None:
+    """COCO holds the intersection against the area of what was found, not against the union."""
+    crowd = there((0, 0, 60, 60, 0), crowd=(0,))
+    match = matched(found((10, 10, 30, 30, 0, 0.9), (50, 50, 80, 80, 0, 0.8)), crowd, threshold=0.3)
+    assert match.excused.tolist() == [True, False]
+
+
 def test_nothing_on_either_side() -> None:
     assert matched(found(), there((0, 0, 9, 9, 0)), threshold=0.3).hit.tolist() == [False]
     assert matched(found((0, 0, 9, 9, 0, 0.9)), there(), threshold=0.3).owner.tolist() == [-1]

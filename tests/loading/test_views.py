@@ -84,7 +84,8 @@ def test_it_is_attacked_composed_ahead_sent_and_replayed() -> None:
 @pytest.mark.compile
 def test_compiled() -> None:
     torch._dynamo.reset()
-    quick, plain = collate(views="all blends", compile=True), collate(views="all blends")
+    two = SceneRange(blend=OneOf((Over(), Feather())), pose=PoseRange(scale=(0.4, 0.7)))  # a program each
+    quick, plain = (collate(two, views="all blends", compile=compile) for compile in (True, False))
     for rows in list(sampler())[:2]:
         one, other = quick(rows), plain(rows)
         close = (one.images - other.images).abs().flatten(1).amax(dim=1) < 1 / 255
