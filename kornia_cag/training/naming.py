@@ -49,7 +49,7 @@ class Namer(nn.Module):
 
 
 def named_by(detector: Trained, classifier: Trained) -> Trained:
-    """A trained detector whose boxes a trained network names.
+    """A trained detector whose boxes a trained network names; done is what both have done of their training.
 
     Raises:
         InputError: if they are not these.
@@ -60,7 +60,8 @@ def named_by(detector: Trained, classifier: Trained) -> Trained:
         fail("classifier", "a network that names pictures", "one that finds objects")
     network = Namer(detector.network, classifier.network, classifier.recipe.size, classifier.recipe.fit).eval()
     task = replace(detector.recipe.detection, classes="all")
-    return Trained(network, replace(detector.recipe, detection=task), classifier.classes)
+    share = min(detector.share, classifier.share)
+    return Trained(network, replace(detector.recipe, detection=task), classifier.classes, share)
 
 
 def _crop(image: Float[Tensor, "3 h w"], box: list[float]) -> Float[Tensor, "3 y x"]:

@@ -80,6 +80,10 @@ def test_a_run_named_by_another_has_its_classes() -> None:
     assert isinstance(both.recipe.detection, DetectionTask)
     (seen,) = both.detect(painted()[0], threshold=0.1)
     assert [one.name for one in seen.objects] == ["green"]
+    assert both.share == 1
+    for shares in ((0.25, 0.5), (0.5, 0.25)):
+        halves = (one._replace(share=share) for one, share in zip((finder, namer), shares, strict=True))
+        assert named_by(*halves).share == 0.25
     with pytest.raises(InputError, match=r"^detector: expected a network that finds objects"):
         named_by(namer, namer)
     with pytest.raises(InputError, match=r"^classifier: expected a network that names pictures"):
