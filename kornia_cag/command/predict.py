@@ -1,6 +1,7 @@
 """``kornia-cag predict``: names and probabilities for photographs, and boxes if the network finds objects."""
 
 import argparse
+import glob
 import json
 import os
 import sys
@@ -29,8 +30,8 @@ WIDEST = 60  # places of a path that others are aligned with
 def predict(options: argparse.Namespace) -> None:
     """Print what a trained network sees in photographs, as soon as a batch is read."""
     trained = read_model(options, chosen_device(options.device))
-    answered, trained = _answering(options, trained)
     photos, skips = list(located(options.photos)), options.on_error == "skip"
+    answered, trained = _answering(options, trained, photos)
     widths = [width(_shown(photo.path if isinstance(photo, Refused) else photo[0])) for photo in photos]
     aligned, refused, drawn = min(max(widths), WIDEST), list[Refused](), set[str]()
     with (
@@ -51,7 +52,9 @@ def predict(options: argparse.Namespace) -> None:
         _report(refused, len(photos), skips)
 
 
-def _answering(options: argparse.Namespace, trained: Trained) -> tuple[Answering, Trained]:
+def _answering(
+    options: argparse.Namespace, trained: Trained, photos: list[tuple[str, Any] | Refused]
+) -> tuple[Answering, Trained]:
     """What answers, and the network that it asks; every option must have an effect."""
     if trained.recipe.detection is None:
         needs_detector(options, ("threshold", "classifier", "draw"))
@@ -61,21 +64,44 @@ def _answering(options: argparse.Namespace, trained: Trained) -> tuple[Answering
         fail("--top", "a network that names pictures", "one that finds objects", "Pass --threshold.")
     threshold = check_number("--threshold", THRESHOLD if options.threshold is None else options.threshold, 0, 1)
     if options.draw is not None:
-        _check_draw(Path(options.draw), options)
+        _check_draw(options, photos)
     finding = load_classifier(options, trained)
     return lambda photos: finding.sightings(photos, threshold), finding
 
 
-def _check_draw(folder: Path, options: argparse.Namespace) -> None:
-    """Require a folder to write to from which no later run will take its photographs."""
+def _check_draw(options: argparse.Namespace, photos: list[tuple[str, Any] | Refused]) -> None:
+    """Require a folder to write to that holds no photograph, and from which no later run will take any."""
+    folder = Path(options.draw)
     if folder.exists() and not folder.is_dir():
         fail("--draw", "a folder", f"{str(folder)!r}, which is a file")
     here = Path(os.path.realpath(folder))
-    for photo in map(Path, options.photos):
-        read, around = (photo, (here, *here.parents)) if photo.is_dir() else (photo.parent, (here,))
-        if any(place.exists() and read.exists() and place.samefile(read) for place in around):
-            fail("--draw", "a folder outside of that of the photographs", repr(options.draw))
+    files = {Path(photo[1]) for photo in photos if not isinstance(photo, Refused)}
+    real = {Path(os.path.realpath(file)) for file in files}
+    parents = {file.parent for file in files | real}
+    if any(_same(here, parent) for parent in parents) or any(_searched(here, photo) for photo in options.photos):
+        fail("--draw", "a folder outside of that of the photographs", repr(options.draw), "Choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
+    for place in folder.iterdir():
+        if Path(os.path.realpath(place)) in real:  # writing would follow the link
+            fail("--draw", "a folder without links to the photographs", f"{str(place)!r}", "Choose another folder.")
+
+
+def _searched(folder: Path, photo: str) -> bool:
+    """Whether pictures in a folder, a real path, are among those that a folder or a pattern means."""
+    around = (folder, *folder.parents)
+    if os.path.exists(photo) or not glob.has_magic(photo):
+        return os.path.isdir(photo) and any(_same(place, Path(photo)) for place in around)
+    parts = Path(os.path.abspath(photo)).parts
+    fixed = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    pattern = Path(os.path.realpath(Path(*parts[:fixed])), *parts[fixed:])
+    if "**" in pattern.parts:  # all that is below
+        below = Path(*pattern.parts[: pattern.parts.index("**")])
+        return any(place.match(str(below)) for place in around)
+    return folder.match(str(pattern.parent)) or any(place.match(str(pattern)) for place in around)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _told(options: argparse.Namespace) -> AbstractContextManager[Log]:

@@ -147,6 +147,47 @@ def test_pictures_of_one_name_are_drawn_apart(run):
     assert not Path("road/drawn").exists()
 
 
+@pytest.mark.parametrize(
+    ("photos", "draw"),
+    [("p/h*/*.png", "p/h2"), ("p/h*/*.png", "p/h3"), ("p/*", "p/h2"), ("p/*", "p/h2/drawn"), ("p/*", "p/drawn"),
+     ("p/**/*.png", "p/drawn"), ("p/**", "p/h1/drawn"), ("h*/*.png", "h3"), ("p/h1/*.png", "to/h1"),
+     ("links/*.png", "p/h2"), ("p/h1/[01].png", "p/h1")],
+)  # fmt: skip
+def test_photographs_of_a_pattern_are_never_drawn_over(run, monkeypatch, photos, draw):
+    certain("found")
+    for place in ("p/h1", "p/h2"):
+        Path(place).mkdir(parents=True)
+        for name in "01":
+            Path(place, f"{name}.png").write_bytes(Path(f"road/{name}.png").read_bytes())
+    Path("links").mkdir()
+    Path("links/a.png").symlink_to(Path("p/h2/0.png").resolve())
+    Path("to").symlink_to(Path("p").resolve())
+    found = Path("found").resolve()
+    if photos.startswith("h"):
+        monkeypatch.chdir("p")
+    status, _, err = run("predict", found, photos, "--draw", draw)
+    assert (status, "--draw: expected a folder outside of that of the photographs" in err) == (2, True)
+    assert Path(found.parent, "p/h2/1.png").read_bytes() == Path(found.parent, "road/1.png").read_bytes()
+
+
+def test_a_link_to_a_photograph_is_not_drawn_over(run):
+    certain("found")
+    Path("drawn").mkdir()
+    Path("drawn/1.png").symlink_to(Path("road/1.png").resolve())
+    before = Path("road/1.png").read_bytes()
+    status, _, err = run("predict", "found", "road", "--draw", "drawn")
+    assert (status, "--draw: expected a folder without links to the photographs, got 'drawn/1.png'" in err) == (2, True)
+    assert Path("road/1.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(("photos", "draw"), [("*.png", "drawn"), ("../road/[0-9].png", "drawn"), ("?.png", "../h2")])
+def test_a_folder_that_a_pattern_does_not_mean_may_be_drawn_to(run, monkeypatch, photos, draw):
+    certain("found")
+    monkeypatch.chdir("road")
+    assert run("predict", "../found", photos, "--draw", draw)[0] == 0
+    assert len(list(Path(draw).iterdir())) == 4
+
+
 def test_another_run_names_what_is_found(run):
     certain("found")
     Path("named").mkdir()
