@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kornia_cag.banks.folders import SUFFIXES
 from kornia_cag.banks.pictures import check_path, kind_of
 from kornia_cag.core.checks import InputError, fail
 
@@ -13,7 +14,7 @@ def find_boxes(folder: str | Path) -> Path:
     """The file, or the folder of text files, with the boxes of a folder's pictures, as ``load_boxes`` takes it.
 
     It may be the only ``.csv`` or ``.json`` file in the folder; one beside the folder, of its name (``street.csv`` for
-    ``street/``); text files among the pictures; or in ``labels/val`` for pictures in ``images/val``, as YOLO has it.
+    ``street/``); text files among the pictures, named as these are; or in ``labels/val`` for pictures in ``images/val``, as YOLO has it.
 
     Args:
         folder: of the pictures.
@@ -28,7 +29,7 @@ def find_boxes(folder: str | Path) -> Path:
         inside = sorted(path for path in folder.iterdir() if path.suffix.lower() in TABLES)
         beside = [path for path in (folder.parent / f"{folder.name}{ending}" for ending in TABLES) if path.is_file()]
         found = inside or beside
-        texts = not found and any(path.name != "classes.txt" for path in folder.rglob("*.txt"))
+        texts = not found and _among(folder)
     except OSError as error:
         raise InputError(f"real: expected a folder that can be read, got {folder} ({error.strerror}).") from error
     if len(found) > 1:
@@ -38,6 +39,13 @@ def find_boxes(folder: str | Path) -> Path:
     if source is not None:
         return source
     return fail("real", WAYS, f"{str(folder)!r} without any", "Pass them as boxes.")
+
+
+def _among(folder: Path) -> bool:
+    """Whether some text file has the name of a picture beside it: others, such as a README, tell no boxes."""
+    paths = list(folder.rglob("*"))
+    pictures = {path.with_suffix("") for path in paths if path.suffix.lower() in SUFFIXES}
+    return any(path.with_suffix("") in pictures for path in paths if path.suffix == ".txt")
 
 
 def _labels(folder: Path) -> Path | None:

@@ -40,6 +40,9 @@ def test_texts_of_yolo_lie_among_the_pictures_or_in_labels(folder: Path) -> None
     assert find_boxes(folder) == folder.parents[1] / "labels" / "val"
     told(folder / "classes.txt", "sign\n")
     assert find_boxes(folder) == folder.parents[1] / "labels" / "val"
+    told(folder / "README.txt", "Photographs of streets.\n")
+    assert find_boxes(folder) == folder.parents[1] / "labels" / "val"
+    (folder / "README.txt").unlink()
     told(folder / "b.txt", "0 0.5 0.5 0.5 0.5\n")
     assert find_boxes(folder) == folder
     (first, second) = load_boxes(folder, folder, ("sign",)).pictures
