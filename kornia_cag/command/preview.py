@@ -88,22 +88,19 @@ def _save_sheets(options: argparse.Namespace, recipe: Recipe, batch: Batch, clas
     below = [batch.targets.cover] if options.masks else []
     if options.perturbation and recipe.attack is not None:
         below.append(magnified(batch.images, batch.clean, recipe.attack.largest))
-    boxes = boxes_of(batch) if options.boxes or recipe.detection is not None else None
-    names = names_of(batch, classes) if options.names else None
-    save_sheet(options.out, batch.images, options.columns, zoom=options.zoom, boxes=boxes, names=names, insets=True,
-               below=below)  # fmt: skip
+    boxes, names = boxes_and_names(recipe, batch, classes)
+    boxed = options.boxes or recipe.detection is not None
+    save_sheet(options.out, batch.images, options.columns, zoom=options.zoom, boxes=boxes if boxed else None,
+               names=names if options.names else None, insets=True, below=below)  # fmt: skip
 
 
-def boxes_of(batch: Batch) -> Float[Tensor, "b k 4"]:
-    """The boxes of all objects that are to be found; NaN: none."""
-    found = Detections.of(batch)
-    return torch.where(found.present[..., None], found.boxes, torch.nan)
-
-
-def names_of(batch: Batch, classes: Sequence[str]) -> list[str]:
-    """What is to be found in each composite."""
-    rows = batch.targets.labels.tolist()
-    return [", ".join(classes[label] for label in labels if label >= 0) for labels in rows]
+def boxes_and_names(recipe: Recipe, batch: Batch, classes: Sequence[str]) -> tuple[Float[Tensor, "b k 4"], list[str]]:
+    """The boxes of all objects that are to be found in each composite, NaN: none; and their names."""
+    task = recipe.detection
+    found = Detections.of(batch, min_visible=0.0 if task is None else task.min_visible)
+    labels = batch.targets.labels if task is None else found.labels  # a classifier learns the name of any object
+    names = [", ".join(classes[label] for label in row if label >= 0) for row in labels.tolist()]
+    return torch.where(found.present[..., None], found.boxes, torch.nan), names
 
 
 def _checked_model(options: argparse.Namespace, recipe: Recipe, objects: ObjectBank) -> nn.Module | None:

@@ -9,7 +9,7 @@ from kornia_cag.command.attended import attended
 from kornia_cag.command.finding import measured_boxes, print_precision, real_boxes
 from kornia_cag.command.measuring import budget, measured, print_accuracy, print_unmeasured, real_pictures
 from kornia_cag.command.options import check_training_memory, chosen_recipe, load_banks, needs_detector
-from kornia_cag.command.preview import boxes_of, compose, names_of
+from kornia_cag.command.preview import boxes_and_names, compose
 from kornia_cag.command.results import (
     PREVIEW,
     REPORT,
@@ -99,9 +99,10 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
     about = {"options": plain(given), "versions": versions(), "trained_on": contexts.pyramid.checksums()}
     write_json(out / CONFIG, {**training.plan(), **about})
     batch = compose(recipe, objects, contexts, training.pairs, training.model, batches=1)
-    boxes = None if recipe.detection is None else boxes_of(batch)[:96]
-    names = names_of(batch, objects.classes)[:96]
-    save_sheet(out / PREVIEW, batch.images[:96], 12 if boxes is None else 4, boxes=boxes, names=names, insets=True)
+    boxes, names = boxes_and_names(recipe, batch, objects.classes)
+    finds = recipe.detection is not None
+    save_sheet(out / PREVIEW, batch.images[:96], 4 if finds else 12, boxes=boxes[:96] if finds else None,
+               names=names[:96], insets=True)  # fmt: skip
 
 
 def _print_result(

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import make_contexts, make_objects
 from PIL import Image
 
 from kornia_cag import SceneRange
+from kornia_cag.command.preview import boxes_and_names
+from kornia_cag.loading.detections import Detections
 from kornia_cag.scenes.layout import Layout
 from kornia_cag.training.detector import Detector
 from kornia_cag.training.network import load_network, save_network
@@ -97,6 +100,23 @@ def test_a_preview_has_boxes_and_names(run, signs):
     assert sheet.shape[1] == 3 * 65 + 1
     status, _, err = run(*preview, "--explain", 0)
     assert (status, "--explain: expected a recipe that names pictures, got 'street'" in err) == (2, True)
+
+
+def test_a_preview_shows_what_training_asks_for():
+    task = replace(SMALL.detection, min_visible=0.8)
+    recipe = replace(
+        SMALL,
+        detection=task,
+        ranges=replace(SMALL.ranges, layout=Layout(count=(3, 3), side=(0.6, 0.9), visible=0.3, overlap=0.7)),
+    )
+    run = Training(recipe, make_objects(size=64), make_contexts(size=64))
+    batch = run.collate(next(iter(run.pairs)))
+    classes = run.objects.classes
+    boxes, names = boxes_and_names(recipe, batch, classes)
+    wanted = task.targets(batch).present
+    assert 0 < int(wanted.sum()) < int(Detections.of(batch).present.sum())
+    assert torch.equal(boxes.isfinite().all(dim=2), wanted)
+    assert [len(name.split(", ")) if name else 0 for name in names] == wanted.sum(dim=1).tolist()
 
 
 def test_evaluate_counts_and_shows_what_is_missed(run):
