@@ -14,7 +14,8 @@ def find_boxes(folder: str | Path) -> Path:
     """The file, or the folder of text files, with the boxes of a folder's pictures, as ``load_boxes`` takes it.
 
     It may be the only ``.csv`` or ``.json`` file in the folder; one beside the folder, of its name (``street.csv`` for
-    ``street/``); text files among the pictures, named as these are; or in ``labels/val`` for pictures in ``images/val``, as YOLO has it.
+    ``street/``); text files among the pictures, named as these are; or in ``labels/val`` for pictures in
+    ``images/val``, as YOLO has it.
 
     Args:
         folder: of the pictures.
