@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kornia_cag.command.columns import padded, width
 from kornia_cag.command.drawing import save_misses
 from kornia_cag.command.options import load_classifier
 from kornia_cag.command.wording import worded
@@ -56,9 +57,8 @@ def measured_boxes(
 def print_precision(accuracy: DetectionAccuracy, real: BoxedSet) -> None:
     """Print average precision, by size and overall."""
     print("\n".join(f"{name:6}  {_percents(one)}" for name, one in accuracy.by_size.items() if one.mean is not None))
-    boxes = sum(len(picture.boxes) for picture in real.pictures)
     whole = f"mAP@.5 {_percent(accuracy.overall.at50)}, mAP {_percent(accuracy.overall.mean)}"
-    print(one_line(f"{whole} on {real.name}: {boxes:,} boxes in {len(real):,} real pictures"))
+    print(one_line(f"{whole} on {real.name}: {real.to_find:,} boxes in {len(real):,} real pictures"))
 
 
 def _percents(one: Precision) -> str:
@@ -99,14 +99,15 @@ def evaluate_boxes(options: argparse.Namespace, trained: Trained) -> None:
 
 def _counts(real: BoxedSet, matches: Sequence[Match]) -> dict[str, int]:
     return {
-        "boxes": sum(int((~picture.crowd).sum()) for picture in real.pictures),
+        "boxes": real.to_find,
         "hits": sum(int(match.hit.sum()) for match in matches),
         "false_alarms": sum(int(((match.owner < 0) & ~match.excused).sum()) for match in matches),
     }
 
 
 def _print_classes(accuracy: DetectionAccuracy) -> None:
-    width = max(map(len, accuracy.by_class))
+    names = {name: one_line(name) for name in accuracy.by_class}
+    widest = max(map(width, names.values()))
     for name, one in accuracy.by_class.items():
-        if one.mean is not None and len(accuracy.by_class) > 1:
-            print(one_line(f"{name.ljust(width)}  {_percents(one)}"))
+        if one.mean is not None and len(names) > 1:
+            print(f"{padded(names[name], widest)}  {_percents(one)}")

@@ -56,6 +56,11 @@ class BoxedSet:
     classes: tuple[str, ...]
     name: str
 
+    @property
+    def to_find(self) -> int:
+        """Number of boxes of single objects; crowds need not be found."""
+        return sum(int((~picture.crowd).sum()) for picture in self.pictures)
+
     def as_one(self, name: str) -> "BoxedSet":
         """The same boxes, all of one class: to measure whether objects are found, whatever they are called."""
         pictures = tuple(replace(one, labels=torch.zeros_like(one.labels)) for one in self.pictures)

@@ -12,7 +12,10 @@ from conftest import make_contexts, make_objects
 from PIL import Image
 
 from kornia_cag import SceneRange
+from kornia_cag.command.columns import width
+from kornia_cag.command.finding import _print_classes
 from kornia_cag.command.preview import boxes_and_names
+from kornia_cag.evaluation.detection import DetectionAccuracy, Precision
 from kornia_cag.loading.detections import Detections
 from kornia_cag.scenes.layout import Layout
 from kornia_cag.training.detector import Detector
@@ -134,6 +137,28 @@ def test_evaluate_counts_and_shows_what_is_missed(run):
     assert (told["boxes"], told["threshold"]) == (6, 0.5)
     assert 0 <= told["hits"] <= 6
     assert told["real"] == {"name": "road", "pictures": 4}
+
+
+def test_a_crowd_is_not_among_the_boxes_to_find(run):
+    certain("found")
+    Path("road.csv").unlink()
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(4)]
+    boxes = [{"id": i, "image_id": 1, "category_id": 1, "bbox": [8 + 36 * i, 20, 24, 24], "iscrowd": i}
+             for i in range(2)]  # fmt: skip
+    told = {"images": images, "categories": [{"id": 1, "name": "sign"}], "annotations": boxes}
+    Path("road.json").write_text(json.dumps(told))
+    status, out, err = run("evaluate", "found", "--real", "road")
+    assert (status, err) == (0, "")
+    assert " on road: 1 boxes in 4 real pictures" in out
+    assert " of 1 found" in out
+
+
+def test_wide_names_of_classes_are_aligned(capsys):
+    none = Precision(0.5, 0.75)
+    by_class = {"stop": none, "\u6b62\u307e\u308c": none, "no entry": none}
+    _print_classes(DetectionAccuracy(none, {}, by_class, ()))
+    places = {width(line.partition("AP@")[0]) for line in capsys.readouterr().out.splitlines()}
+    assert places == {10}
 
 
 def test_predict_prints_boxes_and_draws_them(run):
