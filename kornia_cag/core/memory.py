@@ -90,23 +90,24 @@ def told(error: BaseException) -> str:
     return " ".join(first.split()).rstrip(".").rpartition("] ")[2] or "out of memory"
 
 
-def check_memory(argument: str, images: int, size: int, per_pixel: int, fix: str) -> None:
+def check_memory(argument: str, images: int, size: int | tuple[int, int], per_pixel: int, fix: str) -> None:
     """Refuse a batch that cannot fit into CPU memory: the system would kill the process without a word.
 
     Args:
         argument: what sets the size of the images, for the error.
         images: number in the batch.
-        size: their side, pixels.
+        size: their side, or ``(height, width)``, pixels.
         per_pixel: bytes needed per pixel of an image, at least.
         fix: advice for the error.
 
     Raises:
         InputError: for a batch that takes more memory than the process may use.
     """
-    have, need = machine_memory(), images * size**2 * per_pixel
+    height, width = (size, size) if isinstance(size, int) else size
+    have, need = machine_memory(), images * height * width * per_pixel
     if have is not None and need > have:
         fail(argument, f"a batch that fits this machine's {have / 1e9:.0f} GB of memory",
-             f"{images:,} image{'' if images == 1 else 's'} of {size} x {size} pixels, which "
+             f"{images:,} image{'' if images == 1 else 's'} of {width} x {height} pixels, which "
              f"take{'s' if images == 1 else ''} {need / 1e9:,.0f} GB or more", fix)  # fmt: skip
 
 

@@ -19,11 +19,15 @@ from torch import Tensor
 
 from kornia_cag.banks.folders import read_rgb
 from kornia_cag.core.checks import check_tensor, fail
+from kornia_cag.core.memory import check_memory
 from kornia_cag.core.progress import Log
 from kornia_cag.evaluation.boxes import Boxed, BoxedSet
 
 MOST = 100  # found boxes of a class in a picture that count, the best first
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 10**10)}  # area of a true box, square pixels
+
+SEEN = 12 + 80  # bytes per pixel of a picture while a detector sees it, at least: as floats, and in the network
+SMALLER = "Make the picture smaller."
 
 
 class Found(NamedTuple):
@@ -88,11 +92,13 @@ def evaluate_detector(
         log: is told the share that is done.
 
     Raises:
-        InputError: naming a picture that cannot be read, and if faster-coco-eval is missing.
+        InputError: naming a picture that cannot be read or fits no memory, and if faster-coco-eval is missing.
     """
     coco_package()
     found = []
     for picture in real.pictures:
+        if device.type == "cpu":
+            check_memory(str(picture.path), 1, picture.size, SEEN, SMALLER)
         pixels = torch.from_numpy(read_rgb(picture.path, on_white=True)).to(device)
         found.append(detect(pixels.permute(2, 0, 1)[None].float() / 255)[0])
         if log is not None:

@@ -1,6 +1,5 @@
 """What a trained detector finds in photographs, one after another at their full size."""
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from kornia_cag.banks.items import item_pixels
 from kornia_cag.banks.pictures import read_rgb
 from kornia_cag.core.checks import InputError, first_few
 from kornia_cag.core.memory import check_memory
-from kornia_cag.evaluation.detection import Found
-from kornia_cag.training.prediction import SEEN, Refused
+from kornia_cag.evaluation.detection import SEEN, SMALLER, Found
+from kornia_cag.training.prediction import Refused
 
 ALL = 2**15  # pixels of a side that is not to be reduced
 Box = tuple[float, float, float, float]
@@ -94,7 +93,7 @@ def _found(
         planes = _read(name, photo, said)
         height, width = planes.shape[1:]
         if device.type == "cpu":
-            check_memory(name, 1, math.isqrt(height * width), SEEN, "Make the picture smaller.")
+            check_memory(name, 1, (height, width), SEEN, SMALLER)
     except InputError as error:
         return Refused.of(name, error)
     notes.extend(f"{name} ({note})" for note in said)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from kornia_cag import InputError
+from kornia_cag.core import memory
 from kornia_cag.evaluation.boxes import Boxed, BoxedSet
 from kornia_cag.evaluation.detection import Found, Precision, average_precision, evaluate_detector
 
@@ -115,6 +116,13 @@ def test_a_detector_sees_whole_pictures_in_the_range_from_0_to_1(tmp_path):
     assert [tuple(images.shape) for images in seen] == [(1, 3, 20, 30), (1, 3, 40, 16)]
     assert all(((images - 0.2).abs() < 1e-6).all() for images in seen)
     assert said == [0.5, 1]
+
+
+def test_a_picture_that_fits_no_memory_is_named(monkeypatch):
+    monkeypatch.setattr(memory, "machine_memory", lambda: 200 * 100 * 92 - 1)
+    real = BoxedSet((replace(true(), size=(100, 200)),), ("a",), "real")
+    with pytest.raises(InputError, match=r"^x\.png: expected .*, got 1 image of 200 x 100 pixels, which takes"):
+        evaluate_detector(lambda images: [found()], real, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kornia_cag import InputError, load_network
+from kornia_cag.core import memory
 from kornia_cag.evaluation.detection import Found
 from kornia_cag.training.network import Trained, save_network
 from kornia_cag.training.recipes import SIGNS, STREET
@@ -66,6 +67,16 @@ def test_bad_files_raise_or_are_skipped(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"skipped 1 picture"):
         (one,) = TRAINED.detect(tmp_path, on_error="skip")
     assert len(one.objects) == 1
+
+
+def test_a_picture_that_fits_no_memory_is_refused_by_its_true_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "machine_memory", lambda: 60 * 40 * 92)
+    assert list(TRAINED.detect(painted()))
+    monkeypatch.setattr(memory, "machine_memory", lambda: 60 * 40 * 92 - 1)
+    with pytest.raises(
+        InputError, match=r"^photos: .* 1 image of 60 x 40 pixels, which takes .* Make the picture smal"
+    ):
+        list(TRAINED.detect(painted()))
 
 
 def test_numbers_that_are_none_are_the_network_s_fault() -> None:
