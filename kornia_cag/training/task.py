@@ -23,6 +23,7 @@ UNUSED: dict[str, object] = {
     "dropout": 0,
     "map_dropout": 0,
     "views": 1,
+    "fit": "squash",
 }  # fields of a recipe that detection has no use for, and what they then are
 
 
@@ -57,7 +58,7 @@ class DetectionTask:
         """
         for name, rest in UNUSED.items():
             if fields[name] != rest:
-                fail(name, f"{'null' if rest is None else rest} in a recipe of detection", describe(fields[name]))
+                fail(name, f"{_written(rest)} in a recipe of detection", _written(fields[name]), "Leave it out.")
         if layout is not None and layout.count is not None and layout.count[1] > self.objects:
             fail("ranges.layout.count", f"at most the {self.objects} of detection.objects", str(layout.count[1]))
 
@@ -71,3 +72,10 @@ class DetectionTask:
         if self.classes == "all":
             return found
         return replace(found, labels=torch.where(found.present, 0, -1))
+
+
+def _written(value: object) -> str:
+    """A field as a recipe's file has it: of an object, the name of its class."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return describe(value) if isinstance(value, int | float) else value if isinstance(value, str) else type(value).__name__

@@ -30,10 +30,10 @@ def training(recipe: Recipe = TINY, images: int | None = None, function: str | N
 @pytest.mark.parametrize(
     ("field", "value"),
     [("attack", {"eps": 0.1}), ("scene_attack", "WorstOf"), ("reset", 0.2), ("smoothing", 0.1), ("grey", True),
-     ("views", 3), ("dropout", 0.1)],
+     ("views", 3), ("dropout", 0.1), ("fit", "cover"), ("hard_pairing", True)],
 )  # fmt: skip
 def test_a_field_without_an_effect_is_refused(field: str, value: object) -> None:
-    with pytest.raises(InputError, match=rf"^{field}: expected \w+ in a recipe of detection, got"):
+    with pytest.raises(InputError, match=rf"^{field}: expected \w+ in a recipe of detection, got \w.* Leave it out\."):
         changed(STREET, {field: value})
 
 
