@@ -150,7 +150,8 @@ class Recipe:
         """Require that scenes, network and task go together, and that every field has an effect."""
         task, layout = self.detection, self.ranges.layout
         if (self.network == "detector") != (task is not None):
-            fail("network", "detector in a recipe of detection, and another network in others", repr(self.network))
+            fix = "Without detection, set network, too, such as to pooled." if task is None else "Leave it at detector."
+            fail("network", "detector in a recipe of detection, and another network in others", repr(self.network), fix)
         if task is None and layout is not None:
             fail("ranges.layout", "none, since the recipe's network is shown one object", "a layout",
                  "Set detection to find several.")  # fmt: skip

@@ -1,5 +1,6 @@
 """``DetectionTask``: what makes a recipe one that finds objects in whole photographs, each with its box."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -76,6 +77,6 @@ class DetectionTask:
 
 def _written(value: object) -> str:
     """A field as a recipe's file has it: of an object, the name of its class."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    return describe(value) if isinstance(value, int | float) else value if isinstance(value, str) else type(value).__name__
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return value if isinstance(value, str) else type(value).__name__

@@ -55,6 +55,8 @@ def test_scenes_and_network_go_with_the_task() -> None:
         replace(STREET, network="pooled")
     with pytest.raises(InputError, match=r"^network: expected detector in a recipe of detection"):
         replace(SIGNS, network="detector")
+    with pytest.raises(InputError, match=r"^network: .*, got 'detector'\. Without detection, set network, too"):
+        changed(STREET, {"detection": None})
     with pytest.raises(InputError, match=r"^ranges.layout: expected none, .* Set detection"):
         replace(STREET, network="pooled", detection=None)
     with pytest.raises(InputError, match=r"^ranges.layout.count: expected at most the 3 of detection.objects, got 4"):
