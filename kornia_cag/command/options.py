@@ -33,6 +33,7 @@ CHOSEN: dict[str, ScenePGD | WorstOf | None] = dict(
 MOST_SEED, MOST_STEPS, MOST_VIEWS, MOST_THREADS = 2**61, 100_000, 1000, 4096  # anything above is more likely a typo
 COMPOSED = 48  # bytes per pixel of a composed image, at least, including what it is composed from
 BANK = 32  # bytes per texel while a bank is built, as floats
+LEAVE = "Leave it out."
 TRAINED = 400  # bytes per pixel in a training step of a recipe's network; measured: 800 to 1100
 
 
@@ -52,6 +53,7 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
     named = options.recipe
     with worded(path="RECIPE"):
         recipe = RECIPES[named] if named in RECIPES else load_recipe(named)
+    _check_named(recipe, options)
     if getattr(options, "scene_attack", None) is not None:
         recipe = replace(recipe, scene_attack=CHOSEN[options.scene_attack])
     if "eps" in options:
@@ -61,7 +63,20 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
         fail("--hard-pairing", "to be used without --no-chain, whose slots it orders", "both")
     fields = {field: read_value(text, option) for option, field, text in options.set}
     labels = {"": "--set ", **{field: option for option, field, _ in options.set}}
-    return changed(recipe, fields, labels) if fields else recipe
+    recipe = changed(recipe, fields, labels) if fields else recipe
+    if recipe.detection is not None and recipe.detection.classes == "all" and "detection.name" in fields:
+        fail(labels["detection.name"], "detection.classes to be one, which it names", "all", LEAVE)
+    return recipe
+
+
+def _check_named(recipe: Recipe, options: argparse.Namespace) -> None:
+    """Refuse options that only a recipe that names pictures has a use for."""
+    for name in ("scene_attack", "eps", "eps_object", "attack_steps"):
+        if getattr(options, name, None) not in (None, "none"):
+            needs_classifier(recipe, f"--{name.replace('_', '-')}", LEAVE)
+    typed = {option: field for option, field, _ in options.set}
+    if "--hard-pairing" in typed and "detection" not in typed.values():
+        needs_classifier(recipe, "--hard-pairing", LEAVE)
 
 
 def _hardened(recipe: Recipe, options: argparse.Namespace) -> Recipe:
@@ -228,7 +243,7 @@ def needs_detector(options: argparse.Namespace, names: Sequence[str]) -> None:
             fail(f"--{name}", "a network that finds objects, such as that of street", "one that names pictures")
 
 
-def needs_classifier(recipe: Recipe, what: str) -> None:
+def needs_classifier(recipe: Recipe, what: str, fix: str = "") -> None:
     """Refuse a recipe that finds objects, where only one that names pictures will do."""
     if recipe.detection is not None:
-        fail(what, "a recipe that names pictures", f"{recipe.name!r}, which finds objects")
+        fail(what, "a recipe that names pictures", f"{recipe.name!r}, which finds objects", fix)

@@ -24,6 +24,7 @@ from kornia_cag.training.recipes import RECIPES, SIGNS, STREET
 from kornia_cag.training.run import Training
 
 pytestmark = pytest.mark.usefixtures("tiny")
+FINDS = "expected a recipe that names pictures, got 'street', which finds objects. Leave it out."
 NAMES = ("give way", "no entry", "stop")
 SMALL = replace(
     STREET, size=32, images=48, batch_size=8, width=4, procedural=6,
@@ -266,7 +267,17 @@ def test_another_run_names_what_is_found(run):
         (("predict", "named", "road", "--draw", "drawn"), "--draw: expected a network that finds objects"),
         (("evaluate", "named", "--real", "road", "--threshold", 0.2), "--threshold: expected a network that finds"),
         (("train", "signs", "--objects", "signs", "--annotations", "road.csv"), "--annotations: expected a network"),
-        (("train", "street", "--objects", "signs", "--hard-pairing"), "--hard-pairing: expected"),
+        (("train", "street", "--objects", "signs", "--hard-pairing"), f"--hard-pairing: {FINDS}"),
+        (("train", "street", "--objects", "signs", "--eps", "8/255"), f"--eps: {FINDS}"),
+        (("train", "street", "--objects", "signs", "--eps-object", 0), f"--eps-object: {FINDS}"),
+        (("train", "street", "--objects", "signs", "--attack-steps", 2), f"--attack-steps: {FINDS}"),
+        (("train", "street", "--objects", "signs", "--scene-attack", "gradient"), f"--scene-attack: {FINDS}"),
+        (("preview", "street", "--objects", "signs", "--perturbation"), f"--perturbation: {FINDS}"),
+        (("train", "street", "--set", "grey=true"), "grey: expected false in a recipe of detection, got true. Leave"),
+        (("train", "street", "--set", "fit=cover"), "fit: expected squash in a recipe of detection, got cover. Leave"),
+        (("train", "street", "--set", "detection=null"), "Without detection, set network, too, such as to pooled."),
+        (("train", "street", "--set", "detection.classes=all", "--set", "detection.name=icon"),
+         "--set detection.name: expected detection.classes to be one, which it names, got all. Leave it out."),
     ],
 )  # fmt: skip
 def test_what_has_no_effect_is_refused(run, signs, command, said):
