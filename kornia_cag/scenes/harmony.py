@@ -148,4 +148,5 @@ def _mean(
 
 def _luma(colors: Float[Tensor, "b 3 *p"]) -> Float[Tensor, "b 1 *p"]:
     red, green, blue = colors.split(1, dim=1)
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    grey: Tensor = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    return grey

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -21,6 +21,7 @@ ALL = 2**15  # pixels of a side that is not to be reduced
 Box = tuple[float, float, float, float]
 
 
+@runtime_checkable
 class Detects(Protocol):
     """What finds objects: a trained detector, or one whose boxes another network names."""
 
