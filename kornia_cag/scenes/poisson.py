@@ -54,7 +54,7 @@ def poisson(rgb: Planes, alpha: Float[Tensor, "b 1 h w"], behind: Planes, *, mix
     return behind + solved(kept(change[0] + change[1]), _span(seen.any(dim=2)), _span(seen.any(dim=1)))
 
 
-def _excess(color: Planes, behind: Planes, axis: int, mixed: bool) -> Planes:
+def _excess(color: Planes, behind: Planes, axis: int, mixed: bool) -> Float[Tensor, "b c _ _"]:
     """By how much the difference from each pixel to the next along an axis exceeds that of what lies behind."""
     if not mixed:
         return torch.diff(color - behind, dim=axis)

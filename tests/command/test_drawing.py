@@ -22,13 +22,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def boxed(*rows: tuple[float, ...]) -> Boxed:
-    table = torch.tensor(rows).view(-1, 5)
+    table = torch.tensor(rows, dtype=torch.float32).view(-1, 5)
     crowd = torch.zeros(len(rows), dtype=torch.bool)
     return Boxed(Path("a.png"), (90, 120), table[:, :4], table[:, 4].long(), crowd)
 
 
 def found(*rows: tuple[float, ...]) -> Found:
-    table = torch.tensor(rows).view(-1, 6)
+    table = torch.tensor(rows, dtype=torch.float32).view(-1, 6)
     return Found(table[:, :4], table[:, 4].long(), table[:, 5])
 
 

@@ -12,12 +12,12 @@ from kornia_cag.evaluation.misses import iou, matched
 
 
 def found(*rows: tuple[float, float, float, float, int, float]) -> Found:
-    table = torch.tensor(rows).view(-1, 6)
+    table = torch.tensor(rows, dtype=torch.float32).view(-1, 6)
     return Found(table[:, :4], table[:, 4].long(), table[:, 5])
 
 
 def there(*rows: tuple[float, float, float, float, int], crowd: tuple[int, ...] = ()) -> Boxed:
-    table = torch.tensor(rows).view(-1, 5)
+    table = torch.tensor(rows, dtype=torch.float32).view(-1, 5)
     return Boxed(Path("a.png"), (100, 100), table[:, :4], table[:, 4].long(),
                  torch.tensor([place in crowd for place in range(len(rows))], dtype=torch.bool))  # fmt: skip
 

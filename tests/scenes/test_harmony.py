@@ -115,7 +115,7 @@ def test_black_stays_black_unless_contrast_falls_and_nothing_appears_outside() -
 def test_odd_objects_on_odd_pictures_stay_finite(alpha: Tensor) -> None:
     for level in (0.0, FLOOR / 10, 1.0, 5.0):
         b = len(alpha)
-        front, behind = level * alpha[:, None].expand(b, 3, *SIZE), torch.full((b, 3, *SIZE), 1 - min(level, 1))
+        front, behind = level * alpha[:, None].expand(b, 3, *SIZE), torch.full((b, 3, *SIZE), 1.0 - min(level, 1))
         front.requires_grad_()
         full = torch.ones(b)
         (found,) = harmonised((front,), alpha, (behind,), spots(alpha), Harmony(full, full, full))
