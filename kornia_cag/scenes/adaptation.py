@@ -16,9 +16,8 @@ from kornia_cag.scenes.lab import Moments, lab_to_rgb, rgb_to_lab, with_moments
 from kornia_cag.scenes.matching import low_pass, with_amplitudes, with_histograms
 from kornia_cag.scenes.references import References
 
-FLOOR = (
-    0.25  # variance in Lab: deviations below half a unit, which nobody sees, are not blown up to be those of a photo
-)
+# Variance in Lab: deviations below half a unit, which nobody sees, are not blown up to be those of a photo.
+FLOOR = 0.25
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,19 @@ class FourierMix:
 
 
 @dataclass(frozen=True)
-class LabStatistics:
+class _FromPhotos:
+    """What gives pictures something of photos, as far as a drawn strength goes."""
+
+    references: References
+    _: KW_ONLY
+    strength: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check(self.references, self.strength)
+
+
+@dataclass(frozen=True)
+class LabStatistics(_FromPhotos):
     """Brightness, contrast and colours are spread as in a photo: means and covariances in CIE Lab.
 
     L gets a photo's mean and deviation, a and b its means and covariance. Sources: Reinhard et al. 2001; with
@@ -73,13 +84,6 @@ class LabStatistics:
         references: the photos.
         strength: share of the change that is made: 0 leaves a picture as it is, at 1 it has the photo's statistics.
     """
-
-    references: References
-    _: KW_ONLY
-    strength: tuple[float, float] = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        _check(self.references, self.strength)
 
     def __call__(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
         """Change the colours of each picture; may leave [0, 1], to which stages are clipped."""
@@ -93,7 +97,7 @@ class LabStatistics:
 
 
 @dataclass(frozen=True)
-class Histograms:
+class Histograms(_FromPhotos):
     """Red, green and blue each have the histogram of a photo: 256 bins per sample and channel.
 
     A stage after the camera, like :class:`FourierMix`. It changes more than :class:`LabStatistics`: colours are matched
@@ -103,13 +107,6 @@ class Histograms:
         references: the photos.
         strength: share of the change that is made: 0 leaves a picture as it is, at 1 it has the photo's histograms.
     """
-
-    references: References
-    _: KW_ONLY
-    strength: tuple[float, float] = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        _check(self.references, self.strength)
 
     def __call__(self, images: Float[Tensor, "b 3 h w"], keys: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
         """Change the values of each picture; a gradient takes the curve that maps them as given."""

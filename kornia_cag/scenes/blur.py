@@ -66,6 +66,12 @@ def box(width: Float[Tensor, "*b"], taps: int) -> Float[Tensor, "*b k"]:
     return _shares((0.5 * width[..., None] + 0.5 - steps(taps, width.device).abs()).clamp(0, 1))
 
 
+def isotropic(line: Float[Tensor, "b k"]) -> PointSpread:
+    """The point-spread function that is the same line across and down: a Gaussian, or a square box."""
+    still = torch.zeros_like(line[:, 0])
+    return PointSpread(line, still, still > 0, line)
+
+
 def motion(
     length: Float[Tensor, " b"], angle: Float[Tensor, " b"], taps: int
 ) -> tuple[Float[Tensor, "b k"], Float[Tensor, " b"], Bool[Tensor, " b"]]:

@@ -12,7 +12,7 @@ from kornia_cag.core.checks import check_range
 from kornia_cag.core.compiling import kept
 from kornia_cag.core.draws import Draw, Number
 from kornia_cag.core.operations import unfused
-from kornia_cag.scenes.blur import PointSpread, blur, gaussian
+from kornia_cag.scenes.blur import blur, gaussian, isotropic
 from kornia_cag.scenes.light import Tone
 
 FARTHEST = 1e3  # distance of what is not there
@@ -89,5 +89,4 @@ class DepthRange:
 def blurred(layer: Float[Tensor, "b 4 h w"], sigma: Float[Tensor, " b"], *, most: float) -> Float[Tensor, "b 4 h w"]:
     """Blur premultiplied colour and alpha by a Gaussian of ``sigma`` pixels, of which ``most`` may come."""
     line = gaussian(sigma.clamp(0.05, max(most, 0.05)), 2 * max(math.ceil(2 * most), 2) + 1)
-    still = torch.zeros_like(sigma)
-    return blur(layer, PointSpread(line, still, still > 0, line))
+    return blur(layer, isotropic(line))

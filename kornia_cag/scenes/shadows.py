@@ -13,7 +13,7 @@ from kornia_cag.core.checks import check_range
 from kornia_cag.core.compiling import kept
 from kornia_cag.core.draws import Draw, Number
 from kornia_cag.core.operations import unfused
-from kornia_cag.scenes.blur import PointSpread, blur, gaussian
+from kornia_cag.scenes.blur import blur, gaussian, isotropic
 from kornia_cag.scenes.light import Picture
 from kornia_cag.scenes.spots import Spot
 
@@ -148,8 +148,7 @@ def shadow(
     # At least 5 taps: three by three are convolved by a faster way, which rounds by the size of the batch.
     taps = 2 * max(math.ceil(2 * most / cell), 2) + 1
     line = gaussian((sigma.clamp(max=most) / cell).clamp(min=0.05), taps)
-    still = torch.zeros_like(sigma)
-    soft = kept(blur(kept(plane), PointSpread(line, still, still > 0, line)).clamp(0, 1))
+    soft = kept(blur(kept(plane), isotropic(line)).clamp(0, 1))
     rows, columns = plane.shape[2:]
     x, y = (at[:, None] for at in kept(shift).unbind(1))
     across = 2 / (cell * columns) * (torch.arange(0.5, width, device=alpha.device) - x) - 1

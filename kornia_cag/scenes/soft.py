@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kornia_cag.core.compiling import kept
 from kornia_cag.core.operations import unfused
-from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, motion, sharp
+from kornia_cag.scenes.blur import PointSpread, blur, box, gaussian, isotropic, motion, sharp
 
 Falloff = Literal["gaussian", "box"]
 
@@ -73,8 +73,7 @@ def feathered(alpha: Mask, width: Float[Tensor, " b"], kind: Falloff, *, most: f
         line = gaussian((0.25 * width).clamp(min=0.05), _taps(0.75 * most))
     else:
         line = box(width.clamp(min=1), _taps(0.5 * most - 0.5))
-    still = torch.zeros_like(width)
-    return _spread(alpha, inner, PointSpread(line, still, still > 0, line), width)
+    return _spread(alpha, inner, isotropic(line), width)
 
 
 @unfused("smeared(Tensor alpha, Tensor length, Tensor angle, *, float most) -> Tensor", "alpha")
