@@ -7,12 +7,14 @@ import oracle
 import torch
 from conftest import make_contexts, make_objects
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from kornia_cag.banks.pyramid import build_pyramid
 from kornia_cag.core.records import mapped, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Average, Difference, Hard
 from kornia_cag.scenes.camera import CameraRange
+from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.light import ColorRange
@@ -141,3 +143,26 @@ def same(one: object, other: object, layout: bool = True) -> bool:
 
 def bits(tensor: Tensor) -> Tensor:
     return tensor if not tensor.is_floating_point() else torch.nan_to_num(tensor, nan=-9.0)
+
+
+def pictures(made: Composites) -> tuple[Tensor, ...]:
+    """Everything about composites that has pixels, and where they are."""
+    assert made.targets is not None
+    return made.images, made.targets.masks, made.targets.boxes, made.targets.visible, made.targets.full
+
+
+def equal_when_compiled(maker: Composer, layers: int) -> None:
+    """Compose two batches of other sizes by the same compiled graphs, and hold them against eager mode."""
+    torch._dynamo.reset()
+    counters.clear()
+    renderer = Renderer()
+    renderer.compile()
+    for size in (9, 12):
+        table = rows(size, layers=layers)
+        fast, slow = renderer(maker, table, 1.0, None, targets=True, scene=True), maker(table)
+        assert torch.equal(fast.labels, slow.labels)
+        for one, other in zip(pictures(fast)[:2], pictures(slow)[:2], strict=True):
+            close = (one - other).abs().flatten(1).amax(dim=1) < 1 / 255
+            assert close.float().mean() > 0.85
+    assert counters["stats"]["unique_graphs"] == (1 if layers == 1 else 5)
+    assert not counters["graph_break"]

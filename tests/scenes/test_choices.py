@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from composing import WARPED, WILD_COLOR, WILD_POSE, make_composer, rows, same, scene_of
+from composing import WARPED, WILD_COLOR, WILD_POSE, equal_when_compiled, make_composer, pictures, rows, same, scene_of
 from devicewait import RefuseWaiting
 from recorder import Strict
 from torch import Tensor
-from torch._dynamo.utils import counters
 
 from kornia_cag import (
     Average,
@@ -57,11 +56,6 @@ def which(made: Composites, layer: int = 0) -> Tensor:
     assert isinstance(blend, Chosen)
     assert blend.which is not None
     return blend.which
-
-
-def pictures(made: Composites) -> tuple[Tensor, ...]:
-    assert made.targets is not None
-    return made.images, made.targets.masks, made.targets.boxes, made.targets.visible, made.targets.full
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -227,20 +221,8 @@ def test_a_blend_is_a_value(blend: Blend) -> None:
 )  # fmt: skip
 def test_compiled(blend: Blend, layers: int) -> None:
     """Two batches of other sizes by the same graphs, where soft and whole blends are one operation each."""
-    torch._dynamo.reset()
-    counters.clear()
     layout = None if layers == 1 else Layout(visible=0.7)
-    maker, renderer = composer(blend, (14, 18), SceneRange(layout=layout)), Renderer()
-    renderer.compile()
-    for size in (9, 12):
-        table = rows(size, layers=layers)
-        fast, slow = renderer(maker, table, 1.0, None, targets=True, scene=True), maker(table)
-        assert torch.equal(fast.labels, slow.labels)
-        for one, other in zip(pictures(fast)[:2], pictures(slow)[:2], strict=True):
-            close = (one - other).abs().flatten(1).amax(dim=1) < 1 / 255
-            assert close.float().mean() > 0.85
-    assert counters["stats"]["unique_graphs"] == (1 if layers == 1 else 5)
-    assert not counters["graph_break"]
+    equal_when_compiled(composer(blend, (14, 18), SceneRange(layout=layout)), layers)
 
 
 @pytest.mark.parametrize(

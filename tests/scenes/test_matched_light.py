@@ -6,17 +6,25 @@ from dataclasses import replace
 
 import pytest
 import torch
-from composing import LENS, WILD_COLOR, WILD_POSE, bits, make_composer, rows, same, scene_of
+from composing import (
+    LENS,
+    WILD_COLOR,
+    WILD_POSE,
+    bits,
+    equal_when_compiled,
+    make_composer,
+    pictures,
+    rows,
+    same,
+    scene_of,
+)
 from conftest import make_contexts
 from devicewait import RefuseWaiting
 from recorder import Strict
-from torch import Tensor
-from torch._dynamo.utils import counters
 
 from kornia_cag import (
     Average,
     CAGCollate,
-    Composites,
     DepthRange,
     Feather,
     Hard,
@@ -45,11 +53,6 @@ ALL = SceneRange(pose=replace(WILD_POSE, scale=(0.3, 0.7)), color=WILD_COLOR, ca
                  **PARTS["sun"], **PARTS["depth"])  # fmt: skip
 LAID = replace(ALL, layout=Layout(count=(1, 2), side=(0.2, 0.5)))
 PLAIN = SceneRange(pose=PoseRange(scale=(0.3, 0.6)))
-
-
-def pictures(made: Composites) -> tuple[Tensor, ...]:
-    assert made.targets is not None
-    return made.images, made.targets.masks, made.targets.boxes, made.targets.visible, made.targets.full
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -188,16 +191,4 @@ def test_nothing_waits_and_captures_replay() -> None:
 @pytest.mark.compile
 @pytest.mark.parametrize("layers", [1, 2])
 def test_compiled(layers: int) -> None:
-    torch._dynamo.reset()
-    counters.clear()
-    maker, renderer = make_composer(ALL if layers == 1 else LAID, SIZE), Renderer()
-    renderer.compile()
-    for size in (9, 12):
-        table = rows(size, layers=layers)
-        fast, slow = renderer(maker, table, 1.0, None, targets=True, scene=True), maker(table)
-        assert torch.equal(fast.labels, slow.labels)
-        for one, other in zip(pictures(fast)[:2], pictures(slow)[:2], strict=True):
-            close = (one - other).abs().flatten(1).amax(dim=1) < 1 / 255
-            assert close.float().mean() > 0.85
-    assert counters["stats"]["unique_graphs"] == (1 if layers == 1 else 5)
-    assert not counters["graph_break"]
+    equal_when_compiled(make_composer(ALL if layers == 1 else LAID, SIZE), layers)
