@@ -229,8 +229,8 @@ def assembled(program: Program) -> Iterator[Kernel]:
             triton.knobs.nvidia.scope(), triton.knobs.compilation.scope():  # fmt: skip
         triton.knobs.cache.dir, triton.knobs.nvidia.dump_ptxas_log = folder, True
         triton.knobs.compilation.always_compile = True
-        for name, body in NAMED.findall(program.code):
-            path = Path(folder, f"{name}.py")
+        for number, (name, body) in enumerate(NAMED.findall(program.code)):
+            path = Path(folder, f"kernel{number}.py")  # a kernel's name may be too long for a file's
             path.write_text(body.replace("triton_helpers.set_driver_to_gpu()", ""))
             spec = spec_from_file_location(name, path)
             module = module_from_spec(spec)
