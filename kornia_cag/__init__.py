@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from kornia_cag.adversary.pixels import PGD
     from kornia_cag.adversary.presets import BIM, FGSM, MIFGSM
     from kornia_cag.adversary.recapture import Recapture
-    from kornia_cag.adversary.scenes import ScenePGD, WorstOf
+    from kornia_cag.adversary.scenes import ScenePGD
     from kornia_cag.adversary.stage import Adversary, Draft, External
+    from kornia_cag.adversary.worst import WorstOf
     from kornia_cag.banks.contexts import ContextBank
     from kornia_cag.banks.objects import ObjectBank
     from kornia_cag.core.checks import Diverged, InputError
@@ -194,8 +195,9 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     "adversary.pixels": ("PGD",),
     "adversary.presets": ("BIM", "FGSM", "MIFGSM"),
     "adversary.recapture": ("Recapture",),
-    "adversary.scenes": ("ScenePGD", "WorstOf"),
+    "adversary.scenes": ("ScenePGD",),
     "adversary.stage": ("Adversary", "Draft", "External"),
+    "adversary.worst": ("WorstOf",),
     "loading.batch": ("Batch",),
     "loading.chain": ("ContextChain",),
     "loading.collate": ("CAGCollate",),

@@ -18,7 +18,8 @@ from conftest import make_contexts, make_objects
 from torch import Tensor, nn
 
 from kornia_cag import PGD, Batch, CAGCollate, ContextChain, PairSampler, Ramp, SceneRange
-from kornia_cag.adversary.scenes import ScenePGD, WorstOf
+from kornia_cag.adversary.scenes import ScenePGD
+from kornia_cag.adversary.worst import WorstOf
 from kornia_cag.core.randomness import sample_keys, uniforms
 from kornia_cag.loading.confusion import HardPairing
 from kornia_cag.training.recipes import RECIPES

@@ -3,9 +3,12 @@
 An untargeted attack raises the loss of the label, a targeted one lowers the loss of its target class. Labels are (b,),
 or (b, K) if each sample shows K objects; its loss is then the mean over the objects' losses. An object of label -1, a
 distractor or one that is not shown, has no loss, and a sample of such objects only has loss 0.
+
+A detector or a segmenter needs a loss of its own, told boxes and masks: :class:`OfTargets`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +18,31 @@ from torch import Tensor
 
 from kornia_cag.core.checks import check_tensor, describe, fail
 from kornia_cag.core.precision import FLOATS, widen
+from kornia_cag.scenes.targets import Targets
 
-Loss = Callable[[Any, Tensor], Tensor]  # (model output, classes) to one loss per sample
+Loss = Callable[[Any, Any], Tensor]  # (model output, classes, or for OfTargets the targets) to one loss per sample
+
+
+@dataclass(frozen=True)
+class OfTargets:
+    """A loss that is told the targets of scenes, boxes and masks included, instead of classes alone.
+
+    With it, adversaries attack what is no classifier: ``ScenePGD(loss=OfTargets(my_loss))``.
+
+    Attributes:
+        loss: (model output, :class:`Targets` of the pictures) to one loss per picture, (b,). It must not wait for the
+            device.
+    """
+
+    loss: Callable[[Any, Targets], Tensor]
+
+    def __post_init__(self) -> None:
+        if not callable(self.loss):
+            fail("loss", "a function of the model's output and the targets", describe(self.loss))
+
+    def __call__(self, output: Any, targets: Targets) -> Float[Tensor, " b"]:
+        """One loss per picture."""
+        return self.loss(output, targets)
 
 
 def check_logits(logits: Any, count: int, least: int = 2, fix: str = "") -> Float[Tensor, "b classes"]:

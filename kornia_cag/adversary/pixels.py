@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from kornia_cag.adversary.ascent import EPS_FIX, MASKS, Norm, Schedule, check_schedule, pgd
 from kornia_cag.adversary.frozen import frozen
-from kornia_cag.adversary.losses import Loss, check_logits, class_not_shown, cross_entropy, kl, shows
+from kornia_cag.adversary.losses import Loss, OfTargets, check_logits, class_not_shown, cross_entropy, kl, shows
 from kornia_cag.adversary.stage import Adversary, Draft
-from kornia_cag.core.checks import check_choice, check_int, check_number, check_tensor, describe, fail
+from kornia_cag.core.checks import check_choice, check_instance, check_int, check_number, check_tensor, describe, fail
 from kornia_cag.core.precision import FLOATS, PRECISIONS, autocasting
 from kornia_cag.core.randomness import chance, fold_in, uniform
+from kornia_cag.core.records import joined, mapped
+from kornia_cag.scenes.targets import Targets
 
 Target = Literal["given", "random", "least likely"]
 
@@ -60,7 +62,7 @@ class PGD(Adversary):
             kornia_cag.Recapture(); None: no transform.
         eot_samples: number of draws of the transform per step, over which the gradient is averaged.
         fraction: share of the samples attacked, chosen by key; the others keep their bits.
-        loss: (model output, classes) to one loss per sample, (b,): see losses.py.
+        loss: (model output, classes) to one loss per sample, (b,); or :class:`OfTargets`: see losses.py.
         autocast: dtype of the attack's forward passes, float32 turns autocast off; None: as in the caller.
         compile: whether to compile the random start and the box; for faster steps, pass a compiled model.
     """
@@ -109,6 +111,9 @@ class PGD(Adversary):
             fail("target", "None with loss=kl, which ignores classes", describe(self.target))
         if not callable(self.loss):
             fail("loss", "a function of the model's output and classes, such as cross_entropy", describe(self.loss))
+        if isinstance(self.loss, OfTargets) and (self.target is not None or self.early_stop):
+            name = "early_stop" if self.target is None else "target"
+            fail(name, "to be left out with a loss of targets, which names no classes", describe(getattr(self, name)))
         if self.transform is not None and (not callable(self.transform) or isinstance(self.transform, type)):
             fail("transform", "a function of images and keys, or None", describe(self.transform))
         if check_int("eot_samples", self.eot_samples, 1) > 1 and self.transform is None:
@@ -120,7 +125,7 @@ class PGD(Adversary):
         self,
         model: nn.Module,
         images: Float[Tensor, "b c h w"],
-        labels: Int[Tensor, " b"] | Int[Tensor, "b k"],
+        labels: Int[Tensor, " b"] | Int[Tensor, "b k"] | Targets,
         *,
         keys: Int[Tensor, " b"],
         mask: Shaped[Tensor, "b 1 h w"] | None = None,
@@ -133,7 +138,7 @@ class PGD(Adversary):
         Args:
             model: maps images to logits ``(b, classes)``, or to whatever ``loss`` takes; plain, compiled or DDP.
             images: in [0, 1].
-            labels: true classes; (b, K) if images show K objects each.
+            labels: true classes; (b, K) if images show K objects each; for a loss :class:`OfTargets` the targets.
             keys: keys of the samples; they determine the random start and the attacked fraction.
             mask: 1 on the object, 0 on the context, values between mix the budgets; bool or float.
             targets: target classes, with ``target="given"``. ``"random"`` draws a class by key that the image does not
@@ -164,7 +169,7 @@ class PGD(Adversary):
                 x = self.transform(x if n == 1 else x.repeat(n, 1, 1, 1), many)
                 check_tensor("transform", x, (len(many), *images.shape[1:]), images.dtype, images.device,
                              "It must keep shape, dtype and device.")  # fmt: skip
-                losses = judge(x, *(None if v is None else torch.cat([v] * n) for v in (labels, aims, drawn)))
+                losses = judge(x, *joined([(labels, aims, drawn)] * n))
                 check_tensor("loss", losses, (len(many),), FLOATS, fix="Return one loss per image: reduction='none'.")
                 return losses.view(n, -1).mean(dim=0)
 
@@ -180,16 +185,16 @@ class PGD(Adversary):
                        random_start=self.random_start, targeted=self.target is not None)  # fmt: skip
 
     @property
-    def needs_masks(self) -> bool:  # type: ignore[override]
-        """Whether object and context have budgets of their own."""
-        return self.eps_object is not None
+    def needs_targets(self) -> bool:  # type: ignore[override]
+        """Whether object and context have budgets of their own, or its loss is told boxes and masks."""
+        return self.eps_object is not None or isinstance(self.loss, OfTargets)
 
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
         """Attack the pixels of a batch in the making."""
         images, keys = draft.pictures, draft.keys
         start = None if draft.changes is None else images + draft.changes
-        mask = draft.mask if self.needs_masks else None
-        images = self(cast(nn.Module, model), images, draft.labels, mask=mask, keys=keys, start=start)
+        mask = None if self.eps_object is None else draft.mask
+        images = self(cast(nn.Module, model), images, draft.known(self.loss), mask=mask, keys=keys, start=start)
         hardened = draft.with_images(images, self.attacked(keys) if self.fraction < 1 else None)
         return replace(hardened, changes=None)  # a later attack starts from what this one found
 
@@ -232,16 +237,17 @@ class PGD(Adversary):
         self,
         net: nn.Module,
         images: Tensor,
-        labels: Int[Tensor, " b"] | Int[Tensor, "b k"],
+        labels: Any,
         targets: Int[Tensor, " b"] | None,
-    ) -> Tensor:
-        """What the loss compares with: classes, or the clean logits. Random targets are drawn in the loss itself."""
+    ) -> Any:
+        """What the loss compares with: classes, targets of scenes, or the clean logits; random ones are drawn later."""
         aims = labels if targets is None else targets
         if self.target == "least likely" or self.loss is kl:
             with torch.no_grad():
                 logits = net(images.clone())
             aims = logits if self.loss is kl else class_not_shown(logits, labels, None)
-        return aims.clone() if aims.is_inference() else aims  # cross-entropy saves them for its backward pass
+        # cross-entropy saves them for its backward pass
+        return mapped(lambda aim: aim.clone() if aim.is_inference() else aim, aims)
 
     def _fooled(
         self, output: Any, labels: Int[Tensor, " b"] | Int[Tensor, "b k"], classes: Tensor
@@ -257,7 +263,11 @@ class PGD(Adversary):
         check_tensor("images", images, ("b", "c", "h", "w"), FLOATS, fix="Images are float BCHW in [0, 1].")
         b, _, h, w = images.shape
         several = isinstance(labels, Tensor) and labels.ndim == 2
-        check_tensor("labels", labels, (b, "K") if several else (b,), torch.int64, images.device)
+        if isinstance(self.loss, OfTargets):
+            check_instance("labels", labels, Targets, "Pass batch.targets, which the loss is told.")
+            check_tensor("labels.labels", labels.labels, (b, "K"), torch.int64, images.device)
+        else:
+            check_tensor("labels", labels, (b, "K") if several else (b,), torch.int64, images.device)
         check_tensor("keys", keys, (b,), torch.int64, images.device, fix="One key per image: see sample_keys.")
         if mask is not None:
             check_tensor("mask", mask, (b, 1, h, w), MASKS, images.device)

@@ -1,143 +1,45 @@
-"""Scene adversaries: they choose pose, light, camera and context, not pixels, to confuse the model.
+"""``ScenePGD``: gradient ascent on pose, light, camera and crop, not pixels, to confuse the model.
 
-Both choose among scenes that the ranges allow, so the result is a composite like any other: :class:`WorstOf` draws
-several and keeps the worst, :class:`ScenePGD` does gradient ascent on the numbers that a scene is drawn from.
+It stays among scenes that the ranges allow, so the result is a composite like any other.
 """
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, NoReturn, cast, get_args
+from typing import Literal, NoReturn, cast, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from kornia_cag.adversary.ascent import LOSS_SCALE
+from kornia_cag.adversary.chooser import SceneChooser, check_loss, how_many, losses_of
 from kornia_cag.adversary.frozen import frozen
-from kornia_cag.adversary.losses import Loss, cross_entropy, kl
-from kornia_cag.adversary.stage import Adversary, Draft
-from kornia_cag.core.checks import check_choice, check_int, check_number, check_tensor, describe, fail
+from kornia_cag.adversary.losses import Loss, cross_entropy
+from kornia_cag.adversary.stage import Draft
+from kornia_cag.core.checks import check_choice, check_int, check_number, describe, fail
 from kornia_cag.core.draws import Draws, Slot
-from kornia_cag.core.precision import FLOATS, PRECISIONS, autocasting
-from kornia_cag.core.randomness import fold_in
+from kornia_cag.core.precision import PRECISIONS
 from kornia_cag.core.records import cut, joined, mapped
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.chunks import cuts
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.strength import given_strength
-from kornia_cag.scenes.targets import Composites
+from kornia_cag.scenes.targets import Composites, Targets
 
 Varied = Literal["pose", "color", "context", "camera"]
 _HIGHEST = 1 - 2.0**-24  # the largest number that can be drawn
 
 
-def _check_loss(loss: Any) -> None:
-    """Require a loss that can judge a scene.
-
-    Raises:
-        InputError: if it is not callable, and for :func:`kl`, which compares with a clean picture.
-    """
-    if not callable(loss) or loss is kl:
-        fail("loss", "a function of logits and classes, such as cross_entropy", describe(loss))
-
-
-def how_many(fraction: float, b: int) -> int:
-    """How many samples of a batch are attacked: the share, rounded, but for a share above 0 at least one."""
-    return max(round(fraction * b), min(1, b) if fraction else 0)
-
-
 @dataclass(frozen=True, kw_only=True)
-class WorstOf(Adversary):
-    """Keeps the worst of ``k`` scenes: each sample's own, and ``k - 1`` others of the same object.
-
-    All are composed as one batch and seen by the model in one forward pass, without gradients. In a batch smaller than
-    ``k``, some samples serve as rivals twice.
-
-    It favours objects that are hard to see: if ranges run from deep shade to glare, as in ``signs``, far more of the
-    worst scenes than of plain draws are nearly black. A narrower ``exposure`` or a smaller ``fraction`` limits that.
-
-    Source: worst-of-k, Engstrom et al. 2019.
-
-    Attributes:
-        k: number of scenes, including each sample's own.
-        scenes: whether the others redraw pose, light, camera and crop.
-        contexts: whether the others use contexts, or earlier composites, of other samples of the batch.
-        fraction: share of a batch that is attacked, and paid for: its first samples, which are in random order.
-        loss: (model output, classes) to one loss per sample, (b,).
-        autocast: dtype of the model's forward pass, float32 turns autocast off; None: as in the caller.
-    """
-
-    chooses_scenes: ClassVar[bool] = True
-
-    k: int = 4
-    scenes: bool = True
-    contexts: bool = True
-    fraction: float = 1.0
-    loss: Loss = cross_entropy
-    autocast: torch.dtype | None = None
-
-    def __post_init__(self) -> None:
-        check_int("k", self.k, 2, 1024)
-        check_number("fraction", self.fraction, 0, 1)
-        _check_loss(self.loss)
-        check_choice("autocast", self.autocast, PRECISIONS)
-        if not (self.scenes or self.contexts):
-            fail("scenes, contexts", "at least one that varies", "False for both")
-
-    def plan(self, draft: Draft) -> Draft:
-        """Append the rivals of the attacked samples to the batch."""
-        if len(draft.rows) != draft.size:
-            fail("adversaries", "one WorstOf", "two, whose rivals would be each other's", "Raise its k instead.")
-        rows, earlier = self.candidates(draft.rows, draft.earlier)
-        return replace(draft, rows=rows, earlier=earlier)
-
-    def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
-        """Keep the worst of each sample's rivals."""
-        images, labels = draft.composites.images, draft.labels
-        return draft.chosen(self.choose(cast(nn.Module, model), images, labels, draft.size))
-
-    def candidates(self, rows: Rows, earlier: Earlier | None) -> tuple[Rows, Earlier | None]:
-        """The rows of all candidates and what the chain offers them: first the batch itself, then its rivals.
-
-        There are ``n = b + (k - 1) * m`` rows for ``m`` attacked samples. A chosen row determines its scene, except for
-        the slot of an earlier composite.
-        """
-        b, m = len(rows), how_many(self.fraction, len(rows))
-        shifts = [max(1, number * b // self.k) if self.contexts else 0 for number in range(1, self.k)]
-        parts = [rows]
-        for number, shift in enumerate(shifts, 1):
-            contexts = rows.contexts.roll(-shift)[:m]
-            seed = fold_in(rows.seed[:m], number) if self.scenes else None
-            parts.append(rows[:m].replaced(contexts=contexts, seed=seed))
-        if earlier is not None:
-            earlier = mapped(lambda held: torch.cat([held, *(held.roll(-s, 0)[:m] for s in shifts)]), earlier)
-        return Rows.cat(parts), earlier
-
-    def choose(
-        self, model: nn.Module, images: Float[Tensor, "n 3 h w"], labels: Int[Tensor, " n"] | Int[Tensor, "n k"], b: int
-    ) -> Int[Tensor, " b"]:
-        """The places, among the candidates of ``b`` samples, of those that ``model``, left as it was, finds worst."""
-        m, place = how_many(self.fraction, b), torch.arange(b, device=labels.device)
-        if m == 0:
-            return place
-        images, labels = (torch.cat([each[:m], each[b:]]) for each in (images, labels))
-        with torch.no_grad(), frozen(model) as net:
-            losses = _losses(net, self.loss, self.autocast, images, labels).view(self.k, m)
-        worst = losses.argmax(dim=0)
-        other = b + (worst - 1) * m + place[:m]
-        return torch.cat([torch.where(worst > 0, other, place[:m]), place[m:]])
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScenePGD(Adversary):
+class ScenePGD(SceneChooser):
     """Projected gradient ascent on a scene's parameters, through composer and model.
 
     A scene is a function of numbers in [0, 1), which its ranges turn into angles, exposures, blurs and so on. Each
     step moves every number along the sign of its gradient, at most ``reach`` away from where it was drawn, so
     ranges hold by construction. Discrete choices have no gradient and stay as drawn: mirror, negative, thickness,
     whether and how to blur, low resolution, JPEG quality. So do the noise field, the sizes of individual elastic
-    waves, a blend's numbers, harmony, sun and depth; the pyramid level follows pose and crop. The worst scene on
+    waves, a blend's numbers, a layout's places and sizes, harmony, sun and depth; the pyramid level follows pose and crop. The worst scene on
     the way is kept, so the loss is never lower than that of the scene as drawn. Such scenes depend on the model, so
     a batch's rows alone cannot reproduce them.
 
@@ -150,11 +52,9 @@ class ScenePGD(Adversary):
         vary: what may move, some of ``"pose"``, ``"color"`` (light and colours), ``"context"`` (its crop) and
             ``"camera"``.
         fraction: share of a batch that is attacked, and paid for: its first samples, which are in random order.
-        loss: (model output, classes) to one loss per sample, (b,).
+        loss: (model output, classes) to one loss per sample, (b,); or :class:`OfTargets`.
         autocast: dtype of the model's forward passes, float32 turns autocast off; None: as in the caller.
     """
-
-    chooses_scenes: ClassVar[bool] = True
 
     steps: int = 3
     reach: float = 0.15
@@ -174,7 +74,7 @@ class ScenePGD(Adversary):
         for name in self.vary:
             check_choice("vary", name, get_args(Varied))
         check_number("fraction", self.fraction, 0, 1)
-        _check_loss(self.loss)
+        check_loss(self.loss)
         check_choice("autocast", self.autocast, PRECISIONS)
 
     def plan(self, draft: Draft) -> Draft:
@@ -230,9 +130,10 @@ class ScenePGD(Adversary):
                 with torch.set_grad_enabled(not last):
                     now = now.detach().requires_grad_(not last)
                     drawn = composer.sample(rows, strength, draws=Draws(rows.keys, {**still, **_apart(now, varied)}))
-                    made = composer.compose(drawn, earlier, targets=targets)
-                    made = made if scene else replace(made, scene=None)
-                    losses = _losses(net, self.loss, self.autocast, made.images, made.classes)
+                    made = composer.compose(drawn, earlier, targets=targets or self.needs_targets)
+                    known = cast(Targets, made.targets) if self.needs_targets else made.classes
+                    losses = losses_of(net, self.loss, self.autocast, made.images, known)
+                    made = replace(made, targets=made.targets if targets else None, scene=made.scene if scene else None)
                 if worst is None or most is None:
                     worst, most = mapped(Tensor.detach, made), losses.detach()
                 else:
@@ -279,16 +180,6 @@ def _apart(matrix: Float[Tensor, "n b"], like: dict[Slot, Tensor]) -> dict[Slot,
     """The inverse of :func:`_stacked`: views of a matrix."""
     parts = matrix.split([1 if each.ndim == 1 else each.shape[1] for each in like.values()])
     return {slot: part[0] if each.ndim == 1 else part.T for part, (slot, each) in zip(parts, like.items(), strict=True)}
-
-
-def _losses(
-    net: nn.Module, loss: Loss, autocast: torch.dtype | None, images: Tensor,
-    labels: Int[Tensor, " b"] | Int[Tensor, "b k"],
-) -> Float[Tensor, " b"]:  # fmt: skip
-    with autocasting(autocast, images.device):
-        losses = loss(net(images.clone()), labels)  # a model may start with an in-place operation
-    check_tensor("loss", losses, (len(labels),), FLOATS, fix="Return one loss per image: reduction='none'.")
-    return torch.nan_to_num(losses.float(), nan=-torch.inf)  # a scene that the model cannot judge is not the worst
 
 
 def _where(choice: Bool[Tensor, " b"], one: Tensor, other: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from kornia_cag.adversary.losses import Loss, OfTargets
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.core.checks import check_instance, check_tensor, describe, fail
 from kornia_cag.core.records import cut, mapped, packed
@@ -19,7 +20,7 @@ from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.strength import Ramp
-from kornia_cag.scenes.targets import Composites
+from kornia_cag.scenes.targets import Composites, Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +92,22 @@ class Draft:
         return self.composites.keys
 
     @property
-    def mask(self) -> Float[Tensor, "b 1 h w"]:
-        """(b, 1, h, w); how far each pixel shows an object. Only where the adversary says ``needs_masks``."""
+    def targets(self) -> Targets:
+        """Masks and boxes of the objects. Only where the adversary says ``needs_targets``."""
         targets = self.composites.targets
         if targets is None:
-            fail("draft.mask", "an adversary that says that it reads masks", "one that does not",
-                 "Set needs_masks = True in its class.")  # fmt: skip
-        return targets.cover
+            fail("draft.targets", "an adversary that says that it reads masks or boxes", "one that does not",
+                 "Set needs_targets = True in its class.")  # fmt: skip
+        return targets
+
+    @property
+    def mask(self) -> Float[Tensor, "b 1 h w"]:
+        """(b, 1, h, w); how much each pixel shows objects that have a class, see :attr:`targets`."""
+        return self.targets.cover
+
+    def known(self, loss: Loss) -> Int[Tensor, " b"] | Int[Tensor, "b k"] | Targets:
+        """What a loss is told of the pictures: :attr:`targets`, if it is one :class:`OfTargets`, or else classes."""
+        return self.targets if isinstance(loss, OfTargets) else self.labels
 
     def chosen(self, places: Int[Tensor, " b"]) -> "Draft":
         """The draft of these rows, including composites."""
@@ -128,13 +138,13 @@ class Adversary:
 
     Attributes:
         needs_model: whether it uses the model; if False, the collate needs none.
-        needs_masks: whether it reads :attr:`Draft.mask`.
+        needs_targets: whether it reads :attr:`Draft.mask` or :attr:`Draft.targets`.
         chooses_scenes: whether it makes or chooses composites; such stages run before those that change pixels.
         starts_warm: whether it starts from :attr:`Draft.changes`.
     """
 
     needs_model: ClassVar[bool] = True
-    needs_masks: ClassVar[bool] = False
+    needs_targets: ClassVar[bool] = False
     chooses_scenes: ClassVar[bool] = False
     starts_warm: ClassVar[bool] = False
 

@@ -10,7 +10,8 @@ import torch
 
 from kornia_cag.adversary.pixels import PGD
 from kornia_cag.adversary.presets import FGSM
-from kornia_cag.adversary.scenes import ScenePGD, WorstOf
+from kornia_cag.adversary.scenes import ScenePGD
+from kornia_cag.adversary.worst import WorstOf
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.command.sheets import check_picture_name

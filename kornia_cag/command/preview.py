@@ -31,10 +31,10 @@ from kornia_cag.command.wording import worded
 from kornia_cag.core.checks import check_int, fail, one_line
 from kornia_cag.core.progress import Log, progress
 from kornia_cag.loading.batch import Batch
-from kornia_cag.loading.collate import CAGCollate
 from kornia_cag.loading.detections import Detections
 from kornia_cag.sampling.pairs import PairSampler
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.training.hardening import collate_of
 from kornia_cag.training.makers import build_network
 from kornia_cag.training.recipe import Recipe
 
@@ -121,11 +121,12 @@ def _attacked_model(options: argparse.Namespace, recipe: Recipe, objects: Object
     if options.model_from is None:
         torch.manual_seed(options.seed)
         with worded(size="--size"):
-            return build_network(recipe, len(objects.classes)).to(objects.device)
+            return build_network(recipe, len(recipe.names(objects.classes))).to(objects.device)
     trained = read_model(options, objects.device)
-    if trained.classes != objects.classes or trained.recipe.size != recipe.size:
-        fail("--model-from", f"a model of {len(objects.classes)} classes, those of the objects, at size {recipe.size}",
-             f"one of {len(trained.classes)} classes at size {trained.recipe.size}",
+    names = recipe.names(objects.classes)
+    if (trained.classes, trained.names, trained.recipe.size) != (objects.classes, names, recipe.size):
+        fail("--model-from", f"a model of {len(names)} classes, those of the objects, at size {recipe.size}",
+             f"one of {len(trained.names)} classes at size {trained.recipe.size}",
              "Pass the --objects and --size that it was trained with.")  # fmt: skip
     return trained.network
 
@@ -135,10 +136,8 @@ def compose(
     batches: int, log: Log | None = None,
 ) -> Batch:  # fmt: skip
     """The last full batch among the first batches of a sampler, whose state stays as it is."""
-    chain = recipe.chain(len(objects.classes))
-    collate = CAGCollate(objects, contexts, recipe.size, ranges=recipe.ranges, chain=chain, model=model,
-                         adversaries=recipe.adversaries, strength=recipe.strength,
-                         returns="batch")  # fmt: skip
+    collate = collate_of(recipe, objects, contexts, model)
+    chain = collate.chain
     state = pairs.state_dict()
     made: list[Any] = []
     epochs = itertools.chain.from_iterable(itertools.repeat(pairs))  # one may be a single batch

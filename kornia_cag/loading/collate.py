@@ -129,7 +129,7 @@ class CAGCollate(Generic[Output]):
         photos, rows = self._taken(rows)
         composer = self.composer if photos is None else self._composing(photos)
         earlier = None if self.chain is None else self.chain.offered(composer, rows)
-        masks = self._whole or any(stage.needs_masks for stage in self.adversaries)
+        masks = self._whole or any(stage.needs_targets for stage in self.adversaries)
         draft = Draft(rows, len(rows), earlier=earlier, photos=photos, strength=self.strength, wants_targets=masks,
                       wants_scene=self._whole)  # fmt: skip
         draft = planned(self.adversaries, draft)

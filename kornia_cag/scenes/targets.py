@@ -39,10 +39,9 @@ class Targets:
 
     @property
     def cover(self) -> Float[Tensor, "b 1 h w"]:
-        """(b, 1, h, w); how much each pixel shows any object, in [0, 1]."""
-        if self.masks.shape[1] == 1:
-            return self.masks
-        covered: Tensor = self.masks.sum(dim=1, keepdim=True).clamp(0, 1)
+        """(b, 1, h, w); how much each pixel shows any object that has a class, in [0, 1]."""
+        known = torch.where((self.labels >= 0)[:, :, None, None], self.masks, 0.0)
+        covered: Tensor = known if known.shape[1] == 1 else known.sum(dim=1, keepdim=True).clamp(0, 1)
         return covered
 
 

@@ -94,6 +94,11 @@ class Detector(nn.Module):
         """
         return detector_loss(self(images), targets.boxes, targets.labels, targets.present)
 
+    def losses(self, maps: Maps, targets: Detections) -> Float[Tensor, " b"]:
+        """The same of each picture alone, from what :meth:`forward` returned: what adversaries raise."""
+        lost, count = detector_losses(maps, targets.boxes, targets.labels, targets.present)
+        return lost / count.clamp(min=1)
+
     @torch.no_grad()
     def detect(self, images: Float[Tensor, "b 3 H W"], *, threshold: float = 0.05, most: int = 100) -> list[Found]:
         """Find the objects in pictures, in evaluation mode; of each, the best first.
@@ -145,7 +150,20 @@ def detector_loss(
     *,
     box_weight: float = 2.0,
 ) -> Float[Tensor, ""]:
-    """What training minimises: :func:`focal_loss` of the heat, and ``1 - giou`` of the boxes, each per object.
+    """What training minimises: :func:`detector_losses` of all pictures, per object."""
+    lost, count = detector_losses(maps, boxes, labels, present, box_weight=box_weight)
+    return lost.sum() / count.sum().clamp(min=1)
+
+
+def detector_losses(
+    maps: Maps,
+    boxes: Float[Tensor, "b n 4"],
+    labels: Int[Tensor, "b n"],
+    present: Bool[Tensor, "b n"],
+    *,
+    box_weight: float = 2.0,
+) -> tuple[Float[Tensor, " b"], Int[Tensor, " b"]]:
+    """Of each picture :func:`focal_loss` of the heat plus ``1 - giou`` of all boxes, and its number of objects.
 
     Does not wait for the device.
 
@@ -169,13 +187,12 @@ def detector_loss(
     there = present & (labels >= 0)
     boxes = torch.where(there[..., None], boxes, 0.0)
     spots = spots_of(boxes, there, (cells[0], cells[1]))
-    count = there.sum().clamp(min=1)
     heat = spots.new_zeros(b, classes, *cells)
     heat.scatter_reduce_(1, labels.clamp(min=0)[..., None, None].expand_as(spots), spots, "amax")
     weight, owner = shares_of(spots)
     wanted = boxes.gather(1, owner.flatten(1)[..., None].expand(-1, -1, 4)).transpose(1, 2).unflatten(2, tuple(cells))
-    missed = (weight * (1 - giou(maps.boxes, wanted))).sum()
-    return (focal_loss(maps.heat, heat) + box_weight * missed) / count
+    missed = (weight * (1 - giou(maps.boxes, wanted))).sum(dim=(1, 2))
+    return focal_loss(maps.heat, heat).sum(dim=(1, 2, 3)) + box_weight * missed, there.sum(dim=1)
 
 
 def spots_of(
@@ -211,15 +228,15 @@ def shares_of(spots: Float[Tensor, "b n h w"]) -> tuple[Float[Tensor, "b h w"], 
     return (of_each / of_each.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)).sum(dim=1), owner
 
 
-def focal_loss(logits: Float[Tensor, "*b"], heat: Float[Tensor, "*b"]) -> Float[Tensor, ""]:
-    """Penalty-reduced focal loss, summed: with probabilities ``p``, of cells with heat 1 ``-(1 - p)^2 log(p)``.
+def focal_loss(logits: Float[Tensor, "*b"], heat: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Penalty-reduced focal loss: with probabilities ``p``, of cells with heat 1 ``-(1 - p)^2 log(p)``.
 
     Of the others ``-(1 - heat)^4 p^2 log(1 - p)``. Source: Law and Deng, 2018, equation 1, with alpha 2 and beta 4.
     """
     p = logits.sigmoid()
     hit = -((1 - p) ** 2) * F.logsigmoid(logits)
     miss = -((1 - heat) ** 4) * p**2 * F.logsigmoid(-logits)
-    return torch.where(heat == 1, hit, miss).sum()
+    return torch.where(heat == 1, hit, miss)
 
 
 def giou(a: Float[Tensor, "b 4 h w"], b: Float[Tensor, "b 4 h w"]) -> Float[Tensor, "b h w"]:

@@ -1,14 +1,14 @@
 """The definition of a recipe: scenes, hardening, network and budget, as data."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from kornia_cag.adversary.pixels import PGD
-from kornia_cag.adversary.scenes import ScenePGD, WorstOf
-from kornia_cag.adversary.stage import Adversary
+from kornia_cag.adversary.scenes import ScenePGD
+from kornia_cag.adversary.worst import WorstOf
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.procedural import KINDS
@@ -18,6 +18,7 @@ from kornia_cag.evaluation.prepared import Fit
 from kornia_cag.loading.chain import ContextChain
 from kornia_cag.loading.confusion import HardPairing
 from kornia_cag.sampling.pairs import PairSampler
+from kornia_cag.scenes.choices import OneOf
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.strength import Ramp
 from kornia_cag.training.architectures import convnet, dcgan_encoder, pooled, two_layers
@@ -64,6 +65,7 @@ class Recipe:
         views: number of slightly moved copies, the picture among them, that the network averages over, once trained.
         fit: how real pictures become squares: squash, for close crops; cover, for an object anywhere in a photograph;
             a detector sees them whole.
+        all_blends: whether each scene is shown once under every blend of ranges.blend, a OneOf, in the same batch.
         detection: what makes it a recipe that finds objects and their boxes; null: one that names pictures.
 
     Raises:
@@ -99,6 +101,7 @@ class Recipe:
     map_dropout: float = 0.0
     views: int = 1
     fit: Fit = "squash"
+    all_blends: bool = False
     detection: DetectionTask | None = None
 
     def __post_init__(self) -> None:
@@ -139,7 +142,7 @@ class Recipe:
             ("ranges", (SceneRange,)), ("scene_attack", (WorstOf, ScenePGD, none)), ("attack", (PGD, none)),
             ("strength", (float, int, Ramp)), ("ink", (tuple, list, none)), ("thickness", (tuple, list)),
             ("hard_pairing", (bool,)), ("cosine", (bool,)), ("grey", (bool,)), ("classes", (str,)),
-            ("detection", (DetectionTask, none)),
+            ("all_blends", (bool,)), ("detection", (DetectionTask, none)),
         ):  # fmt: skip
             check_instance(name, getattr(self, name), kinds)
         check_choice("network", self.network, get_args(Network))
@@ -152,6 +155,8 @@ class Recipe:
         if (self.network == "detector") != (task is not None):
             fix = "Without detection, set network, too, such as to pooled." if task is None else "Leave it at detector."
             fail("network", "detector in a recipe of detection, and another network in others", repr(self.network), fix)
+        if self.all_blends and not isinstance(self.ranges.blend, OneOf):
+            fail("all_blends", "false in a recipe with a single blend", "true", "Let ranges.blend be a OneOf.")
         if task is None and layout is not None:
             fail("ranges.layout", "none, since the recipe's network is shown one object", "a layout",
                  "Set detection to find several.")  # fmt: skip
@@ -180,20 +185,6 @@ class Recipe:
             balanced=balanced, samples_per_class=self.samples_per_class, objects_per_scene=several,
             repeats=several > 1 and (not balanced or several > len(objects.classes)),
         )  # fmt: skip
-
-    @property
-    def adversaries(self) -> tuple[Adversary, ...]:
-        """The adversaries that harden a batch, in order: scenes first, then pixels."""
-        return tuple(stage for stage in (self.scene_attack, self.attack) if stage is not None)
-
-    def at_precision(self, dtype: torch.dtype | None) -> "Recipe":
-        """The same recipe, with autocast of its adversaries' forward passes to ``dtype``; None: as in the caller."""
-        scenes, pixels = self.scene_attack, self.attack
-        return replace(
-            self,
-            scene_attack=None if scenes is None else replace(scenes, autocast=dtype),
-            attack=None if pixels is None else replace(pixels, autocast=dtype),
-        )
 
     @property
     def texels(self) -> int:

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ from kornia_cag.evaluation.measurement import measurement
 from kornia_cag.evaluation.monitor import OverfittingMonitor
 from kornia_cag.evaluation.real import RealSet
 from kornia_cag.loading.batch import Batch, Pair
-from kornia_cag.loading.collate import CAGCollate
 from kornia_cag.sampling.pairs import PairSampler
 from kornia_cag.training import checkpoint
 from kornia_cag.training.estimate import seconds_per_image
+from kornia_cag.training.hardening import collate_of
 from kornia_cag.training.learner import Learner
 from kornia_cag.training.loader import stateful
 from kornia_cag.training.makers import blamed
@@ -73,23 +74,14 @@ class Training:
         self.learner = Learner(recipe, len(self.classes), function, objects.device, self.dtype)
         self.pairs = self._pairs(len(contexts), balanced)
         self._compiled = not compile
-        hardening = recipe.at_precision(self.dtype)
-        self.collate = CAGCollate(
-            objects,
-            contexts,
-            recipe.size,
-            ranges=recipe.ranges,
-            chain=recipe.chain(len(objects.classes)),
-            model=self.model,
-            adversaries=hardening.adversaries,
-            strength=recipe.strength,
-            returns="pair" if recipe.attack is None and recipe.detection is None else "batch",
-            compile=compile,
-        )
+        whole = recipe.attack is not None or recipe.detection is not None
+        self.collate = collate_of(recipe, objects, contexts, self.model, returns="batch" if whole else "pair",
+                                  autocast=self.dtype, compile=compile)  # fmt: skip
         self.monitor = None
-        if hardening.attack is not None:
+        if recipe.attack is not None and recipe.detection is None:  # it counts names that withstand
             every = min(100, max(1, self.budget // recipe.batch_size // 10))  # ten looks at a short run, too
-            self.monitor = OverfittingMonitor(hardening.attack, len(objects.classes), every=every)
+            attack = replace(recipe.attack, autocast=self.dtype)
+            self.monitor = OverfittingMonitor(attack, len(objects.classes), every=every)
         self._banks = banks(objects, contexts)
         self.loader = stateful(self.pairs, self.collate, self.seed)
 

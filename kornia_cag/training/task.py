@@ -11,13 +11,12 @@ from kornia_cag.core.checks import check_choice, check_int, check_number, descri
 from kornia_cag.loading.batch import Batch
 from kornia_cag.loading.detections import Detections
 from kornia_cag.scenes.layout import Layout
+from kornia_cag.scenes.targets import Targets
 
 Told = Literal["one", "all"]
 UNUSED: dict[str, object] = {
     "reset": None,  # in an earlier composite, objects would be seen that have no box
     "hard_pairing": False,
-    "scene_attack": None,
-    "attack": None,
     "smoothing": 0,
     "grey": False,
     "local": 0,
@@ -67,9 +66,9 @@ class DetectionTask:
         """The classes that a network tells apart, of those that the objects have."""
         return classes if self.classes == "all" else (self.name,)
 
-    def targets(self, batch: Batch) -> Detections:
+    def targets(self, known: Batch | Targets) -> Detections:
         """What is to be found in a batch; does not wait for the device."""
-        found = Detections.of(batch, min_visible=self.min_visible)
+        found = Detections.of(known, min_visible=self.min_visible)
         if self.classes == "all":
             return found
         return replace(found, labels=torch.where(found.present, 0, -1))

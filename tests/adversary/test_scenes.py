@@ -26,8 +26,8 @@ from kornia_cag import (
     Unkeyed,
     WorstOf,
 )
+from kornia_cag.adversary.chooser import losses_of
 from kornia_cag.adversary.losses import kl
-from kornia_cag.adversary.scenes import _losses
 from kornia_cag.core.draws import Draws
 from kornia_cag.core.randomness import uniform
 from kornia_cag.core.records import joined, mapped, tensors
@@ -555,5 +555,5 @@ def test_images_keep_their_range_graph_and_format_whatever_model_and_finish_do(a
 
 def test_losses_are_those_of_the_model():
     net, images, labels = network().eval(), torch.rand(4, 3, SIZE, SIZE), torch.arange(4)
-    found = _losses(net, lambda logits, y: F.cross_entropy(logits, y, reduction="none"), None, images, labels)
+    found = losses_of(net, lambda logits, y: F.cross_entropy(logits, y, reduction="none"), None, images, labels)
     torch.testing.assert_close(found, F.cross_entropy(net(images), labels, reduction="none"))

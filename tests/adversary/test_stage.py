@@ -46,7 +46,7 @@ class Linear(nn.Module):
 class Veil(Adversary):
     """Ten lines: grey over the context of the samples that the model is sure of."""
 
-    needs_masks = True
+    needs_targets = True
 
     def harden(self, model, draft):
         sure = model(draft.pictures).softmax(dim=1).amax(dim=1) > 0.2
@@ -419,7 +419,7 @@ class Blind(Adversary):
 def test_an_adversary_that_does_nothing_or_reads_what_it_did_not_ask_for():
     with pytest.raises(InputError, match=r"adversaries\[0\]: expected an adversary with .* got a Idle"):
         collated(Idle())
-    with pytest.raises(InputError, match=r"draft\.mask: expected an adversary that says .* Set needs_masks = True"):
+    with pytest.raises(InputError, match=r"draft\.mask: expected an adversary that says .* Set needs_targets = True"):
         collated(Blind(), returns="pair")(rows_of())
 
 

@@ -250,7 +250,7 @@ def test_a_pair_holds_on_to_nothing_else(prefetcher):
     seen = []
 
     class Negative(Adversary):
-        needs_masks = True
+        needs_targets = True
 
         def harden(self, model, draft):
             seen.append([weakref.ref(tensor) for tensor in (draft.pictures, draft.mask)])

@@ -10,6 +10,7 @@ from conftest import make_contexts, make_objects
 from kornia_cag import InputError
 from kornia_cag.evaluation.boxes import Boxed
 from kornia_cag.evaluation.detection import average_precision
+from kornia_cag.loading.detections import Detections
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.pose import PoseRange
@@ -112,12 +113,12 @@ def test_focal_loss_by_hand():
         -(0.5**4) * 0.3**2 * math.log(0.7),
         -(0.001**4) * 0.5**2 * math.log(0.5),
     ]
-    assert float(focal_loss(p.logit(), heat)) == pytest.approx(sum(wanted), rel=1e-5)
+    assert float(focal_loss(p.logit(), heat).sum()) == pytest.approx(sum(wanted), rel=1e-5)
 
 
 def test_focal_loss_is_finite_where_the_network_is_sure_and_wrong():
     logits = torch.tensor([200.0, -200.0], requires_grad=True)
-    loss = focal_loss(logits, torch.tensor([0.0, 1.0]))
+    loss = focal_loss(logits, torch.tensor([0.0, 1.0])).sum()
     loss.backward()
     assert loss.item() == pytest.approx(400)
     assert logits.grad.isfinite().all()
@@ -150,7 +151,7 @@ def test_the_loss_is_that_of_heat_and_boxes_for_each_object():
     wanted = boxes[0, owner[0]].permute(2, 0, 1)[None]
     missed = (weight * (1 - giou(maps.boxes, wanted))).sum()
     loss = detector_loss(maps, boxes, labels, present, box_weight=3.0)
-    torch.testing.assert_close(loss, (focal_loss(maps.heat, heat) + 3 * missed) / 2)
+    torch.testing.assert_close(loss, (focal_loss(maps.heat, heat).sum() + 3 * missed) / 2)
 
 
 def test_objects_of_one_class_share_a_heat_map_of_their_highest_spots():
@@ -158,7 +159,22 @@ def test_objects_of_one_class_share_a_heat_map_of_their_highest_spots():
     spots = spots_of(boxes.nan_to_num(), present, (6, 8))
     alone = cold(classes=1)
     loss = detector_loss(alone, boxes, torch.zeros(1, 3, dtype=torch.int64), present, box_weight=0)
-    torch.testing.assert_close(loss, focal_loss(alone.heat, spots.amax(dim=1, keepdim=True)) / 2)
+    torch.testing.assert_close(loss, focal_loss(alone.heat, spots.amax(dim=1, keepdim=True)).sum() / 2)
+
+
+def test_losses_of_pictures_add_up_to_the_loss_of_a_batch():
+    model = net()
+    boxes = torch.tensor([[[2.0, 2, 14, 20], [10, 4, 30, 22]], [[0.0, 0, 0, 0]] * 2, [[4.0, 4, 20, 20], [0, 0, 0, 0]]])
+    present = torch.tensor([[True, True], [False, False], [True, False]])
+    targets = Detections(boxes, torch.where(present, 1, -1), present.float(), present)
+    images = torch.rand(3, 3, 32, 32)
+    each = model.losses(model(images), targets)
+    assert each.shape == (3,)
+    together = (each * torch.tensor([2.0, 1.0, 1.0])).sum() / 3
+    torch.testing.assert_close(together, model.loss(images, targets))
+    for place in range(3):
+        alone = Detections(*(part[place : place + 1] for part in vars(targets).values()))
+        torch.testing.assert_close(each[place], model.loss(images[place : place + 1], alone))
 
 
 def test_maps_that_say_what_is_there_cost_nothing_and_are_found_again():
@@ -197,7 +213,7 @@ def test_absent_objects_change_nothing_whatever_they_hold():
 def test_a_batch_without_objects_teaches_that_there_are_none():
     maps = cold()
     loss = detector_loss(maps, torch.full((1, 3, 4), NAN), torch.full((1, 3), -1), torch.zeros(1, 3, dtype=torch.bool))
-    torch.testing.assert_close(loss, focal_loss(maps.heat, torch.zeros_like(maps.heat)))
+    torch.testing.assert_close(loss, focal_loss(maps.heat, torch.zeros_like(maps.heat)).sum())
 
 
 def test_gradients_of_the_loss_of_boxes():

@@ -8,7 +8,8 @@ import torch
 from conftest import make_contexts, make_objects
 from torch import nn
 
-from kornia_cag import InputError, Recipe, SceneRange, Training
+from kornia_cag import PGD, Feather, InputError, OneOf, Over, Recipe, SceneRange, Training, WorstOf
+from kornia_cag.adversary.losses import OfTargets
 from kornia_cag.core.checks import Diverged
 from kornia_cag.evaluation.detection import Found
 from kornia_cag.scenes.layout import Layout
@@ -29,7 +30,7 @@ def training(recipe: Recipe = TINY, images: int | None = None, function: str | N
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("attack", {"eps": 0.1}), ("scene_attack", "WorstOf"), ("reset", 0.2), ("smoothing", 0.1), ("grey", True),
+    [("reset", 0.2), ("smoothing", 0.1), ("grey", True),
      ("views", 3), ("dropout", 0.1), ("fit", "cover"), ("hard_pairing", True)],
 )  # fmt: skip
 def test_a_field_without_an_effect_is_refused(field: str, value: object) -> None:
@@ -165,3 +166,41 @@ def test_another_s_network_needs_two_methods() -> None:
 
 def test_the_detector_is_one_of_those() -> None:
     assert isinstance(build_network(TINY, 1, lambda classes, size: Detector(classes, width=4)), Detector)
+
+
+@pytest.mark.parametrize("field", ["scene_attack", "attack"])
+def test_adversaries_harden_a_detector_s_scenes(tmp_path: Path, field: str) -> None:
+    """They raise its own loss, of boxes; a run with them resumes to the bit."""
+    recipe = changed(TINY, {field: "WorstOf" if field == "scene_attack" else {"eps": 0.1, "steps": 2}})
+    run = training(recipe, images=32)
+    (stage,) = run.collate.adversaries
+    assert isinstance(stage, WorstOf | PGD)
+    assert isinstance(stage.loss, OfTargets)
+    run.run(stop=lambda: run.steps == 2, save=tmp_path / "half.pt")
+    resumed = training(recipe, images=32)
+    resumed.load(tmp_path / "half.pt")
+    for one in (run, resumed):
+        one.run()
+    mine, other = (one.learner.average.state_dict() for one in (run, resumed))
+    assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+def test_a_detector_without_losses_cannot_be_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Detector, "losses")
+    with pytest.raises(InputError, match=r"^function: expected a network with a method losses\(output, targets\)"):
+        training(changed(TINY, {"scene_attack": "WorstOf"}))
+
+
+def test_every_scene_under_all_its_blends() -> None:
+    """The batch has each scene once for every blend, with the same targets."""
+    several = replace(TINY.ranges, blend=OneOf((Over(), Feather(width=(3.0, 3.0)))))
+    run = training(replace(TINY, ranges=several, all_blends=True, batch_size=4), images=16)
+    batch = run.collate(next(iter(run.pairs)))
+    one, other = batch.images.chunk(2)
+    assert len(batch.images) == 8
+    assert not torch.equal(one, other)
+    assert torch.equal(*batch.targets.labels.chunk(2))
+    run.run()
+    assert run.seen == 16
+    with pytest.raises(InputError, match=r"^all_blends: expected false in a recipe with a single blend"):
+        replace(TINY, all_blends=True)
