@@ -39,9 +39,9 @@ class ScenePGD(SceneChooser):
     step moves every number along the sign of its gradient, at most ``reach`` away from where it was drawn, so
     ranges hold by construction. Discrete choices have no gradient and stay as drawn: mirror, negative, thickness,
     whether and how to blur, low resolution, JPEG quality. So do the noise field, the sizes of individual elastic
-    waves, a blend's numbers, a layout's places and sizes, harmony, sun and depth; the pyramid level follows pose and crop. The worst scene on
-    the way is kept, so the loss is never lower than that of the scene as drawn. Such scenes depend on the model, so
-    a batch's rows alone cannot reproduce them.
+    waves, a blend's numbers, a layout's sizes and places, harmony, sun and depth; the pyramid level follows pose and
+    crop. The worst scene on the way is kept, so the loss is never lower than that of the scene as drawn. Such scenes
+    depend on the model, so a batch's rows alone cannot reproduce them.
 
     A step takes a forward and a backward pass through composer and model, in eager mode.
 

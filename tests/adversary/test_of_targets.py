@@ -65,7 +65,7 @@ def test_a_detector_s_loss_rises(adversary) -> None:
     assert after.mean() > before.mean()
     if adversary.chooses_scenes:
         assert bool((after >= before - 1e-4).all())  # the worst is kept
-        assert int((after > before + 1e-3).sum()) >= 6
+        assert int((after > before + 1e-3).sum()) >= 3
 
 
 def test_a_scene_attack_moves_every_object() -> None:
