@@ -9,6 +9,7 @@ Convention: boxes are half-open ``xyxy``, pixels, of the picture as a viewer sho
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ from kornia_cag.core.checks import InputError, check_instance, describe, fail, f
 
 KINDS = "a table, COCO's JSON, or a folder of YOLO's text files"
 COLUMNS = ("file", "x1", "y1", "x2", "y2", "label")
+_BOX = re.compile(r"\S+(\s+[-+.\de]+){4}", re.IGNORECASE)  # a line of YOLO's
 TOLD = (".csv", ".json", ".txt")  # endings of what may lie among the pictures
 SLACK = 1.0  # pixels that a box may reach beyond its picture: tools round
 
@@ -96,6 +98,7 @@ def load_boxes(
             COCO's JSON; its ``images`` are the pictures, its categories go by their names. A folder with a text file
             for each picture, as of YOLO, whose lines are ``label x y width height``, centre and sides as shares of the
             picture; pictures without one show nothing, and ``classes.txt`` there may hold a name for each label.
+            Other texts without boxes, such as a ``README.txt``, are left alone.
         classes: class names, in order, such as those of an :class:`~kornia_cag.ObjectBank`.
         names: classes of labels that are none: ``{"stop sign": "00014"}``.
 
@@ -241,6 +244,8 @@ def _yolo(folder: Path, paths: Mapping[str, Path]) -> Iterator[_Row]:
         if path == listed:
             continue
         stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem not in pictures and not any(_BOX.fullmatch(line.strip()) for _, line in _lines(path)):
+            continue  # README.txt and the like
         file, *others = pictures.get(stem, [stem])
         if others:
             fail(str(path), "boxes of one picture", f"those of {file} and {others[0]}", "Rename one of them.")

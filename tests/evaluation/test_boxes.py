@@ -96,6 +96,11 @@ def test_yolo(folder, tmp_path):
         assert one.labels.tolist() == labels
 
 
+def test_a_text_about_something_else_lies_beside_yolo_s(folder, tmp_path):
+    source = yolo(tmp_path, a="0 .5 .5 .5 .5", README="Five words in a line\nof a text.", notes="")
+    assert sum(len(picture.boxes) for picture in load_boxes(folder, source, CLASSES).pictures) == 1
+
+
 def test_names_of_yolo_s_numbers(folder, tmp_path):
     source = yolo(tmp_path, a="1 .5 .5 .5 .5", classes="no entry\nstop\n")
     assert load_boxes(folder, source, CLASSES).pictures[0].labels.tolist() == [0]
