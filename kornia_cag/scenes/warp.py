@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kornia_cag.banks.pyramid import Points, Pyramid, Window, sample_pyramid
 from kornia_cag.banks.texels import EXTENT
-from kornia_cag.core.compiling import columns, kept, once, threads
+from kornia_cag.core.compiling import columns, fusing, kept, once
 from kornia_cag.core.operations import one_operation
 from kornia_cag.scenes.pose import THIN
 
@@ -69,9 +69,10 @@ def _moved(homography: Float[Tensor, "b 3 3"], size: tuple[int, int], waves: Flo
 def _planes_moved(
     numbers: tuple[Float[Tensor, " b"], ...], size: tuple[int, int], waves: Float[Tensor, "b k 5"]
 ) -> _Moved:
-    """The same for a GPU, ``x`` and ``y`` apart, from the nine numbers of the homography.
+    """The same for a compiler, ``x`` and ``y`` apart, from the nine numbers of the homography.
 
-    A GPU's own sine takes five times as long: it is right to the last digit for any angle.
+    Together it would compute every sine twice. A GPU's own sine takes five times as long: it is right to the last digit
+    for any angle.
     """
     x, y = canvas_points(size, waves.device)
     n = [number[:, None, None] for number in numbers]
@@ -135,7 +136,7 @@ def warp(
         Four planes: premultiplied red, green, blue, and alpha, in [0, 1] up to rounding.
     """
     waves, holes = kept(waves), kept(holes)
-    if threads(homography):
+    if fusing():
         numbers = columns(homography.flatten(1))
         rows = [torch.stack(numbers[start : start + 3], dim=1) for start in (0, 3, 6)]
         homography = torch.stack(rows, dim=1)  # as stored: the level does not compute it again
