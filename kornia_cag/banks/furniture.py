@@ -7,6 +7,7 @@ surrounds: a coloured one around a light field is what many signs have, and a mo
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi, sin
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -48,24 +49,18 @@ class _Pen:
         """A light colour on a dark one, and a dark one on a light one."""
         return self.colour(0.7, 1) if sum(colour) < 360 else self.colour(0.05, 0.4)
 
-    def at(self, ends: list[Point]) -> list[Point]:
-        return [((x + 1) * self.half, (y + 1) * self.half) for x, y in ends]
-
-    def shape(self, kind: str, ends: list[Point], fill: Colour, rim: float = 0, **more: float) -> None:
-        """A polygon, or an ellipse or rectangle between two ends; ``rim`` is how wide its rim is."""
+    def shape(self, kind: str, ends: list[Point], fill: Colour, rim: float = 0, **more: Any) -> None:
+        """A polygon, a line, or an ellipse or rectangle between two ends; ``rim`` is how wide its rim is."""
         shade, grey = self.some(0.3, 0.8, 0.5), self.count(20, 235)
         edge = tuple(round(shade * channel) if shade else grey for channel in fill[:3])
-        width = {"outline": edge, "width": max(1, round(rim * self.half))} if rim else {}
-        getattr(self.draw, kind)(self.at(ends), fill=fill, **width, **more)
+        more |= {"outline": edge, "width": max(1, round(rim * self.half))} if rim else {}
+        getattr(self.draw, kind)([((x + 1) * self.half, (y + 1) * self.half) for x, y in ends], fill=fill, **more)
 
     def disc(self, radius: float, fill: Colour, rim: float = 0, x: float = 0, y: float = 0) -> None:
         self.shape("ellipse", [(x - radius, y - radius), (x + radius, y + radius)], fill, rim)
 
     def board(self, x: float, y: float, fill: Colour, rim: float, corner: float) -> None:
         self.shape("rounded_rectangle", [(-x, -y), (x, y)], fill, rim, radius=corner * min(x, y) * self.half)
-
-    def line(self, ends: list[Point], fill: Colour, width: float) -> None:
-        self.draw.line(self.at(ends), fill, max(1, round(width * self.half)), "curve")
 
     def text(self, x: float, y: float, ink: Colour) -> None:
         """Rows of letters that are random strokes."""
@@ -75,7 +70,8 @@ class _Pen:
             for left in np.arange(-x, x * self.some(0.2, 1) - 0.6 * high, 0.85 * high):
                 strokes = self.rng.integers(0, 3, (4, 2)) * high / 2
                 if rows == 1 or self.count(0, 6):  # else a space
-                    self.line([(left + 0.6 * a, top + b) for a, b in strokes], ink, 0.17 * high)
+                    ends, width = [(left + 0.6 * a, top + b) for a, b in strokes], round(0.17 * high * self.half)
+                    self.shape("line", ends, ink, width=width, joint="curve")
 
     def bars(self, x: float, y: float, ink: Colour) -> None:
         """Stripes, upright or level, straight or slanted."""
@@ -125,7 +121,8 @@ def _wheel(pen: _Pen) -> None:
     for radius, fill in (LONG, dark), (hub, light), (0.85 * hub, dark):
         pen.disc(radius, fill, 0.05)
     for angle in pen.some(0, 6) + 2 * pi / spokes * np.arange(spokes):
-        pen.line([(0, 0), (0.88 * hub * cos(angle), 0.88 * hub * sin(angle))], light, pen.some(0.5, 1.5) * hub / spokes)
+        ends = [(0, 0), (0.88 * hub * cos(angle), 0.88 * hub * sin(angle))]
+        pen.shape("line", ends, light, width=round(hub / spokes * pen.half))
     pen.disc(pen.some(0.15, 0.4) * hub, light, 0.03)
 
 
@@ -141,8 +138,7 @@ def _lamp(pen: _Pen) -> None:
         for step in np.linspace(1, 0, 20):  # from its rim inwards
             tone = [round(channel + (255 - channel) * hot * (1 - step) ** 2) for channel in bright]
             alpha = 255 if housed else round(255 * min(1, 2.5 * (1 - step)))
-            radius = (0.25 + 0.6 * step) / count if housed else 0.2 + 0.78 * step
-            pen.disc(radius, (*tone, alpha), 0, *((0, middle) if upright else (middle, 0)))
+            pen.disc((0.25 + 0.6 * step) / count, (*tone, alpha), 0, *((0, middle) if upright else (middle, 0)))
 
 
 def _arrow(pen: _Pen) -> None:
@@ -150,7 +146,7 @@ def _arrow(pen: _Pen) -> None:
     shaft, neck, turn = pen.some(0.15, 0.5), pen.some(-0.4, 0.3), pi / 4 * pen.count(0, 7)
     ends = [(0.97, 0.0), (neck, -0.8), (neck, -shaft), (-0.9, -shaft), (-0.9, shaft), (neck, shaft), (neck, 0.8)]
     if not pen.count(0, 3):
-        ends = [(0.7, 0.0), (0.0, -0.8), (-0.7, -0.8), (0.0, 0.0), (-0.7, 0.8), (0.0, 0.8)]
+        ends = [(0.65, 0.0), (0.0, -0.7), (-0.65, -0.7), (0.0, 0.0), (-0.65, 0.7), (0.0, 0.7)]
     turned = [(x * cos(turn) - y * sin(turn), x * sin(turn) + y * cos(turn)) for x, y in ends]
     pen.shape("polygon", turned, pen.colour(), pen.some(0.04, 0.1, 0.5))
 
