@@ -16,11 +16,14 @@ from torch import Tensor
 
 from kornia_cag.banks import folders, hints
 from kornia_cag.banks.fitting import _as_ids, _check_alpha, _fit, _longest, _some_images, _to_uint8
+from kornia_cag.banks.furniture import furniture
 from kornia_cag.banks.pyramid import Pyramid, build_pyramid
 from kornia_cag.banks.shapes import shape_points
-from kornia_cag.banks.texels import EXTENT, GLYPHS, Size, chosen_texels, file_sides, for_objects
+from kornia_cag.banks.texels import EXTENT, GLYPHS, MADE, Size, chosen_texels, file_sides, for_objects
 from kornia_cag.core.checks import check_int, check_pixels, check_tensor, describe, fail
 from kornia_cag.core.devices import Device, chosen_device
+
+FINER = 4  # times a bank's side: the side of a drawing, which has hard edges
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,7 +44,7 @@ class ObjectBank:
         labels: (n,); class of each object, 0 to C - 1; -1: none, a distractor, see :meth:`unlabelled`.
         classes: C names.
         variants: number of stroke thicknesses per object.
-        sides: longest side of each object in its file, pixels; empty if it comes from no files.
+        sides: longest side of each object in its file, pixels; 0 or empty: it comes from none.
         opacity: (m,); highest alpha of each picture, in (0, 1].
         points: (m, 2, 96); points that stand for each picture's shape, see :func:`shape_points`.
     """
@@ -153,6 +156,28 @@ class ObjectBank:
         return cls._build(stack, torch.arange(len(characters), device="cpu"), tuple(characters), device)
 
     @classmethod
+    def procedural(
+        cls, count: int = 64, *, size: Size = "auto", seed: int = 0, device: Device = "auto"
+    ) -> "ObjectBank":
+        """Draw objects without a class: distractors, for those who have no cut-outs of what a model is not to find.
+
+        They look like what stands about: boards, discs, wheels, lamps, arrows, posts. No two are alike; a larger count
+        extends a smaller one. ``signs + ObjectBank.procedural(size=signs.size)`` is a bank of both.
+
+        Args:
+            count: number of objects.
+            size: texels per side, a power of two from 8 to 4096, or ``"auto"``, see above.
+            seed: seed of the drawings.
+            device: device of the bank; ``"auto"`` is a GPU if there is one.
+        """
+        check_int("count", count)
+        check_int("seed", seed, 0, 2**62 - 1)
+        texels, device = chosen_texels(size, MADE, 1), chosen_device(device)
+        drawn = (furniture(number, FINER * texels, seed) for number in range(count))
+        stack = torch.stack([_fit(torch.from_numpy(picture), texels) for picture in drawn])
+        return cls._build(stack, torch.full((count,), -1, device="cpu"), (), device)
+
+    @classmethod
     def _build(
         cls, stack: Float[Tensor, "n 4 s s"], labels: Int[Tensor, " n"], classes: tuple[str, ...],
         device: torch.device, sides: Sequence[int] = (),
@@ -218,7 +243,7 @@ class ObjectBank:
         classes = tuple(dict.fromkeys((*self.classes, *other.classes)))
         renumbered = torch.tensor([*map(classes.index, other.classes), -1], device=self.device)
         atlas = torch.cat([self.pyramid.atlas, other.pyramid.atlas])
-        sides = self.sides + other.sides if self.sides and other.sides else ()
+        sides = sum((bank.sides or (0,) * len(bank) for bank in (self, other)), ())
         labels = torch.cat([self.labels, renumbered[other.labels]])
         return ObjectBank(replace(self.pyramid, atlas=atlas), labels, classes, self.variants, sides=sides)
 
@@ -233,10 +258,11 @@ class ObjectBank:
             usual: pixels that it covers on average.
             stacklevel: stack level of the user's line; the caller is 1.
         """
-        names = [self._name(label) for label in self.labels.tolist()]
-        if self.sides:
-            hints.warn_if_small(names, self.sides, longest, stacklevel + 2)
-            hints.warn_if_thin(names, self.pyramid.level(0)[:: self.variants, 3], usual, stacklevel + 2)
+        ids = [place for place, side in enumerate(self.sides) if side]
+        if ids:
+            names = [self._name(label) for label in self.labels[ids].tolist()]
+            hints.warn_if_small(names, [self.sides[place] for place in ids], longest, stacklevel + 2)
+            hints.warn_if_thin(names, self.pyramid.level(0)[:: self.variants, 3][ids], usual, stacklevel + 2)
 
     @property
     def size(self) -> int:
@@ -258,7 +284,8 @@ class ObjectBank:
 
     def __repr__(self) -> str:
         thick = f", variants={self.variants}" if self.variants > 1 else ""
-        return (f"ObjectBank(objects={len(self)}, classes={len(self.classes)}{thick}, size={self.size}, "
+        beside = f", distractors={none}" if (none := int((self.labels < 0).sum())) else ""
+        return (f"ObjectBank(objects={len(self)}, classes={len(self.classes)}{beside}{thick}, size={self.size}, "
                 f"device='{self.device}', bytes={self.pyramid.atlas.numel():_})")  # fmt: skip
 
 

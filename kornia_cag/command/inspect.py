@@ -17,7 +17,7 @@ def inspect(options: argparse.Namespace) -> None:
     labels = objects.labels.cpu()
     pairs = recipe.pairs(objects, len(contexts), seed=options.seed, balanced=options.balanced)
     balance = _balance(pairs, labels)
-    counts = dict(zip(objects.classes, torch.bincount(labels).tolist(), strict=True))
+    counts = dict(zip(objects.classes, torch.bincount(labels[labels >= 0]).tolist(), strict=True))
     if options.json:
         banks: dict[str, Any] = {"objects": repr(objects), "contexts": repr(contexts), "objects_per_class": counts}
         print(to_json({**banks, "pairing": repr(pairs), **balance}))
@@ -29,13 +29,14 @@ def inspect(options: argparse.Namespace) -> None:
 
 
 def _balance(pairs: PairSampler, labels: torch.Tensor) -> dict[str, tuple[int, int]]:
-    """Lowest and highest counts in one epoch; for classes, per full batch (or per batch if none is full)."""
+    """Lowest and highest counts in one epoch, without distractors; for classes, per full batch (or any if none is)."""
     ids = pairs.pairs()
+    ids = ids[labels[ids[:, 0]] >= 0]
     classes, size = labels[ids[:, 0]], pairs.batch_size * pairs.objects_per_scene
     whole = [part for part in classes.split(size) if len(part) == size] or [classes]
     batches = torch.stack([torch.bincount(part, minlength=int(labels.max()) + 1) for part in whole])
     counts = {
-        "contexts_per_object": torch.bincount(ids[:, 0], minlength=len(labels)),
+        "contexts_per_object": torch.bincount(ids[:, 0], minlength=len(labels))[labels >= 0],
         "objects_per_context": torch.bincount(ids[:, 1], minlength=pairs.num_contexts),
         "samples_per_class": torch.bincount(classes, minlength=int(labels.max()) + 1),
         "samples_per_class_and_batch": batches,

@@ -22,7 +22,7 @@ from kornia_cag.core.checks import check_int, check_number, describe, fail
 from kornia_cag.core.document import read_value
 from kornia_cag.training.naming import named_by
 from kornia_cag.training.network import Trained, load_network
-from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.recipe import MADE_UP, Recipe
 from kornia_cag.training.recipe_data import changed
 from kornia_cag.training.recipe_file import load_recipe
 from kornia_cag.training.recipes import RECIPES, SCENE_GRADIENT
@@ -127,7 +127,7 @@ def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:
         InputError: for an input folder, or a folder inside one.
     """
     here = Path(os.path.realpath(folder))
-    for other in ("objects", "contexts", "real"):
+    for other in ("objects", "distractors", "contexts", "real"):
         given = getattr(options, other, None)
         if given is None or (other, given) == ("contexts", "procedural") or not os.path.isdir(given):
             continue
@@ -205,6 +205,7 @@ def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank,
         fail("--hold-out", "to be used with --contexts DIR", "no photographs")
     glyphs = len(recipe.classes) * (1 + len(recipe.thickness))
     pictures = (recipe.procedural if given_folder(options, "objects") else glyphs) or 1
+    pictures += MADE_UP if recipe.distractors else 0
     bank = replace(recipe, size=recipe.texels)
     check_memory(options, bank, pictures, BANK, "Its banks are as fine as its canvas: try a smaller --size.")
     objects = load_objects(options, recipe)
@@ -212,13 +213,14 @@ def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank,
 
 
 def load_objects(options: argparse.Namespace, recipe: Recipe) -> ObjectBank:
-    """The objects of a folder, or the recipe's own."""
+    """The objects of a folder, or the recipe's own, and its distractors."""
     folder, device = given_folder(options, "objects"), str(chosen_device(options.device))
     if folder is not None and any(field == "classes" for _, field, _ in getattr(options, "set", [])):
         fail("--set classes", "glyphs for a training without --objects, whose files are the classes", "both",
              "For some of them, put those into a folder of their own.")  # fmt: skip
-    with worded(folder="--objects"):
-        return recipe.objects(folder, key=options.key, on_error=on_error(options), device=device)
+    beside = given_folder(options, "distractors") if "distractors" in options else None
+    with worded(folder="--objects", distractors="--distractors"):
+        return recipe.objects(folder, distractors=beside, key=options.key, on_error=on_error(options), device=device)
 
 
 def read_model(options: argparse.Namespace, device: torch.device) -> Trained:

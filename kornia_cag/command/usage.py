@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_recipe(parser)
     _add_scene_options(parser)
+    _add_distractors(parser)
     _add_balance(parser)
     _add_ingredients(parser)
     real = "real pictures to measure on: an .npz, or a folder with one folder per class; for a detector, with boxes"
@@ -154,6 +155,7 @@ def _add_trained(parser: argparse.ArgumentParser) -> None:
 def _add_preview(parser: argparse.ArgumentParser) -> None:
     _add_recipe(parser)
     _add_scene_options(parser)
+    _add_distractors(parser)
     _add_balance(parser)
     _add_ingredients(parser)
     sheet = "picture file (default: preview.png)"
@@ -176,6 +178,7 @@ def _add_preview(parser: argparse.ArgumentParser) -> None:
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     _add_recipe(parser)
     _add_scene_options(parser)
+    _add_distractors(parser)
     _add_balance(parser)
     parser.add_argument("--batch-size", action=Sets, sets="batch_size", help="default: the recipe's")
     parser.add_argument("--json", action="store_true", help="print only JSON")
@@ -224,6 +227,11 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", action=Sets, sets="size", help=side)
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     _add_device(parser)
+
+
+def _add_distractors(parser: argparse.ArgumentParser) -> None:
+    beside = "folder of objects that are not to be found, for recipes with distractors (default: made-up ones)"
+    parser.add_argument("--distractors", type=path, metavar="DIR", help=beside)
 
 
 def _add_on_error(parser: argparse.ArgumentParser) -> None:

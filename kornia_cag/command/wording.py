@@ -8,6 +8,8 @@ from kornia_cag.core.checks import InputError
 
 ADVICE = {  # the library's advice, as a pattern: the command's
     r"Pass its path: recipe\.objects\('signs/'\)": "Pass --objects FOLDER",
+    r"Add some to the bank: bank \+ other\.unlabelled\(\)\.": "Put more into the folder of --distractors.",
+    r"Set distractors, such as to 2\.": "Pass --set distractors=2, too.",
     r'read it with from_folder\(key="white"\)': "pass --key white",
     r'key="white"': "--key white",
     r'on_error="skip"': "--on-error skip",

@@ -101,7 +101,8 @@ class Composer:
 
     def sample(self, rows: Rows, strength: Float[Tensor, " b"] | None = None, *, draws: Draws | None = None) -> Scene:
         """Draw one scene per row, as :meth:`SceneRange.sample` does, and lay its objects out on the canvas."""
-        return self.laid(*self.ranges.asked(rows, strength, draws=draws, size=self.size))
+        known = self.objects.labels
+        return self.laid(*self.ranges.asked(rows, strength, draws=draws, size=self.size, known=known))
 
     def laid(self, scene: Scene, wishes: tuple[Wish, ...]) -> Scene:
         """The scene with its objects where they find a place; as it is, if there is no layout."""

@@ -153,7 +153,8 @@ class Layout:
     away that they hold for the masks, too: a limit of more than ``1 - MARGIN`` is kept by boxes that do not meet.
 
     Attributes:
-        count: number of objects of a scene, uniform; those of a row beyond it are not shown. None: all.
+        count: number of objects of a scene, uniform; those of a row beyond it are not shown. None: all. Distractors
+            do not count: each of a row's is wanted beside them.
         side: longest side of an object, as a share of the canvas's shorter side; its logarithm is uniform.
         place: where the middle of an object may lie: ``Anywhere()``, ``Band(top=..., bottom=...)``, ``Maps(weights)``.
         stacked: probability that an object takes the size of the one before it and hangs right below it, if it fits.
@@ -215,7 +216,7 @@ class Layout:
 
     def read(
         self, values: Sequence[Mapping[str, Tensor]], layers: Sequence[Layer], size: tuple[int, int], crop: Crop,
-        contexts: Int[Tensor, " b"],
+        contexts: Int[Tensor, " b"], known: Int[Tensor, " n"] | None = None,
     ) -> tuple[tuple[Layer, ...], tuple[Wish, ...], Int[Tensor, " b"]]:  # fmt: skip
         """Layers of their size in the middle of the canvas, what is wanted of each, and the number of those wanted.
 
@@ -225,11 +226,15 @@ class Layout:
             size: canvas ``(height, width)``, pixels.
             crop: which part of the contexts the canvas shows.
             contexts: (b,); ids in the bank.
+            known: (n,); class of each object of the bank, -1: none; None: all have one.
         """
-        count = torch.full_like(contexts, len(layers))
+        wanted = torch.ones(len(layers), len(contexts), dtype=torch.bool, device=contexts.device)
         if self.count is not None:
             least, most = self.count
             count = least + (values[0]["layout.count"] * (most - least + 1)).long().clamp(max=most - least)
+            ids = torch.stack([layer.objects for layer in layers])
+            named = wanted if known is None else known[ids] >= 0
+            wanted = (named.cumsum(dim=0) <= count) | ~named
         found, wishes = [], []
         for number, (layer, value) in enumerate(zip(layers, values, strict=True)):
             middle = torch.zeros_like(layer.pose.x)
@@ -237,5 +242,5 @@ class Layout:
             units = value["layout.place"].unflatten(1, (self.tries, self.place.numbers))
             places = self.place(units, size, crop, contexts)
             below = value["layout.stacked"] if self.stacked else torch.zeros_like(middle, dtype=torch.bool)
-            wishes.append(Wish(places, below, count > number))
-        return tuple(found), tuple(wishes), count
+            wishes.append(Wish(places, below, wanted[number]))
+        return tuple(found), tuple(wishes), wanted.sum(dim=0)

@@ -128,7 +128,8 @@ def composed(
     """
     rows = Rows(table)
     s = given_strength(strength, rows.epoch)
-    drawn = composer.laid(*composer.ranges.drawn(rows, s, Draws(keys), plan, size=composer.size))
+    known = composer.objects.labels
+    drawn = composer.laid(*composer.ranges.drawn(rows, s, Draws(keys), plan, size=composer.size, known=known))
     made = composer.shoot(drawn, earlier, targets=targets, store=whole if into is None else partial(written, into))
     if into is not None:
         if made.targets is not None:
@@ -173,8 +174,9 @@ def _drawn(
     composer: Composer, strength: float | Ramp, table: Int[Tensor, "b n"], keys: Int[Tensor, " b"], plan: Plan
 ) -> tuple[Scene, tuple[Wish, ...]]:
     """Draw the scenes of rows, and what their layout wants."""
-    rows = Rows(table)
-    return composer.ranges.drawn(rows, given_strength(strength, rows.epoch), Draws(keys), plan, size=composer.size)
+    rows, known = Rows(table), composer.objects.labels
+    s = given_strength(strength, rows.epoch)
+    return composer.ranges.drawn(rows, s, Draws(keys), plan, size=composer.size, known=known)
 
 
 def _put(

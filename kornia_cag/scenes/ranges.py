@@ -108,14 +108,17 @@ class SceneRange:
 
     def asked(
         self, rows: Rows, strength: Float[Tensor, " b"] | None = None, *, draws: Draws | None = None,
-        size: tuple[int, int],
+        size: tuple[int, int], known: Int[Tensor, " n"] | None = None,
     ) -> tuple[Scene, tuple[Wish, ...]]:  # fmt: skip
-        """Draw one scene per row, and what its layout wants on a canvas of ``size = (height, width)`` pixels."""
+        """Draw one scene per row, and what its layout wants on a canvas of ``size = (height, width)`` pixels.
+
+        ``known``: (n,); class of each object of the bank, -1: none; None: all have one.
+        """
         draws = Draws(rows.keys) if draws is None else draws
         s = full_strength(draws.keys) if strength is None else strength
         check_tensor("strength", s, (len(draws.keys),), torch.float32, draws.keys.device, "One for each row.")
         plan = self.plan(layers=rows.layers.shape[1], device=draws.keys.device)
-        return self.drawn(rows, s, draws, plan, size=size)
+        return self.drawn(rows, s, draws, plan, size=size, known=known)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -165,8 +168,9 @@ class SceneRange:
         return asked
 
     def drawn(
-        self, rows: Rows, strength: Float[Tensor, " b"], draws: Draws, plan: Plan, *, size: tuple[int, int]
-    ) -> tuple[Scene, tuple[Wish, ...]]:
+        self, rows: Rows, strength: Float[Tensor, " b"], draws: Draws, plan: Plan, *, size: tuple[int, int],
+        known: Int[Tensor, " n"] | None = None,
+    ) -> tuple[Scene, tuple[Wish, ...]]:  # fmt: skip
         """Draw by a plan: the part of :meth:`asked` that can be compiled.
 
         Args:
@@ -175,6 +179,7 @@ class SceneRange:
             draws: the numbers to draw from.
             plan: from :meth:`plan`.
             size: canvas ``(height, width)``, pixels.
+            known: as for :meth:`asked`.
         """
         values = draws.values(plan, strength)
         context, light = values[0, "context"], values[0, "color"]
@@ -187,7 +192,7 @@ class SceneRange:
         found, wanted = tuple(layers), None
         if self.layout is not None:
             asked = [values[number, "layout"] for number in range(len(layers))]
-            found, wishes, wanted = self.layout.read(asked, layers, size, crop, rows.contexts)
+            found, wishes, wanted = self.layout.read(asked, layers, size, crop, rows.contexts, known)
         lit, sun = self.color.read(light), None if self.sun is None else self.sun.read(values[0, "sun"])
         if sun is not None and lit.illumination is not None:  # one light, not two
             lit = replace(lit, illumination=lit.illumination.abs(), light_from=sun.direction)

@@ -1,10 +1,30 @@
-"""Small image classifiers for the recipes. Normalisation is part of the model, so attacks see pictures in [0, 1]."""
+"""The networks of recipes. Normalisation is part of the model, so attacks see pictures in [0, 1]."""
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from kornia.enhance import equalize
 from torch import Tensor, nn
+
+from kornia_cag.training.detector import Detector
+
+Network = Literal["convnet", "pooled", "dcgan", "two layers", "detector"]
+SIDES: dict[Network, int] = {"dcgan": 64, "two layers": 28}  # the only side these networks accept, pixels
+
+
+def built(
+    kind: Network, classes: int, size: int, *, width: int, grey: bool, dropout: float, map_dropout: float, local: int
+) -> nn.Module:
+    """A new, untrained network of a kind for pictures of ``size`` pixels; other fields as in a recipe."""
+    if kind == "detector":
+        return Detector(classes, width=width)
+    if kind == "convnet":
+        return convnet(classes, size, width=width, grey=grey, dropout=dropout, map_dropout=map_dropout, local=local)
+    if kind == "pooled":
+        return pooled(classes, width=width, grey=grey, dropout=dropout, map_dropout=map_dropout, local=local)
+    return dcgan_encoder(classes, width) if kind == "dcgan" else two_layers(classes)
 
 
 class Standardize(nn.Module):

@@ -1,7 +1,7 @@
 """The definition of a recipe: scenes, hardening, network and budget, as data."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -21,12 +21,10 @@ from kornia_cag.sampling.pairs import PairSampler
 from kornia_cag.scenes.choices import OneOf
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.strength import Ramp
-from kornia_cag.training.architectures import convnet, dcgan_encoder, pooled, two_layers
-from kornia_cag.training.detector import Detector
+from kornia_cag.training.architectures import SIDES, Network, built
 from kornia_cag.training.task import DetectionTask
 
-Network = Literal["convnet", "pooled", "dcgan", "two layers", "detector"]
-SIDES: dict[Network, int] = {"dcgan": 64, "two layers": 28}  # the only side these networks accept, pixels
+MADE_UP = 256  # distractors that are drawn, if there is no folder of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +38,8 @@ class Recipe:
         ink: colour that glyphs are painted in, (red, green, blue) from 0 to 255; None: objects keep their own.
         thickness: stroke radii to add, in texels of a bank with side 64.
         classes: glyphs that stand for the classes if there is no folder of objects.
+        distractors: objects without a class that each scene shows beside its own, in a recipe of detection: what it is
+            not to find. Made up, or from a folder.
         procedural: number of procedural contexts, besides photographs.
         kind: kind of the procedural contexts: solid, gradient, noise, pixel, stripes, or mix.
         reset: probability that a slot of the chain of earlier composites starts afresh; None: no chain.
@@ -78,6 +78,7 @@ class Recipe:
     ink: tuple[int, int, int] | None = None
     thickness: tuple[int, ...] = ()
     classes: str = field(default="", repr=False)
+    distractors: int = 0
     procedural: int = 188
     kind: str = "mix"
     reset: float | None = 0.171
@@ -108,8 +109,8 @@ class Recipe:
         self._check_kinds()
         self._check_task()
         for name, least, most in (
-            ("size", 16, 2**15), ("procedural", 1, 2**20), ("images", 1, 2**50), ("batch_size", 1, 2**31 - 1),
-            ("width", 1, 2**16), ("local", 0, 2**16), ("views", 1, 1000),
+            ("size", 16, 2**15), ("distractors", 0, 100), ("procedural", 1, 2**20), ("images", 1, 2**50),
+            ("batch_size", 1, 2**31 - 1), ("width", 1, 2**16), ("local", 0, 2**16), ("views", 1, 1000),
         ):  # fmt: skip
             check_int(name, getattr(self, name), least, most)
         if self.samples_per_class is not None:
@@ -160,6 +161,9 @@ class Recipe:
         if task is None and layout is not None:
             fail("ranges.layout", "none, since the recipe's network is shown one object", "a layout",
                  "Set detection to find several.")  # fmt: skip
+        if task is None and self.distractors:
+            fail("distractors", "0, since the recipe's network is shown one object", str(self.distractors),
+                 "Set detection to find some among them.")  # fmt: skip
         if task is not None:
             task.check(vars(self), layout)
 
@@ -183,6 +187,7 @@ class Recipe:
         return PairSampler(
             objects.labels.cpu(), contexts, batch_size=self.batch_size if batch_size is None else batch_size, seed=seed,
             balanced=balanced, samples_per_class=self.samples_per_class, objects_per_scene=several,
+            distractors_per_scene=self.distractors,
             repeats=several > 1 and (not balanced or several > len(objects.classes)),
         )  # fmt: skip
 
@@ -192,21 +197,27 @@ class Recipe:
         return min(max(64, 1 << (self.size - 1).bit_length()), 4096)
 
     def objects(
-        self, folder: str | None, *, key: str | None = None, on_error: str = "raise", device: Device = "auto"
-    ) -> ObjectBank:
-        """Load the objects, or render the recipe's glyphs without a folder, and prepare them.
+        self, folder: str | None, *, distractors: str | None = None, key: str | None = None, on_error: str = "raise",
+        device: Device = "auto",
+    ) -> ObjectBank:  # fmt: skip
+        """Load the objects, or render the recipe's glyphs without a folder, and prepare them, with distractors if any.
 
         Args:
             folder: as for :meth:`ObjectBank.from_folder`; None: the glyphs.
+            distractors: a folder of objects that are not to be found, likewise; None: made-up ones.
             key: as for :meth:`ObjectBank.from_folder`.
             on_error: as for :meth:`ObjectBank.from_folder`.
             device: device of the bank; ``"auto"`` is a GPU if there is one.
 
         Raises:
-            InputError: without a folder if the recipe has no glyphs, and for unusable pictures.
+            InputError: without a folder if the recipe has no glyphs, with one of distractors if it shows none, and for
+                unusable pictures.
         """
+        options: dict[str, Any] = {"size": self.texels, "key": key, "on_error": on_error, "device": device}
+        if distractors is not None and not self.distractors:
+            fail("distractors", "a recipe that shows some", "one with distractors=0", "Set distractors, such as to 2.")
         if folder is not None:
-            bank = ObjectBank.from_folder(folder, size=self.texels, key=key, on_error=on_error, device=device)
+            bank = ObjectBank.from_folder(folder, **options)
         elif self.classes:
             bank = self._glyphs(device)
         else:
@@ -214,6 +225,10 @@ class Recipe:
                  "Pass its path: recipe.objects('signs/').")  # fmt: skip
         if self.ink is not None:
             bank = bank.with_ink(self.ink)
+        if distractors is not None:
+            bank = bank + ObjectBank.from_folder(distractors, **options).unlabelled()
+        elif self.distractors:
+            bank = bank + ObjectBank.procedural(MADE_UP, size=self.texels, device=device)
         radii = [radius * self.texels // 64 for radius in self.thickness]
         return bank.with_thickness(radii) if radii else bank
 
@@ -267,16 +282,8 @@ class Recipe:
         if (side := SIDES.get(self.network, self.size)) != self.size:
             fail("size", f"{side}, which the network of {self.name!r} takes", str(self.size),
                  "Keep it, or train another network with function=.")  # fmt: skip
-        if self.network == "detector":
-            net: nn.Module = Detector(classes, width=self.width)
-        elif self.network == "convnet":
-            net = convnet(classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout,
-                          map_dropout=self.map_dropout, local=self.local)  # fmt: skip
-        elif self.network == "pooled":
-            net = pooled(classes, width=self.width, grey=self.grey, dropout=self.dropout,
-                         map_dropout=self.map_dropout, local=self.local)  # fmt: skip
-        else:
-            net = dcgan_encoder(classes, self.width) if self.network == "dcgan" else two_layers(classes)
+        net = built(self.network, classes, self.size, width=self.width, grey=self.grey, dropout=self.dropout,
+                    map_dropout=self.map_dropout, local=self.local)  # fmt: skip
         for parameter in net.parameters():
             if parameter.ndim == 4:  # convolutions are faster with the channels of a pixel together
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

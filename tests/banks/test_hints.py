@@ -75,6 +75,15 @@ def test_an_icon_on_a_large_canvas(tmp_path):
     assert "'icon' (16)" in said[0]
 
 
+def test_hints_are_on_files_only_beside_drawn_objects(tmp_path):
+    icons = ObjectBank.from_folder(folder(tmp_path, icon=picture(16, 16)), size=64)
+    bank = ObjectBank.procedural(8, size=64) + icons
+    assert bank.sides == (0,) * 8 + (16,)
+    said = composed(bank, 48)
+    assert len(said) == 1
+    assert said[0].startswith("objects: 1 of 1 are shown with up to 48 pixels")
+
+
 def test_a_logo_that_becomes_a_line(tmp_path):
     bank = ObjectBank.from_folder(folder(tmp_path, wide=picture(20, 80), high=picture(80, 10)), size=64)
     assert composed(bank, 44) == []  # 33 pixels long, and an eighth of that wide

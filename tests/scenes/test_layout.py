@@ -145,6 +145,21 @@ def test_counts_are_uniform_and_sizes_log_uniform(untyped):
     assert torch.equal(shown + scene.left_out, scene.wanted)
 
 
+def test_distractors_do_not_count(untyped):
+    plain, layout = make_objects(size=64), Layout(count=(0, 3), side=(0.05, 0.15), overlap=0, tries=32)
+    bank = plain + plain.unlabelled()
+    alone, beside = torch.tensor([0, 1, 2]), torch.tensor([9, 0, 8, 1, 2])  # the same objects, with two distractors
+    place = torch.arange(300)
+    tables = [Rows.of(ids.expand(300, -1), place % 7, place) for ids in (alone, beside)]
+    few, more = (composer(SceneRange(layout=layout), (96, 96), bank).sample(table) for table in tables)
+    assert torch.equal(more.wanted, few.wanted + 2)
+    assert (torch.bincount(few.wanted, minlength=4) - 75).abs().max() < 30
+    assert more.left_out.float().mean() < 0.01
+    shown = [(scene.labels(bank.labels) >= 0).sum(dim=1) for scene in (few, more)]
+    assert (shown[0] == shown[1]).float().mean() > 0.99
+    assert torch.equal(more.layers[0].shown & more.layers[2].shown, more.left_out == 0)
+
+
 def middles(scene, size):
     short = min(size)
     x, y = (torch.stack([getattr(own.pose, axis) for own in scene.layers], dim=1) for axis in "xy")
