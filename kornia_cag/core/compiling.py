@@ -98,11 +98,12 @@ def program(function: Callable[..., Any], device: torch.device) -> Callable[...,
     """Compile a function of tensors on ``device`` and immutable objects as one graph.
 
     Every program has its own cache, so that programs do not evict each other from torch's; inductor keeps kernels on
-    disk for the next process.
+    disk for the next process. Numbers are constants, even where another program of the same function has others, such
+    as a second canvas's size; only what :func:`any_batch` marks may vary.
     """
     code, defaults, closure = function.__code__.replace(), function.__defaults__, function.__closure__
     own = types.FunctionType(code, function.__globals__, function.__name__, defaults, closure)
-    return torch.compile(own, fullgraph=True, options=options(device))
+    return torch.compile(own, fullgraph=True, dynamic=False, options=options(device))
 
 
 def options(device: torch.device) -> dict[str, str | int | bool | Callable[..., Any]]:

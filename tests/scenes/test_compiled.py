@@ -100,6 +100,16 @@ def test_compiled_equals_eager_equals_oracle_without_compiling_anew(
 
 
 @pytest.mark.compile
+def test_canvases_of_several_sizes_are_compiled_in_one_process() -> None:
+    """The second program's sizes differ from the first's, which torch would take for numbers that vary."""
+    for size in ((8, 8), (12, 16)):
+        fast, slow = (collate(SceneRange(), size, compile) for compile in (True, False))
+        rows = batches(fast.objects.labels, [5, 3], 1)
+        for part in rows:
+            torch.testing.assert_close(fast(part).images, slow(part).images, atol=1e-4, rtol=0)
+
+
+@pytest.mark.compile
 def test_chunks_memory_used_again_and_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same pictures to the bit, whole or in chunks; earlier batches stay as they are; one graph; it can be sent."""
     quick = collate(SIGNS.ranges, (16, 16), compile=True)
