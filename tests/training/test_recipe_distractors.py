@@ -36,7 +36,7 @@ def test_scenes_show_them_and_targets_do_not(untyped: None) -> None:
     pairs = BESIDE.pairs(bank, len(contexts))
     assert (pairs.objects_per_scene, pairs.distractors_per_scene) == (4, 2)
     batch = CAGCollate(bank, contexts, BESIDE.size, ranges=BESIDE.ranges, returns="batch")(next(iter(pairs)))
-    shown = torch.stack([layer.shown for layer in batch.scene.layers], dim=1)
+    shown = torch.stack([layer.shown for layer in batch.scene.layers if layer.shown is not None], dim=1)
     beside = batch.rows.layers >= 4
     assert (beside.sum(dim=1) == 2).all()
     assert (shown & beside).any()
