@@ -11,9 +11,8 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.data import DataLoader
 
-from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler, Rows
+from kornia_cag import CAGCollate, ContextBank, ObjectBank, PairSampler, Rows, SceneRange
 from kornia_cag.bench.timings import GLYPHS
-from kornia_cag.loading.batch import Pair
 from kornia_cag.sampling.passes import PairRows
 from kornia_cag.training.recipes import RIGID_SIGNS
 
@@ -39,34 +38,39 @@ def make_banks(side: int, device: torch.device | str = "cpu") -> Banks:
 
 
 def make_collate(
-    objects: ObjectBank, contexts: ContextBank, size: int, *, compiled: bool = False, **options: Any
-) -> CAGCollate[Pair]:
-    """Composition of rigid signs, eager or compiled."""
+    objects: ObjectBank, contexts: ContextBank, size: int, *, compiled: bool = False, ranges: SceneRange = RIGID_SIGNS,
+    **options: Any,
+) -> CAGCollate[Any]:  # fmt: skip
+    """Composition of rigid signs, or of other ranges, eager or compiled."""
     if compiled:
         options["compile"] = True
-    return CAGCollate(objects, contexts, size, ranges=RIGID_SIGNS, **options)
+    return CAGCollate(objects, contexts, size, ranges=ranges, **options)
 
 
-def rows(objects: ObjectBank, contexts: ContextBank, batch: int = BATCH) -> Iterator[Rows]:
-    """Rows of whole batches without end."""
-    pairs = PairSampler(objects.labels, len(contexts), batch_size=batch, drop_last=True)
+def rows(objects: ObjectBank, contexts: ContextBank, batch: int = BATCH, per_scene: int = 1) -> Iterator[Rows]:
+    """Rows of whole batches without end, of ``per_scene`` objects each."""
+    pairs = PairSampler(objects.labels, len(contexts), batch_size=batch, drop_last=True, objects_per_scene=per_scene)
     while True:
         yield from pairs
 
 
-def endless(objects: ObjectBank, contexts: ContextBank, collate: Collate, batch: int = BATCH) -> DataLoader[Any]:
+def endless(
+    objects: ObjectBank, contexts: ContextBank, collate: Collate, batch: int = BATCH, per_scene: int = 1
+) -> DataLoader[Any]:
     """A loader without workers; the sampler draws its rows while it runs."""
-    return DataLoader(PairRows(samples=2**40), batch_sampler=rows(objects, contexts, batch), collate_fn=collate)
+    drawn = rows(objects, contexts, batch, per_scene)
+    return DataLoader(PairRows(samples=2**40), batch_sampler=drawn, collate_fn=collate)
 
 
 def from_workers(
-    objects: ObjectBank, contexts: ContextBank, collate: Collate, *, workers: int, count: int, batch: int = BATCH
-) -> DataLoader[Any]:
+    objects: ObjectBank, contexts: ContextBank, collate: Collate, *, workers: int, count: int, batch: int = BATCH,
+    per_scene: int = 1, persistent: bool = False,
+) -> DataLoader[Any]:  # fmt: skip
     """A loader of ``count`` batches. Workers that have work left when they are stopped may abort: take them all."""
     return DataLoader(
-        PairRows(samples=count * batch), batch_sampler=list(islice(rows(objects, contexts, batch), count)),
+        PairRows(samples=count * batch), batch_sampler=list(islice(rows(objects, contexts, batch, per_scene), count)),
         collate_fn=collate, num_workers=workers, pin_memory=workers > 0 and CUDA,
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context="spawn" if workers else None, persistent_workers=persistent,
     )  # fmt: skip
 
 

@@ -95,16 +95,53 @@ def overlapped(entries: list[Json]) -> float:
     return min(slower(source)(entries) for source in ("compiled", "graph", "overlap"))
 
 
+def over_opencv(objects: int) -> Callable[[list[Json]], float]:
+    """How many times as fast scenes are composed as OpenCV makes them, measured in turns."""
+    return lambda entries: max(e["extra_info"]["over_masks"][1] for e in having(entries, f"scenes 256x256, {objects} "))
+
+
+def fixed(entries: list[Json]) -> float:
+    """Time of a scene without objects, as a multiple of an object's, of the slower of eager and compiled."""
+    return max(e["extra_info"]["fixed_over_object"][1] for e in having(entries, "scenes by objects"))
+
+
+def grown(group: str, note: str, by: str, least: int, most: int, **wanted: Any) -> Callable[[list[Json]], float]:
+    """How many times as much a note says for the most of something as for the least, at worst."""
+
+    def measure(entries: list[Json]) -> float:
+        found = {
+            (e["extra_info"]["what"], e["extra_info"][by]): e["extra_info"][note]
+            for e in having(entries, group, **wanted)
+        }
+        return max(value / found[what, least] for (what, count), value in found.items() if count == most)
+
+    return measure
+
+
 CPU = [
     Goal("64 px: times OpenCV in 2 workers", 3, None, over_baseline(64, "opencv", workers=2)),
     Goal("64 px: times Pillow in this process", 20, None, over_baseline(64, "pillow", workers=0)),
     Goal("64 px: times Pillow in 2 workers", 20, None, over_baseline(64, "pillow", workers=2)),
     Goal("224 px: times OpenCV in 2 workers", 2, None, over_baseline(224, "opencv", workers=2)),
+    Goal("256 px, 8 objects with masks: times OpenCV in 2 workers", 3, None, over_opencv(8)),
 ]
 BOTH = [
     Goal("10 to 10,000 objects: time per image changes by, %", None, 15, spread("objects")),
     Goal("100 to 100,000 contexts: time per image changes by, %", None, 15, spread("contexts")),
     Goal("larger batches: time per image rises by, %", None, 15, rise),
+    Goal("scenes of 1 to 8 objects: time without any over time of one", None, 1, fixed),
+    Goal(
+        "8 objects: cold start over that of 1",
+        None,
+        1.3,
+        grown("scenes cold", "first_batch_s", "objects", 1, 8, what="compiled"),
+    ),
+    Goal(
+        "8 objects: memory of 32 scenes over that of 16",
+        None,
+        2.1,
+        grown("scenes memory", "batch_mib", "batch", 16, 32),
+    ),
 ]
 GPU = [
     Goal("64 px: times the best CPU loader of this machine", 100, None, over_baseline(64, None)),
@@ -120,7 +157,7 @@ def verdict(goal: Goal, entries: list[Json]) -> str:
     want = f"at least {goal.least:g}" if goal.least is not None else f"at most {goal.most:g}"
     try:
         got = goal.measure(entries)
-    except ValueError:  # nothing to take the extreme of
+    except (ValueError, KeyError):  # nothing to take the extreme of
         return f"  {goal.text:64} {want:14} unmeasured"
     reached = (goal.least is None or got >= goal.least) and (goal.most is None or got <= goal.most)
     return f"  {goal.text:64} {want:14} {got:10.2f}   {'reached' if reached else 'MISSED'}"

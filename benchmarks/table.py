@@ -46,6 +46,13 @@ def notes(info: Json) -> str:
     if "beside" in info:
         low, middle, high = info["beside"]
         said.append(f"{middle:.2f} × the smallest bank ({low:.2f} to {high:.2f})")
+    if "over_masks" in info:
+        for name, text in (("over_masks", "with masks"), ("over_boxes", "with boxes alone")):
+            low, middle, high = info[name]
+            said.append(f"{middle:.2f} × OpenCV {text} ({low:.2f} to {high:.2f})")
+        said.append(f"{info['shown']:.2f} objects shown, by OpenCV {info['shown_by_opencv']:.2f}")
+    if "fixed_ms" in info:
+        said.append(f"a scene {info['fixed_ms']:.2f} ms + {info['object_ms']:.2f} ms per object")
     if "banks_mib" in info:
         said.append(f"banks {info['banks_mib']:,} MiB, batch {info['batch_mib']} MiB")
     elif info.get("peak_mib"):

@@ -64,6 +64,6 @@ def texel_bytes(objects: ObjectBank, contexts: ContextBank, side: int, scenes: i
     director, chance, total = Director(objects, contexts, side, RIGID_SIGNS), random.Random(0), 0.0
     for _ in range(scenes):
         shot = director(lambda _, bounds: chance.uniform(*bounds))
-        crop = min(abs(shot.crop[1] * side), contexts.size >> shot.context_level)
+        crop = min(abs(shot.around.crop[1] * side), contexts.size >> shot.around.context_level)
         total += 4 * (EXTENT * (objects.size >> shot.level)) ** 2 + 3 * crop**2
     return total / scenes

@@ -45,16 +45,34 @@ class Light(NamedTuple):
     slope: tuple[float, float]  # illumination, see Tone in scenes/light.py
 
 
-class Shot(NamedTuple):
-    """All numbers of one scene."""
+class Form(NamedTuple):
+    """How an object lies, wherever that is: canvas to object units, both from its centre, by a 2×2 map and a depth."""
 
-    level: int  # of the object
-    warp: tuple[float, ...]  # canvas to texels of this level, 3×3 by rows
+    a: float
+    b: float
+    c: float
+    d: float
+    g: float  # the depth is 1 + g x + h y
+    h: float
+
+
+class Around(NamedTuple):
+    """All numbers of one scene but those of its objects."""
+
+    coarser: float  # pyramid levels by which pictures are too coarse for the canvas
     context_level: int
     crop: tuple[float, float, float, float]  # canvas to texels: left, step along x, top, step along y
     light: Light
     blur: Blur | None
     noise: float  # standard deviation
+
+
+class Shot(NamedTuple):
+    """All numbers of a scene of one object."""
+
+    level: int  # of the object
+    warp: tuple[float, ...]  # canvas to texels of this level, 3×3 by rows
+    around: Around
 
 
 class Director:
@@ -64,7 +82,8 @@ class Director:
         check_int("size", size)
         pose, camera, color = ranges.pose, ranges.camera, ranges.color
         varied = pose.elastic[1] or pose.hole[1] or camera.jpeg or camera.grain[1] or color.invert
-        parts = ranges.framing, ranges.object_color, ranges.context_color, ranges.harmony, ranges.sun, ranges.depth
+        parts = (ranges.framing, ranges.object_color, ranges.context_color, ranges.harmony, ranges.sun, ranges.depth,
+                 ranges.layout)  # fmt: skip
         if varied or any(parts) or ranges.blend != Over() or objects.variants != 1:
             fail("ranges", "only what RIGID_SIGNS varies, the limit of the CPU loaders", repr(ranges))
         self.size, self.ranges = size, ranges
@@ -72,34 +91,48 @@ class Director:
         self.context_texels, self.context_levels = contexts.size, contexts.pyramid.levels
 
     def __call__(self, draw: Draw) -> Shot:
-        """Draw one scene."""
+        """Draw a scene of one object."""
+        pose, around = self.ranges.pose, self.around(draw)
+        form = self.form(draw, draw("pose.scale", pose.scale))
+        x, y = (self.size * (0.5 + draw(f"pose.{axis}", pose.translate)) for axis in "xy")
+        level = self.level(form, around.coarser)
+        return Shot(level, self.warp(form, level, x, y), around)
+
+    def around(self, draw: Draw) -> Around:
+        """Draw everything but objects."""
         camera = self.ranges.camera
         coarser = draw("camera.low_resolution", camera.low_resolution)
-        level, warp = self._warp(draw, coarser)
         context_level, crop = self._crop(draw, coarser)
         light = _light(self.ranges.color, draw)
         blur = _blur(camera, draw) if draw("camera.blur", (0.0, 1.0)) < camera.blur else None
-        return Shot(level, warp, context_level, crop, light, blur, draw("camera.noise", camera.noise))
+        return Around(coarser, context_level, crop, light, blur, draw("camera.noise", camera.noise))
 
-    def _warp(self, draw: Draw, coarser: float) -> tuple[int, tuple[float, ...]]:
-        pose, size = self.ranges.pose, self.size
-        half = 0.5 * size * draw("pose.scale", pose.scale)
+    def form(self, draw: Draw, scale: float) -> Form:
+        """Draw how an object lies whose longest side is ``scale`` of the canvas's."""
+        pose, half = self.ranges.pose, 0.5 * self.size * scale
         stretch = math.exp(0.5 * draw("pose.aspect", (math.log(pose.aspect[0]), math.log(pose.aspect[1]))))
         wide, high = half * stretch, half / stretch
         angle, slant = math.radians(draw("pose.angle", pose.angle)), math.radians(draw("pose.shear", pose.shear))
         cos, sin, slant = math.cos(angle), math.sin(angle), -math.tan(slant)
         # rows of the inverse of rotation, shear and stretch; then perspective along the object's own axes
         a, b, c, d = (cos + slant * sin) / wide, (sin - slant * cos) / wide, -sin / high, cos / high
-        x, y = size * (0.5 + draw("pose.x", pose.translate)), size * (0.5 + draw("pose.y", pose.translate))
         tilt_x, tilt_y = draw("pose.tilt_x", pose.perspective), draw("pose.tilt_y", pose.perspective)
-        g, h = -(tilt_x * a + tilt_y * c), -(tilt_x * b + tilt_y * d)
-        level = round(math.log2(math.sqrt(a * d - b * c) * 0.5 * EXTENT * self.texels) + coarser)
-        level = min(max(level, 0), self.levels - 1)
+        return Form(a, b, c, d, -(tilt_x * a + tilt_y * c), -(tilt_x * b + tilt_y * d))
+
+    def level(self, form: Form, coarser: float) -> int:
+        """The level that an object is read from."""
+        spread = math.sqrt(form.a * form.d - form.b * form.c)
+        level = round(math.log2(spread * 0.5 * EXTENT * self.texels) + coarser)
+        return min(max(level, 0), self.levels - 1)
+
+    def warp(self, form: Form, level: int, x: float, y: float) -> tuple[float, ...]:
+        """Canvas to texels of a level, 3×3 by rows, of an object whose centre is at ``(x, y)``, pixels."""
+        a, b, c, d, g, h = form
         m = 0.5 * (self.texels >> level)
         k = EXTENT * m  # object units to texels
         depth = 1 - g * x - h * y
-        return level, (k * a + m * g, k * b + m * h, m * depth - k * (a * x + b * y),
-                       k * c + m * g, k * d + m * h, m * depth - k * (c * x + d * y), g, h, depth)  # fmt: skip
+        return (k * a + m * g, k * b + m * h, m * depth - k * (a * x + b * y),
+                k * c + m * g, k * d + m * h, m * depth - k * (c * x + d * y), g, h, depth)  # fmt: skip
 
     def _crop(self, draw: Draw, coarser: float) -> tuple[int, tuple[float, float, float, float]]:
         share = draw("context.crop", self.ranges.crop)
@@ -112,9 +145,9 @@ class Director:
         return level, (x * side - mirror * half, mirror * step, y * side - half, step)
 
 
-def fresh(rng: np.random.Generator) -> Draw:
-    """Draws of one scene, all numbers at once."""
-    numbers: Iterator[float] = iter(rng.random(40).tolist())
+def fresh(rng: np.random.Generator, count: int = 40) -> Draw:
+    """Draws of one scene, ``count`` numbers at once."""
+    numbers: Iterator[float] = iter(rng.random(count).tolist())
 
     def draw(slot: str, bounds: tuple[float, float]) -> float:
         return bounds[0] + (bounds[1] - bounds[0]) * next(numbers)

@@ -10,7 +10,7 @@ from conftest import make_contexts, make_objects
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
-from kornia_cag.bench import peers
+from kornia_cag.bench.opencv import opencv
 from kornia_cag.bench.peers import OpenCVCollate, PillowCollate
 from kornia_cag.core.checks import InputError
 from kornia_cag.core.fields import noise as noise_field
@@ -119,6 +119,6 @@ def test_refuses_what_it_cannot_make(loader, ranges):
 
 def test_says_how_to_get_opencv(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    peers._opencv.cache_clear()
+    opencv.cache_clear()
     with pytest.raises(InputError, match="pip install opencv-python-headless"):
         OpenCVCollate(make_objects(), make_contexts(), SIZE, RIGID_SIGNS)
