@@ -14,7 +14,6 @@ from kornia_cag.scenes.layout import Layout
 
 Told = Literal["one", "all"]
 UNUSED: dict[str, object] = {
-    "reset": None,  # in an earlier composite, objects would be seen that have no box
     "hard_pairing": False,
     "scene_attack": None,
     "attack": None,
