@@ -95,7 +95,7 @@ class ContextChain:
         labels = torch.full((b, layers), -1, dtype=torch.int64, device=device)
         if not self.generations:
             return Earlier(images, labels, self.reset)
-        targets = Targets.absent(b, self.generations * layers, size, device)
+        targets = Targets.absent((b, self.generations * layers, *size), device)
         return Earlier(images, labels, self.reset, targets, torch.full((b,), -1, dtype=torch.int64, device=device))
 
     def offered(self, composer: Composer, rows: Rows) -> Earlier:

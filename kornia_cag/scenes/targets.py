@@ -40,12 +40,12 @@ class Targets:
     threshold: Float[Tensor, "b k"] | None = None
 
     @classmethod
-    def absent(cls, b: int, n: int, size: tuple[int, int], device: torch.device) -> "Targets":
-        """The targets of ``n`` objects that ``b`` composites of ``(height, width)`` pixels do not show."""
-        labels = torch.full((b, n), -1, dtype=torch.int64, device=device)
-        boxes = torch.full((b, n, 4), torch.nan, dtype=torch.float32, device=device)
-        empty = torch.zeros(b, n, *size, dtype=torch.float32, device=device)
-        threshold = torch.full((b, n), UPPER, dtype=torch.float32, device=device)
+    def absent(cls, shape: tuple[int, int, int, int], device: torch.device) -> "Targets":
+        """The targets of objects that are not shown, with empty masks of a shape ``(b, n, h, w)``."""
+        empty = torch.zeros(shape, dtype=torch.float32, device=device)
+        labels = torch.full(shape[:2], -1, dtype=torch.int64, device=device)
+        boxes = torch.full((*shape[:2], 4), torch.nan, dtype=torch.float32, device=device)
+        threshold = torch.full(shape[:2], UPPER, dtype=torch.float32, device=device)
         return cls(labels, boxes, labels >= 0, empty, empty.clone(), threshold)
 
     def last(self, n: int) -> "Targets":

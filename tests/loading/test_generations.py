@@ -227,7 +227,7 @@ def test_what_is_not_covered_stays_as_it_was_to_the_bit(
 def test_the_share_of_fresh_contexts(reset: float, generations: int) -> None:
     chain, fresh, b = ContextChain(reset, generations=generations), 0, 3000
     size, labels, drawn = (1, 1), torch.zeros(3000, 1, dtype=torch.int64), torch.Generator().manual_seed(0)
-    targets = Targets.absent(b, generations + 1, size, torch.device("cpu"))
+    targets = Targets.absent((b, generations + 1, *size), torch.device("cpu"))
     for step in range(18):
         earlier = chain.slots(b, size=size, device=torch.device("cpu"))
         used = earlier.used(labels, torch.rand(b, generator=drawn))  # all of one class, which does not matter
