@@ -27,8 +27,8 @@ from torch.overrides import TorchFunctionMode
 from kornia_cag import ContextBank, ObjectBank, SceneRange
 from kornia_cag.core.compiling import any_batch, options
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.programs import apart, composed
-from kornia_cag.scenes.scene import Earlier
 
 H100 = types.SimpleNamespace(
     name="NVIDIA H100 80GB HBM3", major=9, minor=0, total_memory=85 * 10**9, multi_processor_count=132, warp_size=32,

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from kornia_cag import PGD, CAGCollate, Composer, ContextBank, ContextChain, ObjectBank, PairSampler, Rows
 from kornia_cag.command.sheets import magnified, save_sheet
 from kornia_cag.command.stages import stages
-from kornia_cag.scenes.scene import Earlier
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.training.architectures import convnet
 from kornia_cag.training.recipes import RIGID_SIGNS
 

@@ -22,8 +22,8 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.scenes.scene import Earlier
 
 _NOTHING_LAUNCHED = {"_unsafe_view", "empty", "empty_like", "empty_permuted", "empty_strided", "new_empty"}
 

@@ -23,7 +23,7 @@ from kornia_cag.core.records import cut, joined, mapped
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.chunks import cuts
 from kornia_cag.scenes.composer import Composer
-from kornia_cag.scenes.scene import Earlier
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.strength import given_strength
 from kornia_cag.scenes.targets import Composites, Targets
 

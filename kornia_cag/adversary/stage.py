@@ -18,7 +18,7 @@ from kornia_cag.core.checks import check_instance, check_tensor, describe, fail
 from kornia_cag.core.records import cut, mapped, packed
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.composer import Composer
-from kornia_cag.scenes.scene import Earlier
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.strength import Ramp
 from kornia_cag.scenes.targets import Composites, Targets
 

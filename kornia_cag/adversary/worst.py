@@ -16,7 +16,7 @@ from kornia_cag.core.precision import PRECISIONS
 from kornia_cag.core.randomness import fold_in
 from kornia_cag.core.records import mapped
 from kornia_cag.sampling.rows import Rows
-from kornia_cag.scenes.scene import Earlier
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.targets import Targets
 
 

@@ -123,7 +123,9 @@ def _said(stage: str, composer: Composer, one: Batch) -> list[str]:
     if stage == "context":
         return _wrapped([f"context {int(scene.contexts)}", *_parts(scene.crop, PLACES["crop"])])
     if stage == "earlier composite" and one.earlier is not None:
-        return ["with " + ", ".join(_class(composer, label) for label in one.earlier.labels[0] if int(label) >= 0)]
+        behind = one.earlier.labels if one.earlier.targets is None else one.earlier.targets.labels
+        names = [_class(composer, label) for label in behind[0] if int(label) >= 0]
+        return ["with " + (", ".join(names) or "no object of a class")]
     if stage == "warped":
         unused = ("variant",) if composer.objects.variants == 1 else ()
         poses = [(n, _parts(layer.pose, PLACES["pose"], unused)) for n, layer in numbered]

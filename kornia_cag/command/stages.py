@@ -12,7 +12,8 @@ from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Over
 from kornia_cag.scenes.camera import Camera
 from kornia_cag.scenes.composer import Composer
-from kornia_cag.scenes.scene import Earlier, Scene
+from kornia_cag.scenes.earlier import Earlier
+from kornia_cag.scenes.scene import Scene
 
 SQUARES = 16  # along the canvas's short side: they show through where there is nothing
 WHITE = 0.9  # mean of the colours of ink that light squares would hide

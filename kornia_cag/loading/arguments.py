@@ -77,15 +77,18 @@ def check_together(
              "Pass pairing=HardPairing(classes=len(objects.classes)).")  # fmt: skip
 
 
-def check_returns(returns: Any, objects: ObjectBank, ranges: SceneRange) -> None:
-    """Require a batch where a sample's label may be -1.
+def check_returns(returns: Any, objects: ObjectBank, ranges: SceneRange, chain: ContextChain | None) -> None:
+    """Require a batch where a sample's label may be -1, and where it may have more than one.
 
     Raises:
-        InputError: for a pair with a layout, or with objects without a class.
+        InputError: for a pair with a layout, with objects without a class, or with a chain that keeps targets.
     """
     check_choice("returns", returns, ("pair", "batch"))
     if returns == "batch":
         return
+    if chain is not None and chain.generations:
+        fail("returns", f"'batch' with a chain of generations={chain.generations}", "'pair'",
+             "Read classes and boxes from batch.targets.")  # fmt: skip
     if ranges.layout is not None or bool((objects.labels < 0).any()):
         what = "objects without a class" if ranges.layout is None else "a layout, which may leave an object out"
         fail("returns", f"'batch' with {what}", "'pair'", "Read classes and boxes from batch.targets.")

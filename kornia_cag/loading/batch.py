@@ -10,7 +10,8 @@ from kornia_cag.adversary.stage import Draft
 from kornia_cag.core.checks import check_instance, describe, fail
 from kornia_cag.core.records import mapped, packed
 from kornia_cag.sampling.rows import Rows
-from kornia_cag.scenes.scene import Earlier, Scene
+from kornia_cag.scenes.earlier import Earlier
+from kornia_cag.scenes.scene import Scene
 from kornia_cag.scenes.targets import Targets
 
 
@@ -36,7 +37,8 @@ class Pair(NamedTuple):
 class Batch(NamedTuple):
     """The full output of :class:`CAGCollate`, for training on boxes or masks and for inspection.
 
-    Fields with one object per sample refer to the lowest layer, the only one unless rows name several objects.
+    Fields with one object per sample refer to the lowest layer, the only one unless rows name several objects. Objects
+    of earlier composites are among the targets only.
 
     Attributes:
         images: (b, 3, h, w), in [0, 1], or uint8; after all adversaries.
@@ -52,7 +54,7 @@ class Batch(NamedTuple):
         rows: (b,) rows, of which each sample is a function, unless a ``ScenePGD`` moved its scene.
         scene: (b,) scenes; all that was drawn; ``composer.render(scene, earlier)`` makes ``clean`` anew, but on photos.
         earlier: (b,) composites that the chain offered as contexts; None without a chain.
-        targets: (b, K) objects: classes, boxes and masks of all layers.
+        targets: (b, K) objects: classes, boxes and masks of all layers, after those behind, if the chain keeps them.
         attacked: (b,), which samples had their pixels changed; None without an adversary that changes pixels.
     """
 
@@ -94,8 +96,10 @@ def batch_of(draft: Draft) -> Batch:
     """The full batch of a hardened draft of composites with targets and scene."""
     made, rows, images = draft.composites, draft.rows, draft.pictures
     targets = cast(Targets, made.targets)
-    boxes, visible = targets.boxes[:, 0], targets.visible[:, 0]
-    return Batch(images, made.labels[:, 0], targets.masks[:, :1], boxes, visible, rows.objects, rows.contexts,
+    own = targets.labels.shape[1] - made.labels.shape[1]  # the first that is not of an earlier composite
+    boxes, visible = targets.boxes[:, own], targets.visible[:, own]
+    masks = targets.masks[:, own : own + 1]
+    return Batch(images, made.labels[:, 0], masks, boxes, visible, rows.objects, rows.contexts,
                  rows.index, made.images, made.chained, rows, cast(Scene, made.scene),
                  draft.earlier, targets, draft.attacked)  # fmt: skip
 

@@ -4,6 +4,7 @@ The previous batch's object is the most confusing thing to put behind a new obje
 the wrong one of the two is penalised.
 """
 
+from dataclasses import replace
 from types import NoneType
 from typing import Any, cast
 
@@ -11,37 +12,52 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from kornia_cag.core.checks import check_instance, check_number, check_tensor, describe, fail
+from kornia_cag.core.checks import check_instance, check_int, check_number, check_tensor, describe, fail
 from kornia_cag.core.formats import DTYPES
+from kornia_cag.core.records import joined, mapped
 from kornia_cag.loading.confusion import HardPairing
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.composer import Composer
-from kornia_cag.scenes.scene import Earlier
+from kornia_cag.scenes.earlier import Earlier
+from kornia_cag.scenes.targets import Targets, check_targets
+
+KEYS = {"images", "labels", "targets", "generations", "pairing", "changes"}  # of a state
 
 
 class ContextChain:
     """Keeps the last composite of every slot of a batch, and offers it as a context.
 
-    With probability ``reset`` a slot uses a fresh context from the bank instead. It also does if its last composite
-    shows an object of the new object's class, since the object in the context must have a different label: with C
-    balanced classes the share of fresh contexts is ``reset + (1 - reset) / C``, and less with a ``pairing``, which
-    keeps objects of a class apart.
+    With probability ``reset`` a slot uses a fresh context from the bank instead. What is said of the objects that are
+    seen behind depends on what learns from the pictures:
+
+    - A classifier has to name the object in front, so those behind give up their targets: ``generations=0``. Then a
+      slot also uses a fresh context if its last composite shows an object of the new object's class, since the object
+      in the context must have a different label: with C balanced classes the share of fresh contexts is
+      ``reset + (1 - reset) / C``, and less with a ``pairing``, which keeps objects of a class apart.
+    - A detector has to find all that is seen, so objects of up to G earlier generations stay targets:
+      ``generations=G``. A composite of ``G + 1`` generations is not used again. The share of fresh contexts is
+      ``1 / (1 + s + s² + … + sᴳ)`` for ``s = 1 - reset``, thus at least half with one generation.
 
     Args:
         reset: probability in [0, 1]. The paper's code uses 0.171 for signs and 0.212 for digits.
+        generations: G, of how many earlier composites the objects stay targets; a batch's ``targets`` then have
+            ``(G + 1) K`` objects, the earliest first, and the collate needs ``returns="batch"``.
         pairing: chooses which slot offers its composite to which sample; default: each sample's own slot.
         warm_start: start the attack where the slot's last attack ended, at the new composite plus the last
             perturbation, instead of at a random point. A slot whose last sample was not attacked starts as usual.
             Needs a :class:`kornia_cag.PGD`.
     """
 
-    def __init__(self, reset: float = 0.171, *, pairing: HardPairing | None = None, warm_start: bool = False) -> None:
+    def __init__(
+        self, reset: float = 0.171, *, generations: int = 0, pairing: HardPairing | None = None,
+        warm_start: bool = False,
+    ) -> None:  # fmt: skip
         self.reset = check_number("reset", reset, 0, 1)
+        self.generations = check_int("generations", generations, 0, 100)
         check_instance("pairing", pairing, (HardPairing, NoneType), "Pass pairing=HardPairing(classes=43).")
         self.pairing, self.warm_start = pairing, warm_start
         self._changes: Tensor | None = None
-        self._images: Tensor | None = None
-        self._labels: Tensor | None = None
+        self._held: Earlier | None = None
 
     def slots(
         self, b: int, *, size: tuple[int, int], device: torch.device, dtype: torch.dtype = torch.float32,
@@ -54,40 +70,44 @@ class ContextChain:
             size: size of the composites, ``(height, width)``, pixels.
             device: their device.
             dtype: their dtype.
-            layers: number of objects each shows, K.
+            layers: number of objects each shows, K, besides those of earlier generations.
 
         Raises:
             InputError: if the kept composites have another size, dtype, device or number of objects.
         """
-        if self._images is None or self._labels is None:
-            images = torch.zeros(b, 3, *size, device=device, dtype=dtype)
-            return Earlier(images, torch.full((b, layers), -1, dtype=torch.int64, device=device), self.reset)
-        here = tuple(self._images.shape[-2:]), self._images.dtype, self._images.device
+        if self._held is None:
+            return self._empty(b, layers, size, device, dtype)
+        held = replace(self._held, reset=self.reset)
+        here = tuple(held.images.shape[-2:]), held.images.dtype, held.images.device
         if here != (size, dtype, device):
             fail("chain", f"{dtype} composites of {size} pixels on {device}", "{1} of {0} on {2}".format(*here),
                  "Call chain.clear() first.")  # fmt: skip
-        if self._labels.shape[1] != layers:
-            fail("chain", f"composites of {layers} objects", f"{self._labels.shape[1]}", "Call chain.clear() first.")
-        missing = b - len(self._images)
+        if held.labels.shape[1] != layers:
+            fail("chain", f"composites of {layers} objects", f"{held.labels.shape[1]}", "Call chain.clear() first.")
+        missing = b - len(held.labels)
         if missing <= 0:
-            return Earlier(self._images[:b], self._labels[:b], self.reset)
-        images = torch.cat([self._images, self._images.new_zeros(missing, 3, *size)])
-        return Earlier(images, torch.cat([self._labels, self._labels.new_full((missing, layers), -1)]), self.reset)
+            return mapped(lambda tensor: tensor[:b], held)
+        return joined([held, self._empty(missing, layers, size, device, dtype)])
+
+    def _empty(self, b: int, layers: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Earlier:
+        """Empty slots: black pictures, which are not used, so that one compiled graph serves from the start."""
+        images = torch.zeros(b, 3, *size, device=device, dtype=dtype)
+        labels = torch.full((b, layers), -1, dtype=torch.int64, device=device)
+        if not self.generations:
+            return Earlier(images, labels, self.reset)
+        targets = Targets.absent((b, self.generations * layers, *size), device)
+        return Earlier(images, labels, self.reset, targets, torch.full((b,), -1, dtype=torch.int64, device=device))
 
     def offered(self, composer: Composer, rows: Rows) -> Earlier:
-        """The composite offered to each row: its own slot's, or with a ``pairing`` that of the slot it chose.
-
-        Empty slots offer black pictures, which are not used, so that one compiled graph serves from the first batch on.
-        """
+        """The composite offered to each row: its own slot's, or with a ``pairing`` that of the slot it chose."""
         earlier = self.slots(
             len(rows), size=composer.size, device=rows.device, dtype=composer.dtype, layers=rows.layers.shape[1]
         )
-        images, labels = earlier.images, earlier.labels
         if self.pairing is not None:
-            order = self.pairing.order(labels[:, 0], composer.objects.labels[rows.objects], rows.keys)
-            images, labels = images[order], labels[order]
+            order = self.pairing.order(earlier.labels[:, 0], composer.objects.labels[rows.objects], rows.keys)
+            earlier = mapped(lambda tensor: tensor[order], earlier)
         layout = torch.channels_last if composer.channels_last else torch.contiguous_format
-        return Earlier(images.contiguous(memory_format=layout), labels, self.reset)
+        return replace(earlier, images=earlier.images.contiguous(memory_format=layout))
 
     def changes(self, b: int) -> Float[Tensor, "b 3 h w"] | None:
         """The final perturbation of the last attack on each of the first ``b`` slots; zero if not yet attacked.
@@ -105,13 +125,18 @@ class ContextChain:
         images: Shaped[Tensor, "b 3 h w"],
         labels: Int[Tensor, "b k"],
         changes: Float[Tensor, "b 3 h w"] | None = None,
+        *,
+        targets: Targets | None = None,
+        generations: Int[Tensor, " b"] | None = None,
     ) -> None:
         """Store the finished (attacked) composites of a batch. Slots beyond a smaller batch keep theirs.
 
         Args:
             images: attacked.
-            labels: classes of the objects that they show.
+            labels: classes of their own objects.
             changes: (b, 3, h, w); what the attack that starts warm has changed; with ``warm_start`` only.
+            targets: of all (G + 1) K objects; unused without generations.
+            generations: (b,); how many earlier generations they show, see :meth:`Earlier.after`; likewise.
         """
         if self.warm_start:
             check_tensor("changes", changes, tuple(images.shape), images.dtype, images.device, "warm_start needs it.")
@@ -120,44 +145,71 @@ class ContextChain:
             self._changes = ended if rest is None else torch.cat([ended, rest])
         if self.pairing is not None:
             self.pairing.publish()
-        if self._images is None or self._labels is None or len(self._labels) <= len(labels):
-            self._images, self._labels = images.detach().clone(), labels.clone()
-            return
-        self._images = torch.cat([images.detach(), self._images[len(labels) :]])
-        self._labels = torch.cat([labels, self._labels[len(labels) :]])
+        told = self._told(labels, targets, generations) if self.generations else (None, None)
+        new, held = Earlier(images.detach(), labels, self.reset, *told), self._held
+        if held is None or len(held.labels) <= len(labels):
+            self._held = replace(new, images=new.images.clone(), labels=labels.clone())
+        else:
+            self._held = mapped(lambda one, other: torch.cat([one, other[len(labels) :]]), new, held)
+
+    def _told(
+        self, labels: Int[Tensor, "b k"], targets: Targets | None, generations: Int[Tensor, " b"] | None
+    ) -> tuple[Targets, Int[Tensor, " b"]]:
+        """Copies of what is said of objects that would be seen behind others: those of the earliest are left out.
+
+        A composite that shows them shows G earlier generations, so it is not used again.
+        """
+        check_instance("targets", targets, Targets, "A chain with generations needs those of all objects.")
+        check_tensor("generations", generations, labels.shape[:1], torch.int64, labels.device)
+        return cast(Targets, targets).last(self.generations * labels.shape[1]), cast(Tensor, generations).clone()
 
     def clear(self) -> None:
         """Drop all composites and perturbations."""
-        self._images = self._labels = self._changes = None
+        self._held = self._changes = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The stored composites and their labels, not copied; with them a stopped run resumes bit for bit."""
+        """The stored composites and what they show, not copied; with them a stopped run resumes bit for bit."""
+        held = {name: getattr(self._held, name, None) for name in ("images", "labels", "targets", "generations")}
+        if held["targets"] is not None:
+            held["targets"] = dict(vars(held["targets"]))
         pairing = None if self.pairing is None else self.pairing.state_dict()
-        return {"images": self._images, "labels": self._labels, "pairing": pairing,
-                "changes": self._changes}  # fmt: skip
+        return {**held, "pairing": pairing, "changes": self._changes}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | str | None = None) -> None:
         """Load the state of :meth:`state_dict`, moved to ``device`` if given.
 
         Raises:
-            InputError: for anything but images ``(b, 3, h, w)`` with labels ``(b, K)`` int64, or None for both.
+            InputError: for anything but images ``(b, 3, h, w)`` with labels ``(b, K)`` int64, or None for both; and for
+                targets of another number of generations.
         """
-        if not isinstance(state, dict) or set(state) != {"images", "labels", "pairing", "changes"}:
+        if not isinstance(state, dict) or set(state) != KEYS:
             got = f"{sorted(map(str, state))}" if isinstance(state, dict) else describe(state)
-            fail("state", "keys 'changes', 'images', 'labels' and 'pairing'", got)
+            fail("state", f"keys {', '.join(map(repr, sorted(KEYS)))}", got)
         images, labels, changes = state["images"], state["labels"], state["changes"]
         self._check_alike("pairing", self.pairing is not None, state["pairing"] is not None)
+        held = None
         if images is not None or labels is not None:
             check_tensor("state['images']", images, ("b", 3, "h", "w"), DTYPES)
             check_tensor("state['labels']", labels, (len(images), "K"), torch.int64, None if device else images.device)
             self._check_alike("warm start", self.warm_start, changes is not None)
+            held = Earlier(images, labels, self.reset, *self._read(state, images, labels))
         if changes is not None:
             check_tensor("state['changes']", changes, tuple(images.shape), images.dtype)
         if self.pairing is not None:
             self.pairing.load_state_dict(state["pairing"], device)
-        self._images, self._labels, self._changes = (
-            None if tensor is None else tensor.to(device) for tensor in (images, labels, changes)
-        )
+        self._held, self._changes = mapped(lambda tensor: tensor.to(device), (held, changes))
+
+    def _read(self, state: dict[str, Any], images: Tensor, labels: Tensor) -> tuple[Targets | None, Tensor | None]:
+        """The targets of a state, and how many generations its composites show."""
+        targets, generations = state["targets"], state["generations"]
+        self._check_alike("memory of targets", self.generations > 0, targets is not None)
+        if targets is None:
+            return None, None
+        check_instance("state['targets']", targets, dict)
+        b, places = len(images), self.generations * labels.shape[1]
+        check_targets("state['targets']", targets, (b, places, *images.shape[2:]), images.device)
+        check_tensor("state['generations']", generations, (b,), torch.int64, images.device)
+        return Targets(**targets), generations
 
     @staticmethod
     def _check_alike(what: str, mine: bool, saved: bool) -> None:
@@ -167,5 +219,7 @@ class ContextChain:
                  "Build it like the saved one.")  # fmt: skip
 
     def __repr__(self) -> str:
+        generations = f", generations={self.generations}" if self.generations else ""
         pairing = "" if self.pairing is None else f", pairing={self.pairing!r}"
-        return f"ContextChain(reset={self.reset:g}{pairing}, slots={0 if self._labels is None else len(self._labels)})"
+        slots = 0 if self._held is None else len(self._held.labels)
+        return f"ContextChain(reset={self.reset:g}{generations}{pairing}, slots={slots})"

@@ -45,7 +45,7 @@ class CAGCollate(Generic[Output]):
             scenes, a :class:`PGD` changes pixels, an :class:`External` wraps another library's attack.
         strength: in [0, 1], or a :class:`Ramp` over epochs.
         returns: ``"pair"`` for ``(images, labels)``, ``"batch"`` for a :class:`Batch`, which a layout and distractors
-            need: what they show, if anything, takes more than one label to say.
+            need, and a chain that keeps targets: what they show, if anything, takes more than one label to say.
         seed: seed of samples on a data set's items; rows carry their own.
         dtype: dtype of the images: float32, bfloat16, float16, or uint8 (without adversaries and ``ranges.finish``).
         channels_last: whether images use torch's memory format of that name.
@@ -92,7 +92,7 @@ class CAGCollate(Generic[Output]):
         self._composer = None if contexts is None else self._composing(contexts)
         warn_if_coarse(objects, contexts, self.size, self.ranges, stacklevel=2)
         self.strength = strength if isinstance(strength, Ramp) else check_number("strength", strength, 0, 1)
-        arguments.check_returns(returns, objects, self.ranges)
+        arguments.check_returns(returns, objects, self.ranges, chain)
         self.chain, self.model, self.returns, self._whole = chain, model, returns, returns == "batch"
         self._photos = PhotoRows(objects.labels.cpu(), seed=seed)
         self._renderer = arguments.renderer(self.device, self.ranges, compile=compile, graph=graph, views=views)
@@ -151,7 +151,9 @@ class CAGCollate(Generic[Output]):
             draft = replace(draft, composer=composer, changes=changes)
         draft = hardened(self.adversaries, self.model, draft, warm=self.chain is not None and self.chain.warm_start)
         if self.chain is not None:
-            self.chain.keep(draft.pictures, draft.composites.labels, draft.changes)
+            made, earlier = draft.composites, draft.earlier
+            shown = None if earlier is None else earlier.after(made.chained)
+            self.chain.keep(draft.pictures, made.labels, draft.changes, targets=made.targets, generations=shown)
         if self._whole:
             return cast(Output, batch_of(draft))
         return cast(Output, Pair(draft.pictures, draft.composites.labels[:, 0]))

@@ -22,8 +22,9 @@ Known = Targets | Batch
 class Detections:
     """The objects of ``b`` pictures to be found, padded to ``n`` places: tensors of one size, without waiting.
 
-    Place ``k`` is the object in layer ``k``, from back to front. Places that hold nothing to be found lie among the
-    others, as :attr:`present` says: objects out of sight, those that show too little, and layers without a label.
+    Place ``k`` is the object in layer ``k``, from back to front, after objects of earlier composites, if a chain keeps
+    them. Places that hold nothing to be found lie among the others, as :attr:`present` says: objects out of sight,
+    those that show too little, and layers without a label.
 
     Attributes:
         boxes: (b, n, 4); around the visible part, half-open xyxy, pixels; zeros where nothing is present.

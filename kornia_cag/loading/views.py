@@ -9,8 +9,8 @@ from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.choices import OneOf
 from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.strength import Ramp
 from kornia_cag.scenes.targets import Composites
 

@@ -10,8 +10,8 @@ from kornia_cag.core.records import cut, joined
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.capture import Captures
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.programs import Programs, Written, composed, outputs, placed
-from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.strength import Ramp
 from kornia_cag.scenes.targets import Composites
 
@@ -92,7 +92,7 @@ class Renderer:
         ends = cuts(composer, len(rows))
         if self._programs is None and not ends:
             return self._chunk(composer, strength, rows, earlier, None, targets, scene)
-        room = self._room(composer, rows, targets)
+        room = self._room(composer, rows, 0 if earlier is None else earlier.places, targets)
         parts = zip(rows.cut(ends), cut(earlier, ends), cut(tuple(room.values()), ends), strict=True)
         chunks = [self._chunk(composer, strength, own, held, dict(zip(room, part, strict=True)), targets, scene)
                   for own, held, part in parts]  # fmt: skip
@@ -109,10 +109,11 @@ class Renderer:
             return composed(composer, strength, rows.table, rows.keys, plan, earlier, into, targets, scene)
         return self._programs(composer, strength, rows, earlier, into, targets=targets, scene=scene)
 
-    def _room(self, composer: Composer, rows: Rows, targets: bool) -> Written:
+    def _room(self, composer: Composer, rows: Rows, behind: int, targets: bool) -> Written:
         """Memory for the large tensors of a batch of composites, in their layout."""
         room, layers = {}, rows.layers.shape[1]
-        shapes = outputs(composer, len(rows), layers=layers, targets=targets, staged=self.compiled and layers > 1)
+        staged = self.compiled and layers > 1
+        shapes = outputs(composer, len(rows), layers=behind + layers, targets=targets, staged=staged)
         for name, (shape, dtype) in shapes.items():
             last = name == "images" and composer.channels_last
             order = (shape[0], shape[2], shape[3], shape[1]) if last else shape

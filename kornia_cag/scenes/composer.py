@@ -22,6 +22,7 @@ from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera, photographed
 from kornia_cag.scenes.choices import chosen
 from kornia_cag.scenes.cropping import cropped
+from kornia_cag.scenes.earlier import Earlier, chained
 from kornia_cag.scenes.finishes import finished
 from kornia_cag.scenes.framing import extent
 from kornia_cag.scenes.harmony import harmonised
@@ -30,7 +31,7 @@ from kornia_cag.scenes.light import Picture, Tone, illumination, light, planes_o
 from kornia_cag.scenes.placing import laid_out, put
 from kornia_cag.scenes.pose import Pose, axes, homographies
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.scenes.scene import Earlier, Layer, Scene
+from kornia_cag.scenes.scene import Layer, Scene
 from kornia_cag.scenes.spots import spots
 from kornia_cag.scenes.targets import Composites, Pasted, targets_of
 from kornia_cag.scenes.warp import CELL, draft, finest_level, outline, warp
@@ -153,8 +154,7 @@ class Composer:
         if lowest < 0:
             fail("scene.camera.coarser", "at least 0", f"{float(lowest):g}", "Pass coarser.clamp(min=0).")
         if earlier is not None:
-            shape = len(scene.keys), 3, *self.size
-            check_tensor("earlier.images", earlier.images, shape, DTYPES, self.objects.device)
+            earlier.check(len(scene.keys), self.size, self.objects.device)
 
     def plan(self, layers: int) -> Plan:
         """What the scenes of ``layers`` objects are drawn from."""
@@ -178,7 +178,8 @@ class Composer:
             for layer, far in zip(scene.layers, scene.distances(self.ranges.scale[1]), strict=True):
                 picture, part = self.paste(layer, picture, scene, tone, gain, far, targets=targets, edited=edited)
                 seen.append(part)
-            known = targets_of(labels, cast("list[Pasted]", seen)) if targets else None
+            behind = None if earlier is None else earlier.targets
+            known = targets_of(labels, cast("list[Pasted]", seen), behind, used) if targets else None
             picture = self.expose(picture, scene.camera, scene.keys)
             return Composites(store(picture), labels, scene.keys, used, known, scene)
 
@@ -275,11 +276,6 @@ class Composer:
         if self.ranges.framing is None:
             return bool((pose.scale <= self.ranges.scale[1]).all())
         return bool((pose.holes[..., 2].sum(dim=1) <= WIDE).all())
-
-
-def chained(earlier: Earlier | None, labels: Int[Tensor, "b k"], fresh: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
-    """Which samples use an earlier composite as context."""
-    return torch.zeros_like(fresh, dtype=torch.bool) if earlier is None else earlier.used(labels, fresh)
 
 
 def warn_if_coarse(

@@ -20,11 +20,12 @@ from kornia_cag.core.draws import Draws, Plan
 from kornia_cag.core.records import copied, tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.camera import Camera
-from kornia_cag.scenes.composer import Composer, chained
+from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.earlier import Earlier, chained
 from kornia_cag.scenes.layout import Layout, Wish
 from kornia_cag.scenes.light import Picture, Tone, illumination, planes_of, whole
 from kornia_cag.scenes.placing import Ground, laid_out, put
-from kornia_cag.scenes.scene import Earlier, Layer, Scene
+from kornia_cag.scenes.scene import Layer, Scene
 from kornia_cag.scenes.strength import Ramp, given_strength
 from kornia_cag.scenes.targets import Composites, targets_of
 from kornia_cag.scenes.warp import Outline
@@ -37,7 +38,7 @@ PLACES = 8  # objects: the program that finds places is compiled for up to so ma
 def outputs(
     composer: Composer, b: int, *, layers: int, targets: bool, staged: bool
 ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shapes and dtypes of the per-pixel outputs of ``b`` samples."""
+    """Shapes and dtypes of the per-pixel outputs of ``b`` samples, with targets of ``layers`` objects."""
     height, width = composer.size
     found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"images": ((b, 3, height, width), composer.dtype)}
     if targets:
@@ -83,7 +84,8 @@ class Programs:
             edge = self._program(_laid, composer)(composer, layer, around, tone, far, into["canvas"], alpha)
             seen.append((cast(Tensor, alpha), edge))
         self._program(_exposed, composer)(composer, drawn.camera, rows.keys, into["canvas"], apart(composer, images))
-        known = targets_of(labels, seen) if targets else None
+        behind = None if earlier is None else earlier.targets
+        known = targets_of(labels, seen, behind, used) if targets else None
         if known is not None:
             into["masks"].copy_(known.masks)
             into["full"].copy_(known.full)

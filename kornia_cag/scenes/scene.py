@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kornia_cag.sampling.rows import Rows
@@ -76,7 +76,7 @@ class Scene:
         light: light on objects and fresh context alike.
         context_color: the fresh context's own colours, before the light; None: as in the bank.
         camera: blur, noise, grain, JPEG.
-        fresh: (b,); number in [0, 1), a fresh context if it is below the probability ``reset`` of :class:`Earlier`.
+        fresh: (b,); number in [0, 1), a fresh context if it is below the chance of one that an ``Earlier`` has.
         wanted: (b,); how many objects the layout wanted to show; None: there is no layout.
         sun: the light that objects cast shadows in; None: they cast none.
         depth: haze and defocus of distant objects; None: there is neither.
@@ -152,33 +152,6 @@ class Scene:
         layers = list(self.layers)
         layers[layer] = replace(layers[layer], pose=replace(layers[layer].pose, **changes))
         return replace(self, layers=tuple(layers))
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """Earlier composites, one offered to each of ``b`` samples as its context.
-
-    A sample uses it unless a fresh context is drawn, or it shows an object of one of the sample's own classes: the
-    object behind must have a different label. Distractors and objects that are not shown have none.
-
-    Attributes:
-        images: (b, 3, h, w); in [0, 1], or uint8.
-        labels: (b, K); classes they show; a slot of -1 only is empty.
-        reset: probability of a fresh context, in [0, 1].
-    """
-
-    images: Shaped[Tensor, "b 3 h w"]
-    labels: Int[Tensor, "b k"]
-    reset: float = 0.0
-
-    def used(self, labels: Int[Tensor, "b k"], fresh: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
-        """Which samples, given their classes and ``Scene.fresh``, use their earlier composite."""
-        known = self.labels >= 0
-        same = self.labels[:, :, None] == labels[:, None, :]
-        if known.shape[1] > 1:  # a slot of one object has a class, or is empty
-            same = same & known[:, :, None]
-        taken: Tensor = (known.any(dim=1) > same.flatten(1).any(dim=1)) & (fresh >= self.reset)
-        return taken
 
 
 BLENDS = (Over, Hard, Average, Difference, MultiBand, Poisson, Edge, Chosen)

@@ -1,14 +1,20 @@
 """Targets of a composite's objects, made only on request: classes, boxes, masks."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from kornia_cag.core.checks import check_tensor, fail
+from kornia_cag.core.compiling import kept
+from kornia_cag.core.records import mapped
 from kornia_cag.scenes.scene import Scene
 from kornia_cag.scenes.warp import Outline, outline
 
+UPPER = 0.5  # highest share of a pixel that an object may have to cover to own it
 Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and its visible outline
 
 
@@ -22,6 +28,8 @@ class Targets:
         visible: (b, K); whether any of the object is visible, so that it has a box.
         masks: (b, K, h, w); how much each pixel shows the object, in [0, 1]: its alpha, less what covers it.
         full: (b, K, h, w); its alpha on the canvas, in [0, 1], as if nothing covered it.
+        threshold: (b, K); how much of a pixel the uncovered object has to cover to own it, in (0, 0.5]: what boxes are
+            made with, should another composite cover it. None unless a chain keeps targets.
     """
 
     labels: Int[Tensor, "b k"]
@@ -29,6 +37,20 @@ class Targets:
     visible: Bool[Tensor, "b k"]
     masks: Float[Tensor, "b k h w"]
     full: Float[Tensor, "b k h w"]
+    threshold: Float[Tensor, "b k"] | None = None
+
+    @classmethod
+    def absent(cls, shape: tuple[int, int, int, int], device: torch.device) -> "Targets":
+        """The targets of objects that are not shown, with empty masks of a shape ``(b, n, h, w)``."""
+        empty = torch.zeros(shape, dtype=torch.float32, device=device)
+        labels = torch.full(shape[:2], -1, dtype=torch.int64, device=device)
+        boxes = torch.full((*shape[:2], 4), torch.nan, dtype=torch.float32, device=device)
+        threshold = torch.full(shape[:2], UPPER, dtype=torch.float32, device=device)
+        return cls(labels, boxes, labels >= 0, empty, empty.clone(), threshold)
+
+    def last(self, n: int) -> "Targets":
+        """Copies of the targets of the last ``n`` objects."""
+        return mapped(lambda tensor: tensor[:, -n:].detach().clone(memory_format=torch.contiguous_format), self)
 
     @property
     def share(self) -> Float[Tensor, "b k"]:
@@ -54,7 +76,8 @@ class Composites:
         labels: (b, K); classes of the objects, from back to front; -1: none, or not shown.
         keys: (b,); keys of the samples.
         chained: (b,); whether the context is an earlier composite.
-        targets: targets of the objects; None if not requested.
+        targets: targets of the objects, after those of the objects behind, if a chain keeps them; None if not
+            requested.
         scene: what was drawn; None if not requested.
     """
 
@@ -71,18 +94,65 @@ class Composites:
         return self.labels[:, 0] if self.labels.shape[1] == 1 else self.labels
 
 
-def targets_of(labels: Int[Tensor, "b k"], seen: list[Pasted]) -> Targets:
-    """The targets of the objects; later ones cover earlier ones."""
-    if len(seen) == 1:
+def targets_of(
+    labels: Int[Tensor, "b k"],
+    seen: list[Pasted],
+    behind: Targets | None = None,
+    used: Bool[Tensor, " b"] | None = None,
+) -> Targets:
+    """The targets of the objects; later ones cover earlier ones.
+
+    Args:
+        labels: (b, K); classes of the objects that were pasted.
+        seen: what was pasted, from back to front.
+        behind: n objects of an earlier composite, which come first; None: they have no targets.
+        used: (b,); which samples show what is behind.
+    """
+    if len(seen) == 1 and behind is None:
         alpha, edge = seen[0]
         masks = alpha[:, None]
         return Targets(labels, edge.boxes[:, None], edge.visible[:, None], masks, masks)
     shown, edges, left = [], [], torch.ones_like(seen[0][0])
     for alpha, edge in reversed(seen):
-        part = alpha * left
+        part = kept(alpha * left)
         left = left * (1 - alpha)
         shown.append(part)
-        edges.append(outline(part, 2 * edge.threshold.clamp(max=0.5)))
+        edges.append(outline(part, 2 * edge.threshold.clamp(max=UPPER)))
     boxes, visible = torch.stack([e.boxes for e in edges[::-1]], 1), torch.stack([e.visible for e in edges[::-1]], 1)
     masks, full = torch.stack(shown[::-1], dim=1), torch.stack([alpha for alpha, _ in seen], dim=1)
-    return Targets(labels, boxes, visible, masks, full)
+    if behind is None or used is None:
+        return Targets(labels, boxes, visible, masks, full)
+    threshold = torch.stack([edge.threshold for _, edge in seen], dim=1).clamp(max=UPPER)
+    own = Targets(labels, boxes, visible, masks, full, threshold)
+    return mapped(lambda *parts: torch.cat(parts, dim=1), _covered(behind, used, left), own)
+
+
+def _covered(known: Targets, used: Bool[Tensor, " b"], left: Float[Tensor, "b h w"]) -> Targets:
+    """The targets of objects behind, less what covers them; absent where they are not used.
+
+    Uncovered ones stay as they are, to the bit: their boxes are made anew by the same function of the same mask.
+    """
+    here, (b, n) = used[:, None], known.labels.shape
+    masks = kept(known.masks * torch.where(here[..., None], left, 0)[:, None])
+    full = torch.where(here[..., None, None], known.full, 0)
+    threshold = torch.where(here, cast(Tensor, known.threshold), UPPER)
+    edge = outline(masks.flatten(0, 1), 2 * threshold.flatten())
+    return Targets(torch.where(here, known.labels, -1), edge.boxes.view(b, n, 4), edge.visible.view(b, n), masks, full,
+                   threshold)  # fmt: skip
+
+
+def check_targets(name: str, found: Mapping[str, Any], shape: tuple[int, int, int, int], device: torch.device) -> None:
+    """Require the fields of targets with masks of a shape ``(b, n, h, w)``, and with thresholds.
+
+    Raises:
+        InputError: naming the field.
+    """
+    wanted = {field.name for field in fields(Targets)}
+    if set(found) != wanted:
+        fail(name, f"fields {', '.join(sorted(wanted))}", ", ".join(sorted(map(str, found))) or "none")
+    b, n = shape[:2]
+    for field, dims, dtype in (
+        ("labels", (b, n), torch.int64), ("boxes", (b, n, 4), torch.float32), ("visible", (b, n), torch.bool),
+        ("masks", shape, torch.float32), ("full", shape, torch.float32), ("threshold", (b, n), torch.float32),
+    ):  # fmt: skip
+        check_tensor(f"{name}.{field}", found[field], dims, dtype, device)

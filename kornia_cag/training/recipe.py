@@ -42,7 +42,8 @@ class Recipe:
             not to find. Made up, or from a folder.
         procedural: number of procedural contexts, besides photographs.
         kind: kind of the procedural contexts: solid, gradient, noise, pixel, stripes, or mix.
-        reset: probability that a slot of the chain of earlier composites starts afresh; None: no chain.
+        reset: probability that a slot of the chain of earlier composites starts afresh; None: no chain. A recipe of
+            detection has objects of the last composite found, too.
         hard_pairing: whether objects are put over those that the model confuses them with; needs a chain.
         scene_attack: what chooses scenes that are hard for the model; None: nothing.
         attack: what attacks pixels; None: nothing.
@@ -271,7 +272,9 @@ class Recipe:
         """A new, empty chain, or None."""
         if self.reset is None:
             return None
-        return ContextChain(self.reset, pairing=HardPairing(classes) if self.hard_pairing else None)
+        generations = 0 if self.detection is None else 1  # what a detector sees it has to find
+        pairing = HardPairing(classes) if self.hard_pairing else None
+        return ContextChain(self.reset, generations=generations, pairing=pairing)
 
     def model(self, classes: int) -> nn.Module:
         """A new, untrained network.

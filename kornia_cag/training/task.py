@@ -15,7 +15,6 @@ from kornia_cag.scenes.targets import Targets
 
 Told = Literal["one", "all"]
 UNUSED: dict[str, object] = {
-    "reset": None,  # in an earlier composite, objects would be seen that have no box
     "hard_pairing": False,
     "smoothing": 0,
     "grey": False,

@@ -32,7 +32,7 @@ from kornia_cag.core.draws import Draws
 from kornia_cag.core.randomness import uniform
 from kornia_cag.core.records import joined, mapped, tensors
 from kornia_cag.scenes.camera import CameraRange
-from kornia_cag.scenes.scene import Earlier
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.training.recipes import DIGITS, SIGNS
 
 SIZE = 16

@@ -24,9 +24,9 @@ from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.capture import MOST, RECENT, Captures, CudaRecorder
 from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.programs import composed
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.strength import Ramp
 from kornia_cag.training.recipes import RECIPES
 

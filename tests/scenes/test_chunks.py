@@ -14,8 +14,8 @@ from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes import chunks
 from kornia_cag.scenes.chunks import Renderer, cuts
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.strength import Ramp
 
 SIZE = (18, 22)

@@ -21,11 +21,11 @@ from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Blend, Hard, Over
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.targets import Composites, Targets
 from kornia_cag.training.recipes import RECIPES
 

@@ -10,10 +10,10 @@ from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Average, Difference, Hard, MultiBand, Over, Poisson
 from kornia_cag.scenes.choices import OneOf
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.edges import Eroded, Feather, Smeared
 from kornia_cag.scenes.layout import Band, Layout
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.scenes.scene import Earlier
 
 BLENDS = {
     "over": Over(),

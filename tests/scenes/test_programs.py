@@ -4,8 +4,8 @@ from composing import RANGES, make_composer, rows, same
 from torch._dynamo.utils import counters
 
 from kornia_cag.scenes.chunks import Renderer
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.programs import composed, outputs
-from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.strength import Ramp, given_strength
 
 SIZE = (14, 18)

@@ -17,11 +17,12 @@ from kornia_cag.core.randomness import chance, uniform
 from kornia_cag.core.records import mapped, tensors
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.framing import Framing
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.scenes.scene import Crop, Earlier
+from kornia_cag.scenes.scene import Crop
 
 FLAT = PoseRange(scale=(0.8, 0.8), aspect=(1, 1), angle=(0, 0), shear=(0, 0), translate=(0, 0), perspective=(0, 0))
 

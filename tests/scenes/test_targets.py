@@ -12,10 +12,10 @@ from kornia_cag.core.records import tensors
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.blends import Average, Difference, Hard, Over
 from kornia_cag.scenes.composer import Composer
+from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.ranges import SceneRange
-from kornia_cag.scenes.scene import Earlier
 from kornia_cag.scenes.targets import Composites, Targets
 
 PLAIN = ColorRange(brightness=(1, 1), contrast=(1, 1), saturation=(1, 1), hue=(0, 0))

@@ -1,5 +1,6 @@
 """A recipe of detection: its fields go together, it trains by the loop of all recipes, and resumes to the bit."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from kornia_cag.adversary.losses import OfTargets
 from kornia_cag.core.checks import Diverged
 from kornia_cag.evaluation.detection import Found
 from kornia_cag.scenes.layout import Layout
+from kornia_cag.training.checkpoint import check_saved
 from kornia_cag.training.detector import Detector
 from kornia_cag.training.makers import build_network
 from kornia_cag.training.recipe_data import changed
@@ -30,7 +32,7 @@ def training(recipe: Recipe = TINY, images: int | None = None, function: str | N
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("reset", 0.2), ("smoothing", 0.1), ("grey", True),
+    [("smoothing", 0.1), ("grey", True),
      ("views", 3), ("dropout", 0.1), ("fit", "cover"), ("hard_pairing", True)],
 )  # fmt: skip
 def test_a_field_without_an_effect_is_refused(field: str, value: object) -> None:
@@ -97,14 +99,56 @@ def test_it_learns() -> None:
     assert end < 0.7 * float(start.learner.loss)
 
 
-def test_stopped_and_resumed_it_is_the_same_to_the_bit(tmp_path: Path) -> None:
-    file = tmp_path / "checkpoint.pt"
-    straight = training()
+@pytest.mark.parametrize("classes", ["one", "all"])
+def test_over_the_scene_before_all_objects_are_to_be_found(classes: str) -> None:
+    """Three in front, and three behind, which are those that were in front."""
+    recipe = changed(TINY, {"detection.classes": classes, "reset": 0.0, "samples_per_class": 24})
+    run = Training(recipe, make_objects(size=64), make_contexts(size=64, count=40))
+    chain, task = run.collate.chain, run.recipe.detection
+    assert chain is not None
+    assert task is not None
+    assert chain.generations == 1
+    before = None
+    for number, rows in enumerate(itertools.islice(run.pairs, 4)):
+        batch = run.collate(rows)
+        found = task.targets(batch)
+        assert found.present.shape == (8, 6)
+        assert batch.chained.all() if number % 2 else not batch.chained.any()
+        assert found.present[:, :3].any() == bool(number % 2)
+        if before is not None and number % 2:
+            assert torch.equal(batch.targets.labels[:, :3], before.targets.labels[:, 3:])
+            assert (task.targets(before).present[:, 3:] >= found.present[:, :3]).all()
+        before = batch
+
+
+def test_only_a_detector_finds_what_lies_behind() -> None:
+    chain = SIGNS.chain(5)
+    assert chain is not None
+    assert chain.generations == 0
+    assert STREET.chain(5) is None
+
+
+def test_a_saved_chain_of_other_objects_is_refused(tmp_path: Path) -> None:
+    run, file = training(replace(TINY, reset=0.3), images=16), tmp_path / "checkpoint.pt"
+    run.run(save=file)
+    state = torch.load(file, weights_only=True)
+    chain = state["collate"]["chain"]
+    targets = {**chain["targets"], "labels": chain["targets"]["labels"] + 9}
+    for changes, message in (({"labels": chain["labels"][:, :1]}, "labels"), ({"targets": targets}, "targets")):
+        broken = {**state, "collate": {**state["collate"], "chain": {**chain, **changes}}}
+        with pytest.raises(InputError, match=rf"collate\.chain\.{message}"):
+            check_saved(broken, run._state(run.loader), run.model, run.recipe, 5)
+
+
+@pytest.mark.parametrize("reset", [None, 0.3])
+def test_stopped_and_resumed_it_is_the_same_to_the_bit(tmp_path: Path, reset: float | None) -> None:
+    file, recipe = tmp_path / "checkpoint.pt", replace(TINY, reset=reset)
+    straight = training(recipe)
     straight.run()
-    first = training()
+    first = training(recipe)
     first.run(save=file, save_every=0.0, stop=lambda: first.steps >= 5)
     assert first.steps == 5
-    again = training()
+    again = training(recipe)
     again.load(file)
     again.run()
     assert again.steps == straight.steps
@@ -204,3 +248,17 @@ def test_every_scene_under_all_its_blends() -> None:
     assert run.seen == 16
     with pytest.raises(InputError, match=r"^all_blends: expected false in a recipe with a single blend"):
         replace(TINY, all_blends=True)
+
+
+def test_a_run_with_everything_that_hardens_resumes_to_the_bit(tmp_path: Path) -> None:
+    """A chain that keeps targets, a distractor, and an adversary of scenes."""
+    recipe = changed(TINY, {"reset": 0.3, "distractors": 1, "scene_attack": {"type": "ScenePGD", "steps": 1}})
+    objects, contexts = make_objects(size=64), make_contexts(size=64)
+    objects = objects + objects.unlabelled()
+    whole, run, resumed = (Training(recipe, objects, contexts, images=32) for _ in range(3))
+    whole.run()
+    run.run(stop=lambda: run.steps == 2, save=tmp_path / "half.pt")
+    resumed.load(tmp_path / "half.pt")
+    resumed.run()
+    mine, other = (one.learner.average.state_dict() for one in (whole, resumed))
+    assert all(torch.equal(mine[name], other[name]) for name in mine)
