@@ -6,7 +6,7 @@ whose limits on what is covered and cut off are tried for each object. ``kornia_
 opponent is ``OpenCVScenes`` (``kornia_cag/bench/several.py``) in as many workers as there are cores, with visible masks
 in 8 bits and boxes, and once more with boxes alone, which is all that a detector needs, and less than we make. Same
 banks, ranges and limits; it judges limits by boxes, and ``shown`` notes how many objects find a place.
-``tests/bench/test_several.py`` holds its pictures, boxes and masks against the library's.
+``tests/bench/test_opencv_scenes.py`` holds its pictures, boxes and masks against the library's.
 
 How: in turns, first OpenCV, then we, and the ratios of the turns are noted. Workers are kept, but idle while we are
 timed: each turn is a pass of its own, and its clock starts when every worker has handed over its first batch.

@@ -14,7 +14,7 @@ from pages import PAGES, blocks
 
 import kornia_cag
 from kornia_cag.loading import batch
-from kornia_cag.scenes import camera, light, pose, scene
+from kornia_cag.scenes import camera, earlier, light, pose, scene
 
 ROOT = Path(__file__).parents[1]
 UNTYPED = r"from torchdata\..*|import onnxruntime"
@@ -62,7 +62,7 @@ def test_readme_and_users_pass_a_strict_type_checker(tmp_path):
 RECORDS = [
     *(value for value in (getattr(kornia_cag, name) for name in kornia_cag.__all__) if inspect.isclass(value)
       and (hasattr(value, "_fields") or (dataclasses.is_dataclass(value) and dataclasses.fields(value)))),
-    batch.Pair, scene.Earlier, pose.Pose, light.Color, camera.Camera,
+    batch.Pair, earlier.Earlier, pose.Pose, light.Color, camera.Camera,
 ]  # fmt: skip
 UNITS = re.compile(
     r"\(\w+(, ?\w+)*,?\)|\(height, width\)|pixel|texel|degrees|factor|share|probability|number|deviation|epochs|stops"
