@@ -14,7 +14,7 @@ from pages import PAGES, blocks
 
 import kornia_cag
 from kornia_cag.loading import batch
-from kornia_cag.scenes import camera, earlier, light, pose, scene
+from kornia_cag.scenes import camera, earlier, light, pose
 
 ROOT = Path(__file__).parents[1]
 UNTYPED = r"from torchdata\..*|import onnxruntime"
