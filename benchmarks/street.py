@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from kornia_cag import (
+    ColorRange,
     ContextBank,
     DepthRange,
     Eroded,
@@ -86,6 +87,12 @@ def under_all(recipe: Recipe) -> Recipe:
     return replace(scene(blend=THREE)(recipe), all_blends=True, batch_size=recipe.batch_size // len(THREE.blends))
 
 
+def harsh(recipe: Recipe) -> Recipe:
+    """Contexts and signs exposed apart, in stronger contrast: dark signs before a white sky."""
+    light = replace(recipe.ranges.color, exposure=(-2.5, 1.5), contrast=(0.6, 1.8))
+    return scene(color=light, context_color=ColorRange(exposure=(-1.0, 1.5)))(recipe)
+
+
 ROWS: dict[str, Changed] = {
     "recipe": fields(),
     "blend: hard": scene(blend=Hard()),
@@ -102,6 +109,7 @@ ROWS: dict[str, Changed] = {
     "light matched": scene(harmony=HarmonyRange()),
     "shadows": scene(sun=SunRange()),
     "haze and defocus": scene(depth=DepthRange()),
+    "harsh light": harsh,
     "chain": fields(reset=0.5),
     "scene gradient": fields(scene_attack=ScenePGD(steps=1, fraction=0.5)),
     "20 photographs": fields(),
