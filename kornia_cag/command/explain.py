@@ -16,7 +16,9 @@ from kornia_cag.command.stages import stages
 from kornia_cag.core.checks import describe
 from kornia_cag.core.records import mapped
 from kornia_cag.loading.batch import Batch
+from kornia_cag.scenes.blends import Blend
 from kornia_cag.scenes.camera import KINDS, Camera
+from kornia_cag.scenes.choices import Chosen, OneOf
 from kornia_cag.scenes.composer import Composer
 
 UNITS = {
@@ -132,17 +134,29 @@ def _said(stage: str, composer: Composer, one: Batch) -> list[str]:
         return [line for n, parts in poses for line in _wrapped(parts, n)]
     if stage == "pasted":
         box = " ".join(f"{float(value):.3g}" for value in one.boxes[0])
-        return [_short(composer.ranges.blend) + (f", box {box}" if bool(one.visible) else ", out of sight")]
+        pasted = [line for n, layer in numbered for line in _wrapped(_blended(composer.ranges.blend, layer.blend), n)]
+        return [*pasted[:-1], pasted[-1] + (f", box {box}" if bool(one.visible) else ", out of sight")]
     if stage == "lit":
         colors = [(f"{n}object: ", layer.color) for n, layer in numbered]
         colors += [] if bool(one.chained) else [("context: ", scene.context_color)]
         matched = [(f"{n}harmony: ", layer.harmony) for n, layer in numbered]
         named = [*colors, ("light: ", scene.light), ("sun: ", scene.sun), ("depth: ", scene.depth), *matched]
         told = [(name, _parts(color)) for name, color in named if color is not None]
+        far = zip(numbered, scene.distances(composer.ranges.scale[1]), strict=True)
+        told += [(f"{n}distance ", [f"{float(away):.3g}"]) for (n, _), away in far if away is not None]
         return [line for name, parts in told if parts for line in _wrapped(parts, name)] or ["as they are"]
     if stage == "finished":
         return _wrapped([_short(finish) for finish in composer.ranges.finish])
     return _camera(scene.camera)
+
+
+def _blended(ranges: Blend, drawn: Blend | Chosen | None) -> list[str]:
+    """How an object is pasted: its blend, with the numbers that were drawn for it."""
+    if isinstance(drawn, Chosen):
+        place = 0 if drawn.which is None else int(drawn.which)
+        ranges, drawn = ranges.blends[place] if isinstance(ranges, OneOf) else ranges, drawn.parts[place]
+    numbers = [] if drawn is None else _parts(drawn)
+    return [type(ranges).__name__, *numbers] if numbers else [_short(ranges)]
 
 
 def _short(value: Any) -> str:

@@ -10,8 +10,22 @@ import torch
 from conftest import make_contexts, make_objects
 from PIL import Image
 
-from kornia_cag import PGD, CAGCollate, CameraRange, ColorRange, ContextChain, PoseRange, Rows, SceneRange
+from kornia_cag import (
+    PGD,
+    CAGCollate,
+    CameraRange,
+    ColorRange,
+    ContextChain,
+    DepthRange,
+    Feather,
+    OneOf,
+    Over,
+    PoseRange,
+    Rows,
+    SceneRange,
+)
 from kornia_cag.command.explain import explained, in_text
+from kornia_cag.scenes.blends import Hard
 from kornia_cag.scenes.scene import Crop
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -46,6 +60,24 @@ def test_what_is_said_is_what_was_drawn():
     assert sample.said["earlier composite"] == [f"with '{int(later.earlier.labels[0, 0])}'"]
     assert "context" not in sample.said
     assert sample.boxes.keys() == {"pasted"}
+
+
+def test_the_blend_that_was_drawn_is_said_and_how_far_away_an_object_is():
+    blends = OneOf((Over(), Feather(width=(2.0, 3.0)), Hard()))
+    ranges = SceneRange(blend=blends, depth=DepthRange())
+    collate = CAGCollate(make_objects(), make_contexts(), 32, ranges=ranges, returns="batch")
+    index = torch.arange(12)
+    batch = collate(Rows.of(index % 5, index % 7, index))
+    which = batch.scene.layers[0].blend.which
+    (distances,) = batch.scene.distances(ranges.scale[1])
+    assert set(which.tolist()) == {0, 1, 2}
+    for place in range(12):
+        said = said_of(collate, batch, place)
+        name = ("Over()", "Feather, width", "Hard()")[which[place]]
+        assert f"pasted: {name}" in said
+        assert float(re.search(r"distance (\S+)", said)[1]) == pytest.approx(float(distances[place]), rel=0.01)
+    width = float(batch.scene.layers[0].blend.parts[1].width[int((which == 1).nonzero()[0])])
+    assert f"Feather, width {width:.3g}" in said_of(collate, batch, int((which == 1).nonzero()[0]))
 
 
 def test_what_changes_nothing_is_not_said():
