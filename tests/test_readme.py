@@ -10,7 +10,7 @@ import pytest
 import torch
 from pages import PAGES, README, ROOT, block, blocks, run
 
-from kornia_cag import PGD, CAGCollate
+from kornia_cag import PGD, CAGCollate, ScenePGD
 from kornia_cag.command import usage
 from kornia_cag.scenes.chunks import Renderer
 from kornia_cag.training.catalog import CATALOG
@@ -109,6 +109,14 @@ def test_everything_at_once(names):
     assert all(parameter.grad is not None for parameter in names["model"].parameters())
 
 
+def test_an_attack_of_a_detector(names):
+    names |= {"CAGCollate": CAGCollate, "PGD": PGD, "ScenePGD": ScenePGD}
+    run(HARDEN, block(HARDEN, "OfTargets("), names)
+    batch = names["collate"](next(iter(names["pairs"])))
+    assert bool(batch.attacked.all())
+    assert not torch.equal(batch.images, batch.clean)
+
+
 def test_how_to_add(names):
     """What the page on architecture adds works, and does what it says."""
     page = DOCS / "architecture.md"
@@ -132,10 +140,11 @@ def test_how_to_add(names):
 
 def test_scenes_of_several_objects(names):
     """The page's own assertions hold."""
-    example, light = blocks(DOCS / "how-to/scenes.md")
+    example, chain, light = blocks(DOCS / "how-to/scenes.md")
     run(DOCS / "how-to/scenes.md", example, names)
     assert len(names["boxes"]) == len(names["classes"]) > 0
     assert names["boxes"].isfinite().all()
+    run(DOCS / "how-to/scenes.md", chain, names)
     run(DOCS / "how-to/scenes.md", light, names)
     rows = next(iter(names["pairs"]))
     collate = CAGCollate(names["bank"], names["contexts"], 160, ranges=names["light"], returns="batch")
