@@ -71,10 +71,7 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
 
 
 def _check_named(recipe: Recipe, options: argparse.Namespace) -> None:
-    """Refuse options that only a recipe that names pictures has a use for."""
-    for name in ("scene_attack", "eps", "eps_object", "attack_steps"):
-        if getattr(options, name, None) not in (None, "none"):
-            needs_classifier(recipe, f"--{name.replace('_', '-')}", LEAVE)
+    """Refuse an option that only a recipe that names pictures has a use for."""
     typed = {option: field for option, field, _ in options.set}
     if "--hard-pairing" in typed and "detection" not in typed.values():
         needs_classifier(recipe, "--hard-pairing", LEAVE)

@@ -18,7 +18,6 @@ from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.command.explain import explained, in_text, save_explained
 from kornia_cag.command.options import (
     COMPOSED,
-    LEAVE,
     check_memory,
     check_picture,
     chosen_recipe,
@@ -51,8 +50,6 @@ def preview(options: argparse.Namespace) -> None:
     if options.explain is not None:
         needs_classifier(recipe, "--explain")
     check_memory(options, recipe, rows * columns, COMPOSED + 3 * zoom**2, "Try a smaller --size, or fewer --rows.")
-    if options.perturbation:
-        needs_classifier(recipe, "--perturbation", LEAVE)
     if options.perturbation and recipe.attack is None:
         if options.no_attack:
             fail("--perturbation", "to be used without --no-attack", "both")

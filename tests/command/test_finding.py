@@ -268,11 +268,6 @@ def test_another_run_names_what_is_found(run):
         (("evaluate", "named", "--real", "road", "--threshold", 0.2), "--threshold: expected a network that finds"),
         (("train", "signs", "--objects", "signs", "--annotations", "road.csv"), "--annotations: expected a network"),
         (("train", "street", "--objects", "signs", "--hard-pairing"), f"--hard-pairing: {FINDS}"),
-        (("train", "street", "--objects", "signs", "--eps", "8/255"), f"--eps: {FINDS}"),
-        (("train", "street", "--objects", "signs", "--eps-object", 0), f"--eps-object: {FINDS}"),
-        (("train", "street", "--objects", "signs", "--attack-steps", 2), f"--attack-steps: {FINDS}"),
-        (("train", "street", "--objects", "signs", "--scene-attack", "gradient"), f"--scene-attack: {FINDS}"),
-        (("preview", "street", "--objects", "signs", "--perturbation"), f"--perturbation: {FINDS}"),
         (("train", "street", "--set", "grey=true"), "grey: expected false in a recipe of detection, got true. Leave"),
         (("train", "street", "--set", "fit=cover"), "fit: expected squash in a recipe of detection, got cover. Leave"),
         (("train", "street", "--set", "detection=null"), "Without detection, set network, too, such as to pooled."),
@@ -288,6 +283,16 @@ def test_what_has_no_effect_is_refused(run, signs, command, said):
     status, out, err = run(*command)
     assert (status, out) == (2, "")
     assert said in err
+
+
+@pytest.mark.parametrize("hardening", [("--scene-attack", "worst"), ("--eps", "8/255", "--attack-steps", 2)])
+def test_a_detector_is_hardened(run, signs, hardening):
+    """Both commands raise the detector's own loss."""
+    few = ("--objects", signs, "--set", "ranges.layout.count=1,2", "--size", 32, *hardening)
+    status, _, err = run("preview", "street", *few, "--rows", 2, "--columns", 2, "--out", "hard.png")
+    assert (status, Path("hard.png").is_file()) == (0, True), err
+    status, _, err = run("train", "street", *few, "--images", 16, "--batch-size", 8, "--out", "hard")
+    assert (status, Path("hard/model.pt").is_file()) == (0, True), err
 
 
 def test_inspect_counts_edges(run, signs):
