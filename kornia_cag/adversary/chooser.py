@@ -30,9 +30,9 @@ def check_loss(loss: Any) -> None:
     """Require a loss that can judge a scene.
 
     Raises:
-        InputError: if it is not callable, and for :func:`kl`, which compares with a clean picture.
+        InputError: if it is no function, and for :func:`kl`, which compares with a clean picture.
     """
-    if not callable(loss) or loss is kl:
+    if not callable(loss) or isinstance(loss, type) or loss is kl:
         fail("loss", "a function of logits and classes, such as cross_entropy", describe(loss))
 
 

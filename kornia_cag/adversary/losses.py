@@ -51,7 +51,8 @@ def check_logits(logits: Any, count: int, least: int = 2, fix: str = "") -> Floa
     Raises:
         InputError: for anything else.
     """
-    fix = fix or "Give another kind of output its own loss=..., which maps (output, labels) to (b,)."
+    fix = fix or ("Give another kind of output its own loss=..., which maps (output, labels) to (b,), or by OfTargets "
+                  "takes boxes and masks.")  # fmt: skip
     check_tensor("model output", logits, (count, "classes"), FLOATS, fix=fix)
     if logits.shape[1] < least:
         fail("model output", f"logits of at least {least} classes", describe(logits), fix)

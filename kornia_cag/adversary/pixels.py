@@ -109,7 +109,7 @@ class PGD(Adversary):
             fail("random_start", "True with loss=kl", "False", "At the clean image itself its gradient is 0.")
         if self.loss is kl and self.target is not None:
             fail("target", "None with loss=kl, which ignores classes", describe(self.target))
-        if not callable(self.loss):
+        if not callable(self.loss) or isinstance(self.loss, type):
             fail("loss", "a function of the model's output and classes, such as cross_entropy", describe(self.loss))
         if isinstance(self.loss, OfTargets) and (self.target is not None or self.early_stop):
             name = "early_stop" if self.target is None else "target"

@@ -83,7 +83,7 @@ class Draft:
 
     @property
     def labels(self) -> Int[Tensor, " b"] | Int[Tensor, "b k"]:
-        """(b,), classes; (b, K) if samples show several objects."""
+        """(b,), classes; (b, K) if samples show several objects. Objects behind, of a chain, are in targets alone."""
         return self.composites.classes
 
     @property
@@ -167,8 +167,8 @@ class External(Adversary):
 
     Args:
         attack: called as ``attack(images, labels)``, like torchattacks' objects, which hold their own model; images
-            (b, 3, h, w) in [0, 1], labels (b,), of the lowest object that has a class. Returns images of the same
-            shape, dtype and device. What it returns for a sample without any class is not used.
+            (b, 3, h, w) in [0, 1], labels (b,), of the lowest of the scene's own objects that has a class. Returns
+            images of the same shape, dtype and device. What it returns for a sample without any class is not used.
     """
 
     needs_model: ClassVar[bool] = False

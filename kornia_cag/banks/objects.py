@@ -215,9 +215,10 @@ class ObjectBank:
         highest = stack[:, :, 3].flatten(2).amax(dim=2)
         gone = highest <= 0.5 * highest[:, :1]
         if gone.any():
-            worst = self._name(int(self.labels[int(gone.any(dim=1).int().argmax())]))
+            label = int(self.labels[int(gone.any(dim=1).int().argmax())])
+            worst = f"Class {self._name(label)!r}" if label >= 0 else "A distractor"
             fail("radii", "erosions that leave every object visible", f"{list(radii)}",
-                 f"Class {worst!r} vanishes; use a smaller erosion or a larger size.")  # fmt: skip
+                 f"{worst} vanishes; use a smaller erosion or a larger size.")  # fmt: skip
         return replace(self, pyramid=build_pyramid(stack.flatten(0, 1), replicate=False), variants=len(ordered))
 
     def unlabelled(self) -> "ObjectBank":

@@ -133,9 +133,11 @@ def _said(stage: str, composer: Composer, one: Batch) -> list[str]:
         poses = [(n, _parts(layer.pose, PLACES["pose"], unused)) for n, layer in numbered]
         return [line for n, parts in poses for line in _wrapped(parts, n)]
     if stage == "pasted":
-        box = " ".join(f"{float(value):.3g}" for value in one.boxes[0])
-        pasted = [line for n, layer in numbered for line in _wrapped(_blended(composer.ranges.blend, layer.blend), n)]
-        return [*pasted[:-1], pasted[-1] + (f", box {box}" if bool(one.visible) else ", out of sight")]
+        own = len(scene.layers)
+        places = zip(one.targets.boxes[0, -own:], one.targets.visible[0, -own:], strict=True)
+        told = [(n, [*_blended(composer.ranges.blend, layer.blend), _box(box, bool(visible))])
+                for (n, layer), (box, visible) in zip(numbered, places, strict=True)]  # fmt: skip
+        return [line for n, parts in told for line in _wrapped(parts, n)]
     if stage == "lit":
         colors = [(f"{n}object: ", layer.color) for n, layer in numbered]
         colors += [] if bool(one.chained) else [("context: ", scene.context_color)]
@@ -143,7 +145,8 @@ def _said(stage: str, composer: Composer, one: Batch) -> list[str]:
         named = [*colors, ("light: ", scene.light), ("sun: ", scene.sun), ("depth: ", scene.depth), *matched]
         told = [(name, _parts(color)) for name, color in named if color is not None]
         far = zip(numbered, scene.distances(composer.ranges.scale[1]), strict=True)
-        told += [(f"{n}distance ", [f"{float(away):.3g}"]) for (n, _), away in far if away is not None]
+        told += [(f"{n}distance ", [f"{float(away):.3g}"]) for (n, layer), away in far
+                 if away is not None and (layer.shown is None or bool(layer.shown))]  # fmt: skip
         return [line for name, parts in told if parts for line in _wrapped(parts, name)] or ["as they are"]
     if stage == "finished":
         return _wrapped([_short(finish) for finish in composer.ranges.finish])
@@ -157,6 +160,11 @@ def _blended(ranges: Blend, drawn: Blend | Chosen | None) -> list[str]:
         ranges, drawn = ranges.blends[place] if isinstance(ranges, OneOf) else ranges, drawn.parts[place]
     numbers = [] if drawn is None else _parts(drawn)
     return [type(ranges).__name__, *numbers] if numbers else [_short(ranges)]
+
+
+def _box(box: Float[Tensor, "4"], visible: bool) -> str:
+    """Where an object is seen."""
+    return "box " + " ".join(f"{float(value):.3g}" for value in box) if visible else "out of sight"
 
 
 def _short(value: Any) -> str:

@@ -169,7 +169,7 @@ def check_memory(options: argparse.Namespace, recipe: Recipe, images: int, per_p
 def check_training_memory(options: argparse.Namespace, recipe: Recipe) -> None:
     """:func:`check_memory` for training steps; a user's own network may need less than those of the recipes."""
     own = getattr(options, "model", None) is not None
-    check_memory(options, recipe, recipe.batch_size, COMPOSED if own else TRAINED,
+    check_memory(options, recipe, recipe.batch_size * recipe.pictures, COMPOSED if own else TRAINED,
                  "Try a smaller --size" + (" or --batch-size." if options.command != "ablate" else "."))  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank,
         fail("--hold-out", "to be used with --contexts DIR", "no photographs")
     glyphs = len(recipe.classes) * (1 + len(recipe.thickness))
     pictures = (recipe.procedural if given_folder(options, "objects") else glyphs) or 1
-    pictures += MADE_UP if recipe.distractors else 0
+    pictures += MADE_UP if recipe.distractors and getattr(options, "distractors", None) is None else 0
     bank = replace(recipe, size=recipe.texels)
     check_memory(options, bank, pictures, BANK, "Its banks are as fine as its canvas: try a smaller --size.")
     objects = load_objects(options, recipe)

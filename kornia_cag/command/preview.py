@@ -49,16 +49,16 @@ def preview(options: argparse.Namespace) -> None:
     recipe = chosen_recipe(options)
     if options.explain is not None:
         needs_classifier(recipe, "--explain")
-    check_memory(options, recipe, rows * columns, COMPOSED + 3 * zoom**2, "Try a smaller --size, or fewer --rows.")
+    cells = rows * columns
+    check_memory(options, recipe, cells * recipe.pictures, COMPOSED + 3 * zoom**2,
+                 "Try a smaller --size, or fewer --rows.")  # fmt: skip
     if options.perturbation and recipe.attack is None:
         if options.no_attack:
             fail("--perturbation", "to be used without --no-attack", "both")
         recipe = replace(recipe, attack=FGSM(eps=PREVIEW_EPS))
         print("no pixel attack chosen: showing FGSM, 8/255")
     objects, contexts = load_banks(options, recipe)
-    pairs = recipe.pairs(
-        objects, len(contexts), seed=options.seed, balanced=options.balanced, batch_size=rows * columns
-    )
+    pairs = recipe.pairs(objects, len(contexts), seed=options.seed, balanced=options.balanced, batch_size=cells)
     model = _checked_model(options, recipe, objects)
     with progress("composing", patience=3.0) as log:  # several batches, to fill the chain
         batch = compose(recipe, objects, contexts, pairs, model, batches=4, log=log)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kornia_cag.adversary.losses import OfTargets
 from kornia_cag.adversary.pixels import PGD
 from kornia_cag.core.checks import check_instance, check_int, check_tensor, describe, fail
 from kornia_cag.evaluation.robustness import correct
@@ -39,6 +40,8 @@ class OverfittingMonitor:
 
     def __init__(self, attack: PGD, classes: int, *, every: int = 100, samples: int = 64, steps: int = 10) -> None:
         check_instance("attack", attack, PGD)
+        if isinstance(attack.loss, OfTargets):
+            fail("attack", "one whose loss takes classes, since the monitor counts right names", "one OfTargets")
         self.attack, self.classes = attack, check_int("classes", classes, 2)
         self.every, self.samples = check_int("every", every, 1), check_int("samples", samples, 1)
         self.stronger = replace(

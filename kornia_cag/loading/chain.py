@@ -36,7 +36,8 @@ class ContextChain:
       ``reset + (1 - reset) / C``, and less with a ``pairing``, which keeps objects of a class apart.
     - A detector has to find all that is seen, so objects of up to G earlier generations stay targets:
       ``generations=G``. A composite of ``G + 1`` generations is not used again. The share of fresh contexts is
-      ``1 / (1 + s + s² + … + sᴳ)`` for ``s = 1 - reset``, thus at least half with one generation.
+      ``1 / (1 + s + s² + … + sᴳ)`` for ``s = 1 - reset``, thus at least half with one generation. With a ``reset``
+      near 0 slots keep in step for long, so that whole batches have fresh contexts and whole batches have none.
 
     Args:
         reset: probability in [0, 1]. The paper's code uses 0.171 for signs and 0.212 for digits.
@@ -160,6 +161,8 @@ class ContextChain:
         A composite that shows them shows G earlier generations, so it is not used again.
         """
         check_instance("targets", targets, Targets, "A chain with generations needs those of all objects.")
+        places = (1 + self.generations) * labels.shape[1]
+        check_tensor("targets.labels", cast(Targets, targets).labels, (len(labels), places), torch.int64, labels.device)
         check_tensor("generations", generations, labels.shape[:1], torch.int64, labels.device)
         return cast(Targets, targets).last(self.generations * labels.shape[1]), cast(Tensor, generations).clone()
 
@@ -188,6 +191,8 @@ class ContextChain:
         images, labels, changes = state["images"], state["labels"], state["changes"]
         self._check_alike("pairing", self.pairing is not None, state["pairing"] is not None)
         held = None
+        if images is None and labels is None and (state["targets"] is not None or state["generations"] is not None):
+            fail("state['images']", "the composites whose targets are there", "None")
         if images is not None or labels is not None:
             check_tensor("state['images']", images, ("b", 3, "h", "w"), DTYPES)
             check_tensor("state['labels']", labels, (len(images), "K"), torch.int64, None if device else images.device)
@@ -202,7 +207,7 @@ class ContextChain:
     def _read(self, state: dict[str, Any], images: Tensor, labels: Tensor) -> tuple[Targets | None, Tensor | None]:
         """The targets of a state, and how many generations its composites show."""
         targets, generations = state["targets"], state["generations"]
-        self._check_alike("memory of targets", self.generations > 0, targets is not None)
+        self._check_alike("generation that stays targets", self.generations > 0, targets is not None)
         if targets is None:
             return None, None
         check_instance("state['targets']", targets, dict)

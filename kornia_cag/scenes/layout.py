@@ -153,8 +153,8 @@ class Layout:
     away that they hold for the masks, too: a limit of more than ``1 - MARGIN`` is kept by boxes that do not meet.
 
     Attributes:
-        count: number of objects of a scene, uniform; those of a row beyond it are not shown. None: all. Distractors
-            do not count: each of a row's is wanted beside them.
+        count: number of objects of a scene, uniform; those of a row beyond it are not shown, and rows of fewer show
+            all of theirs. None: all. Distractors do not count: each of a row's is wanted beside them.
         side: longest side of an object, as a share of the canvas's shorter side; its logarithm is uniform.
         place: where the middle of an object may lie: ``Anywhere()``, ``Band(top=..., bottom=...)``, ``Maps(weights)``.
         stacked: probability that an object takes the size of the one before it and hangs right below it, if it fits.

@@ -30,7 +30,7 @@ def rows(recipe: Recipe, *, photos: bool = True) -> list[Row]:
     As in the paper, the contexts of the five rows are pixel noise, except for random-context, which draws from all of
     the recipe's contexts. A row identical to the recipe itself is left out, including one without ``photos``.
     """
-    plain = replace(recipe, attack=None, scene_attack=None, reset=None, hard_pairing=False)
+    plain = replace(recipe, attack=None, scene_attack=None, reset=None, hard_pairing=False, all_blends=False)
     reset = recipe.reset or 0.171
     noise = replace(plain, kind="pixel")
     attack = recipe.attack or REFINEMENT

@@ -60,6 +60,8 @@ def adversaries_of(
     if not stages or recipe.detection is None:
         return tuple(replace(stage, autocast=autocast) for stage in stages)
     detector: Any = model
+    if model is None:
+        fail("model", "the detector that adversaries attack", "None")
     if not callable(getattr(detector, "losses", None)):
         fail("function", "a network with a method losses(output, targets), which adversaries raise", "one without",
              "Write it as kornia_cag.training.detector.Detector does, or leave the attacks out.")  # fmt: skip

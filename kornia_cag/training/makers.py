@@ -29,8 +29,8 @@ def build_network(recipe: Recipe, classes: int, function: Maker | None = None) -
     """A new, untrained network: the recipe's, or one built by a function or ``module:function`` of ``(classes, size)``.
 
     The module is also looked up in the current folder. For a recipe of detection the network needs two methods,
-    ``loss(images, targets)`` and ``detect(images, threshold=...)``, as
-    :class:`~kornia_cag.training.detector.Detector` has them.
+    ``loss(images, targets)`` and ``detect(images, threshold=...)``, and if it is attacked ``losses(output, targets)``,
+    as :class:`~kornia_cag.training.detector.Detector` has them.
 
     Raises:
         InputError: for a function that cannot be found or called, or whose network does not map pictures to logits, or

@@ -42,14 +42,14 @@ class Recipe:
             not to find. Made up, or from a folder.
         procedural: number of procedural contexts, besides photographs.
         kind: kind of the procedural contexts: solid, gradient, noise, pixel, stripes, or mix.
-        reset: probability that a slot of the chain of earlier composites starts afresh; None: no chain. A recipe of
-            detection has objects of the last composite found, too.
+        reset: probability that a slot of the chain of earlier composites starts afresh; None: no chain. In a recipe of
+            detection, objects of the earlier composite stay targets.
         hard_pairing: whether objects are put over those that the model confuses them with; needs a chain.
         scene_attack: what chooses scenes that are hard for the model; None: nothing.
         attack: what attacks pixels; None: nothing.
         strength: how far what is drawn moves from neutral, from 0 to 1, or a ramp over the epochs.
         images: budget, in composed images.
-        batch_size: number of images per step.
+        batch_size: number of scenes per step.
         samples_per_class: number per epoch; None: enough for an object to meet many contexts, see :class:`PairSampler`.
         learning_rate: the highest factor of a step.
         cosine: whether the learning rate decays to 0, after a short warm-up, instead of staying constant.
@@ -159,6 +159,9 @@ class Recipe:
             fail("network", "detector in a recipe of detection, and another network in others", repr(self.network), fix)
         if self.all_blends and not isinstance(self.ranges.blend, OneOf):
             fail("all_blends", "false in a recipe with a single blend", "true", "Let ranges.blend be a OneOf.")
+        for name in ("reset", "scene_attack"):  # they have one picture for a scene
+            if self.all_blends and getattr(self, name) is not None:
+                fail("all_blends", f"false in a recipe with {name}", "true", f"Set {name} to none.")
         if task is None and layout is not None:
             fail("ranges.layout", "none, since the recipe's network is shown one object", "a layout",
                  "Set detection to find several.")  # fmt: skip
@@ -193,6 +196,11 @@ class Recipe:
         )  # fmt: skip
 
     @property
+    def pictures(self) -> int:
+        """Images of a scene: one, or one under each blend."""
+        return len(self.ranges.blend.blends) if self.all_blends and isinstance(self.ranges.blend, OneOf) else 1
+
+    @property
     def texels(self) -> int:
         """Texels per side of its banks: 64, or for larger canvases the power of two that holds one."""
         return min(max(64, 1 << (self.size - 1).bit_length()), 4096)
@@ -205,14 +213,13 @@ class Recipe:
 
         Args:
             folder: as for :meth:`ObjectBank.from_folder`; None: the glyphs.
-            distractors: a folder of objects that are not to be found, likewise; None: made-up ones.
+            distractors: a folder of objects that are not to be found, likewise; None: made-up ones, always the same.
             key: as for :meth:`ObjectBank.from_folder`.
             on_error: as for :meth:`ObjectBank.from_folder`.
             device: device of the bank; ``"auto"`` is a GPU if there is one.
 
         Raises:
-            InputError: without a folder if the recipe has no glyphs, with one of distractors if it shows none, and for
-                unusable pictures.
+            InputError: without a folder if there are no glyphs, with unused distractors, and for unusable pictures.
         """
         options: dict[str, Any] = {"size": self.texels, "key": key, "on_error": on_error, "device": device}
         if distractors is not None and not self.distractors:
@@ -227,7 +234,11 @@ class Recipe:
         if self.ink is not None:
             bank = bank.with_ink(self.ink)
         if distractors is not None:
-            bank = bank + ObjectBank.from_folder(distractors, **options).unlabelled()
+            beside = ObjectBank.from_folder(distractors, **options)
+            if {*beside.pyramid.checksums()} & {*bank.pyramid.checksums()}:
+                fail("distractors", "pictures of what is not to be found", f"some of the objects in {distractors!r}",
+                     "Leave them out there.")  # fmt: skip
+            bank = bank + beside.unlabelled()
         elif self.distractors:
             bank = bank + ObjectBank.procedural(MADE_UP, size=self.texels, device=device)
         radii = [radius * self.texels // 64 for radius in self.thickness]
@@ -242,14 +253,9 @@ class Recipe:
             raise InputError("classes" + str(error).removeprefix("characters"), "classes") from error
 
     def contexts(
-        self,
-        folder: str | None,
-        *,
-        device: Device = "auto",
-        seed: int = 0,
-        hold_out: float = 0.0,
+        self, folder: str | None, *, device: Device = "auto", seed: int = 0, hold_out: float = 0.0,
         on_error: str = "raise",
-    ) -> ContextBank:
+    ) -> ContextBank:  # fmt: skip
         """The photographs, minus the share held out, and the recipe's procedural contexts.
 
         Args:

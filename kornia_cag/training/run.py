@@ -188,8 +188,9 @@ class Training:
         for i, rows in enumerate(twin.pairs):
             if len(rows) < (self.recipe.batch_size if i else 2):
                 return
-            twin._update(twin.collate(rows))
-            yield len(rows)
+            batch = twin.collate(rows)
+            twin._update(batch)
+            yield len(batch.images)
 
     def _twin(self) -> "Training":
         """A copy at the start of its first epoch, whose steps do not affect this run."""

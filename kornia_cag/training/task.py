@@ -7,7 +7,9 @@ from typing import Literal, get_args
 
 import torch
 
+from kornia_cag.adversary.losses import cross_entropy
 from kornia_cag.core.checks import check_choice, check_int, check_number, describe, fail
+from kornia_cag.core.plain import plain
 from kornia_cag.loading.batch import Batch
 from kornia_cag.loading.detections import Detections
 from kornia_cag.scenes.layout import Layout
@@ -24,6 +26,8 @@ UNUSED: dict[str, object] = {
     "views": 1,
     "fit": "squash",
 }  # fields of a recipe that detection has no use for, and what they then are
+
+NAMING: dict[str, object] = {"loss": cross_entropy, "target": None, "early_stop": False}  # of attacks, likewise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,11 @@ class DetectionTask:
         for name, rest in UNUSED.items():
             if fields[name] != rest:
                 fail(name, f"{_written(rest)} in a recipe of detection", _written(fields[name]), "Leave it out.")
+        for name in ("scene_attack", "attack"):
+            for part, rest in NAMING.items():
+                if getattr(fields[name], part, rest) != rest:
+                    fail(f"{name}.{part}", "to be left out in a recipe of detection, whose own loss is raised",
+                         str(plain(getattr(fields[name], part))))  # fmt: skip
         if layout is not None and layout.count is not None and layout.count[1] > self.objects:
             fail("ranges.layout.count", f"at most the {self.objects} of detection.objects", str(layout.count[1]))
 

@@ -400,8 +400,8 @@ def test_states_of_another_chain_are_refused() -> None:
         collate(rows)
         states[generations] = collate.state_dict()
     for mine, other, message in (
-        (0, 1, r"one with no memory of targets, got one with a memory"),
-        (1, 0, r"one with a memory of targets, got one with no memory"),
+        (0, 1, r"one with no generation that stays targets, got one with a"),
+        (1, 0, r"one with a generation that stays targets, got one with no"),
         (1, 2, r"^state\['targets'\]\.labels: expected int64 \(7, 2\) on cpu, got int64 \(7, 4\)"),
     ):
         with pytest.raises(InputError, match=message):

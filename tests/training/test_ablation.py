@@ -14,7 +14,7 @@ def test_every_row_differs_from_the_recipe_in_its_own_thing(recipe):
     names = [row.name for row in table]
     assert len(set(names)) == len(names)
     paper = ["baseline", "random context", "refinement only", "bias correction only", "full"]
-    if recipe.reset is None and not recipe.adversaries:  # then that row is the recipe
+    if recipe.reset is None and recipe.attack is None and recipe.scene_attack is None:  # then that row is the recipe
         paper.remove("random context")
     assert [name for name in names if name.startswith("paper")] == [f"paper: {name}" for name in paper]
     base = next(row for row in table if row.name == "recipe")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_contexts, make_objects
+from PIL import Image
 from torch import nn
 
 from kornia_cag import PGD, Feather, InputError, OneOf, Over, Recipe, SceneRange, Training, WorstOf
@@ -262,3 +263,36 @@ def test_a_run_with_everything_that_hardens_resumes_to_the_bit(tmp_path: Path) -
     resumed.run()
     mine, other = (one.learner.average.state_dict() for one in (whole, resumed))
     assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"scene_attack": {"type": "WorstOf", "loss": "margin"}}, r"scene_attack\.loss: expected to be left out"),
+        ({"attack": {"eps": 0.1, "target": "random"}}, r"attack\.target: expected to be left out in .*, got random"),
+        ({"attack": {"eps": 0.1, "early_stop": True}}, r"attack\.early_stop: expected to be left out"),
+    ],
+)
+def test_an_attack_that_names_classes_is_refused(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=f"^{said}"):
+        changed(STREET, fields)
+
+
+def test_all_blends_have_one_picture_each_of_scenes_of_their_own() -> None:
+    several = replace(TINY, ranges=replace(TINY.ranges, blend=OneOf((Over(), Feather()))), all_blends=True)
+    assert (TINY.pictures, several.pictures) == (1, 2)
+    run = training(several)
+    assert next(run._steps()) == 2 * len(next(iter(run.pairs)))
+    for name, value in (("reset", 0.1), ("scene_attack", WorstOf())):
+        with pytest.raises(InputError, match=rf"^all_blends: expected false in a recipe with {name}, got true"):
+            replace(several, **{name: value})
+
+
+def test_distractors_are_none_of_the_objects(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture = Image.new("RGBA", (64, 64))
+        picture.paste((200, 40 if name == "a" else 190, 40, 255), (8, 8, 56, 56))
+        picture.save(tmp_path / f"{name}.png")
+    recipe = replace(TINY, distractors=1)
+    with pytest.raises(InputError, match=r"^distractors: expected pictures of what is not to be found"):
+        recipe.objects(str(tmp_path), distractors=str(tmp_path))
