@@ -147,9 +147,10 @@ def test_scenes_of_several_objects(names):
     run(DOCS / "how-to/scenes.md", chain, names)
     run(DOCS / "how-to/scenes.md", light, names)
     rows = next(iter(names["pairs"]))
-    collate = CAGCollate(names["bank"], names["contexts"], 160, ranges=names["light"], returns="batch")
-    assert not torch.equal(collate(rows).images, names["collate"](rows).images)
-    assert collate(rows).scene.sun is not None
+    lit, plain = (CAGCollate(names["objects"], names["contexts"], 160, ranges=names[ranges], returns="batch")(rows)
+                  for ranges in ("light", "ranges"))  # fmt: skip
+    assert not torch.equal(lit.images, plain.images)
+    assert lit.scene.sun is not None
 
 
 def test_which_scenes_confuse_a_network(names, capsys):

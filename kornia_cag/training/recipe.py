@@ -38,8 +38,8 @@ class Recipe:
         ink: colour that glyphs are painted in, (red, green, blue) from 0 to 255; None: objects keep their own.
         thickness: stroke radii to add, in texels of a bank with side 64.
         classes: glyphs that stand for the classes if there is no folder of objects.
-        distractors: objects without a class that each scene shows beside its own, in a recipe of detection: what it is
-            not to find. Made up, or from a folder.
+        distractors: number of objects without a class that each scene shows beside its own, in a recipe of detection:
+            what it is not to find. Made up, or from a folder.
         procedural: number of procedural contexts, besides photographs.
         kind: kind of the procedural contexts: solid, gradient, noise, pixel, stripes, or mix.
         reset: probability that a slot of the chain of earlier composites starts afresh; None: no chain. In a recipe of

@@ -419,7 +419,7 @@ class Blind(Adversary):
 def test_an_adversary_that_does_nothing_or_reads_what_it_did_not_ask_for():
     with pytest.raises(InputError, match=r"adversaries\[0\]: expected an adversary with .* got a Idle"):
         collated(Idle())
-    with pytest.raises(InputError, match=r"draft\.mask: expected an adversary that says .* Set needs_targets = True"):
+    with pytest.raises(InputError, match=r"draft\.targets: expected an adversary .* Set needs_targets = True"):
         collated(Blind(), returns="pair")(rows_of())
 
 

@@ -201,14 +201,15 @@ def test_numbers_read_in_pairs_are_the_same(count: int, dtype: torch.dtype) -> N
     assert torch.equal(torch.stack(_in_pairs(numbers)), numbers)
 
 
+@pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("pose", [RIGID_SIGNS.pose, SIGNS.ranges.pose, DIGITS.ranges.pose])
-def test_a_warp_for_a_gpu_draws_the_same_pictures(pose: PoseRange, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_warp_draws_the_same_pictures(gpu: bool, pose: PoseRange, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     pyramid = build_pyramid(torch.rand(3, 4, 16, 16, generator=generator), replicate=False)
     drawn = pose.sample(sample_keys(*torch.arange(3 * 20).view(3, 20)))
     given = homographies(drawn, (24, 31), axes(drawn, (24, 31))), drawn.waves, drawn.holes, torch.zeros(20), (24, 31)
     slow = warp(pyramid, torch.arange(20) % 3, *given)
-    for place in ("scenes.warp.threads", "banks.loads.threads", "banks.pyramid.fusing"):
+    for place in ("scenes.warp.fusing", "banks.pyramid.fusing", *(("banks.loads.threads",) if gpu else ())):
         monkeypatch.setattr(f"kornia_cag.{place}", lambda *_: True)
     for one, other in zip(warp(pyramid, torch.arange(20) % 3, *given), slow, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)

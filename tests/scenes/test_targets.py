@@ -160,7 +160,7 @@ def test_targets_need_not_be_made():
         assert torch.equal(bare.labels, known(full).labels)
         single = known(composer(rows(6)))
         assert single.masks is single.full
-        assert single.cover is single.masks
+        assert torch.equal(single.cover, single.masks)
         seen = single.visible[:, 0]
         assert (single.share[seen] == 1).all()
         assert (single.share[~seen] == 0).all()
