@@ -238,8 +238,7 @@ class Draws:
 
     def _hashed(self, plan: Plan) -> tuple[Float[Tensor, "n b"], list[Float[Tensor, "b _"]]]:
         """Numbers in [0, 1): a row for each draw of one, (b, n) for each draw of several; known ones as they are."""
-        above = [self.layer(self._layer + number).keys for number in range(1, plan.layers)]
-        matrix, more = units(torch.stack([self.keys, *above]), plan.slots)
+        matrix, more = units(self._keys(plan.layers), plan.slots)
         places = [self._place(place, draw) for place, draw in plan.singles[: plan.numbers]]
         if any(place in self.numbers for place in places):
             rows = matrix.unbind()
@@ -253,6 +252,15 @@ class Draws:
             if isinstance(several, Numbers):
                 blocks[number] = self.numbers.setdefault(self._place(where, several), blocks[number])
         return matrix, blocks
+
+    def _keys(self, layers: int) -> Int[Tensor, "layers b"]:
+        """Keys of this layer and of those after it, by one hash."""
+        own = self.keys[None]
+        if layers == 1:
+            return own
+        above = torch.arange(self._layer + 1, self._layer + layers, device=own.device)[:, None]
+        lowest = self._lowest.expand(layers - 1, -1)
+        return torch.cat([own, fold_in(lowest, above.expand_as(lowest))])
 
     def _place(self, place: Place, draw: Draw) -> Slot:
         """Under what name a plan's draw is kept: its layers are counted from this one."""

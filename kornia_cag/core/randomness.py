@@ -88,9 +88,10 @@ def _host_mix(x: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return mixed
 
 
-def fold_in(keys: Int[Tensor, "*b"], number: int) -> Int[Tensor, "*b"]:
+def fold_in(keys: Int[Tensor, "*b"], number: int | Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
     """New keys, or seeds, for another draw of the same samples: 62 bits, different for each ``number``."""
-    return sample_keys(keys & (2**62 - 1), torch.full_like(keys, number), keys >> 62) >> 1
+    other = number if isinstance(number, Tensor) else torch.full_like(keys, number)
+    return sample_keys(keys & (2**62 - 1), other, keys >> 62) >> 1
 
 
 def _kept(x: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:

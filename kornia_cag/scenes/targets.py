@@ -112,17 +112,15 @@ def targets_of(
         alpha, edge = seen[0]
         masks = alpha[:, None]
         return Targets(labels, edge.boxes[:, None], edge.visible[:, None], masks, masks)
-    shown, edges, left = [], [], torch.ones_like(seen[0][0])
-    for alpha, edge in reversed(seen):
-        part = kept(alpha * left)
+    shown, left = [], torch.ones_like(seen[0][0])
+    for alpha, _ in reversed(seen):
+        shown.append(alpha * left)
         left = left * (1 - alpha)
-        shown.append(part)
-        edges.append(outline(part, 2 * edge.threshold.clamp(max=UPPER)))
-    boxes, visible = torch.stack([e.boxes for e in edges[::-1]], 1), torch.stack([e.visible for e in edges[::-1]], 1)
-    masks, full = torch.stack(shown[::-1], dim=1), torch.stack([alpha for alpha, _ in seen], dim=1)
+    masks, full = kept(torch.stack(shown[::-1], dim=1)), torch.stack([alpha for alpha, _ in seen], dim=1)
+    threshold = torch.stack([edge.threshold for _, edge in seen], dim=1).clamp(max=UPPER)
+    boxes, visible = _outlined(masks, threshold)
     if behind is None or used is None:
         return Targets(labels, boxes, visible, masks, full)
-    threshold = torch.stack([edge.threshold for _, edge in seen], dim=1).clamp(max=UPPER)
     own = Targets(labels, boxes, visible, masks, full, threshold)
     return mapped(lambda *parts: torch.cat(parts, dim=1), _covered(behind, used, left), own)
 
@@ -132,13 +130,19 @@ def _covered(known: Targets, used: Bool[Tensor, " b"], left: Float[Tensor, "b h 
 
     Uncovered ones stay as they are, to the bit: their boxes are made anew by the same function of the same mask.
     """
-    here, (b, n) = used[:, None], known.labels.shape
+    here = used[:, None]
     masks = kept(known.masks * torch.where(here[..., None], left, 0)[:, None])
     full = torch.where(here[..., None, None], known.full, 0)
     threshold = torch.where(here, cast(Tensor, known.threshold), UPPER)
+    return Targets(torch.where(here, known.labels, -1), *_outlined(masks, threshold), masks, full, threshold)
+
+
+def _outlined(
+    masks: Float[Tensor, "b n h w"], threshold: Float[Tensor, "b n"]
+) -> tuple[Float[Tensor, "b n 4"], Bool[Tensor, "b n"]]:
+    """Boxes of what is seen of the objects, and which are seen at all."""
     edge = outline(masks.flatten(0, 1), 2 * threshold.flatten())
-    return Targets(torch.where(here, known.labels, -1), edge.boxes.view(b, n, 4), edge.visible.view(b, n), masks, full,
-                   threshold)  # fmt: skip
+    return edge.boxes.unflatten(0, threshold.shape), edge.visible.unflatten(0, threshold.shape)
 
 
 def check_targets(name: str, found: Mapping[str, Any], shape: tuple[int, int, int, int], device: torch.device) -> None:
