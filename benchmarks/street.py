@@ -15,6 +15,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
-        print(table(json.loads(path.read_text()) for path in options.data))
+        found = [json.loads(path.read_text()) for path in options.data]
+        print(table(chain.from_iterable(one if isinstance(one, list) else [one] for one in found)))
         return
     if len(options.data) > 1:
         parser.error("one folder of data, or --table")
