@@ -218,7 +218,7 @@ def test_a_compiled_warp_draws_the_same_pictures(gpu: bool, pose: PoseRange, mon
 @pytest.mark.compile
 def test_a_batch_compiled_for_a_gpu_has_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its graph, by this CPU's compiler."""
-    for place in ("core.compiling", "core.randomness", "banks.loads", "scenes.camera", "scenes.sensor", "scenes.warp"):
+    for place in ("core.compiling", "core.randomness", "banks.loads", "scenes.camera", "scenes.sensor"):
         monkeypatch.setattr(f"kornia_cag.{place}.threads", lambda like: fusing())
     hints = options(torch.device("cuda")).keys() & {"force_pointwise_cat"}
     both = options(torch.device("cpu")) | dict.fromkeys(hints, True)
