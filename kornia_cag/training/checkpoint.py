@@ -19,7 +19,6 @@ from kornia_cag.core.saved import (
     refused,
 )
 from kornia_cag.core.storage import read_torch
-from kornia_cag.training.recipe import Recipe
 
 AFRESH = "Start afresh with a new Training."
 OF_THIS_VERSION = "a run saved by this version"
@@ -52,15 +51,18 @@ def _threads(other: list[str]) -> str:
     return f" Call torch.set_num_threads({saved[0]})." if saved else ""
 
 
-def check_saved(state: Any, mine: dict[str, Any], model: nn.Module, recipe: Recipe, classes: int) -> None:
+def check_saved(
+    state: Any, mine: dict[str, Any], model: nn.Module, size: tuple[int, int], classes: int, objects: int
+) -> None:
     """Require the state of a run with the same plan; collate, sampler and monitor check their own parts further.
 
     Args:
         state: as read.
         mine: state of a run with this plan before its first batch.
         model: model of the run, for whose parameters the optimizer holds moments.
-        recipe: that is trained.
+        size: canvas ``(height, width)``, pixels.
         classes: number of classes.
+        objects: number of objects per scene, distractors included.
 
     Raises:
         InputError: naming the field.
@@ -77,7 +79,7 @@ def check_saved(state: Any, mine: dict[str, Any], model: nn.Module, recipe: Reci
     for name in ("loss", "loader", "rng", "cuda_rng"):
         check_alike(name, state[name], mine[name])
     _check_optimizer(state["optimizer"], mine["optimizer"], list(model.parameters()))
-    _check_chain(state["collate"], recipe, classes)
+    _check_chain(state["collate"], size, classes, objects)
     check_type("monitor", state["monitor"], type(mine["monitor"]))
 
 
@@ -99,14 +101,13 @@ def _check_optimizer(state: Any, mine: dict[str, Any], parameters: list[nn.Param
         check_alike(f"optimizer.state.{key}", moments, like)
 
 
-def _check_chain(state: Any, recipe: Recipe, classes: int) -> None:
+def _check_chain(state: Any, size: tuple[int, int], classes: int, objects: int) -> None:
     """Check that stored composites fit the canvas and show known classes."""
     chain = check_fields("collate", state, ("chain", "photos"))["chain"]
     images, labels = (chain.get(name) if isinstance(chain, dict) else None for name in ("images", "labels"))
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor) or images.ndim == 0:
         return  # none yet; the chain refuses incomplete states
-    objects = recipe.distractors + (1 if recipe.detection is None else recipe.detection.objects)
-    check_like("collate.chain.images", images, torch.empty(len(images), 3, recipe.size, recipe.size, device="meta"))
+    check_like("collate.chain.images", images, torch.empty(len(images), 3, *size, device="meta"))
     check_like("collate.chain.labels", labels, torch.empty(len(images), objects, dtype=torch.int64, device="cpu"))
     told = chain["targets"].get("labels") if isinstance(chain.get("targets"), dict) else None
     for name, found in (("labels", labels), ("targets", told)):

@@ -244,7 +244,9 @@ class Training:
         state = checkpoint.read(path, self.plan())
         with refused(path, "path", checkpoint.OF_THIS_VERSION, checkpoint.AFRESH):
             trial = stateful(copy.deepcopy(self.pairs), self.collate, self.seed)
-            checkpoint.check_saved(state, self._state(trial), self.model, self.recipe, len(self.objects.classes))
+            several = self.pairs.objects_per_scene + self.pairs.distractors_per_scene
+            checkpoint.check_saved(state, self._state(trial), self.model, self.collate.size, len(self.objects.classes),
+                                   several)  # fmt: skip
             trial.load_state_dict(state["loader"])
             iter(trial)  # a loader reads its state only then
             self.seconds = state["seconds"]

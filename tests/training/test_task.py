@@ -138,7 +138,7 @@ def test_a_saved_chain_of_other_objects_is_refused(tmp_path: Path) -> None:
     for changes, message in (({"labels": chain["labels"][:, :1]}, "labels"), ({"targets": targets}, "targets")):
         broken = {**state, "collate": {**state["collate"], "chain": {**chain, **changes}}}
         with pytest.raises(InputError, match=rf"collate\.chain\.{message}"):
-            check_saved(broken, run._state(run.loader), run.model, run.recipe, 5)
+            check_saved(broken, run._state(run.loader), run.model, run.collate.size, 5, 3)
 
 
 @pytest.mark.parametrize("reset", [None, 0.3])
