@@ -10,6 +10,7 @@ from kornia_cag.adversary.losses import Loss, OfTargets, kl
 from kornia_cag.adversary.stage import Adversary
 from kornia_cag.core.checks import check_tensor, describe, fail
 from kornia_cag.core.precision import FLOATS, autocasting
+from kornia_cag.core.ranks import Share
 from kornia_cag.scenes.targets import Targets
 
 
@@ -36,8 +37,15 @@ def check_loss(loss: Any) -> None:
         fail("loss", "a function of logits and classes, such as cross_entropy", describe(loss))
 
 
-def how_many(fraction: float, b: int) -> int:
-    """How many samples of a batch are attacked: the share, rounded, but for a share above 0 at least one."""
+def how_many(fraction: float, b: int | Share) -> int:
+    """How many samples of a batch are attacked: the fraction, rounded, but for one above 0 at least one.
+
+    Args:
+        fraction: of the batch.
+        b: samples of the batch, or a rank's share of one, of whose first slots it then says how many are the rank's.
+    """
+    if isinstance(b, Share):
+        return b.first(how_many(fraction, b.total))
     return max(round(fraction * b), min(1, b) if fraction else 0)
 
 

@@ -83,11 +83,11 @@ class ScenePGD(SceneChooser):
             fail("adversaries", "one ScenePGD", "two, the second of which would start over", "Raise its steps instead.")
         if len(draft.rows) != draft.size:
             return draft  # somebody before needs their composites
-        return replace(draft, waiting=how_many(self.fraction, draft.size))
+        return replace(draft, waiting=how_many(self.fraction, draft.share))
 
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
         """Move the scenes of the first samples, in chunks where that pays: a step keeps all of a chunk."""
-        m, composer = how_many(self.fraction, draft.size), cast(Composer, draft.composer)
+        m, composer = how_many(self.fraction, draft.share), cast(Composer, draft.composer)
         rest = draft.made
         if rest is not None and not draft.waiting:
             rest = cut(rest, [m])[1] if m < len(draft.rows) else None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from kornia_cag.adversary.losses import Loss, OfTargets
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.core.checks import check_instance, check_tensor, describe, fail
+from kornia_cag.core.ranks import Share
 from kornia_cag.core.records import cut, mapped, packed
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.composer import Composer
@@ -44,6 +45,7 @@ class Draft:
         images: (b, 3, h, w); with their pixels changed; None where nothing changed them.
         attacked: (b,); whose pixels an adversary changed; None where none did.
         changes: (b, 3, h, w); what the last attack on each slot ended with, to start from; None: nothing, or taken.
+        dealt: what part of a global batch it is; None: the whole.
     """
 
     rows: Rows
@@ -60,6 +62,12 @@ class Draft:
     images: Shaped[Tensor, "b 3 h w"] | None = None
     attacked: Bool[Tensor, " b"] | None = None
     changes: Float[Tensor, "b 3 h w"] | None = None
+    dealt: Share | None = None
+
+    @property
+    def share(self) -> Share:
+        """The part of a global batch that it is."""
+        return self.dealt or Share(total=self.size)
 
     @property
     def rest(self) -> tuple[Rows, Earlier | None]:
@@ -213,9 +221,14 @@ def check_adversaries(adversaries: Any, model: nn.Module | None) -> tuple[Advers
         if stage.chooses_scenes and pixels is not None:
             fail(f"adversaries[{place}]", f"a {type(stage).__name__}, which chooses scenes, before what changes pixels",
                  f"it after {type(pixels).__name__}", "Put it first.")  # fmt: skip
-        if not stage.chooses_scenes and type(stage).harden is not Adversary.harden:  # one that only plans may go last
+        if _changes_pixels(stage):
             pixels = stage
     return tuple(adversaries)
+
+
+def _changes_pixels(stage: Adversary) -> bool:
+    """Whether it does more than to plan or to choose scenes."""
+    return not stage.chooses_scenes and type(stage).harden is not Adversary.harden
 
 
 def planned(adversaries: tuple[Adversary, ...], draft: Draft) -> Draft:
@@ -244,6 +257,9 @@ def hardened(adversaries: tuple[Adversary, ...], model: nn.Module | None, draft:
         InputError: naming, by its place, an adversary that leaves another number of samples, or other shapes.
     """
     ended, size = None, draft.size
+    if not size:  # a rank's share of a small batch: nothing to harden, but the same tensors as on the others
+        touched = draft.with_images(draft.pictures) if any(map(_changes_pixels, adversaries)) else draft
+        return replace(touched, changes=draft.pictures) if warm else touched
     for place, stage in enumerate(adversaries):
         before, draft = draft, _checked(place, draft, stage.harden(model, draft))
         if warm and stage.starts_warm and ended is None:

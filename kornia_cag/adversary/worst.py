@@ -14,6 +14,7 @@ from kornia_cag.adversary.stage import Draft
 from kornia_cag.core.checks import check_choice, check_int, check_number, fail
 from kornia_cag.core.precision import PRECISIONS
 from kornia_cag.core.randomness import fold_in
+from kornia_cag.core.ranks import Share, whole
 from kornia_cag.core.records import mapped
 from kornia_cag.sampling.rows import Rows
 from kornia_cag.scenes.earlier import Earlier
@@ -66,31 +67,38 @@ class WorstOf(SceneChooser):
     def harden(self, model: nn.Module | None, draft: Draft) -> Draft:
         """Keep the worst of each sample's rivals."""
         images, known = draft.composites.images, draft.known(self.loss)
-        return draft.chosen(self.choose(cast(nn.Module, model), images, known, draft.size))
+        return draft.chosen(self.choose(cast(nn.Module, model), images, known, draft.share))
 
     def candidates(self, rows: Rows, earlier: Earlier | None) -> tuple[Rows, Earlier | None]:
         """The rows of all candidates and what the chain offers them: first the batch itself, then its rivals.
 
         There are ``n = b + (k - 1) * m`` rows for ``m`` attacked samples. A chosen row determines its scene, except for
-        the slot of an earlier composite.
+        the slot of an earlier composite. Rivals have the contexts of other samples of the global batch, which other
+        ranks then tell.
         """
-        b, m = len(rows), how_many(self.fraction, len(rows))
-        shifts = [max(1, number * b // self.k) if self.contexts else 0 for number in range(1, self.k)]
+        share, m = rows.share, how_many(self.fraction, rows.share)
+        shifts = [max(1, number * share.total // self.k) if self.contexts else 0 for number in range(1, self.k)]
+        every, held = whole((rows.contexts, earlier), share) if self.contexts else (rows.contexts, earlier)
         parts = [rows]
+
+        def others(tensor: Tensor, shift: int) -> Tensor:
+            return share.own(tensor.roll(-shift, 0))[:m] if self.contexts else tensor[:m]
+
         for number, shift in enumerate(shifts, 1):
-            contexts = rows.contexts.roll(-shift)[:m]
+            contexts = others(every, shift)
             seed = fold_in(rows.seed[:m], number) if self.scenes else None
             parts.append(rows[:m].replaced(contexts=contexts, seed=seed))
         if earlier is not None:
-            earlier = mapped(lambda held: torch.cat([held, *(held.roll(-s, 0)[:m] for s in shifts)]), earlier)
+            earlier = mapped(lambda own, all_: torch.cat([own, *(others(all_, s) for s in shifts)]), earlier, held)
         return Rows.cat(parts), earlier
 
     def choose(
         self, model: nn.Module, images: Float[Tensor, "n 3 h w"],
-        known: Int[Tensor, " n"] | Int[Tensor, "n k"] | Targets, b: int,
+        known: Int[Tensor, " n"] | Int[Tensor, "n k"] | Targets, share: Share,
     ) -> Int[Tensor, " b"]:  # fmt: skip
-        """The places, among the candidates of ``b`` samples, of those that ``model``, left as it was, finds worst."""
-        m, place = how_many(self.fraction, b), torch.arange(b, device=images.device)
+        """The places, among the candidates of a share, of those that ``model``, left as it was, finds worst."""
+        b, m = share.count, how_many(self.fraction, share)
+        place = torch.arange(b, device=images.device)
         if m == 0:
             return place
         images, known = mapped(lambda each: torch.cat([each[:m], each[b:]]), (images, known))

@@ -51,7 +51,8 @@ class Batch(NamedTuple):
         index: (b,), index of the sample in its epoch; shadows ``tuple.index``.
         clean: (b, 3, h, w); as composed: after adversaries that choose scenes, before those that change pixels.
         chained: (b,), whether the context is an earlier composite.
-        rows: (b,) rows, of which each sample is a function, unless a ``ScenePGD`` moved its scene.
+        rows: (b,) rows, of which each sample is a function, unless a ``ScenePGD`` moved its scene; ``rows.share``
+            says what part of a global batch they are.
         scene: (b,) scenes; all that was drawn; ``composer.render(scene, earlier)`` makes ``clean`` anew, but on photos.
         earlier: (b,) composites that the chain offered as contexts; None without a chain.
         targets: (b, K) objects: classes, boxes and masks of all layers, after those behind, if the chain keeps them.
@@ -95,6 +96,8 @@ Output = TypeVar("Output", bound=Pair | Batch, covariant=True)
 def batch_of(draft: Draft) -> Batch:
     """The full batch of a hardened draft of composites with targets and scene."""
     made, rows, images = draft.composites, draft.rows, draft.pictures
+    if draft.share.ranks > 1:
+        rows = rows.with_share(draft.share)
     targets = cast(Targets, made.targets)
     own = targets.labels.shape[1] - made.labels.shape[1]  # the first that is not of an earlier composite
     boxes, visible = targets.boxes[:, own], targets.visible[:, own]

@@ -4,6 +4,7 @@ The previous batch's object is the most confusing thing to put behind a new obje
 the wrong one of the two is penalised.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import NoneType
 from typing import Any, cast
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from kornia_cag.core.checks import check_instance, check_int, check_number, check_tensor, describe, fail
 from kornia_cag.core.formats import DTYPES
+from kornia_cag.core.ranks import Share, agreed, whole
 from kornia_cag.core.records import joined, mapped
 from kornia_cag.loading.confusion import HardPairing
 from kornia_cag.sampling.rows import Rows
@@ -38,6 +40,9 @@ class ContextChain:
       ``generations=G``. A composite of ``G + 1`` generations is not used again. The share of fresh contexts is
       ``1 / (1 + s + s² + … + sᴳ)`` for ``s = 1 - reset``, thus at least half with one generation. With a ``reset``
       near 0 slots keep in step for long, so that whole batches have fresh contexts and whole batches have none.
+
+    With several ranks each keeps its own slots of the global batch, so pictures are those of a single process. Only a
+    ``pairing`` moves composites between ranks. :meth:`state_dict` is that of a rank: :func:`gathered` makes one of all.
 
     Args:
         reset: probability in [0, 1]. The paper's code uses 0.171 for signs and 0.212 for digits.
@@ -105,7 +110,9 @@ class ContextChain:
             len(rows), size=composer.size, device=rows.device, dtype=composer.dtype, layers=rows.layers.shape[1]
         )
         if self.pairing is not None:
-            order = self.pairing.order(earlier.labels[:, 0], composer.objects.labels[rows.objects], rows.keys)
+            share, labels = rows.share, composer.objects.labels[rows.objects]
+            earlier, labels, keys = whole((earlier, labels, rows.keys), share)
+            order = share.own(self.pairing.order(earlier.labels[:, 0], labels, keys))
             earlier = mapped(lambda tensor: tensor[order], earlier)
         layout = torch.channels_last if composer.channels_last else torch.contiguous_format
         return replace(earlier, images=earlier.images.contiguous(memory_format=layout))
@@ -129,6 +136,7 @@ class ContextChain:
         *,
         targets: Targets | None = None,
         generations: Int[Tensor, " b"] | None = None,
+        share: Share | None = None,
     ) -> None:
         """Store the finished (attacked) composites of a batch. Slots beyond a smaller batch keep theirs.
 
@@ -138,6 +146,7 @@ class ContextChain:
             changes: (b, 3, h, w); what the attack that starts warm has changed; with ``warm_start`` only.
             targets: of all (G + 1) K objects; unused without generations.
             generations: (b,); how many earlier generations they show, see :meth:`Earlier.after`; likewise.
+            share: of a global batch that they are; None: the whole.
         """
         if self.warm_start:
             check_tensor("changes", changes, tuple(images.shape), images.dtype, images.device, "warm_start needs it.")
@@ -145,7 +154,7 @@ class ContextChain:
             ended = cast(Tensor, changes).detach()
             self._changes = ended if rest is None else torch.cat([ended, rest])
         if self.pairing is not None:
-            self.pairing.publish()
+            self.pairing.publish(share)
         told = self._told(labels, targets, generations) if self.generations else (None, None)
         new, held = Earlier(images.detach(), labels, self.reset, *told), self._held
         if held is None or len(held.labels) <= len(labels):
@@ -228,3 +237,41 @@ class ContextChain:
         pairing = "" if self.pairing is None else f", pairing={self.pairing!r}"
         slots = 0 if self._held is None else len(self._held.labels)
         return f"ContextChain(reset={self.reset:g}{generations}{pairing}, slots={slots})"
+
+
+def gathered(state: dict[str, Any], rank: int, ranks: int) -> dict[str, Any]:
+    """The states of the chains of all ranks as one, in the order of global slots, as a single process has it.
+
+    All ranks call this together; it waits for the device.
+
+    Args:
+        state: of this rank's chain, with images if those of the others have some.
+        rank: of this process.
+        ranks: number of processes.
+    """
+    if ranks == 1 or state["images"] is None:
+        return state
+    counts = agreed(*(len(state["images"]) if other == rank else 0 for other in range(ranks)))
+    share = Share(rank, ranks, sum(counts))
+    return _over_slots(state, lambda tensor: whole(tensor, share))
+
+
+def dealt(state: dict[str, Any], rank: int, ranks: int) -> dict[str, Any]:
+    """The state of a rank's chain, from that of a single process, or of :func:`gathered`.
+
+    Args:
+        state: over all slots.
+        rank: of this process.
+        ranks: number of processes.
+    """
+    return _over_slots(state, lambda tensor: tensor[rank::ranks])
+
+
+def _over_slots(state: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """A state with all tensors changed that have an entry for every slot."""
+    def changed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: changed(part) for name, part in value.items()}
+        return change(value) if isinstance(value, Tensor) else value
+
+    return {name: value if name == "pairing" else changed(value) for name, value in state.items()}

@@ -12,7 +12,7 @@ from kornia_cag.adversary.stage import Adversary, Draft, check_adversaries, hard
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import check_instance, check_number, check_size
-from kornia_cag.core.records import joined
+from kornia_cag.core.records import joined, mapped
 from kornia_cag.loading import arguments
 from kornia_cag.loading.batch import Batch, Output, Pair, batch_of
 from kornia_cag.loading.chain import ContextChain
@@ -127,19 +127,34 @@ class CAGCollate(Generic[Output]):
         model = self.model if any(stage.needs_model for stage in self.adversaries) else None
         arguments.check_place(self.device, model, chain=self.chain is not None, compiled=self._renderer.compiled)
         photos, rows = self._taken(rows)
+        share = rows.share
         composer = self.composer if photos is None else self._composing(photos)
         earlier = None if self.chain is None else self.chain.offered(composer, rows)
         masks = self._whole or any(stage.needs_targets for stage in self.adversaries)
         draft = Draft(rows, len(rows), earlier=earlier, photos=photos, strength=self.strength, wants_targets=masks,
-                      wants_scene=self._whole)  # fmt: skip
+                      wants_scene=self._whole, dealt=share)  # fmt: skip
         draft = planned(self.adversaries, draft)
+        if not draft.size:
+            return self._absent(draft, composer)
         if draft.waiting == len(draft.rows):
             return draft
         rows, earlier = draft.rest
         made = self._renderer(composer, rows, draft.strength, earlier, targets=draft.wants_targets,
                               scene=draft.wants_scene)  # fmt: skip
         views = len(self._renderer) if isinstance(self._renderer, Views) else 1
-        return replace(draft, made=made, rows=joined([draft.rows] * views), size=draft.size * views)
+        return replace(draft, made=made, rows=joined([draft.rows] * views), size=draft.size * views,
+                       dealt=share._replace(views=views))  # fmt: skip
+
+    def _absent(self, draft: Draft, composer: Composer) -> Draft:
+        """The draft of no rows, a rank's share of a small batch: composed from stand-ins, of which nothing is kept."""
+        layers, device = draft.rows.layers.shape[1], self.device
+        none = torch.zeros(2, layers, dtype=torch.int64, device=device)  # two: a single row would compile separately
+        earlier = None if self.chain is None else self.chain.slots(
+            2, size=composer.size, device=device, dtype=composer.dtype, layers=layers
+        )  # fmt: skip
+        made = self._renderer(composer, Rows.of(none, none[:, 0], none[:, 0]), draft.strength, earlier,
+                              targets=draft.wants_targets, scene=draft.wants_scene)  # fmt: skip
+        return replace(draft, made=mapped(lambda tensor: tensor[:0], made))
 
     def harden(self, draft: Draft) -> Output:
         """The second half: run the adversaries against the model as it is now, and store the result in the chain."""
@@ -153,7 +168,8 @@ class CAGCollate(Generic[Output]):
         if self.chain is not None:
             made, earlier = draft.composites, draft.earlier
             shown = None if earlier is None else earlier.after(made.chained)
-            self.chain.keep(draft.pictures, made.labels, draft.changes, targets=made.targets, generations=shown)
+            self.chain.keep(draft.pictures, made.labels, draft.changes, targets=made.targets, generations=shown,
+                            share=draft.share)  # fmt: skip
         if self._whole:
             return cast(Output, batch_of(draft))
         return cast(Output, Pair(draft.pictures, draft.composites.labels[:, 0]))

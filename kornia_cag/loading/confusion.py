@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kornia_cag.core.checks import check_int, check_number, check_tensor, describe, fail
 from kornia_cag.core.precision import FLOATS
 from kornia_cag.core.randomness import uniforms
+from kornia_cag.core.ranks import Share, whole
 
 _GROUP = 64  # samples that may swap with each other in one round
 _PATIENCE = 10  # batches without an observation, before a warning
@@ -33,6 +34,9 @@ class HardPairing:
     random group swap slots two by two, always the two that gain most from each other. A batch depends on what was
     observed before the previous batch was hardened, so a :class:`kornia_cag.Prefetcher` changes nothing.
 
+    With several ranks all of them observe the logits of the global batch and order its slots, by what they tell each
+    other: every rank has to observe every batch, even one of which it has no rows.
+
     Args:
         classes: number of classes.
         decay: decay of the running confusion, per observation.
@@ -45,6 +49,7 @@ class HardPairing:
         self._running: Tensor | None = None
         self._shown: Tensor | None = None
         self._unobserved = 0  # batches
+        self._share: Share | None = None  # of the batch that was stored last
 
     @property
     def confusion(self) -> Float[Tensor, "c c"] | None:
@@ -53,9 +58,12 @@ class HardPairing:
 
     @torch.no_grad()
     def observe(self, logits: Float[Tensor, "b c"], labels: Int[Tensor, " b"]) -> None:
-        """Update the confusion with the model's logits on a batch."""
+        """Update the confusion with the model's logits on a batch, of which other ranks observe other rows."""
         check_tensor("logits", logits, ("b", self.classes), FLOATS)
         check_tensor("labels", labels, (len(logits),), torch.int64, logits.device)
+        if self._share is not None and self._share.ranks > 1:
+            check_tensor("logits", logits, (self._share.count, self.classes), FLOATS, fix="Observe the rank's whole batch.")
+            logits, labels = whole((logits, labels), self._share)
         chances = logits.detach().float().softmax(dim=1)
         known = chances.isfinite().all(dim=1)  # one overflowing sample must not spoil its class forever
         chances = torch.where(known[:, None], chances, 0.0)
@@ -67,11 +75,15 @@ class HardPairing:
         seen = (count > 0)[:, None]
         self._running = torch.where(seen, torch.lerp(mean, self._running, self.decay), self._running)
 
-    def publish(self) -> None:
+    def publish(self, share: Share | None = None) -> None:
         """Use everything observed so far for the next orders. The chain calls it when it stores a batch.
 
         Warns once if many batches pass without an observation.
+
+        Args:
+            share: of the global batch that this rank stores, and observes next; None: the whole.
         """
+        self._share = share
         self._shown = self._running
         if self._running is None:
             self._unobserved += 1

@@ -18,6 +18,7 @@ from torch.utils.data import Sampler
 
 from kornia_cag.core.checks import check_int, describe, fail
 from kornia_cag.core.randomness import host_keys
+from kornia_cag.core.ranks import Share, here
 from kornia_cag.sampling.epochs import Epochs, default_samples
 from kornia_cag.sampling.passes import PairRows, Pass, Place
 from kornia_cag.sampling.rows import COLUMNS, Rows
@@ -47,9 +48,7 @@ def _rank_and_size(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if (rank is None) != (world_size is None):
         fail("rank", "rank and world_size together", f"rank={rank}, world_size={world_size}", "Pass both or neither.")
     if rank is None or world_size is None:
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return 0, 1
-        rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        rank, world_size = here()
     world_size = check_int("world_size", world_size)
     return check_int("rank", rank, 0, world_size - 1), world_size
 
@@ -75,9 +74,10 @@ class PairSampler(Sampler[Any]):
     (e + 1) * E)`` of a cycle through all contexts in random order. The order is redrawn whenever an epoch and the cycle
     end together, so that no object stays tied to particular contexts. The objects of a class take turns likewise.
 
-    Sample index ``i`` is the same pair for any batch size and rank. Global batch ``t`` covers ``batch_size *
-    world_size`` indices, of which every rank takes an equal, contiguous share. The rows of a batch are shuffled, so
-    that the class in a slot changes.
+    Sample index ``i`` is the same pair for any batch size and rank. Batch ``t`` covers ``batch_size`` indices over all
+    ranks, shuffled over its slots, so that the class in a slot changes. Of W ranks rank r takes slots r, r + W, r + 2 W
+    and so on, see :class:`~kornia_cag.core.ranks.Share`: together they have the batches of a single process, of which
+    none is dropped or seen twice. In the last batch of an epoch a rank may have one row less than others, or none.
 
     Every pass uses fresh pairs: a new iterator starts the next epoch, whether the previous pass was finished or broken
     off. A pass is finished once its last batch is drawn, so drawing ``len(sampler)`` batches is enough (``islice``,
@@ -93,7 +93,7 @@ class PairSampler(Sampler[Any]):
     Args:
         labels: class of each object (its position is its id), every class from 0 to the highest; -1: none.
         num_contexts: number of contexts.
-        batch_size: rows per batch and rank.
+        batch_size: rows per batch, over all ranks.
         seed: seed of all pairs, in ``[0, 2^62)``.
         objects_per_scene: K objects with a class in each sample, all on its context: there are as many samples as edges
             of the graph divided by K. No class comes twice in a sample, any two classes
@@ -111,11 +111,10 @@ class PairSampler(Sampler[Any]):
         balanced: as described above. If False, every sample is an object and a context drawn uniformly and
             independently, as in ordinary data loaders: counts are left to chance, and pairs may repeat. Epochs have the
             same length, and sharding, access by index and resuming stay exact.
-        drop_last: drop the last global batch if it is not full, instead of sharing it among the ranks. Statements about
-            whole epochs then hold before dropping.
+        drop_last: drop the last batch if it is not full. Statements about whole epochs then hold before dropping.
 
     Raises:
-        InputError: for labels with gaps, impossible sizes, or ranks that cannot share an epoch equally.
+        InputError: for labels with gaps, impossible sizes, or more ranks than rows per batch.
     """
 
     def __init__(
@@ -195,16 +194,12 @@ class PairSampler(Sampler[Any]):
             fail("samples_per_class", f"a multiple of {whole}, for samples of {k} objects of {classes} classes",
                  str(self.samples_per_class), f"Pass samples_per_class={-(-self.samples_per_class // whole) * whole}."
                  if whole <= most else f"A class has at most {most} pairs: use more contexts.")  # fmt: skip
-        step = _step(k * self.world_size, classes)
-        if self.samples_per_class % step:
-            up = -(-self.samples_per_class // step) * step
-            better = up if up <= most else most // step * step
-            fail("world_size", f"a divisor of the {self.samples} samples per epoch", str(self.world_size),
-                 f"Pass samples_per_class={better} ({better * classes // k} samples)." if better else
-                 f"Each of the {classes} classes has at most {most} pairs: use fewer ranks.")  # fmt: skip
+        if self.batch_size < self.world_size:
+            fail("batch_size", f"at least {self.world_size}, a row for every rank", str(self.batch_size),
+                 "It counts the rows of all ranks.")  # fmt: skip
         if not len(self):
             fail("drop_last", "at least one whole batch per epoch",
-                 f"{self.samples} samples for {self.world_size} x {self.batch_size}",
+                 f"{self.samples} samples for batches of {self.batch_size}",
                  "Use a smaller batch_size, a larger samples_per_class, or drop_last=False.")  # fmt: skip
 
     @property
@@ -225,7 +220,7 @@ class PairSampler(Sampler[Any]):
         self._place.set_epoch(check_int("epoch", epoch, 0, 2**62 - 1))
 
     def __len__(self) -> int:
-        whole, rest = divmod(self.samples, self.batch_size * self.world_size)
+        whole, rest = divmod(self.samples, self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Rows]:
@@ -239,15 +234,15 @@ class PairSampler(Sampler[Any]):
     def _rows(
         self, objects: Int64[np.ndarray, "s k"], contexts: Int64[np.ndarray, " s"], epoch: int, batch: int
     ) -> Rows:
-        start = batch * self.batch_size * self.world_size
-        count = min(self.batch_size, (self.samples - start) // self.world_size)
-        start += self.rank * count
-        index = self._epochs.slots(epoch, start=start, count=count)
-        rows = np.empty((count, len(COLUMNS) - 1 + objects.shape[1]), np.int64)
+        start = batch * self.batch_size
+        total = min(self.batch_size, self.samples - start)
+        index = self._epochs.slots(epoch, start=start, count=total)[self.rank :: self.world_size]
+        rows = np.empty((len(index), len(COLUMNS) - 1 + objects.shape[1]), np.int64)
         rows[:, 0], rows[:, 1], rows[:, 2] = objects[index, 0], contexts[index], index
         rows[:, 3], rows[:, 4], rows[:, 5:] = epoch, self.seed, objects[index, 1:]
         keys = host_keys(np.array([self.seed]), np.array([epoch]), index)
-        return Rows(torch.from_numpy(rows)).with_keys(torch.from_numpy(keys))
+        found = Rows(torch.from_numpy(rows)).with_keys(torch.from_numpy(keys))
+        return found if self.world_size == 1 else found.with_share(Share(self.rank, self.world_size, total))
 
     def pairs(self, epoch: int | None = None) -> Int[Tensor, "e 2"]:
         """Object and context of every sample of an epoch (default: the current one), all ranks, by sample index.
@@ -260,13 +255,12 @@ class PairSampler(Sampler[Any]):
 
     def _configuration(self) -> dict[str, int]:
         return {"labels_crc": self._labels_crc, "num_contexts": self.num_contexts, "seed": self.seed,
-                "samples_per_class": self.samples_per_class, "batch_size": self.batch_size,
-                "world_size": self.world_size, "balanced": int(self.balanced), "repeats": int(self.repeats),
+                "samples_per_class": self.samples_per_class, "batch_size": self.batch_size, "balanced": int(self.balanced), "repeats": int(self.repeats),
                 "objects_per_scene": self.objects_per_scene, "distractors_per_scene": self.distractors_per_scene,
                 "drop_last": int(self.drop_last)}  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch, next batch and configuration: plain integers, the same on every rank."""
+        """Epoch, next batch and configuration: plain integers, the same on every rank, and on any number of them."""
         return {"epoch": self._place.epoch, "batch": self._place.batch, "configuration": self._configuration()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

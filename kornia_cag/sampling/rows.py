@@ -13,6 +13,7 @@ from torch import Tensor
 from kornia_cag.core.checks import check_int, check_tensor, describe, fail
 from kornia_cag.core.devices import upload
 from kornia_cag.core.randomness import sample_keys
+from kornia_cag.core.ranks import Share
 
 COLUMNS = ("object", "context", "index", "epoch", "seed")
 FIX = "Rows come by DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=...), or from Rows.of(...)."
@@ -112,19 +113,33 @@ class Rows:
         """
         if torch.device(device).type == self.device.type:
             table = upload(self.table, device)
-            return self if table is self.table else Rows(table)
+            return self if table is self.table else self._told(Rows(table))
         both = upload(torch.cat([self.table, self.keys[:, None]], dim=1), device)
-        return Rows(both[:, :-1]).with_keys(both[:, -1])
+        return self._told(Rows(both[:, :-1]).with_keys(both[:, -1]))
 
     def with_keys(self, keys: Int[Tensor, " b"]) -> "Rows":
         """These rows, whose :attr:`keys` are known."""
         self.__dict__["keys"] = keys  # where the cached property keeps them
         return self
 
+    @property
+    def share(self) -> Share:
+        """The part of a global batch that these rows are: the whole, unless a sampler of several ranks dealt them."""
+        return Share(*self.__dict__.get("dealt", (0, 1, len(self))))
+
+    def with_share(self, share: Share) -> "Rows":
+        """These rows, which are a rank's :attr:`share` of a global batch; rows taken from them are not."""
+        self.__dict__["dealt"] = share
+        return self
+
     def pin_memory(self) -> "Rows":
         """The same rows in pinned memory; called by a DataLoader with ``pin_memory=True``."""
-        pinned = Rows(self.table.pin_memory())
+        pinned = self._told(Rows(self.table.pin_memory()))
         return pinned.with_keys(self.keys) if "keys" in self.__dict__ else pinned
+
+    def _told(self, copy: "Rows") -> "Rows":
+        """A copy that knows its share, if these rows do."""
+        return copy.with_share(self.share) if "dealt" in self.__dict__ else copy
 
     def replaced(
         self,
@@ -171,7 +186,10 @@ class Rows:
         return (Rows(self.table[place : place + 1]) for place in range(len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"table": self.table}  # keys are cheaper to compute than to send
+        state: dict[str, Any] = {"table": self.table}  # keys are cheaper to compute than to send
+        if "dealt" in self.__dict__:
+            state["dealt"] = tuple(self.share)
+        return state
 
     def __repr__(self) -> str:
         return f"Rows({len(self)}, device='{self.device}')"
@@ -210,9 +228,9 @@ def check_rows(rows: Any, *, objects: int, contexts: int) -> Rows:
         fail("rows", "one row for each entry of a list", describe(rows), FIX)
     found = rows if isinstance(rows, Rows) else Rows.cat(rows)
     check_tensor("rows.table", found.table, ("b", "4 + K"), torch.int64, fix=FIX)
-    if found.table.shape[1] < len(COLUMNS) or not len(found):
+    if found.table.shape[1] < len(COLUMNS) or (not len(found) and found.share.ranks == 1):
         fail("rows.table", f"at least one row of {len(COLUMNS)} or more columns", describe(found.table), FIX)
-    if found.device.type == "cpu":  # on other devices, reading the ids would wait for the device
+    if found.device.type == "cpu" and len(found):  # on other devices, reading the ids would wait for the device
         table = np.asarray(found.table)
         places = [(0, objects), (1, contexts), *((k, objects) for k in range(len(COLUMNS), table.shape[1]))]
         for column, count in places:

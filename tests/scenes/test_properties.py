@@ -222,7 +222,7 @@ def test_a_scene_is_the_same_to_the_bit_on_any_number_of_ranks(ranks: int) -> No
     collate = CAGCollate(BANK, CONTEXTS, 32, ranges=ranges, returns="batch")
 
     def epoch(rank: int, count: int) -> dict[int, list[Tensor]]:
-        pairs = PairSampler(BANK.labels, 7, batch_size=10 // count, objects_per_scene=3, distractors_per_scene=1,
+        pairs = PairSampler(BANK.labels, 7, batch_size=10, objects_per_scene=3, distractors_per_scene=1,
                             seed=3, rank=rank, world_size=count)  # fmt: skip
         batches = [collate(batch) for batch in pairs]
         return {int(batch.index[n]): [tensor[n] for tensor in (batch.images, *tensors(batch.targets))]
