@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kornia_cag.adversary.losses import OfTargets
 from kornia_cag.adversary.pixels import PGD
 from kornia_cag.core.checks import check_instance, check_int, check_tensor, describe, fail
+from kornia_cag.core.ranks import summed
 from kornia_cag.evaluation.robustness import correct
 from kornia_cag.loading.batch import Batch, check_attacked
 
@@ -26,6 +27,8 @@ class OverfittingMonitor:
             monitor(model, batch)
             ...
         print(monitor.report())
+
+    With several ranks all of them call it in every step, and count the same samples as a single process.
 
     Only :meth:`report` reads anything back from the device. If the attack has a ``fraction``, only the samples that it
     attacks count, and samples without a class never do.
@@ -61,12 +64,16 @@ class OverfittingMonitor:
         self._step += 1
         if self._step % self.every:
             return
+        share = batch.rows.share
         looked_at = batch.scene.keys, batch.clean, batch.images, batch.labels, batch.masks
-        keys, clean, images, labels, masks = (tensor[: self.samples] for tensor in looked_at)
-        stronger = self.stronger(model, clean, labels, keys=keys, mask=masks)
-        meant = self.attack.attacked(keys) & (labels >= 0)
-        rights = [correct(model, x, labels) & meant for x in (clean, images, stronger)]
-        self._looks.append((self._step, torch.stack([meant, *rights]).sum(dim=1)))
+        keys, clean, images, labels, masks = (tensor[: share.first(self.samples)] for tensor in looked_at)
+        counts = torch.zeros(4, dtype=torch.int64, device=labels.device)
+        if len(labels):
+            stronger = self.stronger(model, clean, labels, keys=keys, mask=masks)
+            meant = self.attack.attacked(keys) & (labels >= 0)
+            rights = [correct(model, x, labels) & meant for x in (clean, images, stronger)]
+            counts = torch.stack([meant, *rights]).sum(dim=1)
+        self._looks.append((self._step, summed(counts) if share.ranks > 1 else counts))
 
     def report(self) -> dict[str, Any]:
         """The looks so far, ready for JSON: number of attacked samples, and the share of them classified correctly.

@@ -39,10 +39,17 @@ def read(path: Path, plan: dict[str, Any]) -> dict[str, Any]:
         fail("path", "a run saved by kornia-cag train", f"{str(path)!r}, which is another file")
     with refused(path, "path", OF_THIS_VERSION, AFRESH):
         check_plain("plan", state["plan"])
-    if other := differences(plan, state["plan"]):
+    if other := differences(*_without_threads(plan, state["plan"])):
         fail("path", "the arguments of the saved run", first_few(other),
              "Repeat the arguments of the first run." + _threads(other))  # fmt: skip
     return state
+
+
+def _without_threads(mine: dict[str, Any], saved: Any) -> tuple[dict[str, Any], Any]:
+    """Both plans; without the number of threads, if one of them is for several ranks, which have no common number."""
+    if isinstance(saved, dict) and None in (mine["threads"], saved.get("threads")):
+        return {**mine, "threads": None}, {**saved, "threads": None}
+    return mine, saved
 
 
 def _threads(other: list[str]) -> str:

@@ -94,6 +94,10 @@ class Detector(nn.Module):
         """
         return detector_loss(self(images), targets.boxes, targets.labels, targets.present)
 
+    def objects(self, targets: Detections) -> Int[Tensor, ""]:
+        """How many objects :meth:`loss` is a mean over: what several ranks weigh theirs by."""
+        return (targets.present & (targets.labels >= 0)).sum()
+
     def losses(self, maps: Maps, targets: Detections) -> Float[Tensor, " b"]:
         """The same of each picture alone, from what :meth:`forward` returned: what adversaries raise."""
         lost, count = detector_losses(maps, targets.boxes, targets.labels, targets.present)

@@ -9,16 +9,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kornia_cag.core.checks import Diverged
+from kornia_cag.core.ranks import Share
 from kornia_cag.loading.detections import Detections
 from kornia_cag.training.divergence import Found, Watch
 from kornia_cag.training.makers import build_network, check_loss, check_output
 from kornia_cag.training.objectives import mean_cross_entropy
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.schedule import average
+from kornia_cag.training.shared import deal, forward_of, over_ranks, weighed
 
 
 class Learner:
     """Trains a network step by step with AdamW, as its recipe says: on cross-entropy, or on a detector's own loss.
+
+    With several ranks each takes its share of every step, and all have the same weights, loss and number of images.
 
     Args:
         recipe: network, learning rate, weight decay, smoothing and averaging.
@@ -35,8 +39,10 @@ class Learner:
         self, recipe: Recipe, classes: int, function: str | None, device: torch.device, dtype: torch.dtype | None
     ) -> None:
         self.recipe, self.classes, self.function, self.dtype = recipe, classes, function, dtype
-        self.model = build_network(recipe, classes, function).to(device)
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        network = build_network(recipe, classes, function).to(device)
+        self.average = copy.deepcopy(network).requires_grad_(False)
+        self.model = over_ranks(network, device)
+        self.forward = forward_of(self.model, own=function is None)
         self.optimizer = self._optimizer()
         self.watch = Watch(self.model, device)
         self.loss = torch.zeros((), device=device)  # averaged over about a hundred steps
@@ -52,18 +58,21 @@ class Learner:
         """A copy with a fresh optimizer, whose steps do not affect this one."""
         twin = copy.copy(self)
         twin.model, twin.average = copy.deepcopy(self.model), copy.deepcopy(self.average)
+        twin.forward = forward_of(twin.model, own=self.function is None)
         twin.optimizer, twin.watch = twin._optimizer(), self.watch.copy()
         return twin
 
     def step(
-        self, images: Float[Tensor, "b 3 h w"], known: Int[Tensor, " b"] | Detections, rate: float = 1.0
-    ) -> Float[Tensor, "b c"] | None:
+        self, images: Float[Tensor, "b 3 h w"], known: Int[Tensor, " b"] | Detections, rate: float = 1.0,
+        share: Share | None = None,
+    ) -> Float[Tensor, "b c"] | None:  # fmt: skip
         """Train on one batch, and return its logits, if the network names pictures; does not wait for a GPU.
 
         Args:
             images: in [0, 1].
             known: their classes, or what is to be found in them; a class -1: none, so that it does not count.
             rate: factor on the recipe's learning rate.
+            share: of a global batch that they are, all ranks taking the step together; None: the whole.
 
         Raises:
             InputError: for a network that does not return logits, or a loss.
@@ -72,30 +81,39 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate
         self.model.train()
+        share = share or Share(total=len(images))
+        deal(self.model, share)
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
-            loss, logits = self._loss(images.contiguous(memory_format=torch.channels_last), known)
+            mine, loss, logits = self._loss(images.contiguous(memory_format=torch.channels_last), known, share)
         self.optimizer.zero_grad()
-        loss.backward()
+        mine.backward()
         self.optimizer.step()
         average(self.average, self.model, self.steps, self.recipe.ema, self.watch.endless)
         self.steps += 1
-        self.loss = torch.lerp(loss.detach(), self.loss, 0.99 if self.seen else 0.0)
-        self.seen += len(images)
-        self.watch.step(self.steps, loss.detach(), self.model)
+        self.loss = torch.lerp(loss, self.loss, 0.99 if self.seen else 0.0)
+        self.seen += share.pictures
+        self.watch.step(self.steps, loss, self.model)
         if loss.device.type == "cpu" and self.watch.found() is not None:  # nothing to wait for there
             self.look()
         return logits
 
     def _loss(
-        self, images: Float[Tensor, "b 3 h w"], known: Int[Tensor, " b"] | Detections
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "b c"] | None]:
-        """The loss of a batch, and its logits, if any."""
+        self, images: Float[Tensor, "b 3 h w"], known: Int[Tensor, " b"] | Detections, share: Share
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, "b c"] | None]:
+        """What to differentiate, the loss of the global batch, and the logits of this rank's pictures, if any."""
+        found = self.forward(images, known)
         if isinstance(known, Detections):
-            network: Any = self.model
-            return check_loss(network.loss(images, known), self.function), None
-        logits = self.model(images)
-        check_output(logits, len(known), self.classes, self.function)
-        return mean_cross_entropy(logits, known, smoothing=self.recipe.smoothing), logits.detach()
+            return *weighed(check_loss(found, self.function), self._objects(known, images), share), None
+        check_output(found, len(known), self.classes, self.function)
+        loss = mean_cross_entropy(found, known, smoothing=self.recipe.smoothing)
+        return *weighed(loss, (known >= 0).sum(), share), found.detach()
+
+    def _objects(self, known: Detections, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, ""]:
+        """How much the loss of a detector is a mean over: as it says itself, or pictures."""
+        network: Any = self.model
+        if hasattr(network, "objects"):
+            return network.objects(known)  # type: ignore[no-any-return]
+        return torch.tensor(len(images), device=images.device)
 
     def look(self) -> None:
         """Wait for the device, and check that all numbers are finite.

@@ -12,10 +12,12 @@ from torch import nn
 
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.core import ranks
 from kornia_cag.core.checks import fail
 from kornia_cag.core.plain import plain
 from kornia_cag.core.precision import autocast_dtype
 from kornia_cag.core.progress import Log
+from kornia_cag.core.ranks import Share
 from kornia_cag.core.saved import refused
 from kornia_cag.core.storage import write_torch
 from kornia_cag.evaluation.accuracy import Accuracy
@@ -25,6 +27,7 @@ from kornia_cag.evaluation.measurement import measurement
 from kornia_cag.evaluation.monitor import OverfittingMonitor
 from kornia_cag.evaluation.real import RealSet
 from kornia_cag.loading.batch import Batch, Pair
+from kornia_cag.loading.chain import dealt, gathered
 from kornia_cag.sampling.pairs import PairSampler
 from kornia_cag.training import checkpoint
 from kornia_cag.training.estimate import seconds_per_image
@@ -42,6 +45,9 @@ LOOK_EVERY = 5.0  # seconds between checks for non-finite numbers, if checking w
 
 class Training:
     """One run of a recipe, which can stop after any batch and resume exactly.
+
+    If ``torch.distributed`` is initialised, all ranks build it, and call its methods together: each composes its share
+    of every batch, and they learn as one process would, but for rounding. The first of them writes files and logs.
 
     Args:
         recipe: the recipe to train.
@@ -83,7 +89,10 @@ class Training:
             attack = replace(recipe.attack, autocast=self.dtype)
             self.monitor = OverfittingMonitor(attack, len(objects.classes), every=every)
         self._banks = banks(objects, contexts)
-        self.loader = stateful(self.pairs, self.collate, self.seed)
+        self.loader = self._loader(self.pairs)
+
+    def _loader(self, pairs: PairSampler) -> Any:
+        return stateful(pairs, self.collate, self.seed, self.recipe.pictures)
 
     @property
     def model(self) -> nn.Module:
@@ -131,19 +140,20 @@ class Training:
         start = saved = logged = looked = time.perf_counter()
         before, counted, ended = self.seconds, self.seen, self.seen >= self.budget
         while not ended:
-            for batch in self.loader:
-                if len(batch.images) == 1:
+            for share, batch in self.loader:
+                if share.pictures == 1:
                     continue  # a single last sample: BatchNorm has nothing to compare it with
                 if self.monitor is not None:
                     self.monitor(self.model, batch)
-                self._update(batch)
+                self._update(share, batch)
                 now = time.perf_counter()
                 self.seconds = before + now - start
-                ended = self.seen >= self.budget or stop()
-                if ended or now - looked > LOOK_EVERY:
+                stopped, look, keep = ranks.agreed(stop(), now - looked > LOOK_EVERY, now - saved > save_every)
+                ended = self.seen >= self.budget or bool(stopped)
+                if ended or look:
                     looked = now
                     self.learner.look()
-                if save is not None and (ended or now - saved > save_every):
+                if save is not None and (ended or keep):
                     saved = now
                     self.save(save)
                 if log is not None and (ended or now - logged > log_every):
@@ -186,11 +196,11 @@ class Training:
         """Take steps with a copy, full batches after the first; yields the number of images of each."""
         twin = self._twin()
         for i, rows in enumerate(twin.pairs):
-            if len(rows) < (self.recipe.batch_size if i else 2):
+            share = rows.share._replace(views=self.recipe.pictures)
+            if share.total < (self.recipe.batch_size if i else 2):
                 return
-            batch = twin.collate(rows)
-            twin._update(batch)
-            yield len(batch.images)
+            twin._update(share, twin.collate(rows))
+            yield share.pictures
 
     def _twin(self) -> "Training":
         """A copy at the start of its first epoch, whose steps do not affect this run."""
@@ -200,11 +210,11 @@ class Training:
         twin.pairs = self._pairs(len(self.collate.composer.contexts), self.pairs.balanced)
         return twin
 
-    def _update(self, batch: Pair | Batch) -> None:
+    def _update(self, share: Share, batch: Pair | Batch) -> None:
         rate = schedule(self.seen, self.budget) if self.recipe.cosine else 1.0
         task = self.recipe.detection
         known = task.targets(batch) if task is not None and isinstance(batch, Batch) else batch.labels
-        logits = self.learner.step(batch.images, known, rate)
+        logits = self.learner.step(batch.images, known, rate, share)
         if self.collate.chain is not None and self.collate.chain.pairing is not None and logits is not None:
             self.collate.chain.pairing.observe(logits, batch.labels)
 
@@ -214,13 +224,15 @@ class Training:
         return averaged(self.learner.average, self.recipe.views)
 
     def save(self, path: Path) -> None:
-        """Write everything the next step depends on, whole or not at all.
+        """Write everything the next step depends on, whole or not at all; it resumes on any number of ranks.
 
         Raises:
             Diverged: if any of it is not finite; an existing file is not touched.
         """
         self.learner.look()
-        write_torch(path, self._state(self.loader))
+        state = self._state(self.loader)
+        if ranks.here()[0] == 0:
+            write_torch(path, state)
         self.learner.kept = path, self.steps
 
     def _state(self, loader: Any) -> dict[str, Any]:
@@ -230,10 +242,15 @@ class Training:
             "seconds": self.seconds,
             **self.learner.state_dict(),
             "loader": loader.state_dict(),
-            "collate": self.collate.state_dict(),
+            "collate": self._collated(),
             "monitor": None if self.monitor is None else self.monitor.state_dict(),
             **checkpoint.random_state(self.objects.device),
         }
+
+    def _collated(self) -> dict[str, Any]:
+        """The state of the collates of all ranks, as a single process has it."""
+        state = self.collate.state_dict()
+        return state if state["chain"] is None else {**state, "chain": gathered(state["chain"], *ranks.here())}
 
     def load(self, path: Path) -> None:
         """Resume from a saved run.
@@ -243,7 +260,7 @@ class Training:
         """
         state = checkpoint.read(path, self.plan())
         with refused(path, "path", checkpoint.OF_THIS_VERSION, checkpoint.AFRESH):
-            trial = stateful(copy.deepcopy(self.pairs), self.collate, self.seed)
+            trial = self._loader(copy.deepcopy(self.pairs))
             several = self.pairs.objects_per_scene + self.pairs.distractors_per_scene
             checkpoint.check_saved(state, self._state(trial), self.model, self.collate.size, len(self.objects.classes),
                                    several)  # fmt: skip
@@ -251,7 +268,10 @@ class Training:
             iter(trial)  # a loader reads its state only then
             self.seconds = state["seconds"]
             self.learner.load_state_dict(state)
-            self.collate.load_state_dict(state["collate"])
+            collate = state["collate"]
+            if collate["chain"] is not None:
+                collate = {**collate, "chain": dealt(collate["chain"], *ranks.here())}
+            self.collate.load_state_dict(collate)
             if self.monitor is not None:
                 self.monitor.load_state_dict(state["monitor"])
             self._reload(state["loader"])
@@ -259,7 +279,7 @@ class Training:
         self.learner.kept = path, self.steps
 
     def _reload(self, state: dict[str, Any]) -> None:
-        self.loader = stateful(self.pairs, self.collate, self.seed)
+        self.loader = self._loader(self.pairs)
         self.loader.load_state_dict(state)
 
     def plan(self) -> dict[str, Any]:
@@ -275,7 +295,8 @@ class Training:
             **self._banks,
             "device": device,
             "autocast": self.dtype,
-            "threads": torch.get_num_threads() if device == "cpu" else None,  # sums round differently by thread count
+            # sums round by the number of threads; those of several ranks do so by their own number, too
+            "threads": torch.get_num_threads() if device == "cpu" and ranks.here()[1] == 1 else None,
         })  # fmt: skip
         return plan
 
@@ -287,6 +308,7 @@ class Training:
             "images": self.seen,
             "steps": self.steps,
             "seconds": round(self.seconds, 1),
+            **({} if (count := ranks.here()[1]) == 1 else {"ranks": count}),
             "loss": round(float(self.learner.loss), 4),
             **({} if self.monitor is None else {"overfitting": self.monitor.report()}),
             **measurement(accuracy, real, detection=self.recipe.detection is not None),
