@@ -4,13 +4,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tinyrun import TINY, training
+from tinyrun import TINY
 from torch import nn
 
 from kornia_cag import PGD, CAGCollate, ContextChain, HardPairing, PairSampler
 from kornia_cag.adversary.stage import Adversary
+from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.run import Training
 
-PLAIN = replace(TINY, attack=None, hard_pairing=True)
+PLAIN = replace(TINY, attack=None, hard_pairing=True, learning_rate=1e-3)
+
+
+def training(recipe: Recipe, images: int) -> Training:
+    """A run in float32: in bfloat16 every other order of a sum shows."""
+    return Training(recipe, recipe.objects(None, device="cpu"), recipe.contexts(None, device="cpu"), images=images,
+                    seed=3, float32=True)  # fmt: skip
 
 
 def composed(batch_size: int, adversaries: tuple[Adversary, ...] = (), **chain: object) -> dict:
@@ -36,3 +44,33 @@ def composed(batch_size: int, adversaries: tuple[Adversary, ...] = (), **chain: 
 def attacked(batch_size: int) -> dict:
     """The same under PGD that starts warm."""
     return composed(batch_size, (PGD(eps=0.1, steps=2),), warm_start=True)
+
+
+class Watched:
+    """The gradient of every step of a run, and which samples it was taken for."""
+
+    def __init__(self, run) -> None:
+        self.gradients, self.samples, self.shares = [], [], []
+        update, collate = run._update, run.collate.compose
+
+        def watched(share, batch):
+            update(share, batch)
+            self.shares.append(share.total)
+            self.gradients.append({name: weight.grad.clone() for name, weight in run.model.named_parameters()})
+
+        def composed(rows):
+            self.samples += [(int(epoch), int(index)) for epoch, index in zip(rows.epoch, rows.index, strict=True)]
+            return collate(rows)
+
+        run._update, run.collate.compose = watched, composed
+
+
+def trained(batch_size: int, images: int = 120, **changes: object) -> dict:
+    """A whole training: its gradients, weights, samples and report."""
+    run = training(replace(PLAIN, batch_size=batch_size, **changes), images)
+    seen = Watched(run)
+    run.run()
+    return {"gradients": seen.gradients, "samples": seen.samples, "totals": seen.shares, "loss": float(run.learner.loss),
+            "weights": run.model.state_dict(), "average": run.learner.average.state_dict(),
+            "seen": run.seen, "steps": run.steps, "rng": torch.get_rng_state(),
+            "confusion": run.collate.chain.pairing.confusion, "report": run.report(None, None)}  # fmt: skip

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kornia_cag.command.signals import finishing
 from kornia_cag.command.wording import worded
+from kornia_cag.core import ranks
 from kornia_cag.core.checks import Diverged
 from kornia_cag.core.progress import duration, progress, say
 from kornia_cag.training.run import Training
@@ -28,7 +29,7 @@ def attended(training: Training, name: str, *, save: Path | None = None, more: i
         _announce(training, name, more)
     try:
         with worded(function="--model"), finishing() as stop, progress(name, training.share) as log:
-            training.run(save=save, save_every=20.0, log=log, stop=stop)
+            training.run(save=save, save_every=20.0, log=log if ranks.here()[0] == 0 else None, stop=stop)
     except Diverged as error:
         raise Diverged(f"{name}: {error}") from error
 
@@ -44,5 +45,7 @@ def _announce(training: Training, name: str, more: int) -> None:
     begun = f", {training.seen:,} of them done" if training.seen else ""
     time_ = "unknown time" if seconds is None else f"about {duration(seconds)}"
     after = f"; {more} more trainings, {duration(seconds * more)} if each takes as long" if seconds and more else ""
-    say(f"{name}: a budget of {budget:,} images{begun}, in batches of {size:,}; {time_} on this machine, going by "
+    count = ranks.here()[1]
+    where = "this machine" if count == 1 else f"{count} ranks"
+    say(f"{name}: a budget of {budget:,} images{begun}, in batches of {size:,}; {time_} on {where}, going by "
         f"the first steps{after}")  # fmt: skip

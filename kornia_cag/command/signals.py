@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from kornia_cag.core import ranks
 from kornia_cag.core.checks import Diverged, Interrupted
 
 Handler = Callable[[int, FrameType | None], None]
@@ -41,7 +42,7 @@ def caught() -> Iterator[None]:
 def finishing() -> Iterator[Callable[[], bool]]:
     """Inside the block, the first signal only makes the yielded function true, so a step can end; the second raises.
 
-    On exit, :class:`Interrupted` is raised if there was a signal.
+    On exit, :class:`Interrupted` is raised if there was a signal, to any of several ranks.
     """
     taken: list[int] = []
 
@@ -56,7 +57,8 @@ def finishing() -> Iterator[Callable[[], bool]]:
         except Diverged:
             raise
         except RuntimeError:  # the same Ctrl-C may have killed a compiler process
-            if not taken:
+            if not taken or ranks.here()[1] > 1:
                 raise
-    if taken:
-        raise Interrupted(taken[0])
+    (number,) = ranks.agreed(taken[0] if taken else 0)
+    if number:
+        raise Interrupted(number)

@@ -3,6 +3,7 @@
 import argparse
 import tempfile
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 from kornia_cag.command.attended import attended
@@ -22,6 +23,7 @@ from kornia_cag.command.results import (
 )
 from kornia_cag.command.sheets import save_sheet
 from kornia_cag.command.wording import worded
+from kornia_cag.core import ranks
 from kornia_cag.core.checks import Hint, fail, one_line
 from kornia_cag.core.plain import plain, to_json
 from kornia_cag.core.progress import duration
@@ -64,9 +66,16 @@ def train(options: argparse.Namespace) -> None:
     with worded(size="--size", function="--model", **{"recipe.batch_size": "--batch-size"}):
         training = Training(recipe, objects, contexts, images=images, seed=options.seed, balanced=options.balanced,
                             function=options.model, compile=options.compile, float32=options.float32)  # fmt: skip
-    with claimed(out):
-        _prepare(training, options, out)
+    first = ranks.here()[0] == 0
+    with claimed(out) if first else nullcontext():
+        if first:
+            _prepare(training, options, out)
+        if options.resume:
+            with worded(path="--resume"):
+                training.load(out / CHECKPOINT)
         attended(training, recipe.name, save=out / CHECKPOINT)
+        if not first:
+            return
         # saved before the user's own network can fail while it is measured
         save_network(out / MODEL, training.learner.average, recipe, objects.classes, options.model)
         accuracy = _measured(training, real, options)
@@ -85,20 +94,19 @@ def _measured(
 
 
 def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None:
-    """Load the checkpoint when resuming; otherwise write the files that are known before training."""
+    """Look at the files of the run to resume; otherwise write those that are known before training."""
     with tempfile.TemporaryFile(dir=out):  # fail now, not after training, if the folder is not writable
         pass
     if options.resume:
         check_documents(out, "--resume")
-        with worded(path="--resume"):
-            training.load(out / CHECKPOINT)
         return
     set_aside(out, "train")
     given = {name: value for name, value in vars(options).items() if name not in ("command", "hint")}
     recipe, objects, contexts = training.recipe, training.objects, training.collate.composer.contexts
     about = {"options": plain(given), "versions": versions(), "trained_on": contexts.pyramid.checksums()}
     write_json(out / CONFIG, {**training.plan(), **about})
-    batch = compose(recipe, objects, contexts, training.pairs, training.model, batches=1)
+    alone = recipe.pairs(objects, len(contexts), seed=training.seed, balanced=training.pairs.balanced, alone=True)
+    batch = compose(recipe, objects, contexts, alone, training.model, batches=1)
     boxes, names = boxes_and_names(recipe, batch, objects.classes)
     finds = recipe.detection is not None
     save_sheet(out / PREVIEW, batch.images[:96], 4 if finds else 12, boxes=boxes[:96] if finds else None,

@@ -53,6 +53,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=path, metavar="DIR", help=out)
     parser.add_argument("--float32", action="store_true", help="do not use bfloat16, even where it is faster")
     parser.add_argument("--resume", action="store_true", help="continue the run saved in --out")
+    ranks = "processes that share each batch, every one on a GPU of its own, or all on the CPU (default: 1)"
+    parser.add_argument("--nproc", type=int, metavar="N", help=ranks)
     parser.add_argument("--json", action="store_true", help="print only the report, as JSON")
     parser.set_defaults(hint="Try a smaller --batch-size.")
 

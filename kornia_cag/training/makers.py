@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kornia_cag.core import ranks
 from kornia_cag.core.checks import Diverged, InputError, describe, fail
 from kornia_cag.core.memory import no_memory
 from kornia_cag.core.plain import plain
@@ -86,7 +87,7 @@ def blamed(function: str | None, when: Callable[[], str]) -> Iterator[None]:
     except (InputError, Diverged, OSError, MemoryError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:
-        if function is None or no_memory(error):
+        if function is None or no_memory(error) or ranks.broken(error):
             raise
         fail("function", "a network that takes every batch", f"that of {function!r}, which raised {_reason(error)} "
              f"({_place(error)}) {when()}")  # fmt: skip

@@ -176,8 +176,9 @@ class Recipe:
         return classes if self.detection is None else self.detection.names(classes)
 
     def pairs(
-        self, objects: ObjectBank, contexts: int, *, seed: int = 0, balanced: bool = True, batch_size: int | None = None
-    ) -> PairSampler:
+        self, objects: ObjectBank, contexts: int, *, seed: int = 0, balanced: bool = True,
+        batch_size: int | None = None, alone: bool = False,
+    ) -> PairSampler:  # fmt: skip
         """The sampler of its scenes.
 
         Args:
@@ -186,6 +187,7 @@ class Recipe:
             seed: seed of all pairs.
             balanced: pair objects and contexts by balanced graphs, see :class:`PairSampler`.
             batch_size: scenes per batch; None: the recipe's.
+            alone: whether whole batches are for this process, even if there are other ranks.
         """
         several = 1 if self.detection is None else self.detection.objects
         return PairSampler(
@@ -193,6 +195,7 @@ class Recipe:
             balanced=balanced, samples_per_class=self.samples_per_class, objects_per_scene=several,
             distractors_per_scene=self.distractors,
             repeats=several > 1 and (not balanced or several > len(objects.classes)),
+            rank=0 if alone else None, world_size=1 if alone else None,
         )  # fmt: skip
 
     @property

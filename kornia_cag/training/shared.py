@@ -42,13 +42,12 @@ def forward_of(network: nn.Module, *, own: bool) -> nn.Module:
 
     Args:
         network: from :func:`over_ranks`.
-        own: whether it is one of this package, all of whose weights take part in every step.
+        own: whether it is one of this package, all of whose weights take part in every step; a user's may have others.
     """
     forward = Forward(network)
     if ranks.here()[1] == 1:
         return forward
-    # a user's network may have weights that are not used, and buffers that see only a rank's own samples
-    return DistributedDataParallel(forward, broadcast_buffers=not own, find_unused_parameters=not own)
+    return DistributedDataParallel(forward, find_unused_parameters=not own)
 
 
 def over_ranks(network: nn.Module, device: torch.device) -> nn.Module:
