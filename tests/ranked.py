@@ -36,8 +36,8 @@ def on_ranks(count: int, job: str, folder: Path, *arguments: object, timeout: fl
     torch.save(arguments, given)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(HERE / "ranked.py"), job, str(folder)], env=environment(rank, count, port),
-            stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-W", "ignore", str(HERE / "ranked.py"), job, str(folder)],
+            env=environment(rank, count, port), stderr=subprocess.PIPE, text=True,
         )
         for rank in range(count)
     ]  # fmt: skip

@@ -1,7 +1,6 @@
 """What the ranks of a test do; a single process does the same."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from tinyrun import TINY
@@ -37,7 +36,12 @@ def composed(batch_size: int, adversaries: tuple[Adversary, ...] = (), **chain: 
             with torch.no_grad():
                 pairing.observe(model(batch.images), batch.labels)
             for n, index in enumerate(batch.index.tolist()):
-                found[int(batch.rows.epoch[n]), index] = (batch.images[n], batch.clean[n], batch.chained[n], batch.boxes[n])
+                found[int(batch.rows.epoch[n]), index] = (
+                    batch.images[n],
+                    batch.clean[n],
+                    batch.chained[n],
+                    batch.boxes[n],
+                )
     return {"samples": found, "confusion": pairing.confusion}
 
 
@@ -50,12 +54,12 @@ class Watched:
     """The gradient of every step of a run, and which samples it was taken for."""
 
     def __init__(self, run) -> None:
-        self.gradients, self.samples, self.shares = [], [], []
+        self.gradients, self.samples, self.totals = [], [], []
         update, collate = run._update, run.collate.compose
 
         def watched(share, batch):
             update(share, batch)
-            self.shares.append(share.total)
+            self.totals.append(share.total)
             self.gradients.append({name: weight.grad.clone() for name, weight in run.model.named_parameters()})
 
         def composed(rows):
@@ -70,7 +74,7 @@ def trained(batch_size: int, images: int = 120, **changes: object) -> dict:
     run = training(replace(PLAIN, batch_size=batch_size, **changes), images)
     seen = Watched(run)
     run.run()
-    return {"gradients": seen.gradients, "samples": seen.samples, "totals": seen.shares, "loss": float(run.learner.loss),
-            "weights": run.model.state_dict(), "average": run.learner.average.state_dict(),
-            "seen": run.seen, "steps": run.steps, "rng": torch.get_rng_state(),
+    return {"gradients": seen.gradients, "samples": seen.samples, "totals": seen.totals,
+            "weights": run.model.state_dict(), "average": run.learner.average.state_dict(), "seen": run.seen,
+            "steps": run.steps, "rng": torch.get_rng_state(), "loss": float(run.learner.loss),
             "confusion": run.collate.chain.pairing.confusion, "report": run.report(None, None)}  # fmt: skip

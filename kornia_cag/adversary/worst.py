@@ -97,7 +97,7 @@ class WorstOf(SceneChooser):
         known: Int[Tensor, " n"] | Int[Tensor, "n k"] | Targets, share: Share,
     ) -> Int[Tensor, " b"]:  # fmt: skip
         """The places, among the candidates of a share, of those that ``model``, left as it was, finds worst."""
-        b, m = share.count, how_many(self.fraction, share)
+        b, m = share.mine, how_many(self.fraction, share)
         place = torch.arange(b, device=images.device)
         if m == 0:
             return place

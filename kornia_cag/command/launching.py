@@ -70,7 +70,8 @@ def _told(failures: Mapping[int, ProcessFailure], options: argparse.Namespace) -
     killed = [(rank, -failure.exitcode) for rank, failure in first if failure.exitcode < 0]
     for rank, by in killed:
         if by != signal.SIGTERM:  # by which the others are ended
-            say(f"kornia-cag: rank {rank} was killed by {signal.Signals(by).name}, and the others stopped{way_on(options)}")
+            name = signal.Signals(by).name
+            say(f"kornia-cag: rank {rank} was killed by {name}, and the others stopped{way_on(options)}")
             return 128 + by
     spoken = [failure.exitcode for _, failure in first if failure.exitcode not in (LOST, -signal.SIGTERM)]
     for by in (signal.SIGINT, signal.SIGTERM):

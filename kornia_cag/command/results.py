@@ -11,6 +11,7 @@ import torch
 
 from kornia_cag.command.options import MOST_THREADS, check_apart
 from kornia_cag.command.wording import worded
+from kornia_cag.core import ranks
 from kornia_cag.core.checks import InputError, fail
 from kornia_cag.core.lock import held
 from kornia_cag.core.progress import say
@@ -31,11 +32,14 @@ def folder(options: argparse.Namespace) -> Path:
 
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Create the folder and lock it against other runs.
+    """Create the folder and lock it against other runs; of several ranks the first does.
 
     Raises:
         InputError: if another run is writing to it.
     """
+    if ranks.here()[0] > 0:
+        yield
+        return
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         with worded(folder="--out"):

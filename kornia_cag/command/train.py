@@ -3,7 +3,6 @@
 import argparse
 import tempfile
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 
 from kornia_cag.command.attended import attended
@@ -63,18 +62,12 @@ def train(options: argparse.Namespace) -> None:
         print(f"{objects!r}\n{contexts!r}", flush=True)
         if real is None:
             print_unmeasured(recipe, objects.classes)
-    with worded(size="--size", function="--model", **{"recipe.batch_size": "--batch-size"}):
+    with worded(size="--size", function="--model", batch_size="--batch-size", **{"recipe.batch_size": "--batch-size"}):
         training = Training(recipe, objects, contexts, images=images, seed=options.seed, balanced=options.balanced,
                             function=options.model, compile=options.compile, float32=options.float32)  # fmt: skip
-    first = ranks.here()[0] == 0
-    with claimed(out) if first else nullcontext():
-        if first:
-            _prepare(training, options, out)
-        if options.resume:
-            with worded(path="--resume"):
-                training.load(out / CHECKPOINT)
-        attended(training, recipe.name, save=out / CHECKPOINT)
-        if not first:
+    with claimed(out):
+        _trained(training, options, out)
+        if ranks.here()[0] > 0:
             return
         # saved before the user's own network can fail while it is measured
         save_network(out / MODEL, training.learner.average, recipe, objects.classes, options.model)
@@ -91,6 +84,16 @@ def _measured(
     if isinstance(real, BoxedSet):
         return measured_boxes(network, real, device, options)
     return None if real is None else measured(network, real, training.classes, device, options)
+
+
+def _trained(training: Training, options: argparse.Namespace, out: Path) -> None:
+    """Train to the end, on all ranks, of which the first writes."""
+    if ranks.here()[0] == 0:
+        _prepare(training, options, out)
+    if options.resume:
+        with worded(path="--resume"):
+            training.load(out / CHECKPOINT)
+    attended(training, training.recipe.name, save=out / CHECKPOINT)
 
 
 def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None:

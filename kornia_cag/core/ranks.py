@@ -1,8 +1,8 @@
 """Several processes that train one network: who has which rows of a batch, and what they tell each other.
 
-Of a global batch rank ``r`` of ``W`` has slots ``r``, ``r + W``, ``r + 2 W`` and so on: loads differ by at most one, and
-a slot is the same rank's in every batch. Only this module asks ``torch.distributed``. With one process nothing here
-communicates or copies.
+Of a global batch rank ``r`` of ``W`` has slots ``r``, ``r + W``, ``r + 2 W`` and so on: loads differ by at most one,
+and a slot is the same rank's in every batch. Only this module asks ``torch.distributed``. With one process nothing
+here communicates or copies.
 """
 
 import os
@@ -45,7 +45,7 @@ class Share(NamedTuple):
         return self.total * self.views
 
     @property
-    def count(self) -> int:
+    def mine(self) -> int:
         """Pictures of this rank."""
         return self.first(self.total) * self.views
 
@@ -57,7 +57,8 @@ class Share(NamedTuple):
         """This rank's part of a tensor over the global batch."""
         if self.ranks == 1:
             return tensor
-        return tensor.unflatten(0, (self.views, self.total))[:, self.rank :: self.ranks].flatten(0, 1)
+        part: Tensor = tensor.unflatten(0, (self.views, self.total))[:, self.rank :: self.ranks].flatten(0, 1)
+        return part
 
 
 def here() -> tuple[int, int]:

@@ -269,6 +269,7 @@ def dealt(state: dict[str, Any], rank: int, ranks: int) -> dict[str, Any]:
 
 def _over_slots(state: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """A state with all tensors changed that have an entry for every slot."""
+
     def changed(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: changed(part) for name, part in value.items()}

@@ -62,7 +62,9 @@ class HardPairing:
         check_tensor("logits", logits, ("b", self.classes), FLOATS)
         check_tensor("labels", labels, (len(logits),), torch.int64, logits.device)
         if self._share is not None and self._share.ranks > 1:
-            check_tensor("logits", logits, (self._share.count, self.classes), FLOATS, fix="Observe the rank's whole batch.")
+            check_tensor(
+                "logits", logits, (self._share.mine, self.classes), FLOATS, fix="Observe the rank's whole batch."
+            )
             logits, labels = whole((logits, labels), self._share)
         chances = logits.detach().float().softmax(dim=1)
         known = chances.isfinite().all(dim=1)  # one overflowing sample must not spoil its class forever

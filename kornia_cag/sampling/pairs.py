@@ -255,7 +255,8 @@ class PairSampler(Sampler[Any]):
 
     def _configuration(self) -> dict[str, int]:
         return {"labels_crc": self._labels_crc, "num_contexts": self.num_contexts, "seed": self.seed,
-                "samples_per_class": self.samples_per_class, "batch_size": self.batch_size, "balanced": int(self.balanced), "repeats": int(self.repeats),
+                "samples_per_class": self.samples_per_class, "batch_size": self.batch_size,
+                "balanced": int(self.balanced), "repeats": int(self.repeats),
                 "objects_per_scene": self.objects_per_scene, "distractors_per_scene": self.distractors_per_scene,
                 "drop_last": int(self.drop_last)}  # fmt: skip
 

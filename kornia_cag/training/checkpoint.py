@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kornia_cag.core.checks import check_int, check_number, fail, first_few
 from kornia_cag.core.plain import differences
+from kornia_cag.core.ranks import here
 from kornia_cag.core.saved import (
     LARGEST,
     check_alike,
@@ -19,6 +20,8 @@ from kornia_cag.core.saved import (
     refused,
 )
 from kornia_cag.core.storage import read_torch
+from kornia_cag.loading.chain import dealt, gathered
+from kornia_cag.loading.collate import CAGCollate
 
 AFRESH = "Start afresh with a new Training."
 OF_THIS_VERSION = "a run saved by this version"
@@ -120,6 +123,18 @@ def _check_chain(state: Any, size: tuple[int, int], classes: int, objects: int) 
     for name, found in (("labels", labels), ("targets", told)):
         if isinstance(found, Tensor) and found.numel() and not -1 <= int(found.min()) <= int(found.max()) < classes:
             fail(f"collate.chain.{name}", f"classes below {classes}", "others")
+
+
+def collated(collate: CAGCollate[Any]) -> dict[str, Any]:
+    """The state of the collates of all ranks, which call this together, as a single process has it."""
+    state = collate.state_dict()
+    return state if state["chain"] is None else {**state, "chain": gathered(state["chain"], *here())}
+
+
+def restore(collate: CAGCollate[Any], state: dict[str, Any]) -> None:
+    """Load a rank's part of the state of :func:`collated`, whatever number of ranks had it."""
+    chain = state["chain"]
+    collate.load_state_dict(state if chain is None else {**state, "chain": dealt(chain, *here())})
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from kornia_cag.adversary.stage import Adversary
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.core.checks import fail
+from kornia_cag.evaluation.monitor import OverfittingMonitor
 from kornia_cag.loading.batch import Batch, Pair
 from kornia_cag.loading.collate import CAGCollate
 from kornia_cag.scenes.targets import Targets
@@ -41,6 +42,23 @@ def collate_of(
         adversaries=adversaries_of(recipe, model, autocast), strength=recipe.strength, returns=returns,
         compile=compile, views="all blends" if recipe.all_blends else None,
     )  # fmt: skip
+
+
+def monitor_of(
+    recipe: Recipe, classes: int, images: int, *, autocast: torch.dtype | None = None
+) -> OverfittingMonitor | None:
+    """What watches for catastrophic overfitting, if pixels of named pictures are attacked: it counts right names.
+
+    Args:
+        recipe: the recipe.
+        classes: number of classes.
+        images: budget of the training, of which it looks at ten batches, or at every hundredth.
+        autocast: dtype of its forward passes; None: as in the caller.
+    """
+    if recipe.attack is None or recipe.detection is not None:
+        return None
+    every = min(100, max(1, images // recipe.batch_size // 10))
+    return OverfittingMonitor(replace(recipe.attack, autocast=autocast), classes, every=every)
 
 
 def adversaries_of(

@@ -30,7 +30,8 @@ def stateful(pairs: PairSampler, collate: CAGCollate[Pair | Batch], seed: int, v
         seed: seed of the loader's own numbers, which do not come from torch's random state.
     """
 
-    def dealt(rows: Rows) -> Dealt:
+    def dealt(found: Any) -> Dealt:
+        rows: Rows = found  # whereas DataLoader's annotation says a list
         return Dealt(rows.share._replace(views=views), collate(rows))
 
     sampler: Any = pairs  # yields rows, whereas DataLoader's annotation says lists

@@ -49,7 +49,7 @@ class Recipe:
         attack: what attacks pixels; None: nothing.
         strength: how far what is drawn moves from neutral, from 0 to 1, or a ramp over the epochs.
         images: budget, in composed images.
-        batch_size: number of scenes per step.
+        batch_size: number of scenes per step, over all ranks.
         samples_per_class: number per epoch; None: enough for an object to meet many contexts, see :class:`PairSampler`.
         learning_rate: the highest factor of a step.
         cosine: whether the learning rate decays to 0, after a short warm-up, instead of staying constant.
@@ -186,16 +186,15 @@ class Recipe:
             contexts: number of contexts.
             seed: seed of all pairs.
             balanced: pair objects and contexts by balanced graphs, see :class:`PairSampler`.
-            batch_size: scenes per batch; None: the recipe's.
-            alone: whether whole batches are for this process, even if there are other ranks.
+            batch_size: scenes per batch, over all ranks; None: the recipe's.
+            alone: whether this process has whole batches, even if there are other ranks.
         """
         several = 1 if self.detection is None else self.detection.objects
         return PairSampler(
             objects.labels.cpu(), contexts, batch_size=self.batch_size if batch_size is None else batch_size, seed=seed,
             balanced=balanced, samples_per_class=self.samples_per_class, objects_per_scene=several,
-            distractors_per_scene=self.distractors,
+            distractors_per_scene=self.distractors, rank=0 if alone else None, world_size=1 if alone else None,
             repeats=several > 1 and (not balanced or several > len(objects.classes)),
-            rank=0 if alone else None, world_size=1 if alone else None,
         )  # fmt: skip
 
     @property
@@ -281,9 +280,8 @@ class Recipe:
         """A new, empty chain, or None."""
         if self.reset is None:
             return None
-        generations = 0 if self.detection is None else 1  # what a detector sees it has to find
-        pairing = HardPairing(classes) if self.hard_pairing else None
-        return ContextChain(self.reset, generations=generations, pairing=pairing)
+        seen = 0 if self.detection is None else 1  # what a detector sees it has to find
+        return ContextChain(self.reset, generations=seen, pairing=HardPairing(classes) if self.hard_pairing else None)
 
     def model(self, classes: int) -> nn.Module:
         """A new, untrained network.

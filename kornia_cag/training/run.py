@@ -3,7 +3,6 @@
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,12 @@ from kornia_cag.evaluation.accuracy import Accuracy
 from kornia_cag.evaluation.boxes import BoxedSet
 from kornia_cag.evaluation.detection import DetectionAccuracy
 from kornia_cag.evaluation.measurement import measurement
-from kornia_cag.evaluation.monitor import OverfittingMonitor
 from kornia_cag.evaluation.real import RealSet
 from kornia_cag.loading.batch import Batch, Pair
-from kornia_cag.loading.chain import dealt, gathered
 from kornia_cag.sampling.pairs import PairSampler
 from kornia_cag.training import checkpoint
 from kornia_cag.training.estimate import seconds_per_image
-from kornia_cag.training.hardening import collate_of
+from kornia_cag.training.hardening import collate_of, monitor_of
 from kornia_cag.training.learner import Learner
 from kornia_cag.training.loader import stateful
 from kornia_cag.training.makers import blamed
@@ -68,9 +65,8 @@ class Training:
         self, recipe: Recipe, objects: ObjectBank, contexts: ContextBank, *, images: int | None = None, seed: int = 0,
         balanced: bool = True, function: str | None = None, compile: bool = False, float32: bool = False,
     ) -> None:  # fmt: skip
-        if recipe.batch_size < 2:
-            fail("recipe.batch_size", "at least 2, since BatchNorm compares the pictures of a batch",
-                 str(recipe.batch_size))  # fmt: skip
+        if (size := recipe.batch_size) < 2:
+            fail("recipe.batch_size", "at least 2, since BatchNorm compares the pictures of a batch", str(size))
         self.recipe, self.objects, self.seed, self.function, self.compile = recipe, objects, seed, function, compile
         self.dtype = None if float32 else autocast_dtype(objects.device)
         self.budget = recipe.images if images is None else images
@@ -83,16 +79,9 @@ class Training:
         whole = recipe.attack is not None or recipe.detection is not None
         self.collate = collate_of(recipe, objects, contexts, self.model, returns="batch" if whole else "pair",
                                   autocast=self.dtype, compile=compile)  # fmt: skip
-        self.monitor = None
-        if recipe.attack is not None and recipe.detection is None:  # it counts names that withstand
-            every = min(100, max(1, self.budget // recipe.batch_size // 10))  # ten looks at a short run, too
-            attack = replace(recipe.attack, autocast=self.dtype)
-            self.monitor = OverfittingMonitor(attack, len(objects.classes), every=every)
+        self.monitor = monitor_of(recipe, len(objects.classes), self.budget, autocast=self.dtype)
         self._banks = banks(objects, contexts)
-        self.loader = self._loader(self.pairs)
-
-    def _loader(self, pairs: PairSampler) -> Any:
-        return stateful(pairs, self.collate, self.seed, self.recipe.pictures)
+        self._reload()
 
     @property
     def model(self) -> nn.Module:
@@ -215,8 +204,9 @@ class Training:
         task = self.recipe.detection
         known = task.targets(batch) if task is not None and isinstance(batch, Batch) else batch.labels
         logits = self.learner.step(batch.images, known, rate, share)
-        if self.collate.chain is not None and self.collate.chain.pairing is not None and logits is not None:
-            self.collate.chain.pairing.observe(logits, batch.labels)
+        pairing = None if self.collate.chain is None else self.collate.chain.pairing
+        if pairing is not None and logits is not None:
+            pairing.observe(logits, batch.labels)
 
     @property
     def result(self) -> nn.Module:
@@ -242,15 +232,10 @@ class Training:
             "seconds": self.seconds,
             **self.learner.state_dict(),
             "loader": loader.state_dict(),
-            "collate": self._collated(),
+            "collate": checkpoint.collated(self.collate),
             "monitor": None if self.monitor is None else self.monitor.state_dict(),
             **checkpoint.random_state(self.objects.device),
         }
-
-    def _collated(self) -> dict[str, Any]:
-        """The state of the collates of all ranks, as a single process has it."""
-        state = self.collate.state_dict()
-        return state if state["chain"] is None else {**state, "chain": gathered(state["chain"], *ranks.here())}
 
     def load(self, path: Path) -> None:
         """Resume from a saved run.
@@ -260,7 +245,7 @@ class Training:
         """
         state = checkpoint.read(path, self.plan())
         with refused(path, "path", checkpoint.OF_THIS_VERSION, checkpoint.AFRESH):
-            trial = self._loader(copy.deepcopy(self.pairs))
+            trial = stateful(copy.deepcopy(self.pairs), self.collate, self.seed)
             several = self.pairs.objects_per_scene + self.pairs.distractors_per_scene
             checkpoint.check_saved(state, self._state(trial), self.model, self.collate.size, len(self.objects.classes),
                                    several)  # fmt: skip
@@ -268,19 +253,17 @@ class Training:
             iter(trial)  # a loader reads its state only then
             self.seconds = state["seconds"]
             self.learner.load_state_dict(state)
-            collate = state["collate"]
-            if collate["chain"] is not None:
-                collate = {**collate, "chain": dealt(collate["chain"], *ranks.here())}
-            self.collate.load_state_dict(collate)
+            checkpoint.restore(self.collate, state["collate"])
             if self.monitor is not None:
                 self.monitor.load_state_dict(state["monitor"])
             self._reload(state["loader"])
             checkpoint.set_random_state(state, self.objects.device)
         self.learner.kept = path, self.steps
 
-    def _reload(self, state: dict[str, Any]) -> None:
-        self.loader = self._loader(self.pairs)
-        self.loader.load_state_dict(state)
+    def _reload(self, state: dict[str, Any] | None = None) -> None:
+        self.loader = stateful(self.pairs, self.collate, self.seed, self.recipe.pictures)
+        if state is not None:
+            self.loader.load_state_dict(state)
 
     def plan(self) -> dict[str, Any]:
         """Everything that determines the run, ready for JSON."""

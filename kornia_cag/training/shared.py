@@ -63,7 +63,8 @@ def over_ranks(network: nn.Module, device: torch.device) -> nn.Module:
         setattr(network, name, over_ranks(child, device))
     if isinstance(network, _BatchNorm) and not isinstance(network, nn.SyncBatchNorm):
         if device.type == "cuda":
-            return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            return synced
         return _like(network, GlobalBatchNorm(network.num_features))
     if isinstance(network, (nn.Dropout, *_MAPS)):
         return _like(network, GlobalDropout(network.p, maps=isinstance(network, _MAPS)))
@@ -106,7 +107,8 @@ class GlobalBatchNorm(_BatchNorm):
         if not self.training and self.running_mean is not None:
             normal: Tensor = super().forward(input)
             return normal
-        out, mean, variance, count = _Normalised.apply(input, self.weight, self.bias, self.eps)
+        apply: Any = _Normalised.apply
+        out, mean, variance, count = apply(input, self.weight, self.bias, self.eps)
         if self.training and self.running_mean is not None and self.running_var is not None:
             factor = self._factor()
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), factor)
@@ -131,7 +133,9 @@ class _Normalised(torch.autograd.Function):
         values, n = x.float(), x.numel() // channels
         mean = values.mean(dim=over) if n else values.new_zeros(channels)
         spread = (values - _column(mean, x)).square().sum(dim=over)
-        parts = ranks.stacked(torch.cat([torch.stack([mean, spread]).double().flatten(), mean.new_tensor([n]).double()]))
+        parts = ranks.stacked(
+            torch.cat([torch.stack([mean, spread]).double().flatten(), mean.new_tensor([n]).double()])
+        )
         counts = parts[:, -1:]
         means, spreads = parts[:, :channels], parts[:, channels:-1]
         count = counts.sum()
@@ -181,7 +185,7 @@ class GlobalDropout(nn.Module):
         """Drop some of the rank's samples' values, in training."""
         if not self.training or not self.p:
             return x
-        if len(x) != self.share.count:  # a network that has made other rows of its samples
+        if len(x) != self.share.mine:  # a network that has made other rows of its samples
             return F.dropout(x, self.p)
         inner = [x.shape[1], *[1] * (x.ndim - 2)] if self.maps else x.shape[1:]
         kept = F.dropout(torch.ones(self.share.pictures, *inner, dtype=x.dtype, device=x.device), self.p)
@@ -190,5 +194,7 @@ class GlobalDropout(nn.Module):
 
 def _like(old: nn.Module, new: nn.Module) -> nn.Module:
     """The new layer with the settings, weights and mode of the old one."""
-    new.__dict__.update({**new.__dict__, **{name: value for name, value in old.__dict__.items() if name in new.__dict__}})
+    new.__dict__.update(
+        {**new.__dict__, **{name: value for name, value in old.__dict__.items() if name in new.__dict__}}
+    )
     return new

@@ -297,7 +297,7 @@ def test_ranks_together_have_the_batches_of_one_process(world_size, batch_size, 
     for whole, *parts in zip(alone, *batches, strict=True):
         for rank, part in enumerate(parts):
             assert part.share == (rank, world_size, len(whole), 1)
-            assert len(part) == part.share.count
+            assert len(part) == part.share.mine
             assert same(part, whole[torch.arange(len(whole))[rank::world_size]])
     assert sum(len(part) for found in batches for part in found) == (36 // batch_size * batch_size if drop_last else 36)
 
@@ -588,7 +588,7 @@ def small() -> PairSampler:
             "rank: expected an integer of at least 0 and at",
         ),
         (lambda: PairSampler([0, 1], 4, batch_size=100, drop_last=True),
-         "drop_last: expected at least one whole batch per epoch, got 4 samples for batches of 100. Use a smaller batch"),
+         "drop_last: expected at least one whole batch per epoch, got 4 samples for batches of 100. Use a smaller"),
         (lambda: PairSampler([0, 1], 4, batch_size=2).set_epoch(-1), "epoch: "),
         (
             lambda: small().load_state_dict({}),
