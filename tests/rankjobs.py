@@ -1,14 +1,16 @@
 """What the ranks of a test do; a single process does the same."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from tinyrun import TINY
 from torch import nn
 
-from kornia_cag import PGD, CAGCollate, ContextChain, HardPairing, PairSampler
+from kornia_cag import CAGCollate, ContextChain, HardPairing, Layout, ObjectBank, PairSampler, SceneRange
 from kornia_cag.adversary.stage import Adversary
 from kornia_cag.training.recipe import Recipe
+from kornia_cag.training.recipes import RECIPES
 from kornia_cag.training.run import Training
 
 PLAIN = replace(TINY, attack=None, hard_pairing=True, learning_rate=1e-3)
@@ -20,14 +22,14 @@ def training(recipe: Recipe, images: int) -> Training:
                     seed=3, float32=True)  # fmt: skip
 
 
-def composed(batch_size: int, adversaries: tuple[Adversary, ...] = (), **chain: object) -> dict:
+def composed(batch_size: int, adversaries: tuple[Adversary, ...], warm: bool) -> dict:
     """All batches of two epochs, against a network that stays as it is: what its samples show, by epoch and index."""
     recipe = PLAIN
     objects, contexts = recipe.objects(None, device="cpu"), recipe.contexts(None, device="cpu")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 7 * 7, 10)).eval()
     pairing = HardPairing(10, decay=0.5)
-    collate = CAGCollate(objects, contexts, 16, chain=ContextChain(0.1, pairing=pairing, **chain), model=model,
+    collate = CAGCollate(objects, contexts, 16, chain=ContextChain(0.1, pairing=pairing, warm_start=warm), model=model,
                          adversaries=adversaries, returns="batch")  # fmt: skip
     pairs, found = PairSampler(objects.labels, len(contexts), batch_size=batch_size, seed=4), {}
     for _ in range(2):
@@ -43,11 +45,6 @@ def composed(batch_size: int, adversaries: tuple[Adversary, ...] = (), **chain: 
                     batch.boxes[n],
                 )
     return {"samples": found, "confusion": pairing.confusion}
-
-
-def attacked(batch_size: int) -> dict:
-    """The same under PGD that starts warm."""
-    return composed(batch_size, (PGD(eps=0.1, steps=2),), warm_start=True)
 
 
 class Watched:
@@ -78,3 +75,39 @@ def trained(batch_size: int, images: int = 120, **changes: object) -> dict:
             "weights": run.model.state_dict(), "average": run.learner.average.state_dict(), "seen": run.seen,
             "steps": run.steps, "rng": torch.get_rng_state(), "loss": float(run.learner.loss),
             "confusion": run.collate.chain.pairing.confusion, "report": run.report(None, None)}  # fmt: skip
+
+
+def stopped(file: str, steps: int, batch_size: int = 7) -> list:
+    """Train for some steps, and save; the samples of this rank."""
+    run = training(replace(PLAIN, batch_size=batch_size), images=120)
+    seen = Watched(run)
+    run.run(save=Path(file), stop=lambda: run.steps == steps)
+    return seen.samples
+
+
+def resumed(file: str, batch_size: int = 7) -> dict:
+    """Go on to the end."""
+    run = training(replace(PLAIN, batch_size=batch_size), images=120)
+    run.load(Path(file))
+    seen = Watched(run)
+    run.run(save=Path(file))
+    return {"samples": seen.samples, "average": run.learner.average.state_dict(), "seen": run.seen}
+
+
+def found(batch_size: int = 5) -> dict:
+    """The gradients of a detector in some steps, with a chain of generations."""
+    ranges = replace(RECIPES["street"].ranges, layout=Layout(count=(0, 3), side=(0.3, 0.7)), camera=SceneRange().camera)
+    street = replace(RECIPES["street"], size=32, images=24, batch_size=batch_size, width=4, procedural=12, reset=0.3,
+                     learning_rate=1e-3, ranges=ranges, samples_per_class=8)  # fmt: skip
+    objects = ObjectBank.from_glyphs("012", size=64, device="cpu")
+    run = Training(street, objects, street.contexts(None, device="cpu"), seed=3, float32=True)
+    seen = Watched(run)
+    run.run()
+    return {"gradients": seen.gradients, "samples": seen.samples, "loss": float(run.learner.loss)}
+
+
+def monitored(batch_size: int = 7) -> dict:
+    """What the monitor of overfitting counts, of a network that hardly changes."""
+    run = training(replace(TINY, batch_size=batch_size, learning_rate=1e-9, dropout=0.0, map_dropout=0.0), images=70)
+    run.run()
+    return run.monitor.report()
