@@ -1,5 +1,7 @@
 """What the ranks of a test do; a single process does the same."""
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from torch import nn
 
 from kornia_cag import CAGCollate, ContextChain, HardPairing, Layout, ObjectBank, PairSampler, SceneRange
 from kornia_cag.adversary.stage import Adversary
+from kornia_cag.command import attended
+from kornia_cag.training import run
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.recipes import RECIPES
 from kornia_cag.training.run import Training
@@ -50,48 +54,48 @@ def composed(batch_size: int, adversaries: tuple[Adversary, ...], warm: bool) ->
 class Watched:
     """The gradient of every step of a run, and which samples it was taken for."""
 
-    def __init__(self, run) -> None:
+    def __init__(self, ran) -> None:
         self.gradients, self.samples, self.totals = [], [], []
-        update, collate = run._update, run.collate.compose
+        update, collate = ran._update, ran.collate.compose
 
         def watched(share, batch):
             update(share, batch)
             self.totals.append(share.total)
-            self.gradients.append({name: weight.grad.clone() for name, weight in run.model.named_parameters()})
+            self.gradients.append({name: weight.grad.clone() for name, weight in ran.model.named_parameters()})
 
         def composed(rows):
             self.samples += [(int(epoch), int(index)) for epoch, index in zip(rows.epoch, rows.index, strict=True)]
             return collate(rows)
 
-        run._update, run.collate.compose = watched, composed
+        ran._update, ran.collate.compose = watched, composed
 
 
 def trained(batch_size: int, images: int = 120, **changes: object) -> dict:
     """A whole training: its gradients, weights, samples and report."""
-    run = training(replace(PLAIN, batch_size=batch_size, **changes), images)
-    seen = Watched(run)
-    run.run()
+    ran = training(replace(PLAIN, batch_size=batch_size, **changes), images)
+    seen = Watched(ran)
+    ran.run()
     return {"gradients": seen.gradients, "samples": seen.samples, "totals": seen.totals,
-            "weights": run.model.state_dict(), "average": run.learner.average.state_dict(), "seen": run.seen,
-            "steps": run.steps, "rng": torch.get_rng_state(), "loss": float(run.learner.loss),
-            "confusion": run.collate.chain.pairing.confusion, "report": run.report(None, None)}  # fmt: skip
+            "weights": ran.model.state_dict(), "average": ran.learner.average.state_dict(), "seen": ran.seen,
+            "steps": ran.steps, "rng": torch.get_rng_state(), "loss": float(ran.learner.loss),
+            "confusion": ran.collate.chain.pairing.confusion, "report": ran.report(None, None)}  # fmt: skip
 
 
 def stopped(file: str, steps: int, batch_size: int = 7) -> list:
     """Train for some steps, and save; the samples of this rank."""
-    run = training(replace(PLAIN, batch_size=batch_size), images=120)
-    seen = Watched(run)
-    run.run(save=Path(file), stop=lambda: run.steps == steps)
+    ran = training(replace(PLAIN, batch_size=batch_size), images=120)
+    seen = Watched(ran)
+    ran.run(save=Path(file), stop=lambda: ran.steps == steps)
     return seen.samples
 
 
 def resumed(file: str, batch_size: int = 7) -> dict:
     """Go on to the end."""
-    run = training(replace(PLAIN, batch_size=batch_size), images=120)
-    run.load(Path(file))
-    seen = Watched(run)
-    run.run(save=Path(file))
-    return {"samples": seen.samples, "average": run.learner.average.state_dict(), "seen": run.seen}
+    ran = training(replace(PLAIN, batch_size=batch_size), images=120)
+    ran.load(Path(file))
+    seen = Watched(ran)
+    ran.run(save=Path(file))
+    return {"samples": seen.samples, "average": ran.learner.average.state_dict(), "seen": ran.seen}
 
 
 def found(batch_size: int = 5) -> dict:
@@ -100,14 +104,37 @@ def found(batch_size: int = 5) -> dict:
     street = replace(RECIPES["street"], size=32, images=24, batch_size=batch_size, width=4, procedural=12, reset=0.3,
                      learning_rate=1e-3, ranges=ranges, samples_per_class=8)  # fmt: skip
     objects = ObjectBank.from_glyphs("012", size=64, device="cpu")
-    run = Training(street, objects, street.contexts(None, device="cpu"), seed=3, float32=True)
-    seen = Watched(run)
-    run.run()
-    return {"gradients": seen.gradients, "samples": seen.samples, "loss": float(run.learner.loss)}
+    ran = Training(street, objects, street.contexts(None, device="cpu"), seed=3, float32=True)
+    seen = Watched(ran)
+    ran.run()
+    return {"gradients": seen.gradients, "samples": seen.samples, "loss": float(ran.learner.loss)}
 
 
 def monitored(batch_size: int = 7) -> dict:
     """What the monitor of overfitting counts, of a network that hardly changes."""
-    run = training(replace(TINY, batch_size=batch_size, learning_rate=1e-9, dropout=0.0, map_dropout=0.0), images=70)
-    run.run()
-    return run.monitor.report()
+    ran = training(replace(TINY, batch_size=batch_size, learning_rate=1e-9, dropout=0.0, map_dropout=0.0), images=70)
+    ran.run()
+    return ran.monitor.report()
+
+
+def traced(classes: int, size: int) -> nn.Module:
+    """A network for the command, which thus imports this file in every rank."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(4, classes))  # fmt: skip
+
+
+if "RANKJOBS_TRACE" in os.environ:  # then every rank writes down its process and the samples of its batches
+    dealt, place = run.stateful, f"{os.environ['RANKJOBS_TRACE']}-{os.environ.get('RANK', 0)}"
+    Path(f"{place}.pid").write_text(str(os.getpid()))
+    attended.SAVE_EVERY = 0.3
+
+    def noted(pairs, collate, *arguments):
+        def seen(rows):
+            with open(f"{place}.txt", "a") as file:
+                print(*(f"{epoch}:{index}" for epoch, index in zip(rows.epoch, rows.index, strict=True)), file=file)
+            time.sleep(float(os.environ["RANKJOBS_SLEEP"]))
+            return collate(rows)
+
+        return dealt(pairs, seen, *arguments)
+
+    run.stateful = noted

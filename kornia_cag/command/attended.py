@@ -10,6 +10,8 @@ from kornia_cag.core.checks import Diverged
 from kornia_cag.core.progress import duration, progress, say
 from kornia_cag.training.run import Training
 
+SAVE_EVERY = 20.0  # seconds
+
 
 def attended(training: Training, name: str, *, save: Path | None = None, more: int = 0) -> None:
     """Run a training to its end, reporting on standard error before the first step and as it progresses.
@@ -29,7 +31,7 @@ def attended(training: Training, name: str, *, save: Path | None = None, more: i
         _announce(training, name, more)
     try:
         with worded(function="--model"), finishing() as stop, progress(name, training.share) as log:
-            training.run(save=save, save_every=20.0, log=log if ranks.here()[0] == 0 else None, stop=stop)
+            training.run(save=save, save_every=SAVE_EVERY, log=log if ranks.here()[0] == 0 else None, stop=stop)
     except Diverged as error:
         raise Diverged(f"{name}: {error}") from error
 
