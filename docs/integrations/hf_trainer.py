@@ -23,7 +23,7 @@ class ComposingTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """A loader that nobody shards or shuffles again."""
-        rows = self.args.per_device_train_batch_size
+        rows = self.args.per_device_train_batch_size * self.args.world_size  # those of all ranks
         pairs = PairSampler(objects.labels, len(contexts), batch_size=rows, samples_per_class=16)
         return DataLoader(pairs.dataset, batch_sampler=pairs, collate_fn=composed)
 

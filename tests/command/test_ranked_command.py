@@ -1,5 +1,6 @@
 """Training on several ranks from the command line: how they end, what is said of it, and how it goes on."""
 
+import contextlib
 import os
 import re
 import signal
@@ -36,10 +37,8 @@ def started(tmp_path):
     for process in processes:
         process.kill()
     for file in tmp_path.glob("*.pid"):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(int(file.read_text()), signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def traced(folder, name):
