@@ -138,3 +138,30 @@ if "RANKJOBS_TRACE" in os.environ:  # then every rank writes down its process an
         return dealt(pairs, seen, *arguments)
 
     run.stateful = noted
+
+
+class Odd(nn.Module):
+    """A network of a user's own, with weights that nothing uses."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.net, self.unused, self.calls = traced(classes, 16), nn.Linear(2, 2), 0
+
+    def forward(self, images):
+        self.calls += self.training
+        if self.calls > 20 and os.environ.get("RANK") == os.environ.get("RANKJOBS_FAILS", "none"):
+            raise ValueError("a rank of its own mind")
+        return self.net(images)
+
+
+def odd(classes: int, size: int) -> nn.Module:
+    """Builds one."""
+    return Odd(classes)
+
+
+def unused() -> dict:
+    """A training of it."""
+    ran = Training(PLAIN, PLAIN.objects(None, device="cpu"), PLAIN.contexts(None, device="cpu"), images=40,
+                   function="rankjobs:odd", float32=True)  # fmt: skip
+    ran.run()
+    return {"average": ran.learner.average.state_dict(), "seen": ran.seen}

@@ -11,7 +11,7 @@ from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from kornia_cag.command.options import chosen_device, number
+from kornia_cag.command.options import number
 from kornia_cag.command.results import way_on
 from kornia_cag.core import ranks
 from kornia_cag.core.checks import Interrupted, fail
@@ -55,7 +55,10 @@ def launched(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 
 def _count(options: argparse.Namespace) -> int:
     count = number("--nproc", options.nproc, 1, MOST)
-    if chosen_device(options.device).type == "cuda" and count > (gpus := torch.cuda.device_count()):
+    cuda = (
+        options.device != "cpu" and torch.cuda.is_available()
+    )  # not asked more, or this process would take memory there
+    if cuda and count > (gpus := torch.cuda.device_count()):
         fail("--nproc", f"at most {gpus}, one rank for each GPU", str(count), "Pass --device cpu to use none.")
     return count
 

@@ -120,6 +120,15 @@ def test_what_is_wrong_on_all_ranks_is_told_once(started):
                           "It counts the rows of all ranks."]  # fmt: skip
 
 
+def test_what_is_wrong_on_one_rank_ends_all_and_is_told_by_it(started, monkeypatch):
+    monkeypatch.setenv("RANKJOBS_FAILS", "1")
+    process = started("run", "--nproc", "2", "--model", "rankjobs:odd")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    (line,) = ours(said)
+    assert "that of 'rankjobs:odd', which raised ValueError: a rank of its own mind" in line
+
+
 @pytest.fixture
 def under_torchrun(monkeypatch):
     def told(rank, count=2):

@@ -221,8 +221,8 @@ def test_a_network_that_fails_late_is_named_and_the_checkpoint_stays(name, own, 
 def test_an_ablation_keeps_its_rows_when_one_diverges(capsys, monkeypatch):
     update = Training._update
 
-    def spoiled(self, batch):
-        update(self, batch)
+    def spoiled(self, *batch):
+        update(self, *batch)
         if self.seed == 1:
             self.learner.watch.step(self.steps, torch.tensor(float("nan")), self.model)
             self.learner.look()

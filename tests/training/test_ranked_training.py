@@ -73,6 +73,17 @@ def test_a_detector_weighs_by_objects():
         assert part["loss"] == pytest.approx(alone["loss"], rel=1e-2)
 
 
+def test_a_network_may_have_weights_that_nothing_uses():
+    alone = rankjobs.unused()
+    for part in on_ranks(2, "rankjobs:unused"):
+        assert part["seen"] == alone["seen"]
+        close(
+            {n: v.float() for n, v in part["average"].items()},
+            {n: v.float() for n, v in alone["average"].items()},
+            1e-2,
+        )
+
+
 def test_the_monitor_counts_the_samples_of_one_process():
     alone, parts = rankjobs.monitored(), on_ranks(2, "rankjobs:monitored")
     attacked = [look[:2] for look in alone["looks"]]
