@@ -119,7 +119,7 @@ def monitored(batch_size: int = 7) -> dict:
 
 def traced(classes: int, size: int) -> nn.Module:
     """A network for the command, which thus imports this file in every rank."""
-    return nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 4, bias=False), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                          nn.Linear(4, classes))  # fmt: skip
 
 

@@ -55,9 +55,8 @@ def launched(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 
 def _count(options: argparse.Namespace) -> int:
     count = number("--nproc", options.nproc, 1, MOST)
-    cuda = (
-        options.device != "cpu" and torch.cuda.is_available()
-    )  # not asked more, or this process would take memory there
+    # torch is asked no more than this, or this process would take memory on a GPU
+    cuda = options.device != "cpu" and torch.cuda.is_available()
     if cuda and count > (gpus := torch.cuda.device_count()):
         fail("--nproc", f"at most {gpus}, one rank for each GPU", str(count), "Pass --device cpu to use none.")
     return count
@@ -77,7 +76,12 @@ def _told(failures: Mapping[int, ProcessFailure], options: argparse.Namespace) -
             say(f"kornia-cag: rank {rank} was killed by {name}, and the others stopped{way_on(options)}")
             return 128 + by
     spoken = [failure.exitcode for _, failure in first if failure.exitcode not in (LOST, -signal.SIGTERM)]
-    for by in (signal.SIGINT, signal.SIGTERM):
-        if 128 + by in spoken or (not spoken and killed):
-            raise Interrupted(int(by))
-    return spoken[0] if spoken else LOST
+    signals = {128 + by: by for by in (signal.SIGINT, signal.SIGTERM)}
+    for status in sorted(
+        spoken, key=lambda status: status in signals
+    ):  # a signal may only be how the others were ended
+        if status in signals:
+            raise Interrupted(int(signals[status]))
+        return status
+    say(f"kornia-cag: the ranks lost each other{way_on(options)}")
+    return LOST

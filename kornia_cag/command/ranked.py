@@ -15,6 +15,8 @@ from kornia_cag.command.launching import LOST
 from kornia_cag.core import ranks
 from kornia_cag.core.checks import fail
 
+PATIENCE = 15.0  # seconds
+
 
 @contextmanager
 def as_rank(options: argparse.Namespace) -> Iterator[None]:
@@ -62,5 +64,5 @@ def left() -> NoReturn:
     """End without a word: another rank has ended, and it, or whoever started both, tells why."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.stdout.flush()
-    time.sleep(1.0)  # so that the launcher meets the other one first
+    time.sleep(PATIENCE)  # until the launcher has met the other one, which may still be busy ending, and ends this one
     os._exit(LOST)  # nothing is to be cleaned up: connections are gone, and a GPU may wait for the other rank

@@ -56,9 +56,10 @@ def finishing() -> Iterator[Callable[[], bool]]:
             yield lambda: bool(taken)
         except Diverged:
             raise
-        except RuntimeError:  # the same Ctrl-C may have killed a compiler process
-            if not taken or ranks.here()[1] > 1:
+        except RuntimeError as error:  # the same signal may have killed a compiler process, or another rank
+            if not taken:
                 raise
+            raise Interrupted(taken[0]) from error
     (number,) = ranks.agreed(taken[0] if taken else 0)
     if number:
         raise Interrupted(number)

@@ -1,5 +1,6 @@
 """Training on several ranks from the command line: how they end, what is said of it, and how it goes on."""
 
+import argparse
 import contextlib
 import os
 import re
@@ -12,9 +13,12 @@ from dataclasses import replace
 import pytest
 import torch
 from ranked import environment
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from kornia_cag.command import cli
+from kornia_cag.command.launching import _told
 from kornia_cag.core import ranks
+from kornia_cag.core.checks import Interrupted
 from kornia_cag.training.network import load_network
 from kornia_cag.training.recipes import RECIPES
 
@@ -160,6 +164,33 @@ def test_options_that_torchrun_decides(options, message, under_torchrun, capsys)
     under_torchrun(0)
     assert cli.main(("train", "digits", *options)) == 2
     assert message in capsys.readouterr().err
+
+
+def ended(*codes):
+    """What is told of ranks that ended with these statuses, in this order."""
+    failures = {}
+    for rank, code in enumerate(codes):
+        failures[rank] = ProcessFailure(local_rank=rank, pid=1, exitcode=code, error_file="none")
+        failures[rank].timestamp = rank
+    return _told(failures, argparse.Namespace(command="train"))
+
+
+@pytest.mark.parametrize(("codes", "status", "said"), [
+    ((-15, 3, -9), 137, "kornia-cag: rank 2 was killed by SIGKILL, and the others stopped\n"),
+    ((-11, -9), 139, "kornia-cag: rank 0 was killed by SIGSEGV, and the others stopped\n"),
+    ((3, -15, 143, 2), 2, ""),
+    ((3, 1), 1, ""),
+    ((3, -15), 3, "kornia-cag: the ranks lost each other\n"),
+])  # fmt: skip
+def test_of_several_ranks_that_ended_the_first_to_blame_is_told(codes, status, said, capsys):
+    assert ended(*codes) == status
+    assert capsys.readouterr().err == said
+
+
+def test_ranks_that_a_signal_ended_count_as_interrupted():
+    with pytest.raises(Interrupted) as raised:
+        ended(3, 130, 130)
+    assert raised.value.args == (signal.SIGINT,)
 
 
 def test_nproc_is_a_number_of_ranks(capsys):
