@@ -60,7 +60,7 @@ def _started(count: int) -> list[subprocess.Popen[str]]:
     return _workers[:count]
 
 
-def on_ranks(count: int, job: str, *arguments: object, timeout: float = 120) -> list:
+def on_ranks(count: int, job: str, *arguments: object, timeout: float = 240) -> list:
     """What ``job``, ``module:function``, returns on each of ``count`` ranks."""
     told = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     with tempfile.TemporaryDirectory() as folder:

@@ -48,8 +48,11 @@ def claimed(out: Path) -> Iterator[None]:
 
 
 def resume_threads(options: argparse.Namespace, out: Path) -> None:
-    """Set the threads as at the start of the run that is resumed, unless told otherwise: sums round by their count."""
-    if options.threads is not None or not options.resume:
+    """Set the threads as at the start of the run that is resumed, unless told otherwise: sums round by their count.
+
+    Those of several ranks round by theirs.
+    """
+    if options.threads is not None or not options.resume or ranks.here()[1] > 1:
         return
     try:
         if options.command == "train":

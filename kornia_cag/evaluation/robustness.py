@@ -86,7 +86,8 @@ def composites(
     if ranges.layout is not None:
         fail("ranges", "no layout, which may leave an object out", describe(ranges.layout),
              "Pass dataclasses.replace(ranges, layout=None).")  # fmt: skip
-    pairs = PairSampler(objects.labels.cpu(), len(contexts), batch_size=check_int("count", count), seed=seed)
+    pairs = PairSampler(objects.labels.cpu(), len(contexts), batch_size=check_int("count", count), seed=seed,
+                        rank=0, world_size=1)  # fmt: skip
     collate = CAGCollate(objects, contexts, size, ranges=ranges, returns="batch")
     made: list[Batch] = []
     while sum(len(batch.labels) for batch in made) < count:

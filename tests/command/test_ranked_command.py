@@ -17,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from kornia_cag.command import cli
 from kornia_cag.command.launching import _told
+from kornia_cag.command.results import resume_threads
 from kornia_cag.core import ranks
 from kornia_cag.core.checks import Interrupted
 from kornia_cag.training.network import load_network
@@ -56,7 +57,7 @@ def batches(parts, steps):
     return [sorted(sample for part in parts for sample in part[step]) for step in range(steps)]
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=180.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -83,7 +84,7 @@ def test_a_killed_rank_ends_all_in_one_line_and_two_ranks_go_on(tmp_path, starte
     assert 0 < saved["steps"] < 50
     assert not {"ranks", "world_size", "rank"} & {*saved["plan"], *saved["loader"]}
     second = started("second", "--nproc", "2", "--resume")
-    printed, said = second.communicate(timeout=60)
+    printed, said = second.communicate(timeout=180)
     assert second.returncode == 0, said
     assert "trained on 35" in printed
     begun, rest = traced(tmp_path, "first"), traced(tmp_path, "second")
@@ -118,7 +119,7 @@ def test_ctrl_c_stops_all_ranks_after_one_step(tmp_path, started):
 
 def test_what_is_wrong_on_all_ranks_is_told_once(started):
     process = started("run", "--nproc", "3", "--batch-size", "2")
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=180)
     assert process.returncode == 2
     assert ours(said) == ["kornia-cag: --batch-size: expected at least 3, a row for every rank, got 2. "
                           "It counts the rows of all ranks."]  # fmt: skip
@@ -127,7 +128,7 @@ def test_what_is_wrong_on_all_ranks_is_told_once(started):
 def test_what_is_wrong_on_one_rank_ends_all_and_is_told_by_it(started, monkeypatch):
     monkeypatch.setenv("RANKJOBS_FAILS", "1")
     process = started("run", "--nproc", "2", "--model", "rankjobs:odd")
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=180)
     assert process.returncode == 2
     (line,) = ours(said)
     assert "that of 'rankjobs:odd', which raised ValueError: a rank of its own mind" in line
@@ -164,6 +165,15 @@ def test_options_that_torchrun_decides(options, message, under_torchrun, capsys)
     under_torchrun(0)
     assert cli.main(("train", "digits", *options)) == 2
     assert message in capsys.readouterr().err
+
+
+def test_ranks_do_not_take_up_the_threads_of_a_single_process(tmp_path, monkeypatch, capsys):
+    (tmp_path / "config.json").write_text('{"threads": 3}')
+    options = argparse.Namespace(threads=None, resume=True, command="train")
+    monkeypatch.setattr(torch, "set_num_threads", pytest.fail)
+    monkeypatch.setattr(ranks, "here", lambda: (0, 2))
+    resume_threads(options, tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 def ended(*codes):
