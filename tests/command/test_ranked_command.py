@@ -118,11 +118,11 @@ def test_ctrl_c_stops_all_ranks_after_one_step(tmp_path, started):
 
 
 def test_what_is_wrong_on_all_ranks_is_told_once(started):
-    process = started("run", "--nproc", "3", "--batch-size", "2")
+    process = started("run", "--nproc", "2", "--batch-size", "1")
     _, said = process.communicate(timeout=180)
     assert process.returncode == 2
-    assert ours(said) == ["kornia-cag: --batch-size: expected at least 3, a row for every rank, got 2. "
-                          "It counts the rows of all ranks."]  # fmt: skip
+    (line,) = ours(said)
+    assert line.startswith("kornia-cag: --batch-size: expected at least 2, ")
 
 
 def test_what_is_wrong_on_one_rank_ends_all_and_is_told_by_it(started, monkeypatch):
