@@ -15,13 +15,14 @@ from kornia_cag.core import ranks
 from kornia_cag.core.checks import InputError, fail
 from kornia_cag.core.lock import held
 from kornia_cag.core.progress import say
-from kornia_cag.core.storage import read_json
+from kornia_cag.core.storage import earlier, read_json
 from kornia_cag.training.network import CHECKPOINT, CONFIG, MODEL
 
 REPORT, PREVIEW = "report.json", "preview.png"
 ABLATION, TABLE, PLOT = "ablation.json", "ablation.md", "ablation.svg"
-WRITTEN = {"train": (CHECKPOINT, MODEL, CONFIG, REPORT, PREVIEW), "ablate": (ABLATION, TABLE, PLOT)}
-RESUMED = {"train": CHECKPOINT, "ablate": ABLATION}  # what a command resumes from
+PREVIOUS = str(earlier(CHECKPOINT))
+WRITTEN = {"train": (CHECKPOINT, PREVIOUS, MODEL, CONFIG, REPORT, PREVIEW), "ablate": (ABLATION, TABLE, PLOT)}
+RESUMED = {"train": (CHECKPOINT, PREVIOUS), "ablate": (ABLATION,)}  # what a command resumes from: the first there is
 
 
 def folder(options: argparse.Namespace) -> Path:
@@ -70,8 +71,12 @@ def way_on(options: argparse.Namespace) -> str:
     """What to print after "interrupted": how to resume."""
     if "resume" not in options:
         return ""
-    file = folder(options) / RESUMED[options.command]
-    return "; repeat the command with --resume to continue" if file.is_file() else ""
+    return "; repeat the command with --resume to continue" if resumable(options) else ""
+
+
+def resumable(options: argparse.Namespace) -> bool:
+    """Whether a training or an ablation left something to resume from."""
+    return any((folder(options) / name).is_file() for name in RESUMED[options.command])
 
 
 def check_out(options: argparse.Namespace, out: Path) -> None:

@@ -17,6 +17,7 @@ from kornia_cag.command.results import (
     check_out,
     claimed,
     folder,
+    resumable,
     resume_threads,
     set_aside,
 )
@@ -26,7 +27,7 @@ from kornia_cag.core import ranks
 from kornia_cag.core.checks import Hint, fail, one_line
 from kornia_cag.core.plain import plain, to_json
 from kornia_cag.core.progress import duration
-from kornia_cag.core.storage import write_json
+from kornia_cag.core.storage import make_again, write_json
 from kornia_cag.evaluation.accuracy import Accuracy
 from kornia_cag.evaluation.boxes import BoxedSet
 from kornia_cag.evaluation.detection import DetectionAccuracy
@@ -43,7 +44,7 @@ def train(options: argparse.Namespace) -> None:
     recipe = chosen_recipe(options)
     images = budget(options, recipe)
     check_out(options, out)
-    if options.resume and not (out / CHECKPOINT).is_file():
+    if options.resume and not resumable(options):
         fail("--resume", f"a saved run in {str(out)!r}", "none", "Leave --resume out to start afresh.")
     check_training_memory(options, recipe)
     if options.resume:  # the hints on its pictures were given when the run began
@@ -69,6 +70,9 @@ def train(options: argparse.Namespace) -> None:
         _trained(training, options, out)
         if ranks.here()[0] > 0:
             return
+        if not (out / CONFIG).is_file():  # somebody removed the folder
+            make_again(out)
+            _write_beginning(training, options, out)
         # saved before the user's own network can fail while it is measured
         save_network(out / MODEL, training.learner.average, recipe, objects.classes, options.model)
         accuracy = _measured(training, real, options)
@@ -104,6 +108,11 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
         check_documents(out, "--resume")
         return
     set_aside(out, "train")
+    _write_beginning(training, options, out)
+
+
+def _write_beginning(training: Training, options: argparse.Namespace, out: Path) -> None:
+    """Write what is known before training: the configuration, and a sheet of composites."""
     given = {name: value for name, value in vars(options).items() if name not in ("command", "hint")}
     recipe, objects, contexts = training.recipe, training.objects, training.collate.composer.contexts
     about = {"options": plain(given), "versions": versions(), "trained_on": contexts.pyramid.checksums()}

@@ -1,8 +1,9 @@
 """The one way to write and read files: whole or not at all, with a checksum that reading verifies.
 
 A file is written under a temporary name, flushed to disk and renamed, so that a full disk, a kill or a power cut leaves
-the previous version intact. The checksum is inside the file, which may be moved: SHA-256 of all other bytes, in torch
-files as the comment of the ZIP archive, which ``torch.load`` ignores, in JSON as the last entry.
+the previous version intact. Where asked for, that stays beside it, under the name of :func:`earlier`. The checksum is
+inside the file, which may be moved: SHA-256 of all other bytes, in torch files as the comment of the ZIP archive, which
+``torch.load`` ignores, in JSON as the last entry.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import os
 import secrets
 import struct
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -20,7 +22,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from kornia_cag.core.checks import fail
+from kornia_cag.core.checks import InputError, fail
 from kornia_cag.core.plain import plain, to_json
 
 PARTIAL = ".partial"  # suffix of a file being written
@@ -36,8 +38,18 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
     write_pieces(path, [data])
 
 
-def write_pieces(path: str | Path, pieces: Iterable[bytes | memoryview]) -> None:
+def earlier(path: str | Path) -> Path:
+    """Where the version before is kept: ``checkpoint.previous.pt`` beside ``checkpoint.pt``."""
+    return Path(path).with_suffix(f".previous{Path(path).suffix}")
+
+
+def write_pieces(path: str | Path, pieces: Iterable[bytes | memoryview], *, keep: bool = False) -> None:
     """Write or replace a file piece by piece, whole or not at all.
+
+    Args:
+        path: the file.
+        pieces: its content.
+        keep: keep the version before, see :func:`earlier`. At any moment one of the two is there, and whole.
 
     Raises:
         OSError: naming the file, for a full disk, a folder that is not writable and the like. The old file is unchanged
@@ -53,6 +65,8 @@ def write_pieces(path: str | Path, pieces: Iterable[bytes | memoryview]) -> None
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
+        if keep and place.exists():
+            os.replace(place, earlier(place))
         os.replace(partial, place)
     except OSError as error:
         error.filename = str(path)
@@ -91,6 +105,14 @@ def check_place(path: str | Path) -> None:
         fail("path", "a file in a folder that can be written to", f"{str(path)!r} ({reason})")
 
 
+def make_again(folder: Path) -> None:
+    """Make a folder that was there when the work began, with a warning that its files are lost."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        warnings.warn(f"{folder}: it was removed while it was in use; it is made again, without its files",
+                      stacklevel=3)  # fmt: skip
+
+
 def _flush_folder(folder: Path) -> None:
     """Make the new name survive a power cut, if the system allows it."""
     with suppress(OSError):
@@ -121,10 +143,15 @@ def write_json(path: str | Path, value: dict[str, Any]) -> None:
     write_bytes(path, text[: -_DIGITS - len(_END)] + _digest(text) + _END)
 
 
-def write_torch(path: str | Path, value: Any) -> None:
+def write_torch(path: str | Path, value: Any, *, keep: bool = False) -> None:
     """Write tensors and plain values in plain containers, for ``torch.load(path, weights_only=True)``.
 
     The checksum covers all bytes before it.
+
+    Args:
+        path: the file.
+        value: what it holds.
+        keep: keep the version before, see :func:`earlier`.
     """
     file = io.BytesIO()  # in memory first: torch raises its own error for a full disk
     torch.save(value, file)
@@ -134,7 +161,7 @@ def write_torch(path: str | Path, value: Any) -> None:
         digest = _digest(written)
     file.write(_COMMENT + digest)
     with file.getbuffer() as written:
-        write_bytes(path, written)
+        write_pieces(path, [written], keep=keep)
 
 
 def read_json(path: str | Path, argument: str, expected: str, fix: str = "") -> dict[str, Any]:
@@ -198,6 +225,32 @@ def read_torch(path: str | Path, argument: str, expected: str, fix: str = "") ->
     except Exception:  # a malicious file can make the readers of archives and pickles raise anything
         pass
     return refuse("which holds other things than tensors and plain values")
+
+
+def read_last(path: str | Path, argument: str, expected: str, fix: str = "") -> tuple[Any, Path]:
+    """Read a file of :func:`write_torch`, or if it is missing or damaged the version before, with a warning.
+
+    Args:
+        path: the file.
+        argument: argument to name in errors.
+        expected: what the file should be, briefly.
+        fix: advice for errors.
+
+    Returns:
+        What was read, and from which file.
+
+    Raises:
+        InputError: about ``path``, if neither can be read.
+    """
+    try:
+        return read_torch(path, argument, expected, fix), Path(path)
+    except InputError as error:
+        before = earlier(path)
+        with suppress(InputError):
+            value = read_torch(before, argument, expected, fix)
+            warnings.warn(f"{error} Going on from {str(before)!r}, the save before.", stacklevel=2)
+            return value, before
+        raise
 
 
 def _digest(data: bytes | memoryview) -> bytes:

@@ -19,7 +19,7 @@ from kornia_cag.core.saved import (
     check_weights,
     refused,
 )
-from kornia_cag.core.storage import read_torch
+from kornia_cag.core.storage import read_last
 from kornia_cag.loading.chain import dealt, gathered
 from kornia_cag.loading.collate import CAGCollate
 
@@ -27,17 +27,20 @@ AFRESH = "Start afresh with a new Training."
 OF_THIS_VERSION = "a run saved by this version"
 
 
-def read(path: Path, plan: dict[str, Any]) -> dict[str, Any]:
+def read(path: Path, plan: dict[str, Any]) -> tuple[dict[str, Any], Path]:
     """Read what :meth:`kornia_cag.training.run.Training.save` wrote; checks the plan, :func:`check_saved` the rest.
 
     Args:
-        path: the file.
+        path: the file; if it is missing or damaged, the save before is read, with a warning.
         plan: plan of the run to resume.
+
+    Returns:
+        The saved run, and the file that holds it.
 
     Raises:
         InputError: for another kind of file, a damaged one, and one with another plan.
     """
-    state = read_torch(path, "path", "a run saved by kornia-cag train", AFRESH)
+    state, path = read_last(path, "path", "a run saved by kornia-cag train", AFRESH)
     if not isinstance(state, dict) or "plan" not in state:
         fail("path", "a run saved by kornia-cag train", f"{str(path)!r}, which is another file")
     with refused(path, "path", OF_THIS_VERSION, AFRESH):
@@ -45,7 +48,7 @@ def read(path: Path, plan: dict[str, Any]) -> dict[str, Any]:
     if other := differences(*_without_threads(plan, state["plan"])):
         fail("path", "the arguments of the saved run", first_few(other),
              "Repeat the arguments of the first run." + _threads(other))  # fmt: skip
-    return state
+    return state, path
 
 
 def _without_threads(mine: dict[str, Any], saved: Any) -> tuple[dict[str, Any], Any]:

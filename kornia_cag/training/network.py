@@ -16,7 +16,7 @@ from kornia_cag.core.checks import InputError, check_choice, check_instance, che
 from kornia_cag.core.devices import Device, chosen_device, device_of
 from kornia_cag.core.precision import FLOATS
 from kornia_cag.core.saved import LARGEST, check_fields, check_names, check_type, check_weights, refused
-from kornia_cag.core.storage import read_torch, write_torch
+from kornia_cag.core.storage import earlier, read_last, write_torch
 from kornia_cag.evaluation.averaged import Averaged
 from kornia_cag.training.detected import Detected, detected
 from kornia_cag.training.makers import Maker, named, untried
@@ -174,7 +174,7 @@ def load_network(
     """
     check_instance("path", path, (str, os.PathLike))
     device, file = chosen_device(device), _file(Path(path))
-    saved, share = read_torch(file, "path", _SAVED, _ANEW), 1.0
+    (saved, file), share = read_last(file, "path", _SAVED, _ANEW), 1.0
     if isinstance(saved, dict) and "plan" in saved:
         saved, share = _of_checkpoint(file, saved)
     with refused(file, "path", _SAVED, _ANEW):
@@ -194,7 +194,7 @@ def load_network(
 
 def _file(path: Path) -> Path:
     """The file to read: in the folder of a run its model, or until there is one its checkpoint."""
-    files = [path / MODEL, path / CHECKPOINT] if path.is_dir() else [path]
+    files = [path / MODEL, path / CHECKPOINT, earlier(path / CHECKPOINT)] if path.is_dir() else [path]
     file = next((file for file in files if file.is_file()), None)
     if file is None and (path / CONFIG).is_file():
         fail("path", "a training that has saved something", f"{str(path)!r}, which has no checkpoint yet",

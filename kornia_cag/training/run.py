@@ -18,7 +18,7 @@ from kornia_cag.core.precision import autocast_dtype
 from kornia_cag.core.progress import Log
 from kornia_cag.core.ranks import Share
 from kornia_cag.core.saved import refused
-from kornia_cag.core.storage import write_torch
+from kornia_cag.core.storage import make_again, write_torch
 from kornia_cag.evaluation.accuracy import Accuracy
 from kornia_cag.evaluation.boxes import BoxedSet
 from kornia_cag.evaluation.detection import DetectionAccuracy
@@ -216,13 +216,18 @@ class Training:
     def save(self, path: Path) -> None:
         """Write everything the next step depends on, whole or not at all; it resumes on any number of ranks.
 
+        The save before is kept beside it, ``checkpoint.previous.pt`` of ``checkpoint.pt``. A folder that is gone is
+        made again, with a warning.
+
         Raises:
             Diverged: if any of it is not finite; an existing file is not touched.
         """
         self.learner.look()
         state = self._state(self.loader)
         if ranks.here()[0] == 0:
-            write_torch(path, state)
+            make_again(path.parent)
+            own = self.learner.kept is not None and self.learner.kept[0] == path  # nobody else's, nor a damaged one
+            write_torch(path, state, keep=own)
         self.learner.kept = path, self.steps
 
     def _state(self, loader: Any) -> dict[str, Any]:
@@ -238,12 +243,12 @@ class Training:
         }
 
     def load(self, path: Path) -> None:
-        """Resume from a saved run.
+        """Resume from a saved run; where the file is missing or damaged, from the save before, with a warning.
 
         Raises:
-            InputError: if the file is damaged, not a saved run, or from another plan.
+            InputError: if both files are damaged, if it is not a saved run, or from another plan.
         """
-        state = checkpoint.read(path, self.plan())
+        state, path = checkpoint.read(path, self.plan())
         with refused(path, "path", checkpoint.OF_THIS_VERSION, checkpoint.AFRESH):
             trial = stateful(copy.deepcopy(self.pairs), self.collate, self.seed)
             several = self.pairs.objects_per_scene + self.pairs.distractors_per_scene
