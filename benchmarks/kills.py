@@ -3,7 +3,7 @@
 Four trainings, each on every number of ranks: plain; with composites kept apart by what the network confuses; with
 the worst of three scenes; with attacks by gradients on scenes and pixels. Each is first run in one piece. Then it is
 started again and again, and one of its processes killed (SIGKILL): at a random moment, which may be before the first
-step, or inside one of its saves, after every step. Another rank must end by itself. When all kills are dealt, the run is
+step, or inside one of its saves, after every step. Another rank must end by itself. When all kills are dealt, it is
 left to end. Its weights must then be those of the run in one piece with as many ranks, to the bit; the exit status is
 the number of trainings of which that is not so.
 """
