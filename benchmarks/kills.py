@@ -73,15 +73,21 @@ def started(name: str, count: int, folder: Path) -> list[subprocess.Popen[str]]:
 
 def killed(processes: list[subprocess.Popen[str]], chance: random.Random, most: float, folder: Path) -> None:
     """Kill one of them at a random moment of its training, now and then before it has begun, or while one saves."""
-    victim = chance.choice(processes)
-    if chance.random() < 0.9 and victim.stdout is not None:
-        victim.stdout.readline()
+    if chance.random() < 0.1:  # while ranks still look for each other; a launcher ends those that are left
+        time.sleep(chance.uniform(0, most))
+        for process in processes:
+            process.kill()
+            process.wait()
+        return
+    for process in processes:
+        if process.stdout is not None:
+            process.stdout.readline()  # it has begun
     time.sleep(chance.uniform(0, most))
     if chance.random() < 0.5:
         limit = time.monotonic() + most
         while not any(folder.glob(f".*{PARTIAL}")) and time.monotonic() < limit:
             pass
-    victim.kill()
+    chance.choice(processes).kill()
     for process in processes:
         try:
             process.wait(ENDS)
