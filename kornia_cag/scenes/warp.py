@@ -86,13 +86,13 @@ def _planes_displaced(points: Points, waves: Float[Tensor, "b k 5"]) -> Points:
     moved_x, moved_y = x, y
     for fx, fy, ax, ay, phase in (n[start : start + 5] for start in range(0, len(n), 5)):
         turns = torch.addcmul(torch.addcmul(phase * (0.5 / math.pi), fy, y), fx, x)
-        turns = reused(turns - turns.round())
+        turns = turns - turns.round()
         square, value = turns * turns, torch.full_like(turns, SINE[0])
         for factor in SINE[1:]:
             value = value * square + factor
-        value = reused(value * turns)
+        value = value * turns
         moved_x, moved_y = torch.addcmul(moved_x, ax, value), torch.addcmul(moved_y, ay, value)
-    return moved_x, moved_y
+    return reused(moved_x), reused(moved_y)
 
 
 def fit_level(
