@@ -196,24 +196,24 @@ class ContextStream:
         if not self._collected:
             self._places.setdefault(self._generation, (mark, self.skipped))
             self._places = {number: place for number, place in self._places.items() if number >= self._generation - 1}
-        if made.note and not self._odd:
-            self._odd = True
-            warnings.warn(f"contexts: {made.note}; of others like it nothing is said", stacklevel=2)
         if made.texels is not None:
             self._staged[self._collected] = made.texels
             self._collected, self._in_a_row = self._collected + 1, 0
-            return
-        supply.release(1)
-        self._skip(made.reason)
+        else:
+            supply.release(1)
+            self._skip(made.reason)
+        if made.note and not self._odd:
+            self._odd = True
+            warnings.warn(f"contexts: {made.note}. Of others like it nothing is said.", stacklevel=2)
 
     def _skip(self, reason: str) -> None:
-        if not self.reasons:
-            warnings.warn(f"contexts: skipped {reason} Others are only counted, see skipped and reasons.", stacklevel=2)
         self.skipped, self._in_a_row = self.skipped + 1, self._in_a_row + 1
         self.reasons = [*self.reasons, reason][:REASONS]
-        if self._in_a_row == MOST_SKIPPED:
+        if self._in_a_row >= MOST_SKIPPED:
             fail("source", "pictures that can be used", f"{MOST_SKIPPED} that cannot, one after the other: "
                  f"{first_few(self.reasons, ';')}")  # fmt: skip
+        if self.reasons == [reason]:
+            warnings.warn(f"contexts: skipped {reason} Others are only counted, see skipped and reasons.", stacklevel=2)
 
     def _drop(self) -> None:
         """Give up what no batch has asked for."""
