@@ -224,7 +224,7 @@ class ContextStream:
         """Fill slots with pictures that are there, after all work on the slots that is already queued."""
         texels = upload(torch.stack([self._staged.pop(slot) for slot in slots]), self.device)
         with torch.no_grad():
-            self.bank.pyramid.atlas.index_copy_(0, upload(torch.tensor(slots), self.device), texels)
+            self.bank.pyramid.words.index_copy_(0, upload(torch.tensor(slots), self.device), texels)
         self._held[slots] = self._generation
         cast(Supply, self._supply).release(len(slots))
 

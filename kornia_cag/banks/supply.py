@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int32
 from torch import Tensor
 
 from kornia_cag.banks.fitting import _square, _to_uint8
@@ -26,12 +26,12 @@ class Decoded:
     """An item of the source.
 
     Attributes:
-        texels: what is to be kept of the picture; None: it cannot be used.
+        texels: of the picture and its mip levels, one word each; None: it cannot be used.
         reason: why not.
         note: what is odd about it.
     """
 
-    texels: UInt8[Tensor, "ah aw 4"] | None
+    texels: Int32[Tensor, "ah aw"] | None
     reason: str = ""
     note: str = ""
 
@@ -171,4 +171,4 @@ def decoded(mark: Mark, item: Any, *, key: str | int | None, size: int, skip: bo
         return Decoded(None, str(error))
     square = _square(_to_uint8(pixels).permute(1, 2, 0).cpu(), size)
     note = f"{name} is read as sRGB, since its colour profile cannot be used ({notes[0]})" if notes else ""
-    return Decoded(build_pyramid(square[None], replicate=True).atlas[0], note=note)
+    return Decoded(build_pyramid(square[None], replicate=True).words[0], note=note)
