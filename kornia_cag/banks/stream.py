@@ -55,6 +55,7 @@ class ContextStream:
 
     Attributes:
         bank: the slots, written in place.
+        epochs: number of epochs that a picture stays.
         skipped: number of pictures that could not be used, again in every pass.
         reasons: why, of the first ten.
 
@@ -83,7 +84,7 @@ class ContextStream:
         self, source: Source, *, slots: int, size: int, epochs: int = 1, key: str | int | None = None,
         on_error: str = "skip", workers: int | None = None, device: Device = "auto",
     ) -> None:  # fmt: skip
-        self._slots, self._epochs = check_int("slots", slots, 1, 2**31 - 1), check_int("epochs", epochs)
+        self._slots, self.epochs = check_int("slots", slots, 1, 2**31 - 1), check_int("epochs", epochs)
         check_choice("on_error", on_error, ON_ERROR)
         self._workers = default_workers() if workers is None else check_int("workers", workers, 1, 256)
         self._reading = Reading(source)
@@ -149,9 +150,9 @@ class ContextStream:
         Raises:
             InputError: for epochs with different pictures; and see above.
         """
-        generations = np.unique(np.asarray(epochs) // self._epochs)
+        generations = np.unique(np.asarray(epochs) // self.epochs)
         if len(generations) > 1:
-            fail("rows", f"those of one epoch, or of the {self._epochs} with the same pictures" if self._epochs > 1 else
+            fail("rows", f"those of one epoch, or of the {self.epochs} with the same pictures" if self.epochs > 1 else
                  "those of one epoch", f"epochs {int(epochs.min())} to {int(epochs.max())}",
                  "Compose them as several batches.")  # fmt: skip
         generation, slots = int(generations[0]), np.unique(np.asarray(contexts))
@@ -242,7 +243,7 @@ class ContextStream:
         """
         places = [{"generation": number, "skipped": skipped, **mark.state_dict()}
                   for number, (mark, skipped) in sorted(self._places.items())]  # fmt: skip
-        return {"slots": self._slots, "epochs": self._epochs, "places": places}
+        return {"slots": self._slots, "epochs": self.epochs, "places": places}
 
     def load_state_dict(self, state: State) -> None:
         """Go on from the state of :meth:`state_dict`; the next batch reads the pictures of its epoch anew.
@@ -252,7 +253,7 @@ class ContextStream:
         """
         if not isinstance(state, dict) or set(state) != {"slots", "epochs", "places"}:
             fail("state", "the state_dict of a ContextStream", describe(state))
-        for name, mine in (("slots", self._slots), ("epochs", self._epochs)):
+        for name, mine in (("slots", self._slots), ("epochs", self.epochs)):
             if state[name] != mine:
                 fail("state", f"the state of a stream with {name}={mine}", f"{name}={describe(state[name])}",
                      "Build it like the saved one.")  # fmt: skip
@@ -279,7 +280,7 @@ class ContextStream:
              "Pass num_workers=0 to the loader.")  # fmt: skip
 
     def __repr__(self) -> str:
-        return (f"ContextStream(slots={len(self)}, size={self.size}, epochs={self._epochs}, device='{self.device}', "
+        return (f"ContextStream(slots={len(self)}, size={self.size}, epochs={self.epochs}, device='{self.device}', "
                 f"skipped={self.skipped})")  # fmt: skip
 
 
