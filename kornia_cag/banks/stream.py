@@ -42,11 +42,11 @@ class ContextStream:
     pictures that stay for an epoch; within two if they stay for several. An epoch may be as short as you like:
     ``samples_per_class=n * slots // classes`` offers every picture n times.
 
-    Pictures are decoded by threads while batches are made, up to ``slots`` pictures ahead, for which there is as much
-    memory on the host as the slots take on the device. A slot is filled when the first batch of an epoch needs it, so
-    replacing is spread over steps; with few samples per slot it is even. It is done in the order of the work that reads
-    the slots: a batch, composed ahead or not, sees its own pictures. A scene of an earlier batch that is rendered
-    again, or a second collate in another epoch, sees what the slots hold by then.
+    Pictures are decoded by threads while batches are made, up to ``slots`` pictures ahead, which takes as much memory
+    on the host as the slots do on the device. A slot is filled when the first batch of an epoch needs it, so replacing
+    is spread over steps; with few samples per slot it is even. It is done in the order of the work that reads the
+    slots: a batch, composed ahead or not, sees its own pictures. A scene of an earlier batch that is rendered again,
+    or a second collate in another epoch, sees what the slots hold by then.
 
     It reads the source in its own order, which a shuffled source, or :meth:`from_folder`, makes random, and starts
     again at its end. It needs the main process: a loader with ``num_workers=0``. All ranks read the same source. Once
@@ -91,7 +91,7 @@ class ContextStream:
         self._supply: Supply | None = None
         self._decode = partial(decoded, key=key, size=check_texels("size", size), skip=on_error == "skip")
         with torch.inference_mode(False):  # written to in other modes
-            one = build_pyramid(torch.zeros(1, 3, size, size, dtype=torch.uint8), replicate=True)
+            one = build_pyramid(torch.zeros(1, 3, size, size, dtype=torch.uint8, device="cpu"), replicate=True)
             atlas = torch.zeros(slots, *one.atlas.shape[1:], dtype=torch.uint8, device=chosen_device(device))
         self.bank = ContextBank(replace(one, atlas=atlas))
         self._held = np.full(slots, -1, np.int64)  # the generation of each slot's picture: slots take one each
@@ -225,7 +225,7 @@ class ContextStream:
         """Fill slots with pictures that are there, after all work on the slots that is already queued."""
         texels = upload(torch.stack([self._staged.pop(slot) for slot in slots]), self.device)
         with torch.no_grad():
-            self.bank.pyramid.words.index_copy_(0, upload(torch.tensor(slots), self.device), texels)
+            self.bank.pyramid.words.index_copy_(0, upload(torch.tensor(slots, device="cpu"), self.device), texels)
         self._held[slots] = self._generation
         cast(Supply, self._supply).release(len(slots))
 

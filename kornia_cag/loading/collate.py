@@ -168,7 +168,8 @@ class CAGCollate(Generic[Output]):
         if are_rows(rows) or not isinstance(rows, list | tuple) or not rows:
             found = check_rows(rows, objects=len(self.objects), contexts=len(self.composer.contexts))
             if self._stream is not None:
-                self._stream.refill(found.contexts.cpu(), found.epoch.cpu())
+                known = found if found.device.type == "cpu" else found.to("cpu")
+                self._stream.refill(known.contexts, known.epoch)
             return None, found.to(self.device)
         arguments.check_main_process("the items of a data set", arguments.COUNTED)
         bank = photo_bank(rows, canvas=self.size, device=self.device)

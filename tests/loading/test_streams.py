@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_contexts, make_objects
+from devicewait import RefuseWaiting, no_waiting
 from recorder import replaying
 from torch import nn
 from torch.utils.data import DataLoader
@@ -156,6 +157,17 @@ def test_ranks_see_the_same_pictures():
                 shown.append({int(k): image for index, images in made for k, image in zip(index, images, strict=True)})
             assert {**shown[1], **shown[2]}.keys() == shown[0].keys()
             assert all(torch.equal(image, shown[0][k]) for k, image in {**shown[1], **shown[2]}.items())
+
+
+def test_nothing_waits_for_the_device(device):
+    pairs = sampler()
+    with stream(device) as contexts:
+        collate = CAGCollate(make_objects(device, 16), contexts, 16)
+        for rows in pairs:
+            collate(rows)
+        with RefuseWaiting() if device.type == "cpu" else no_waiting():
+            for rows in pairs:
+                collate(rows)
 
 
 def test_a_twin_leaves_the_slots_alone():
