@@ -310,6 +310,7 @@ def test_a_state_knows_the_epoch_before_as_well():
     (lambda state: {**state, "places": [{}]}, "generation"),
     (lambda state: {**state, "places": [{"generation": 0, "skipped": 0}]}, "a place in a source"),
 ])  # fmt: skip
+@pytest.mark.usefixtures("untyped")
 def test_other_states_are_refused(change, said):
     stream = make()
     with pytest.raises(InputError, match=f"^state.*{said}"):
