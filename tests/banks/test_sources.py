@@ -1,6 +1,7 @@
 import itertools
 
 import pytest
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from kornia_cag.banks.sources import EVERY, Mark, Reading, Shuffled
 from kornia_cag.core.checks import InputError
@@ -110,3 +111,17 @@ def test_shuffled_paths_come_once_a_pass_and_in_another_order_each_time():
     later = Shuffled(paths, seed=3)
     later.load_state_dict({"next": 77})
     assert list(itertools.islice(later, 73)) == found[77:]
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
+def test_a_loader_of_torchdata_goes_on_from_its_state():
+    def reading():
+        return Reading(StatefulDataLoader(list(range(700)), batch_size=None))
+
+    found = taken(reading(), 1500)
+    assert [item for _, item in found] == [k % 700 for k in range(1500)]
+    for place in (300, 699, 1000, 1200):
+        fresh = reading()
+        fresh.seek(Mark.read(found[place][0].state_dict()))
+        assert found[place][0].kept >= 256
+        assert [item for _, item in taken(fresh, 900)] == [k % 700 for k in range(place, place + 900)]
