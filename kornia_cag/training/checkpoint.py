@@ -1,4 +1,4 @@
-"""Reading a saved training: first its plan, then types, sizes and values of everything saved."""
+"""Saved trainings: written, and read: first its plan, then types, sizes and values of everything saved."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from kornia_cag.core.saved import (
     check_weights,
     refused,
 )
-from kornia_cag.core.storage import read_last
+from kornia_cag.core.storage import make_again, read_last, write_torch
 from kornia_cag.loading.chain import dealt, gathered
 from kornia_cag.loading.collate import CAGCollate
 
@@ -49,6 +49,20 @@ def read(path: Path, plan: dict[str, Any]) -> tuple[dict[str, Any], Path]:
         fail("path", "the arguments of the saved run", first_few(other),
              "Repeat the arguments of the first run." + _threads(other))  # fmt: skip
     return state, path
+
+
+def write(path: Path, state: dict[str, Any], *, last: tuple[Path, int] | None) -> None:
+    """Write a saved run, by the first of all ranks, and keep the one before it, if this run has saved or read that.
+
+    Args:
+        path: the file.
+        state: of the run.
+        last: the file that this run saved to or was loaded from last, and its step: another run's is not kept, nor one
+            that was too damaged to be loaded.
+    """
+    if here()[0] == 0:
+        make_again(path.parent)
+        write_torch(path, state, keep=last is not None and last[0] == path)
 
 
 def _without_threads(mine: dict[str, Any], saved: Any) -> tuple[dict[str, Any], Any]:
@@ -92,7 +106,7 @@ def check_saved(
     for name in ("loss", "loader", "rng", "cuda_rng"):
         check_alike(name, state[name], mine[name])
     _check_optimizer(state["optimizer"], mine["optimizer"], list(model.parameters()))
-    _check_chain(state["collate"], size, classes, objects)
+    _check_chain(check_fields("collate", state["collate"], mine["collate"])["chain"], size, classes, objects)
     check_type("monitor", state["monitor"], type(mine["monitor"]))
 
 
@@ -114,9 +128,8 @@ def _check_optimizer(state: Any, mine: dict[str, Any], parameters: list[nn.Param
         check_alike(f"optimizer.state.{key}", moments, like)
 
 
-def _check_chain(state: Any, size: tuple[int, int], classes: int, objects: int) -> None:
+def _check_chain(chain: Any, size: tuple[int, int], classes: int, objects: int) -> None:
     """Check that stored composites fit the canvas and show known classes."""
-    chain = check_fields("collate", state, ("chain", "photos"))["chain"]
     images, labels = (chain.get(name) if isinstance(chain, dict) else None for name in ("images", "labels"))
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor) or images.ndim == 0:
         return  # none yet; the chain refuses incomplete states

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.banks.stream import Contexts
 from kornia_cag.core import ranks
 from kornia_cag.core.checks import fail
 from kornia_cag.core.plain import plain
@@ -18,7 +18,6 @@ from kornia_cag.core.precision import autocast_dtype
 from kornia_cag.core.progress import Log
 from kornia_cag.core.ranks import Share
 from kornia_cag.core.saved import refused
-from kornia_cag.core.storage import make_again, write_torch
 from kornia_cag.evaluation.accuracy import Accuracy
 from kornia_cag.evaluation.boxes import BoxedSet
 from kornia_cag.evaluation.detection import DetectionAccuracy
@@ -49,7 +48,7 @@ class Training:
     Args:
         recipe: the recipe to train.
         objects: prepared by :meth:`Recipe.objects`.
-        contexts: prepared by :meth:`Recipe.contexts`.
+        contexts: prepared by :meth:`Recipe.contexts`, or a :class:`ContextStream` of the recipe's ``texels``.
         images: budget in composed images; default the recipe's.
         seed: seed of the network, the pairs and the scenes.
         balanced: pair objects and contexts by balanced graphs, see :class:`PairSampler`.
@@ -62,7 +61,7 @@ class Training:
     """
 
     def __init__(
-        self, recipe: Recipe, objects: ObjectBank, contexts: ContextBank, *, images: int | None = None, seed: int = 0,
+        self, recipe: Recipe, objects: ObjectBank, contexts: Contexts, *, images: int | None = None, seed: int = 0,
         balanced: bool = True, function: str | None = None, compile: bool = False, float32: bool = False,
     ) -> None:  # fmt: skip
         if (size := recipe.batch_size) < 2:
@@ -216,18 +215,13 @@ class Training:
     def save(self, path: Path) -> None:
         """Write everything the next step depends on, whole or not at all; it resumes on any number of ranks.
 
-        The save before is kept beside it, ``checkpoint.previous.pt`` of ``checkpoint.pt``. A folder that is gone is
-        made again, with a warning.
+        The save before stays beside it as ``….previous.pt``. A folder that is gone is made again, with a warning.
 
         Raises:
             Diverged: if any of it is not finite; an existing file is not touched.
         """
         self.learner.look()
-        state = self._state(self.loader)
-        if ranks.here()[0] == 0:
-            make_again(path.parent)
-            own = self.learner.kept is not None and self.learner.kept[0] == path  # nobody else's, nor a damaged one
-            write_torch(path, state, keep=own)
+        checkpoint.write(path, self._state(self.loader), last=self.learner.kept)
         self.learner.kept = path, self.steps
 
     def _state(self, loader: Any) -> dict[str, Any]:
