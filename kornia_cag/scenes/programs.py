@@ -24,10 +24,12 @@ from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.earlier import Earlier, chained
 from kornia_cag.scenes.layout import Layout, Wish
 from kornia_cag.scenes.light import Picture, Tone, illumination, planes_of, whole
+from kornia_cag.scenes.overlay import Inked, overlaid
 from kornia_cag.scenes.placing import Ground, laid_out, put
 from kornia_cag.scenes.scene import Layer, Scene
 from kornia_cag.scenes.strength import Ramp, given_strength
-from kornia_cag.scenes.targets import Composites, targets_of
+from kornia_cag.scenes.targets import Composites, Targets, targets_of
+from kornia_cag.scenes.tiles import Tiles, side
 from kornia_cag.scenes.warp import Outline
 
 Written = dict[str, Tensor]  # large tensors, by name
@@ -74,23 +76,52 @@ class Programs:
         asked = copied(self._program(_drawn, composer)(composer, strength, rows.table, rows.keys, plan))
         drawn = self._laid_out(composer, *asked)
         labels = drawn.labels(composer.objects.labels)
-        used, seen = chained(earlier, labels, drawn.fresh), []
+        used = chained(earlier, labels, drawn.fresh)
         held, around = None if earlier is None else earlier.images, replace(drawn, layers=())
         any_batch(*tensors(around), used)
         tone = self._program(_opened, composer)(composer, around, held, used, into["canvas"])
-        for layer, far in zip(drawn.layers, drawn.distances(composer.ranges.scale[1]), strict=True):
-            alpha = into["canvas"].new_empty(len(rows), *composer.size) if targets else None
-            any_batch(*tensors(layer), *tensors(tone), far, alpha)
-            edge = self._program(_laid, composer)(composer, layer, around, tone, far, into["canvas"], alpha)
-            seen.append((cast(Tensor, alpha), edge))
-        self._program(_exposed, composer)(composer, drawn.camera, rows.keys, into["canvas"], apart(composer, images))
         behind = None if earlier is None else earlier.targets
-        known = targets_of(labels, seen, behind, used) if targets else None
-        if known is not None:
+        if composer.painter.tiled(drawn):
+            step, asked = partial(self._inked, composer, around, tone), labels if targets else None
+            room = (into["masks"], into["full"]) if targets else None
+            known = overlaid(composer.painter, drawn, into["canvas"], step, asked, behind, used, room)
+        else:
+            known = self._pasted(
+                composer, drawn, around, tone, into["canvas"], labels if targets else None, behind, used
+            )
+        self._program(_exposed, composer)(composer, drawn.camera, rows.keys, into["canvas"], apart(composer, images))
+        if known is not None and known.masks is not into["masks"]:
             into["masks"].copy_(known.masks)
             into["full"].copy_(known.full)
         made = Composites(images, labels, rows.keys, used, known, drawn if scene else None)
         return placed(made, into)
+
+    def _pasted(
+        self, composer: Composer, drawn: Scene, around: Scene, tone: Tone, canvas: Float[Tensor, "b 3 h w"],
+        labels: Int[Tensor, "b k"] | None, behind: Targets | None, used: Bool[Tensor, " b"],
+    ) -> Targets | None:  # fmt: skip
+        """Draw objects over the whole canvas, layer by layer; return their targets, if there are labels."""
+        seen = []
+        for layer, far in zip(drawn.layers, drawn.distances(composer.ranges.scale[1]), strict=True):
+            alpha = None if labels is None else canvas.new_empty(len(canvas), *composer.size)
+            any_batch(*tensors(layer), *tensors(tone), far, alpha)
+            edge = self._program(_laid, composer)(composer, layer, around, tone, far, canvas, alpha)
+            seen.append((cast(Tensor, alpha), edge))
+        return None if labels is None else targets_of(labels, seen, behind, used)
+
+    def _inked(
+        self, composer: Composer, around: Scene, tone: Tone, layer: Layer, far: Float[Tensor, " m"] | None, at: Tiles
+    ) -> Inked:
+        """As :meth:`Painter.in_tiles` does, by one program."""
+        count, b, m = len(at), len(around.keys), len(layer.objects)
+        if not count:
+            at = Tiles(*(torch.zeros(1, dtype=torch.int64) for _ in range(4)))
+        at = at.padded(b, m)
+        ink = around.light.brightness.new_empty(len(at), 3, *side(composer.size))
+        alpha = ink.new_empty(len(at), *ink.shape[2:])
+        any_batch(*tensors(layer), *tensors(tone), far, *tensors(at), ink, alpha)
+        self._program(_inked, composer)(composer, around, tone, layer, far, at, ink, alpha)
+        return ink[:count], alpha[:count]
 
     def _laid_out(self, composer: Composer, scene: Scene, wishes: tuple[Wish, ...]) -> Scene:
         """As :meth:`Composer.laid` does, by one program for up to :data:`PLACES` objects."""
@@ -132,9 +163,11 @@ def composed(
     s = given_strength(strength, rows.epoch)
     known = composer.objects.labels
     drawn = composer.laid(*composer.ranges.drawn(rows, s, Draws(keys), plan, size=composer.size, known=known))
-    made = composer.shoot(drawn, earlier, targets=targets, store=whole if into is None else partial(written, into))
+    store = whole if into is None else partial(written, into)
+    room = None if into is None or "full" not in into else (into["masks"], into["full"])
+    made = composer.shoot(drawn, earlier, targets=targets, store=store, room=room)
     if into is not None:
-        if made.targets is not None:
+        if made.targets is not None and made.targets.masks is not into["masks"]:
             into["masks"].copy_(made.targets.masks)
             if "full" in into:
                 into["full"].copy_(made.targets.full)
@@ -214,6 +247,17 @@ def _laid(
         return None
     full.copy_(seen[0])
     return seen[1]
+
+
+def _inked(
+    composer: Composer, around: Scene, tone: Tone, layer: Layer, far: Float[Tensor, " m"] | None, at: Tiles,
+    ink: Float[Tensor, "n 3 t t"], alpha: Float[Tensor, "n t t"],
+) -> None:  # fmt: skip
+    """Draw several layers' objects in tiles."""
+    with torch.autocast(ink.device.type, enabled=False):
+        colour, opaque = composer.painter.in_tiles(around, tone, False, layer, far, at)
+        ink.copy_(colour)
+        alpha.copy_(opaque)
 
 
 def _exposed(
