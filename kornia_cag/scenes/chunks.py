@@ -16,6 +16,7 @@ from kornia_cag.scenes.strength import Ramp
 from kornia_cag.scenes.targets import Composites
 
 PIXELS = 2**18  # per chunk, if there are enough rows for every thread: 3 MiB of float32 images
+TILED = 4  # times as many if objects are drawn in tiles
 
 
 class Renderer:
@@ -89,7 +90,7 @@ class Renderer:
         self, composer: Composer, strength: float | Ramp, rows: Rows, earlier: Earlier | None, targets: bool,
         scene: bool,
     ) -> Composites:  # fmt: skip
-        ends = cuts(composer, len(rows))
+        ends = cuts(composer, len(rows), rows.layers.shape[1])
         if self._programs is None and not ends:
             return self._chunk(composer, strength, rows, earlier, None, targets, scene)
         room = self._room(composer, rows, 0 if earlier is None else earlier.places, targets)
@@ -131,8 +132,11 @@ def _small(made: Composites) -> Composites:
     return replace(made, images=made.images[..., :0], targets=targets)
 
 
-def cuts(composer: Composer, b: int) -> list[int]:
+def cuts(composer: Composer, b: int, layers: int = 1) -> list[int]:
     """Where to cut a batch into chunks: nowhere on a GPU; on a CPU, into chunks of about :data:`PIXELS`.
+
+    Chunks are larger where each of several ``layers`` is drawn in tiles: what is done for each of them then takes more
+    time than what is done for a pixel.
 
     Each thread gets the same number of rows of a chunk, at least one. No chunk is a single row, which would compile
     separately.
@@ -140,6 +144,7 @@ def cuts(composer: Composer, b: int) -> list[int]:
     if composer.objects.device.type != "cpu":
         return []
     threads, (height, width) = torch.get_num_threads(), composer.size
-    count = max(1, round(b * height * width / PIXELS))
+    pixels = TILED * PIXELS if layers > 1 and composer.painter.sparse else PIXELS
+    count = max(1, round(b * height * width / pixels))
     rows = max(2, -(-b // (count * threads)) * threads)
     return list(range(rows, b - 1, rows))

@@ -116,15 +116,19 @@ class Painter:
         front = self.front(layer, scene, tone, gain, far, outlined=False, edited=edited, at=at)
         return whole(front.ink), front.alpha
 
-    def tiled(self, scene: Scene) -> bool:
-        """Whether a scene's objects are drawn in tiles: several on a CPU, if each changes only a part of the canvas."""
-        ranges, layers = self.ranges, scene.layers
-        if self.bank.device.type != "cpu" or len(layers) < 2 or type(ranges.blend) not in LOCAL or fusing():
-            return False
+    @property
+    def sparse(self) -> bool:
+        """Whether several objects of a sample are drawn in tiles: on a CPU, if each changes a part of its canvas."""
+        ranges = self.ranges
         usual = math.sqrt(ranges.scale[0] * ranges.scale[1]) * min(self.size)
-        if ranges.framing is not None or not worthwhile(usual, self.size):
-            return False
-        if scene.sun is not None or (scene.depth is not None and ranges.depth is not None and ranges.depth.defocus[1]):
+        local = type(ranges.blend) in LOCAL and ranges.framing is None and ranges.sun is None and ranges.harmony is None
+        blurred = ranges.depth is not None and ranges.depth.defocus[1] > 0
+        return self.bank.device.type == "cpu" and local and not blurred and worthwhile(usual, self.size)
+
+    def tiled(self, scene: Scene) -> bool:
+        """Whether this scene's are, whatever was changed of it by hand: of one kind, and no gradient asked for."""
+        layers = scene.layers
+        if not self.sparse or len(layers) < 2 or fusing() or scene.sun is not None:
             return False
         if any(layer.blend is not None or layer.harmony is not None for layer in layers):
             return False

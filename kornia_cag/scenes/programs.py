@@ -29,7 +29,7 @@ from kornia_cag.scenes.placing import Ground, laid_out, put
 from kornia_cag.scenes.scene import Layer, Scene
 from kornia_cag.scenes.strength import Ramp, given_strength
 from kornia_cag.scenes.targets import Composites, Targets, targets_of
-from kornia_cag.scenes.tiles import Tiles, side
+from kornia_cag.scenes.tiles import Tiles
 from kornia_cag.scenes.warp import Outline
 
 Written = dict[str, Tensor]  # large tensors, by name
@@ -117,10 +117,8 @@ class Programs:
         if not count:
             at = Tiles(*(torch.zeros(1, dtype=torch.int64) for _ in range(4)))
         at = at.padded(b, m)
-        ink = around.light.brightness.new_empty(len(at), 3, *side(composer.size))
-        alpha = ink.new_empty(len(at), *ink.shape[2:])
-        any_batch(*tensors(layer), *tensors(tone), far, *tensors(at), ink, alpha)
-        self._program(_inked, composer)(composer, around, tone, layer, far, at, ink, alpha)
+        any_batch(*tensors(layer), *tensors(tone), far, *tensors(at))
+        ink, alpha = self._program(_inked, composer)(composer, around, tone, layer, far, at)
         return ink[:count], alpha[:count]
 
     def _laid_out(self, composer: Composer, scene: Scene, wishes: tuple[Wish, ...]) -> Scene:
@@ -250,14 +248,11 @@ def _laid(
 
 
 def _inked(
-    composer: Composer, around: Scene, tone: Tone, layer: Layer, far: Float[Tensor, " m"] | None, at: Tiles,
-    ink: Float[Tensor, "n 3 t t"], alpha: Float[Tensor, "n t t"],
-) -> None:  # fmt: skip
+    composer: Composer, around: Scene, tone: Tone, layer: Layer, far: Float[Tensor, " m"] | None, at: Tiles
+) -> Inked:
     """Draw several layers' objects in tiles."""
-    with torch.autocast(ink.device.type, enabled=False):
-        colour, opaque = composer.painter.in_tiles(around, tone, False, layer, far, at)
-        ink.copy_(colour)
-        alpha.copy_(opaque)
+    with torch.autocast(around.keys.device.type, enabled=False):
+        return composer.painter.in_tiles(around, tone, False, layer, far, at)
 
 
 def _exposed(

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kornia_cag.core.compiling import kept
 from kornia_cag.scenes.pose import HORIZON
 
 SIDE = 32  # pixels
@@ -67,7 +68,7 @@ class Tiles:
         height, width = side((len(y), len(x)))
         columns = self.x[:, None] + torch.arange(width, device=x.device)
         rows = self.y[:, None] + torch.arange(height, device=y.device)
-        return x[columns][:, None], y[rows][..., None]
+        return kept(x[columns])[:, None], kept(y[rows])[..., None]
 
     def alike(self, values: Int[Tensor, " n"]) -> Iterator[tuple[int, Int[Tensor, "m k"]]]:
         """The tiles of the objects of each value, a row for each object; shorter rows repeat their last tile."""
