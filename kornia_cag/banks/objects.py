@@ -196,9 +196,8 @@ class ObjectBank:
             fail("rgb", "three integers from 0 to 255", repr(rgb))
         ink = torch.tensor([check_int("rgb", c, 0, 255) for c in rgb], dtype=torch.float32, device=self.device) / 255
         alpha = self.pyramid.level(0)[:, 3:].float() / 255
-        return replace(
-            self, pyramid=build_pyramid(torch.cat([alpha * ink[:, None, None], alpha], dim=1), replicate=False)
-        )
+        inked = torch.cat([alpha * ink[:, None, None], alpha], dim=1)
+        return replace(self, pyramid=build_pyramid(inked, replicate=False))
 
     def with_thickness(self, radii: Sequence[int]) -> "ObjectBank":
         """Add stroke thicknesses: each object dilated (radius above 0) or eroded (below 0) by a disc.

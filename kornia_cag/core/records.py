@@ -24,12 +24,12 @@ def tensors(record: Any) -> Iterator[Tensor]:
         for item in record:
             yield from tensors(item)
     elif is_dataclass(record):
-        for name in _names(type(record)):
+        for name in _names(type(record)):  # type: ignore[arg-type]
             yield from tensors(getattr(record, name))
 
 
 @functools.cache  # asked for at every batch, of every record
-def _names(kind: type) -> tuple[str, ...]:
+def _names(kind: Any) -> tuple[str, ...]:
     """Names of a dataclass's fields."""
     return tuple(field.name for field in fields(kind))
 

@@ -80,15 +80,15 @@ class Programs:
         held, around = None if earlier is None else earlier.images, replace(drawn, layers=())
         any_batch(*tensors(around), used)
         tone = self._program(_opened, composer)(composer, around, held, used, into["canvas"])
-        behind = None if earlier is None else earlier.targets
+        behind, classes = None if earlier is None else earlier.targets, labels if targets else None
         if composer.painter.tiled(drawn):
-            step, asked = partial(self._inked, composer, around, tone), labels if targets else None
-            room = (into["masks"], into["full"]) if targets else None
-            known = overlaid(composer.painter, drawn, into["canvas"], step, asked, behind, used, room)
-        else:
-            known = self._pasted(
-                composer, drawn, around, tone, into["canvas"], labels if targets else None, behind, used
+            step, room = (
+                partial(self._inked, composer, around, tone),
+                (into["masks"], into["full"]) if targets else None,
             )
+            known = overlaid(composer.painter, drawn, into["canvas"], step, classes, behind, used, room)
+        else:
+            known = self._pasted(composer, drawn, around, tone, into["canvas"], classes, behind, used)
         self._program(_exposed, composer)(composer, drawn.camera, rows.keys, into["canvas"], apart(composer, images))
         if known is not None and known.masks is not into["masks"]:
             into["masks"].copy_(known.masks)
@@ -103,6 +103,7 @@ class Programs:
         """Draw objects over the whole canvas, layer by layer; return their targets, if there are labels."""
         seen = []
         for layer, far in zip(drawn.layers, drawn.distances(composer.ranges.scale[1]), strict=True):
+            layer = copied(layer)  # a layout may have put fields into one memory, see above
             alpha = None if labels is None else canvas.new_empty(len(canvas), *composer.size)
             any_batch(*tensors(layer), *tensors(tone), far, alpha)
             edge = self._program(_laid, composer)(composer, layer, around, tone, far, canvas, alpha)
@@ -128,7 +129,7 @@ class Programs:
 
         def step(layer: Layer, wish: Wish, ground: Ground, here: Bool[Tensor, " m"]) -> tuple[Layer, Ground]:
             any_batch(*tensors(layer), *tensors(wish), *tensors(ground))
-            put_there: tuple[Layer, Ground] = copied(self._program(_put, composer)(composer, layer, wish, ground, here))
+            put_there: tuple[Layer, Ground] = self._program(_put, composer)(composer, layer, wish, ground, here)
             return put_there
 
         return laid_out(scene, wishes, step, multiple=PLACES)

@@ -154,9 +154,9 @@ def covering(
     low, high = np.ceil(bounds[:, :2] - 0.5 - SPARE), np.floor(bounds[:, 2:] + 0.5 + SPARE)
     end = np.array(size[::-1], np.int64)
     first, last = (np.clip(v, 0, end).astype(np.int64) for v in (low, high))
-    here = (first < last).all(axis=1)
+    here: NDArray[np.bool_] = np.logical_and.reduce(first < last, axis=1)
     if shown is not None:
-        here &= np.asarray(shown)
+        here = here & np.asarray(shown)
     step = np.array(side(size)[::-1], np.int64)
     counts = np.where(here[:, None], -(-(last - first) // step), 0)
     total = counts[:, 0] * counts[:, 1]

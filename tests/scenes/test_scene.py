@@ -17,9 +17,9 @@ from kornia_cag.core.randomness import chance, uniform
 from kornia_cag.core.records import mapped, tensors
 from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.composer import Composer
-from kornia_cag.scenes.front import Painter
 from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.framing import Framing
+from kornia_cag.scenes.front import Painter
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.ranges import SceneRange
