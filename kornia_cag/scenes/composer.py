@@ -60,7 +60,7 @@ class Composer:
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
     warn: InitVar[bool] = True
-    painter: Painter = field(init=False, repr=False)
+    painter: Painter = field(init=False, repr=False, compare=False)
 
     def __post_init__(self, warn: bool) -> None:
         check_choice("dtype", self.dtype, DTYPES)
