@@ -6,6 +6,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from kornia_cag.banks import folders, hints
 from kornia_cag.banks.fitting import _as_ids, _check_alpha, _fit, _longest, _some_images, _to_uint8
 from kornia_cag.banks.furniture import furniture
 from kornia_cag.banks.pyramid import Pyramid, build_pyramid
-from kornia_cag.banks.shapes import shape_points
+from kornia_cag.banks.shapes import hulls, shape_points
 from kornia_cag.banks.texels import EXTENT, GLYPHS, MADE, Size, chosen_texels, file_sides, for_objects
 from kornia_cag.core.checks import check_int, check_pixels, check_tensor, describe, fail
 from kornia_cag.core.devices import Device, chosen_device
@@ -61,6 +62,11 @@ class ObjectBank:
         highest = self.pyramid.level(0)[:, -1].flatten(1).amax(dim=1)
         object.__setattr__(self, "opacity", highest.float() / 255)
         object.__setattr__(self, "points", shape_points(self.pyramid))
+
+    @cached_property
+    def hulls(self) -> Float[Tensor, "m 8"]:
+        """(m, 8); octagons around all that the pictures show, see :func:`kornia_cag.banks.shapes.hulls`."""
+        return hulls(self.pyramid)
 
     @classmethod
     def from_folder(
@@ -188,14 +194,10 @@ class ObjectBank:
         """The same shapes in the colour ``rgb``, each channel 0 to 255: for glyphs and line art."""
         if len(rgb) != 3:
             fail("rgb", "three integers from 0 to 255", repr(rgb))
-        ink = (
-            torch.tensor([check_int("rgb", c, 0, 255) for c in rgb], dtype=torch.float32, device=self.device)[
-                :, None, None
-            ]
-            / 255
-        )
+        ink = torch.tensor([check_int("rgb", c, 0, 255) for c in rgb], dtype=torch.float32, device=self.device) / 255
         alpha = self.pyramid.level(0)[:, 3:].float() / 255
-        return replace(self, pyramid=build_pyramid(torch.cat([alpha * ink, alpha], dim=1), replicate=False))
+        inked = torch.cat([alpha * ink[:, None, None], alpha], dim=1)
+        return replace(self, pyramid=build_pyramid(inked, replicate=False))
 
     def with_thickness(self, radii: Sequence[int]) -> "ObjectBank":
         """Add stroke thicknesses: each object dilated (radius above 0) or eroded (below 0) by a disc.

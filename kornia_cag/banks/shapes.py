@@ -4,7 +4,7 @@ import functools
 import math
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from kornia_cag.banks.pyramid import Pyramid
@@ -32,6 +32,30 @@ def shape_points(pyramid: Pyramid) -> Float[Tensor, "m 2 96"]:
     alpha = pyramid.level(level)[:, 3]
     parts = [_points(alpha[start : start + _CHUNK]) for start in range(0, len(alpha), _CHUNK)]
     return torch.cat(parts) / EXTENT
+
+
+def hulls(pyramid: Pyramid) -> Float[Tensor, "m 8"]:
+    """An octagon around all that each picture shows, of its finest level: what a read beyond it finds is empty.
+
+    Returns:
+        Highest ``x, -x, y, -y, x + y, -x - y, x - y, y - x``, in object coordinates; 0 for an empty picture.
+    """
+    size, side = pyramid.size, slice(1, pyramid.size + 1)
+    parts = [_hulls(pyramid.words[start : start + _CHUNK, side, side] != 0) for start in range(0, len(pyramid), _CHUNK)]
+    return torch.cat(parts).float() * (2 / (size * EXTENT))
+
+
+def _hulls(shown: Bool[Tensor, "m s s"]) -> Float[Tensor, "m 8"]:
+    """The same in texels from the middle."""
+    size, row = shown.shape[-1], torch.arange(shown.shape[-1], device=shown.device, dtype=torch.float64)
+    shown, anything = shown.byte(), shown.any(dim=2)
+    left = shown.argmax(dim=2) - 0.5 * size  # of the first texel of each row
+    right = 0.5 * size - shown.flip(2).argmax(dim=2)  # of the last one
+    top, bottom = row - 0.5 * size, row + 1 - 0.5 * size
+    ends = (right, -left, bottom.expand_as(left), -top.expand_as(left), right + bottom, -left - top, right - top,
+            bottom - left)  # fmt: skip
+    highest = torch.where(anything[:, None], torch.stack(ends, dim=1).double(), -torch.inf).amax(dim=2)
+    return torch.where(anything.any(dim=1)[:, None], highest, 0)
 
 
 def _points(alpha: UInt8[Tensor, "m s s"]) -> Float[Tensor, "m 2 96"]:

@@ -1,5 +1,6 @@
 """Records of tensors, possibly nested: dataclasses, named tuples, tuples, and None for missing parts."""
 
+import functools
 import io
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,14 @@ def tensors(record: Any) -> Iterator[Tensor]:
         for item in record:
             yield from tensors(item)
     elif is_dataclass(record):
-        for field in fields(record):
-            yield from tensors(getattr(record, field.name))
+        for name in _names(type(record)):  # type: ignore[arg-type]
+            yield from tensors(getattr(record, name))
+
+
+@functools.cache  # asked for at every batch, of every record
+def _names(kind: Any) -> tuple[str, ...]:
+    """Names of a dataclass's fields."""
+    return tuple(field.name for field in fields(kind))
 
 
 def mapped(change: Callable[..., Tensor], record: Record, *others: Record) -> Record:

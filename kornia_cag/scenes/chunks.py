@@ -16,6 +16,7 @@ from kornia_cag.scenes.strength import Ramp
 from kornia_cag.scenes.targets import Composites
 
 PIXELS = 2**18  # per chunk, if there are enough rows for every thread: 3 MiB of float32 images
+TILED = 2, 4  # times as many, eager and compiled, if objects are drawn in tiles: their number, not pixels, takes time
 
 
 class Renderer:
@@ -89,8 +90,9 @@ class Renderer:
         self, composer: Composer, strength: float | Ramp, rows: Rows, earlier: Earlier | None, targets: bool,
         scene: bool,
     ) -> Composites:  # fmt: skip
-        ends = cuts(composer, len(rows))
-        if self._programs is None and not ends:
+        tiled = rows.layers.shape[1] > 1 and composer.painter.sparse
+        ends = cuts(composer, len(rows), TILED[self.compiled] * PIXELS if tiled else PIXELS)
+        if self._programs is None and not ends and not tiled:
             return self._chunk(composer, strength, rows, earlier, None, targets, scene)
         room = self._room(composer, rows, 0 if earlier is None else earlier.places, targets)
         parts = zip(rows.cut(ends), cut(earlier, ends), cut(tuple(room.values()), ends), strict=True)
@@ -131,15 +133,15 @@ def _small(made: Composites) -> Composites:
     return replace(made, images=made.images[..., :0], targets=targets)
 
 
-def cuts(composer: Composer, b: int) -> list[int]:
-    """Where to cut a batch into chunks: nowhere on a GPU; on a CPU, into chunks of about :data:`PIXELS`.
+def cuts(composer: Composer, b: int, pixels: int | None = None) -> list[int]:
+    """Where to cut a batch into chunks: nowhere on a GPU; on a CPU, into chunks of about ``pixels``.
 
     Each thread gets the same number of rows of a chunk, at least one. No chunk is a single row, which would compile
-    separately.
+    separately. Default: :data:`PIXELS`.
     """
     if composer.objects.device.type != "cpu":
         return []
     threads, (height, width) = torch.get_num_threads(), composer.size
-    count = max(1, round(b * height * width / PIXELS))
+    count = max(1, round(b * height * width / (pixels or PIXELS)))
     rows = max(2, -(-b // (count * threads)) * threads)
     return list(range(rows, b - 1, rows))

@@ -15,7 +15,7 @@ from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.texels import EXTENT, warn_if_soft
 from kornia_cag.core.checks import check_choice, check_instance, check_size, check_tensor, fail
-from kornia_cag.core.compiling import channels, kept
+from kornia_cag.core.compiling import channels
 from kornia_cag.core.draws import Draws, Plan
 from kornia_cag.core.formats import DTYPES, to_float, to_format
 from kornia_cag.sampling.rows import Rows
@@ -24,21 +24,15 @@ from kornia_cag.scenes.choices import chosen
 from kornia_cag.scenes.cropping import cropped
 from kornia_cag.scenes.earlier import Earlier, chained
 from kornia_cag.scenes.finishes import finished
-from kornia_cag.scenes.framing import extent
+from kornia_cag.scenes.front import Painter
 from kornia_cag.scenes.harmony import harmonised
 from kornia_cag.scenes.layout import Wish
 from kornia_cag.scenes.light import Picture, Tone, illumination, light, planes_of, recolor, whole
+from kornia_cag.scenes.overlay import Room, overlaid
 from kornia_cag.scenes.placing import laid_out, put
-from kornia_cag.scenes.pose import Pose, axes, homographies
 from kornia_cag.scenes.ranges import SceneRange
 from kornia_cag.scenes.scene import Layer, Scene
-from kornia_cag.scenes.spots import spots
 from kornia_cag.scenes.targets import Composites, Pasted, targets_of
-from kornia_cag.scenes.warp import CELL, draft, finest_level, outline, warp
-
-Planes = tuple[Float[Tensor, "b h w"], ...]  # channels, separately
-
-WIDE = 0.5  # total radius of discs, object units, that may leave any part of an object, which framing then enlarges
 
 
 @dataclass(frozen=True)
@@ -56,6 +50,7 @@ class Composer:
         dtype: dtype of the images: float32, bfloat16, float16 in [0, 1], or uint8 in 0 to 255.
         channels_last: whether images use torch's memory format of that name.
         warn: whether to warn about banks that are too coarse for the canvas.
+        painter: draws the objects.
     """
 
     objects: ObjectBank
@@ -65,12 +60,14 @@ class Composer:
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
     warn: InitVar[bool] = True
+    painter: Painter = field(init=False, repr=False, compare=False)
 
     def __post_init__(self, warn: bool) -> None:
         check_choice("dtype", self.dtype, DTYPES)
         if self.ranges.finish and self.dtype == torch.uint8:
             fail("dtype", "a float dtype with finish=...", "torch.uint8")
         object.__setattr__(self, "size", check_size("size", self.size))
+        object.__setattr__(self, "painter", Painter(self.objects, self.ranges, self.size))
         if self.objects.device != self.contexts.device:
             here = self.objects.device
             fail("contexts", f"a bank on {here}, where the objects are", f"one on {self.contexts.device}",
@@ -130,7 +127,7 @@ class Composer:
             targets: also make masks and boxes.
         """
         self._check(scene, earlier)
-        drawn = all(self._as_drawn(layer.pose) for layer in scene.layers)
+        drawn = all(self.painter.as_drawn(layer.pose) for layer in scene.layers)
         return self._finished(self.shoot(scene, earlier, targets=targets, edited=not drawn))
 
     def _finished(self, made: Composites) -> Composites:
@@ -162,11 +159,12 @@ class Composer:
 
     def shoot(
         self, scene: Scene, earlier: Earlier | None = None, *, targets: bool = True, edited: bool = False,
-        store: Callable[[Picture], Tensor] = whole,
+        store: Callable[[Picture], Tensor] = whole, room: Room | None = None,
     ) -> Composites:  # fmt: skip
         """Render up to the camera, without the stages of ``ranges.finish``: the part that can be compiled.
 
         ``edited``: objects may ask for a finer level than the ranges do. ``store``: makes one tensor of the images.
+        ``room``: masks may be written there, see :func:`overlaid`.
         """
         with torch.autocast(scene.keys.device.type, enabled=False):  # samples do not depend on the caller's precision
             labels = scene.labels(self.objects.labels)
@@ -175,11 +173,15 @@ class Composer:
             gain = illumination(tone.slope, self.size)
             held = None if earlier is None else earlier.images
             picture, seen = self.backdrop(scene, tone, paint, gain, held, used), []
-            for layer, far in zip(scene.layers, scene.distances(self.ranges.scale[1]), strict=True):
-                picture, part = self.paste(layer, picture, scene, tone, gain, far, targets=targets, edited=edited)
-                seen.append(part)
             behind = None if earlier is None else earlier.targets
-            known = targets_of(labels, cast("list[Pasted]", seen), behind, used) if targets else None
+            if self.painter.tiled(scene):
+                step, asked = partial(self.painter.in_tiles, scene, tone, edited), labels if targets else None
+                known = overlaid(self.painter, scene, whole(picture), step, asked, behind, used, room)
+            else:
+                for layer, far in zip(scene.layers, scene.distances(self.ranges.scale[1]), strict=True):
+                    picture, part = self.paste(layer, picture, scene, tone, gain, far, targets=targets, edited=edited)
+                    seen.append(part)
+                known = targets_of(labels, cast("list[Pasted]", seen), behind, used) if targets else None
             picture = self.expose(picture, scene.camera, scene.keys)
             return Composites(store(picture), labels, scene.keys, used, known, scene)
 
@@ -210,23 +212,12 @@ class Composer:
         ``scene`` is that of the layer, whose own layers do not matter; ``far`` is how far away the object is.
         """
         blend, ranges = chosen(self.ranges.blend, layer.blend), self.ranges
-        planes, opacity = self._place(layer, scene.camera.coarser, edited)
-        if ranges.depth is not None and scene.depth is not None and far is not None:
-            planes = scene.depth.defocused(planes, far, most=ranges.depth.defocus[1])
-            tone = scene.depth.hazed(tone, scene.light.air(), far)
-        *ink, alpha = planes
-        if layer.shown is not None:
-            alpha = torch.where(layer.shown[:, None, None], alpha, 0)
-        (*ink, alpha), seen = blend.softened(ink, alpha), None
-        if targets or blend.pastes:
-            seen = outline((alpha := kept(alpha)).detach(), opacity)
-        if layer.color is not None:
-            ink = planes_of(recolor(ink, layer.color.tone(), alpha))
-        ground, spot = behind, None if scene.sun is None and layer.harmony is None else spots(kept(alpha))
+        outlined = targets or blend.pastes
+        front = self.painter.front(layer, scene, tone, gain, far, outlined=outlined, edited=edited)
+        lit, alpha, _, seen, spot = front
+        ground = behind
         if ranges.sun is not None and scene.sun is not None and spot is not None:
-            gain = scene.sun.shaded(gain, spot, self.size)
             ground = scene.sun.shadowed(behind, alpha, spot, most=ranges.sun.widest(ranges.longest(self.size)))
-        lit = light(ink, tone, blend.cover(alpha), gain)
         if layer.harmony is not None and spot is not None:
             lit = harmonised(lit, alpha, behind, spot, layer.harmony)
         picture = blend(lit, alpha, ground, None if seen is None else seen.threshold)
@@ -243,39 +234,6 @@ class Composer:
         shot = photographed(whole(picture), camera, keys)
         shot = (whole(shot),) if self.channels_last else shot
         return tuple(to_format(part, self.dtype, self.channels_last) for part in shot)
-
-    def _place(self, layer: Layer, coarser: Float[Tensor, " b"], edited: bool) -> tuple[Planes, Float[Tensor, " b"]]:
-        """Warp each object onto an empty canvas: premultiplied RGB and alpha; also its opacity."""
-        pose, bank = layer.pose, self.objects
-        if self.ranges.framing is not None:
-            pose = replace(pose, x=0 * pose.x, y=0 * pose.y)  # framing replaces scale and shift
-        variant = (pose.variant * bank.variants).long().clamp(max=bank.variants - 1)
-        pictures = layer.objects * bank.variants + variant
-        own = axes(pose, self.size)
-        opacity, homography = bank.opacity[pictures], homographies(pose, self.size, own)
-        if self.ranges.framing is not None:
-            lines, alpha = draft(bank.pyramid, pictures, pose.waves, pose.holes)
-            cell = 0.5 * CELL * min(self.size) * pose.scale
-            homography = self.ranges.framing.apply(
-                homography, extent(pose, own, lines, alpha, opacity, cell), self.size
-            )
-        finest = 0 if edited else self._finest()
-        planes = warp(bank.pyramid, pictures, homography, pose.waves, pose.holes, coarser, self.size, finest)
-        return planes, opacity
-
-    def _finest(self) -> int:
-        """The finest level of objects that the ranges ask for; of framed ones, if a pose at most halves them."""
-        framing, pose = self.ranges.framing, self.ranges.pose
-        if framing is not None and pose.holes * pose.hole[1] > WIDE:
-            return 0
-        largest = self.ranges.scale[1] if framing is None else 2 * framing.side
-        return finest_level(self.objects.pyramid, largest * min(self.size))
-
-    def _as_drawn(self, pose: Pose) -> bool:
-        """Whether objects need no finer level than :meth:`_finest`, wherever they may have been edited."""
-        if self.ranges.framing is None:
-            return bool((pose.scale <= self.ranges.scale[1]).all())
-        return bool((pose.holes[..., 2].sum(dim=1) <= WIDE).all())
 
 
 def warn_if_coarse(

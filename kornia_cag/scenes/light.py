@@ -17,6 +17,7 @@ from kornia_cag.core.draws import Choice, Draw, Draws, Number, drawn
 from kornia_cag.core.operations import one_operation
 from kornia_cag.core.records import cut, joined
 from kornia_cag.scenes.strength import full_strength
+from kornia_cag.scenes.tiles import Tiles
 
 Picture = tuple[Shaped[Tensor, "b _ h w"], ...]  # one tensor, or while being compiled for a CPU one for each channel
 
@@ -238,10 +239,11 @@ def light(
 
 
 def recolor(
-    planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, alpha: Float[Tensor, "b h w"] | None = None
-) -> Picture:
+    planes: Sequence[Float[Tensor, "b h w"]], tone: Tone, alpha: Float[Tensor, "b h w"] | None = None,
+    gain: Float[Tensor, "b h w"] | None = None,
+) -> Picture:  # fmt: skip
     """Change a picture's or premultiplied layer's own colours: like :func:`light`, but in [0, 1], at most ``alpha``."""
-    return _per_channel(_recolored, planes, tone, alpha)
+    return _per_channel(_recolored, planes, tone, alpha, gain)
 
 
 def _per_channel(
@@ -281,10 +283,16 @@ def _recolored(
     return lit.clamp_(0, 1) if cover is None else torch.minimum(lit.clamp_(min=0), cover[:, None])
 
 
-def illumination(slope: Float[Tensor, "b 2"] | None, size: tuple[int, int]) -> Float[Tensor, "b h w"] | None:
-    """A plane of gains: 1 at the canvas's centre, ``1 + slope`` at its edges, never below 0; None for even light."""
+def illumination(
+    slope: Float[Tensor, "b 2"] | None, size: tuple[int, int], at: Tiles | None = None
+) -> Float[Tensor, "b h w"] | None:
+    """A plane of gains: 1 at the canvas's centre, ``1 + slope`` at its edges, never below 0; None for even light.
+
+    ``at`` are the parts of the canvas that are asked for; None: all of it.
+    """
     if slope is None:
         return None
     y, x = (spread(1 / n - 1, 1 - 1 / n, n, slope.device) for n in size)
+    x, y = (x, y[:, None]) if at is None else at.along(x, y)
     across, down = kept(slope)[..., None, None].unbind(1)
-    return (1 + across * x + down * y[:, None]).clamp_(min=0)
+    return (1 + across * x + down * y).clamp_(min=0)

@@ -24,10 +24,12 @@ from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.earlier import Earlier, chained
 from kornia_cag.scenes.layout import Layout, Wish
 from kornia_cag.scenes.light import Picture, Tone, illumination, planes_of, whole
+from kornia_cag.scenes.overlay import Inked, overlaid
 from kornia_cag.scenes.placing import Ground, laid_out, put
 from kornia_cag.scenes.scene import Layer, Scene
 from kornia_cag.scenes.strength import Ramp, given_strength
-from kornia_cag.scenes.targets import Composites, targets_of
+from kornia_cag.scenes.targets import Composites, Targets, targets_of
+from kornia_cag.scenes.tiles import Tiles
 from kornia_cag.scenes.warp import Outline
 
 Written = dict[str, Tensor]  # large tensors, by name
@@ -74,23 +76,51 @@ class Programs:
         asked = copied(self._program(_drawn, composer)(composer, strength, rows.table, rows.keys, plan))
         drawn = self._laid_out(composer, *asked)
         labels = drawn.labels(composer.objects.labels)
-        used, seen = chained(earlier, labels, drawn.fresh), []
+        used = chained(earlier, labels, drawn.fresh)
         held, around = None if earlier is None else earlier.images, replace(drawn, layers=())
         any_batch(*tensors(around), used)
         tone = self._program(_opened, composer)(composer, around, held, used, into["canvas"])
-        for layer, far in zip(drawn.layers, drawn.distances(composer.ranges.scale[1]), strict=True):
-            alpha = into["canvas"].new_empty(len(rows), *composer.size) if targets else None
-            any_batch(*tensors(layer), *tensors(tone), far, alpha)
-            edge = self._program(_laid, composer)(composer, layer, around, tone, far, into["canvas"], alpha)
-            seen.append((cast(Tensor, alpha), edge))
+        behind, classes = None if earlier is None else earlier.targets, labels if targets else None
+        if composer.painter.tiled(drawn):
+            step, room = (
+                partial(self._inked, composer, around, tone),
+                (into["masks"], into["full"]) if targets else None,
+            )
+            known = overlaid(composer.painter, drawn, into["canvas"], step, classes, behind, used, room)
+        else:
+            known = self._pasted(composer, drawn, around, tone, into["canvas"], classes, behind, used)
         self._program(_exposed, composer)(composer, drawn.camera, rows.keys, into["canvas"], apart(composer, images))
-        behind = None if earlier is None else earlier.targets
-        known = targets_of(labels, seen, behind, used) if targets else None
-        if known is not None:
+        if known is not None and known.masks is not into["masks"]:
             into["masks"].copy_(known.masks)
             into["full"].copy_(known.full)
         made = Composites(images, labels, rows.keys, used, known, drawn if scene else None)
         return placed(made, into)
+
+    def _pasted(
+        self, composer: Composer, drawn: Scene, around: Scene, tone: Tone, canvas: Float[Tensor, "b 3 h w"],
+        labels: Int[Tensor, "b k"] | None, behind: Targets | None, used: Bool[Tensor, " b"],
+    ) -> Targets | None:  # fmt: skip
+        """Draw objects over the whole canvas, layer by layer; return their targets, if there are labels."""
+        seen = []
+        for layer, far in zip(drawn.layers, drawn.distances(composer.ranges.scale[1]), strict=True):
+            layer = copied(layer)  # a layout may have put fields into one memory, see above
+            alpha = None if labels is None else canvas.new_empty(len(canvas), *composer.size)
+            any_batch(*tensors(layer), *tensors(tone), far, alpha)
+            edge = self._program(_laid, composer)(composer, layer, around, tone, far, canvas, alpha)
+            seen.append((cast(Tensor, alpha), edge))
+        return None if labels is None else targets_of(labels, seen, behind, used)
+
+    def _inked(
+        self, composer: Composer, around: Scene, tone: Tone, layer: Layer, far: Float[Tensor, " m"] | None, at: Tiles
+    ) -> Inked:
+        """As :meth:`Painter.in_tiles` does, by one program."""
+        count, b, m = len(at), len(around.keys), len(layer.objects)
+        if not count:
+            at = Tiles(*(torch.zeros(1, dtype=torch.int64) for _ in range(4)))
+        at = at.padded(b, m)
+        any_batch(*tensors(layer), *tensors(tone), far, *tensors(at))
+        ink, alpha = self._program(_inked, composer)(composer, around, tone, layer, far, at)
+        return ink[:count], alpha[:count]
 
     def _laid_out(self, composer: Composer, scene: Scene, wishes: tuple[Wish, ...]) -> Scene:
         """As :meth:`Composer.laid` does, by one program for up to :data:`PLACES` objects."""
@@ -99,7 +129,7 @@ class Programs:
 
         def step(layer: Layer, wish: Wish, ground: Ground, here: Bool[Tensor, " m"]) -> tuple[Layer, Ground]:
             any_batch(*tensors(layer), *tensors(wish), *tensors(ground))
-            put_there: tuple[Layer, Ground] = copied(self._program(_put, composer)(composer, layer, wish, ground, here))
+            put_there: tuple[Layer, Ground] = self._program(_put, composer)(composer, layer, wish, ground, here)
             return put_there
 
         return laid_out(scene, wishes, step, multiple=PLACES)
@@ -132,9 +162,11 @@ def composed(
     s = given_strength(strength, rows.epoch)
     known = composer.objects.labels
     drawn = composer.laid(*composer.ranges.drawn(rows, s, Draws(keys), plan, size=composer.size, known=known))
-    made = composer.shoot(drawn, earlier, targets=targets, store=whole if into is None else partial(written, into))
+    store = whole if into is None else partial(written, into)
+    room = None if into is None or "full" not in into else (into["masks"], into["full"])
+    made = composer.shoot(drawn, earlier, targets=targets, store=store, room=room)
     if into is not None:
-        if made.targets is not None:
+        if made.targets is not None and made.targets.masks is not into["masks"]:
             into["masks"].copy_(made.targets.masks)
             if "full" in into:
                 into["full"].copy_(made.targets.full)
@@ -214,6 +246,14 @@ def _laid(
         return None
     full.copy_(seen[0])
     return seen[1]
+
+
+def _inked(
+    composer: Composer, around: Scene, tone: Tone, layer: Layer, far: Float[Tensor, " m"] | None, at: Tiles
+) -> Inked:
+    """Draw several layers' objects in tiles."""
+    with torch.autocast(around.keys.device.type, enabled=False):
+        return composer.painter.in_tiles(around, tone, False, layer, far, at)
 
 
 def _exposed(

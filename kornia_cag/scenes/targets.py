@@ -1,7 +1,7 @@
 """Targets of a composite's objects, made only on request: classes, boxes, masks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import torch
@@ -12,7 +12,8 @@ from kornia_cag.core.checks import check_tensor, fail
 from kornia_cag.core.compiling import kept
 from kornia_cag.core.records import mapped
 from kornia_cag.scenes.scene import Scene
-from kornia_cag.scenes.warp import Outline, outline
+from kornia_cag.scenes.tiles import Tiles, sides
+from kornia_cag.scenes.warp import Outline, outline, outlined
 
 UPPER = 0.5  # highest share of a pixel that an object may have to cover to own it
 Pasted = tuple[Float[Tensor, "b h w"], Outline]  # alpha as pasted, and its visible outline
@@ -119,9 +120,51 @@ def targets_of(
     masks, full = kept(torch.stack(shown[::-1], dim=1)), torch.stack([alpha for alpha, _ in seen], dim=1)
     threshold = torch.stack([edge.threshold for _, edge in seen], dim=1).clamp(max=UPPER)
     boxes, visible = _outlined(masks, threshold)
+    return _with(behind, used, Targets(labels, boxes, visible, masks, full, threshold), left)
+
+
+def targets_in_tiles(
+    labels: Int[Tensor, "b k"], tiles: Tiles, layers: list[slice], alpha: Float[Tensor, "n t t"],
+    threshold: Float[Tensor, " m"], size: tuple[int, int], behind: Targets | None, used: Bool[Tensor, " b"],
+    room: tuple[Float[Tensor, "b k h w"], Float[Tensor, "b k h w"]] | None = None,
+) -> Targets:  # fmt: skip
+    """:func:`targets_of`, of objects that were pasted in tiles.
+
+    Args:
+        labels: (b, K); classes of the objects.
+        tiles: where they lie.
+        layers: the tiles of each layer, from back to front.
+        alpha: of each tile, as pasted.
+        threshold: alpha above which a pixel belongs to each object; infinite if it is out of sight.
+        size: canvas ``(height, width)``, pixels.
+        behind: n objects of an earlier composite, which come first; None: they have no targets.
+        used: (b,); which samples show what is behind.
+        room: where to write masks, visible and full, if nothing is behind; None: allocate them.
+    """
+    b, k = labels.shape
+    left, shown = alpha.new_ones(b, 1, *size), torch.empty_like(alpha)
+    for part in reversed(layers):
+        own, free = tiles[part], tiles[part].read(left)[:, 0]
+        torch.mul(alpha[part], free, out=shown[part])
+        own.write(left, (free * (1 - alpha[part]))[:, None])
+    rows = tiles.samples * k + tiles.objects // b
+    each = replace(tiles, samples=rows)
+    if room is None or behind is not None:
+        room = alpha.new_empty(b, k, *size), alpha.new_empty(b, k, *size)
+    for out, values in zip(room, (shown, alpha), strict=True):
+        each.write(out.zero_().view(b * k, 1, *size), values[:, None])
+    limit = threshold.view(k, b).mT.clamp(max=UPPER)
+    edge = outlined(sides(shown, tiles, rows, b * k, size), 2 * limit.flatten())
+    boxes, visible = edge.boxes.view(b, k, 4), edge.visible.view(b, k)
+    return _with(behind, used, Targets(labels, boxes, visible, *room, limit), left[:, 0])
+
+
+def _with(
+    behind: Targets | None, used: Bool[Tensor, " b"] | None, own: Targets, left: Float[Tensor, "b h w"]
+) -> Targets:
+    """Targets of objects, after those of the objects behind, if these have any."""
     if behind is None or used is None:
-        return Targets(labels, boxes, visible, masks, full)
-    own = Targets(labels, boxes, visible, masks, full, threshold)
+        return replace(own, threshold=None)
     return mapped(lambda *parts: torch.cat(parts, dim=1), _covered(behind, used, left), own)
 
 

@@ -13,6 +13,7 @@ from kornia_cag.banks.texels import EXTENT
 from kornia_cag.core.compiling import columns, fusing, kept, once, reused
 from kornia_cag.core.operations import one_operation
 from kornia_cag.scenes.pose import THIN
+from kornia_cag.scenes.tiles import Tiles
 
 # Factors of the odd powers of turns, from the highest down, that make their sine within a millionth, up to half a turn.
 SINE = (-12.271259, 41.205393, -76.5801, 81.596184, -41.341421, 6.2831828)
@@ -24,10 +25,12 @@ CELL = 0.0625  # distance of its points, object units
 _Moved = tuple[Points, Points]
 
 
-def canvas_points(size: tuple[int, int], device: torch.device) -> tuple[Float[Tensor, "1 w"], Float[Tensor, "h 1"]]:
-    """Centres of the canvas pixels: ``x`` of every column and ``y`` of every row."""
+def canvas_points(
+    size: tuple[int, int], device: torch.device, at: Tiles | None = None
+) -> tuple[Float[Tensor, "*#n 1 w"], Float[Tensor, "*#n h 1"]]:
+    """Centres of the canvas pixels, or of those of some tiles: ``x`` of every column and ``y`` of every row."""
     y, x = (torch.arange(0.5, side, device=device, dtype=torch.float32) for side in size)
-    return x[None, :], y[:, None]
+    return (x[None, :], y[:, None]) if at is None else at.along(x, y)
 
 
 def project(
@@ -37,7 +40,8 @@ def project(
 
     Elementwise on purpose: a batched matrix product may round differently for another batch size.
     """
-    room = [1] * max(x.ndim, y.ndim)
+    x, y = (v[:, None] if v.ndim == 3 else v for v in (x, y))  # tiles have points of their own
+    room = [1] * min(max(x.ndim, y.ndim), 2)
     across, down, shift = (v.reshape(-1, 3, *room) for v in kept(homography).unbind(2))
     mapped = across * x + (down * y + shift)
     return mapped[:, :2] / mapped[:, 2:].clamp(min=1e-3)
@@ -60,17 +64,19 @@ def _displaced(points: Float[Tensor, "b 2 *p"], waves: Float[Tensor, "b k 5"]) -
     return moved
 
 
-def _moved(homography: Float[Tensor, "b 3 3"], size: tuple[int, int], waves: Float[Tensor, "b k 5"]) -> _Moved:
+def _moved(
+    homography: Float[Tensor, "b 3 3"], size: tuple[int, int], waves: Float[Tensor, "b k 5"], at: Tiles | None
+) -> _Moved:
     """Every pixel's projected point, and the displaced one."""
-    points = project(homography, *canvas_points(size, homography.device))
+    points = project(homography, *canvas_points(size, homography.device, at))
     return points, displace(points, waves)
 
 
 def _planes_moved(
-    numbers: tuple[Float[Tensor, " b"], ...], size: tuple[int, int], waves: Float[Tensor, "b k 5"]
+    numbers: tuple[Float[Tensor, " b"], ...], size: tuple[int, int], waves: Float[Tensor, "b k 5"], at: Tiles | None
 ) -> _Moved:
     """The same for a compiler, ``x`` and ``y`` apart, from the nine numbers of the homography."""
-    x, y = canvas_points(size, waves.device)
+    x, y = canvas_points(size, waves.device, at)
     n = [number[:, None, None] for number in numbers]
     near = 1 / (n[6] * x + (n[7] * y + n[8])).clamp(min=1e-3)
     points = kept((n[0] * x + (n[1] * y + n[2])) * near), kept((n[3] * x + (n[4] * y + n[5])) * near)
@@ -124,6 +130,7 @@ def warp(
     coarser: Float[Tensor, " b"],
     size: tuple[int, int],
     finest: int = 0,
+    at: Tiles | None = None,
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     """Draw objects on empty canvases by one bilinear read per pixel.
 
@@ -136,6 +143,7 @@ def warp(
         coarser: pyramid levels to add to the fitting one: low resolution.
         size: canvas ``(height, width)``.
         finest: finest level to read, see :func:`finest_level`.
+        at: parts of the canvases, to which samples then correspond; None: all of each.
 
     Returns:
         Four planes: premultiplied red, green, blue, and alpha, in [0, 1] up to rounding.
@@ -145,18 +153,40 @@ def warp(
         numbers = columns(homography.flatten(1))
         rows = [torch.stack(numbers[start : start + 3], dim=1) for start in (0, 3, 6)]
         homography = torch.stack(rows, dim=1)  # as stored: the level does not compute it again
-        points, moved = _planes_moved(numbers, size, waves)
+        points, moved = _planes_moved(numbers, size, waves, at)
     else:
         homography = kept(homography)
-        points, moved = _moved(homography, size, waves)
+        points, moved = _moved(homography, size, waves, at)
     level = fit_level(homography, pyramid, coarser, finest)
-    window = Window((pyramid.size >> finest) + 2)
-    layer = sample_pyramid(pyramid, ids, moved, level, extent=EXTENT, window=window)
+    if at is not None and isinstance(moved, Tensor):
+        layer = _by_level(pyramid, ids, moved, level, at)
+    else:
+        window = Window((pyramid.size >> finest) + 2)
+        layer = sample_pyramid(pyramid, ids, moved, level, extent=EXTENT, window=window)
     if holes.shape[1]:
         x, y = points.unbind(1) if isinstance(points, Tensor) else points
         shown = outside(x, y, holes)
         layer = tuple(plane * shown for plane in layer)
     return layer
+
+
+def _by_level(
+    pyramid: Pyramid, ids: Int[Tensor, " n"], points: Float[Tensor, "n 2 t t"], level: Int[Tensor, " n"], at: Tiles
+) -> tuple[Float[Tensor, "n t t"], ...]:
+    """Read pictures at the points of tiles: the objects of a level together, each with all of its tiles at once.
+
+    So only that level is copied to be read, once for each object.
+    """
+    found = points.new_empty(len(at), 4, *points.shape[2:])
+    for own, place in at.alike(level):
+        one, count = place[:, 0], place.shape[1]
+        grid = points[place].transpose(1, 2).flatten(2, 3)
+        read = sample_pyramid(
+            pyramid, ids[one], grid, level[one], extent=EXTENT, window=Window((pyramid.size >> own) + 2)
+        )
+        parts = torch.stack([plane.unflatten(1, (count, -1)) for plane in read], dim=2)
+        found.index_copy_(0, place.flatten(), parts.flatten(0, 1))
+    return found.unbind(1)
 
 
 def draft(
@@ -215,18 +245,27 @@ def outline(alpha: Float[Tensor, "b h w"], opacity: Float[Tensor, " b"]) -> Outl
         alpha: the warped alpha, in [0, 1].
         opacity: highest alpha of the object in the bank, in (0, 1].
     """
-    sides = alpha.amax(dim=1), alpha.amax(dim=2)
+    return outlined((alpha.amax(dim=1), alpha.amax(dim=2)), opacity)
+
+
+def outlined(sides: tuple[Float[Tensor, "b w"], Float[Tensor, "b h"]], opacity: Float[Tensor, " b"]) -> Outline:
+    """The same from the highest alpha of each column and of each row."""
     peak = sides[0].amax(dim=1)
     visible = peak >= SEEN
     hidden = ~visible
-    threshold = torch.minimum(0.5 * opacity, THIN * peak).masked_fill_(hidden, torch.inf)
+    threshold = edge_of(peak, opacity, hidden)
     longest = max(side.shape[1] for side in sides)
     # columns and rows as one tensor, the shorter one filled up with empty ones
     both = [side if side.shape[1] == longest else F.pad(side, (0, longest - side.shape[1])) for side in sides]
     seen = torch.stack(both, dim=1) > threshold[:, None, None]
     # Floats: when AVX2 is requested on a machine with AVX-512, GCC 12 miscompiles a minimum of int64.
-    place = torch.arange(longest, dtype=torch.float32, device=alpha.device)
+    place = torch.arange(longest, dtype=torch.float32, device=opacity.device)
     first = longest - (seen * (longest - place)).amax(dim=2)
     last = (seen * (place + 1)).amax(dim=2)
     boxes = torch.cat([first, last], dim=1).masked_fill_(hidden[:, None], torch.nan)
     return Outline(threshold, boxes, visible)
+
+
+def edge_of(peak: Float[Tensor, " b"], opacity: Float[Tensor, " b"], hidden: Bool[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """The threshold of an :class:`Outline`, from the highest alpha on the canvas and that in the bank."""
+    return torch.minimum(0.5 * opacity, THIN * peak).masked_fill_(hidden, torch.inf)

@@ -19,6 +19,7 @@ from kornia_cag.scenes.camera import CameraRange
 from kornia_cag.scenes.composer import Composer
 from kornia_cag.scenes.earlier import Earlier
 from kornia_cag.scenes.framing import Framing
+from kornia_cag.scenes.front import Painter
 from kornia_cag.scenes.light import ColorRange
 from kornia_cag.scenes.pose import PoseRange
 from kornia_cag.scenes.ranges import SceneRange
@@ -124,7 +125,7 @@ def test_what_holes_leave_is_as_sharp_as_the_bank(monkeypatch):
     ranges = SceneRange(pose=PoseRange(hole=(0.3, 2.0)), framing=Framing(0.2))
     composer, table = Composer(make_objects(size=64), make_contexts(), (48, 48), ranges), rows(48)
     images = composer(table).images
-    monkeypatch.setattr(Composer, "_finest", lambda self: 0)
+    monkeypatch.setattr(Painter, "_finest", lambda self: 0)
     torch.testing.assert_close(images, composer(table).images, rtol=0, atol=1e-5)
 
 
@@ -134,7 +135,7 @@ def test_what_holes_set_by_hand_leave_is_as_sharp(monkeypatch):
     holes = torch.tensor([[[-0.6, 0.0, 1.0], [0.6, 0.6, 0.7]]]).expand(5, -1, -1)
     edited = composer.ranges.sample(table).posed(holes=holes)
     images, blurred = composer.render(edited).images, composer.compose(edited).images
-    monkeypatch.setattr(Composer, "_finest", lambda self: 0)
+    monkeypatch.setattr(Painter, "_finest", lambda self: 0)
     expected = composer.compose(edited).images
     torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
     assert (blurred - expected).abs().max() > 0.05
