@@ -45,8 +45,11 @@ def notes(info: Json) -> str:
         said.append(f"first batch {info['first_batch_s']:.1f} s, then another size {info['other_size_s']:.2f} s")
     if "beside" in info:
         low, middle, high = info["beside"]
-        than = "OpenCV" if info.get("what") in ("normal", "mixed") else "the smallest bank"
+        others = {"normal": "OpenCV", "mixed": "OpenCV", "stream": "a bank that stays"}
+        than = others.get(info.get("what"), "the smallest bank")
         said.append(f"{middle:.2f} × {than} ({low:.2f} to {high:.2f})")
+    if "waited_s" in info:
+        said.append(f"waited {info['waited_s']:.2f} s in all")
     if "over_masks" in info:
         for name, text in (("over_masks", "with masks"), ("over_boxes", "with boxes alone")):
             low, middle, high = info[name]

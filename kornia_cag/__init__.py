@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kornia_cag.adversary.worst import WorstOf
     from kornia_cag.banks.contexts import ContextBank
     from kornia_cag.banks.objects import ObjectBank
+    from kornia_cag.banks.stream import ContextStream
     from kornia_cag.core.checks import Diverged, InputError
     from kornia_cag.core.draws import Draws
     from kornia_cag.evaluation.boxes import load_boxes
@@ -95,6 +96,7 @@ __all__ = [
     "Composites",
     "ContextBank",
     "ContextChain",
+    "ContextStream",
     "DepthRange",
     "DetectionTask",
     "Detections",
@@ -169,6 +171,7 @@ _STAGES = {  # module: what it gives; loaded when first asked for, so that a com
     "core.draws": ("Draws",),
     "banks.contexts": ("ContextBank",),
     "banks.objects": ("ObjectBank",),
+    "banks.stream": ("ContextStream",),
     "sampling.pairs": ("PairSampler",),
     "sampling.rows": ("Rows",),
     "scenes.adaptation": ("FourierMix", "Histograms", "LabStatistics"),

@@ -55,6 +55,7 @@ def parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParse
 
 def small(text: str) -> str:
     """The code with few contexts and one epoch."""
+    text = text.replace("slots=2000", "slots=8").replace("range(3)", "range(1)")
     text = re.sub(r"ContextBank\.procedural\((?!\))", "ContextBank.procedural(count=8, ", text)
     return text.replace("ContextBank.procedural()", "ContextBank.procedural(count=8)").replace("range(100)", "range(1)")
 

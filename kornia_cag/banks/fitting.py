@@ -97,6 +97,8 @@ def _square(rgb: UInt8[Tensor, "h w 3"], size: int) -> UInt8[Tensor, "3 s s"]:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = rgb[top : top + side, left : left + side]
+    if side == size:
+        return square.permute(2, 0, 1).contiguous()
     factor = spare(side, side, side // size)
     square = torch.from_numpy(reduced(square.numpy(), factor)) if factor > 1 else square
     planes = [_resized(square[..., channel].float(), (size, size)) for channel in range(3)]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from kornia_cag.banks.glyphs import glyph
 from kornia_cag.banks.pictures import (
     PathLike,
     check_key,
     check_path,
-    glyph,
     kind_of,
     read_rgb,
     read_rgba,

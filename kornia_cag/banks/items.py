@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from kornia_cag.banks.folders import SUFFIXES
-from kornia_cag.banks.pictures import read_bytes, read_rgb, refusing, straight_rgba, warn_of_profile
+from kornia_cag.banks.pictures import noted, read_bytes, read_rgb, refusing, straight_rgba
 from kornia_cag.core.checks import InputError, check_pixels, describe, fail
 
 PIL_MODES = ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "RGBX", "I", "I;16", "I;16L", "I;16B", "I;16N")
 DEPTH = 4  # most levels of nested containers
-NAMES = ("image", "img")  # keys of a dict's photograph, which take precedence over its other entries
+NAMES = ("image", "img")  # keys of a dict's photograph: they take precedence, and then suffixes such as "jpg"
 
 _KINDS = "a PIL image, a tensor (3, h, w), a uint8 array (h, w, 3), bytes or a path, or a tuple, list or dict with one"
 _FLATTEN = ("Flatten it, for example: image = image.convert('RGBA'); "
@@ -35,19 +35,43 @@ def item_pixels(name: str, item: Any, side: int) -> Shaped[Tensor, "3 h w"]:
     Raises:
         InputError: saying what to change.
     """
+    return image_pixels(name, item_image(name, item), side)
+
+
+def item_image(name: str, item: Any) -> Any:
+    """The first image of an item as it came, not yet decoded; ``name`` is for errors.
+
+    Raises:
+        InputError: for an item without one.
+    """
     image = next((entry for entry in _entries(item, DEPTH) if _is_image(entry)), None)
     if image is None:
         _no_image(name, item)
+    return image
+
+
+def image_pixels(name: str, image: Any, side: int, notes: list[str] | None = None) -> Shaped[Tensor, "3 h w"]:
+    """The pixels of an image that :func:`item_image` gave.
+
+    Args:
+        name: name of the image, for errors.
+        image: decoded, or a path, or the bytes of a file.
+        side: required shorter side, pixels.
+        notes: collects problems with the colour profile; None: warn about them.
+
+    Raises:
+        InputError: for one that cannot be decoded, or that is not opaque.
+    """
     if isinstance(image, Image.Image):
-        return _from_pil(name, image)
+        return _from_pil(name, image, notes)
     if isinstance(image, Tensor):
         return _from_tensor(name, image)
     if isinstance(image, np.ndarray):
         return _from_array(name, image)
     if isinstance(image, bytes | bytearray | memoryview):
-        return _planes(read_bytes(name, bytes(image), side))
+        return _planes(read_bytes(name, bytes(image), side, notes))
     try:
-        return _planes(read_rgb(image, side=side))
+        return _planes(read_rgb(image, side=side, notes=notes))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 
@@ -59,7 +83,9 @@ def _entries(item: Any, depth: int) -> Iterator[Any]:
             encoded, path = item["bytes"], item.get("path")
             item = [encoded if encoded is not None else Path(path) if isinstance(path, str) else path]
         else:
-            item = [item[name] for name in NAMES if name in item] + list(item.values())  # a mask may come first
+            named = [name for name in NAMES if name in item]  # or else a mask may come first
+            named += [name for name in item if isinstance(name, str) and f".{name.lower()}" in SUFFIXES]
+            item = [item[name] for name in named] + list(item.values())
     if isinstance(item, list | tuple) and depth:
         for entry in item:
             yield from _entries(entry, depth - 1)
@@ -98,7 +124,7 @@ def _planes(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
     return torch.from_numpy(rgb).permute(2, 0, 1)
 
 
-def _from_pil(name: str, image: Image.Image) -> UInt8[Tensor, "3 h w"]:
+def _from_pil(name: str, image: Image.Image, notes: list[str] | None) -> UInt8[Tensor, "3 h w"]:
     got = f"{image.mode}, {image.width} x {image.height}"
     opaque, levels = "a PIL image without transparency", image.mode.startswith("I")
     if "transparency" in image.info and levels:
@@ -114,9 +140,7 @@ def _from_pil(name: str, image: Image.Image) -> UInt8[Tensor, "3 h w"]:
         fail(name, "at least one pixel", got, "Leave it out.")
     with refusing(name):
         rgba, note = straight_rgba(name, image)
-    if note:
-        warn_of_profile(name, note)
-    return _planes(np.ascontiguousarray(rgba[..., :3]))
+    return _planes(np.ascontiguousarray(noted(name, rgba, note, notes)[..., :3]))
 
 
 def _from_tensor(name: str, image: Tensor) -> Shaped[Tensor, "3 h w"]:

@@ -1,4 +1,4 @@
-"""A single picture: read from a file as 8-bit RGBA or RGB, keyed from white, or rendered from a font.
+"""A single picture: read from a file as 8-bit RGBA or RGB, keyed from white.
 
 Uses only NumPy and Pillow. A file is either read as a viewer would show it (first frame, EXIF orientation applied, any
 colour mode converted to 8-bit RGB) or refused with an :class:`~kornia_cag.core.checks.InputError` that names it.
@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import stat
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +17,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kornia_cag.banks.colour import base_mode, to_srgb
 from kornia_cag.banks.keying import key_white
 from kornia_cag.banks.png import Transparency, low_bytes, transparency
 from kornia_cag.banks.tiles import flattened, spare, tiles
-from kornia_cag.core.checks import InputError, check_choice, check_int, describe, fail
+from kornia_cag.core.checks import InputError, check_choice, describe, fail
 
 MAX_PIXELS = 2**26  # per picture, 256 MiB as RGBA: larger ones are treated as decompression bombs
 KEYS = ("white",)
@@ -85,7 +86,7 @@ def read_rgba(path: PathLike, *, key: str | None = None, notes: list[str] | None
         InputError: naming the file, if it cannot be read, has no transparent pixels or only those.
     """
     check_key(key)
-    rgba = _noted(path, *_decode(check_path("path", path)), notes)
+    rgba = noted(path, *_decode(check_path("path", path)), notes)
     if key == "white" and rgba[..., 3].min() == 255:
         rgba = key_white(rgba)
         if rgba[..., 3].max() == 0:
@@ -115,15 +116,17 @@ def read_rgb(
     Raises:
         InputError: naming the file, if it cannot be read or is transparent anywhere.
     """
-    rgba = _noted(path, *_decode(check_path("path", path), side), notes)
+    rgba = noted(path, *_decode(check_path("path", path), side), notes)
     return flattened(rgba) if on_white else _opaque(str(path), rgba)
 
 
-def read_bytes(name: str, data: bytes, side: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+def read_bytes(
+    name: str, data: bytes, side: int | None = None, notes: list[str] | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
     """Like :func:`read_rgb`, from the bytes of a file; ``name`` is for errors."""
     with refusing(name):
         rgba, note = _decode_open(name, io.BytesIO(data), side)
-    return _opaque(name, _noted(name, rgba, note, None))
+    return _opaque(name, noted(name, rgba, note, notes))
 
 
 def _opaque(name: str, rgba: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -132,7 +135,8 @@ def _opaque(name: str, rgba: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h
     return rgba[..., :3].copy()
 
 
-def _noted(name: PathLike, rgba: UInt8[np.ndarray, "h w 4"], note: str, notes: list[str] | None) -> np.ndarray:
+def noted(name: PathLike, rgba: UInt8[np.ndarray, "h w 4"], note: str, notes: list[str] | None) -> np.ndarray:
+    """The picture itself, once a note on its colour profile is collected, or warned of where none are collected."""
     if note and notes is None:
         warn_of_profile(str(name), note)
     elif note and notes is not None:
@@ -168,9 +172,7 @@ def _decode(path: Path, draft: int | None = None) -> tuple[UInt8[np.ndarray, "h 
 def refusing(name: str) -> Iterator[None]:
     """Turn whatever a decoder raises into one line that names the picture."""
     try:
-        with warnings.catch_warnings():
-            # Pillow's warnings are either handled here (the size) or do not affect the pixels (odd metadata).
-            warnings.simplefilter("ignore")
+        with _quiet():
             yield
     except InputError:
         raise
@@ -186,6 +188,20 @@ def refusing(name: str) -> Iterator[None]:
         fail(name, "a whole picture", f"a truncated or corrupt one ({_line(error)})")
     except Exception as error:  # damaged files make decoders raise nearly anything
         fail(name, "a whole picture", f"a corrupt one ({type(error).__name__}: {_line(error)})")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ignore Pillow's warnings, which are handled (the size) or do not affect the pixels (odd metadata).
+
+    Not in other threads: filters are those of the process, and several threads would restore each other's.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _line(error: Exception) -> str:
@@ -259,42 +275,3 @@ def _turned(rgba: UInt8[np.ndarray, "h w 4"], orientation: Any) -> UInt8[np.ndar
     upright = rgba.swapaxes(0, 1) if orientation >= 5 else rgba
     down, across = (-1 if orientation in turned else 1 for turned in ((3, 4, 7, 8), (2, 3, 6, 7)))
     return np.ascontiguousarray(upright[::down, ::across])
-
-
-def glyph(character: str, size: int, argument: str = "character") -> UInt8[np.ndarray, "size size 4"]:
-    """Render one character in the font that comes with Pillow: black, with its ink as straight alpha.
-
-    A capital letter is 80 % of ``size`` high, others are in proportion and shrunk if they would not fit; the bounding
-    box of the ink is centred. ``argument`` is what errors call the character.
-
-    Raises:
-        InputError: for anything but one character, and for one that the font lacks or that has no ink.
-    """
-    check_int("size", size, low=4)
-    if len(character) != 1:
-        fail(argument, "one character", describe(character))
-    inner = 0.8 * size
-    reference = _ink(character, 256.0)
-    missing = _ink("\U0010ffff", 256.0)  # a noncharacter: no font has it, so this renders the box for missing ones
-    if 0 in reference.shape or (reference.shape == missing.shape and (reference == missing).all()):
-        fail(argument, "one that the font can draw", describe(character), "Leave it out, or draw it as a picture.")
-    scale = min(inner / max(_ink("H", 256.0).shape[0], reference.shape[0]), inner / reference.shape[1])
-    # Rendered four times too large and then averaged: centred to an eighth of a pixel, without hinting to the pixel
-    # grid. Very large glyphs need less, and Pillow refuses even larger pictures.
-    times = max(1, min(4, 8192 // size))
-    ink = Image.fromarray(_ink(character, times * 256.0 * scale))
-    canvas = Image.new("L", (times * size, times * size))
-    canvas.paste(ink, ((canvas.width - ink.width) // 2, (canvas.height - ink.height) // 2))
-    rgba = np.zeros((size, size, 4), np.uint8)
-    rgba[..., 3] = np.asarray(canvas.reduce(times))
-    return rgba
-
-
-def _ink(character: str, points: float) -> UInt8[np.ndarray, "h w"]:
-    """The coverage of a character, cropped to its bounding box; zero rows or columns if there is no ink."""
-    font = ImageFont.load_default(size=points)
-    left, top, right, bottom = (int(v) for v in font.getbbox(character))
-    canvas = Image.new("L", (max(right - left, 0) + 8, max(bottom - top, 0) + 8))
-    ImageDraw.Draw(canvas).text((4 - left, 4 - top), character, fill=255, font=font)
-    box = canvas.getbbox()
-    return np.asarray(canvas.crop(box)) if box else np.zeros((0, 0), np.uint8)

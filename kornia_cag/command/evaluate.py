@@ -195,7 +195,10 @@ def _unseen(options: argparse.Namespace, device: torch.device, texels: int) -> C
         fail("--attack context", f"a {CONFIG} beside the model, which records its contexts", "none",
              "Pass the folder that train wrote.")  # fmt: skip
     expected = f"a {CONFIG} as train writes it"
-    told = read_json(config, "--attack context", expected, "Train again.").get("trained_on")
+    about = read_json(config, "--attack context", expected, "Train again.")
+    told = about.get("trained_on")
+    if "trained_on" in about and told is None:
+        fail("--attack context", "a run that records which photographs it saw", "one with --context-slots")
     with refused(config, "--attack context", expected, "Train again."):
         check_type("trained_on", told, list)
         seen = {check_int("trained_on", crc, 0, LARGEST) for crc in told or ()}

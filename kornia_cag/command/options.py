@@ -14,6 +14,7 @@ from kornia_cag.adversary.scenes import ScenePGD
 from kornia_cag.adversary.worst import WorstOf
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.banks.stream import Contexts, ContextStream
 from kornia_cag.command.sheets import check_picture_name
 from kornia_cag.command.usage import SCENE_ATTACKS
 from kornia_cag.command.wording import worded
@@ -34,6 +35,8 @@ CHOSEN: dict[str, ScenePGD | WorstOf | None] = dict(
 MOST_SEED, MOST_STEPS, MOST_VIEWS, MOST_THREADS = 2**61, 100_000, 1000, 4096  # anything above is more likely a typo
 COMPOSED = 48  # bytes per pixel of a composed image, at least, including what it is composed from
 BANK = 32  # bytes per texel while a bank is built, as floats
+SLOT = 12  # bytes per texel of a stream: in the bank, and decoded ahead
+MOST_SLOTS = 10_000_000
 LEAVE = "Leave it out."
 TRAINED = 400  # bytes per pixel in a training step of a recipe's network; measured: 800 to 1100
 
@@ -207,6 +210,25 @@ def load_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank,
     check_memory(options, bank, pictures, BANK, "Its banks are as fine as its canvas: try a smaller --size.")
     objects = load_objects(options, recipe)
     return objects, recipe.contexts(photos, device=device, seed=seed, hold_out=hold_out, on_error=on_error(options))
+
+
+def load_training_banks(options: argparse.Namespace, recipe: Recipe) -> tuple[ObjectBank, Contexts]:
+    """Both banks; with ``--context-slots`` photographs alone, so many of them at a time."""
+    if options.context_slots is None:
+        return load_banks(options, recipe)
+    slots, seed = number("--context-slots", options.context_slots, 1, MOST_SLOTS), options.seed
+    photos = given_photos(options)
+    if photos is None:
+        fail("--context-slots", "to be used with --contexts DIR", "no photographs")
+    if options.hold_out:
+        fail("--hold-out", "to be used without --context-slots, with which photographs come and go", "both",
+             "Keep some in another folder.")  # fmt: skip
+    objects = load_objects(options, recipe)
+    check_memory(options, replace(recipe, size=recipe.texels), slots, SLOT, "Try fewer --context-slots.")
+    return objects, ContextStream.from_folder(
+        photos, slots=slots, size=recipe.texels, seed=number("--seed", seed, 0, MOST_SEED), on_error=on_error(options),
+        device=str(chosen_device(options.device)),
+    )  # fmt: skip
 
 
 def load_objects(options: argparse.Namespace, recipe: Recipe) -> ObjectBank:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from kornia_cag.adversary.frozen import frozen
 from kornia_cag.adversary.presets import FGSM
-from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.banks.stream import Contexts
 from kornia_cag.command.explain import explained, in_text, save_explained
 from kornia_cag.command.options import (
     COMPOSED,
@@ -129,7 +129,7 @@ def _attacked_model(options: argparse.Namespace, recipe: Recipe, objects: Object
 
 
 def compose(
-    recipe: Recipe, objects: ObjectBank, contexts: ContextBank, pairs: PairSampler, model: nn.Module | None,
+    recipe: Recipe, objects: ObjectBank, contexts: Contexts, pairs: PairSampler, model: nn.Module | None,
     batches: int, log: Log | None = None,
 ) -> Batch:  # fmt: skip
     """The last full batch among the first batches of a sampler, whose state stays as it is."""

@@ -5,10 +5,11 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from kornia_cag.banks.stream import Contexts, ContextStream
 from kornia_cag.command.attended import attended
 from kornia_cag.command.finding import measured_boxes, print_precision, real_boxes
 from kornia_cag.command.measuring import budget, measured, print_accuracy, print_unmeasured, real_pictures
-from kornia_cag.command.options import check_training_memory, chosen_recipe, load_banks, needs_detector
+from kornia_cag.command.options import check_training_memory, chosen_recipe, load_training_banks, needs_detector
 from kornia_cag.command.preview import boxes_and_names, compose
 from kornia_cag.command.results import (
     PREVIEW,
@@ -48,7 +49,7 @@ def train(options: argparse.Namespace) -> None:
     check_training_memory(options, recipe)
     if options.resume:  # the hints on its pictures were given when the run began
         warnings.simplefilter("ignore", Hint)
-    objects, contexts = load_banks(options, recipe)
+    objects, contexts = load_training_banks(options, recipe)
     task = recipe.detection
     if len(recipe.names(objects.classes)) < 2 and task is None:
         fail("--objects", "at least two classes to tell apart", f"one, {objects.classes[0]!r}")
@@ -66,7 +67,7 @@ def train(options: argparse.Namespace) -> None:
         training = Training(recipe, objects, contexts, images=images, seed=options.seed, balanced=options.balanced,
                             function=options.model, compile=options.compile, float32=options.float32)  # fmt: skip
     with claimed(out):
-        _trained(training, options, out)
+        _trained(training, contexts, options, out)
         if ranks.here()[0] > 0:
             return
         # saved before the user's own network can fail while it is measured
@@ -86,17 +87,17 @@ def _measured(
     return None if real is None else measured(network, real, training.classes, device, options)
 
 
-def _trained(training: Training, options: argparse.Namespace, out: Path) -> None:
+def _trained(training: Training, contexts: Contexts, options: argparse.Namespace, out: Path) -> None:
     """Train to the end, on all ranks, of which the first writes."""
     if ranks.here()[0] == 0:
-        _prepare(training, options, out)
+        _prepare(training, contexts, options, out)
     if options.resume:
         with worded(path="--resume"):
             training.load(out / CHECKPOINT)
     attended(training, training.recipe.name, save=out / CHECKPOINT)
 
 
-def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None:
+def _prepare(training: Training, contexts: Contexts, options: argparse.Namespace, out: Path) -> None:
     """Look at the files of the run to resume; otherwise write those that are known before training."""
     with tempfile.TemporaryFile(dir=out):  # fail now, not after training, if the folder is not writable
         pass
@@ -105,8 +106,9 @@ def _prepare(training: Training, options: argparse.Namespace, out: Path) -> None
         return
     set_aside(out, "train")
     given = {name: value for name, value in vars(options).items() if name not in ("command", "hint")}
-    recipe, objects, contexts = training.recipe, training.objects, training.collate.composer.contexts
-    about = {"options": plain(given), "versions": versions(), "trained_on": contexts.pyramid.checksums()}
+    recipe, objects = training.recipe, training.objects
+    seen = None if isinstance(contexts, ContextStream) else contexts.pyramid.checksums()
+    about = {"options": plain(given), "versions": versions(), "trained_on": seen}
     write_json(out / CONFIG, {**training.plan(), **about})
     alone = recipe.pairs(objects, len(contexts), seed=training.seed, balanced=training.pairs.balanced, alone=True)
     batch = compose(recipe, objects, contexts, alone, training.model, batches=1)

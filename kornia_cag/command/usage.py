@@ -48,6 +48,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hold-out", type=float, default=0.0, metavar="SHARE", help="share of --contexts kept for evaluate --attack"
     )
+    slots = "hold N photographs of --contexts at a time, others in every epoch, and no procedural contexts"
+    parser.add_argument("--context-slots", type=int, metavar="N", help=f"{slots}: for folders larger than memory")
     parser.add_argument("--model", metavar="MODULE:FUNCTION", help="network to train: function(classes, size)")
     out = "folder for the results (default: runs/RECIPE)"
     parser.add_argument("--out", type=path, metavar="DIR", help=out)

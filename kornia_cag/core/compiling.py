@@ -59,6 +59,11 @@ def kept(value: Tensor) -> Tensor:
     return value.as_strided(value.size(), value.stride()) if fusing() else value  # a strided view forces storage
 
 
+def reused(value: Tensor) -> Tensor:
+    """A value that is used several times: stored for a CPU (see :func:`kept`), in a register of each GPU's thread."""
+    return value if threads(value) else kept(value)
+
+
 def natural(index: Tensor) -> Tensor:
     """An index that is not negative, which, if it is an int32, a GPU's code then need not test, nor wrap around."""
     return index & 0x7FFFFFFF if threads(index) and index.dtype == torch.int32 else index

@@ -10,6 +10,7 @@ from torch.utils.data import get_worker_info
 from kornia_cag.adversary.stage import Adversary
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.banks.stream import ContextStream
 from kornia_cag.core.checks import check_choice, check_instance, describe, fail
 from kornia_cag.core.formats import DTYPES
 from kornia_cag.loading.chain import ContextChain
@@ -49,7 +50,8 @@ def check_parts(objects: Any, contexts: Any, ranges: Any, chain: Any, model: Any
         InputError: naming the argument, and how to build it.
     """
     check_instance("objects", objects, ObjectBank, "Build it with ObjectBank.from_folder.")
-    check_instance("contexts", contexts, (ContextBank, NoneType), "Build it with ContextBank.procedural.")
+    kinds = ContextBank, ContextStream, NoneType
+    check_instance("contexts", contexts, kinds, "Build it with ContextBank.procedural.")
     check_instance("ranges", ranges, (SceneRange, NoneType), "Pass ranges=SceneRange(pose=PoseRange(...)).")
     check_instance("chain", chain, (ContextChain, NoneType), "Pass chain=ContextChain(reset=0.171).")
     check_instance("model", model, (nn.Module, NoneType), "Wrap any other function in a Module.")
@@ -141,7 +143,9 @@ def renderer(
     return made
 
 
-def check_place(device: torch.device, model: nn.Module | None, *, chain: bool, compiled: bool) -> None:
+def check_place(
+    device: torch.device, model: nn.Module | None, *, chain: bool, compiled: bool, stream: bool = False
+) -> None:
     """Require a model on the banks' device, and nothing that cannot run in a worker process if this is one.
 
     Args:
@@ -149,6 +153,7 @@ def check_place(device: torch.device, model: nn.Module | None, *, chain: bool, c
         model: model that the adversaries use; None: no adversary needs one.
         chain: whether there is a chain.
         compiled: whether batches are composed by a compiled graph.
+        stream: whether contexts come from a :class:`ContextStream`.
 
     Raises:
         InputError: saying what to move, or how many workers to use.
@@ -165,6 +170,9 @@ def check_place(device: torch.device, model: nn.Module | None, *, chain: bool, c
     if chain:
         fail("num_workers", "0 with a chain", "a worker process",
              "Each worker would keep its own chain: pass num_workers=0.")  # fmt: skip
+    if stream:
+        fail("num_workers", "0 with a ContextStream", "a worker process",
+             "Its slots are in the main process, and it has threads of its own: pass num_workers=0.")  # fmt: skip
     if compiled:
         fail("num_workers", "0 with compile=True", "a worker process",
              "A forked worker cannot compile, and would wait forever: pass num_workers=0.")  # fmt: skip
@@ -192,14 +200,16 @@ def check_main_process(argument: str, fix: str) -> None:
         fail("num_workers", f"0 with {argument}", "a worker process", fix)
 
 
-def check_state(state: Any, chain: ContextChain | None) -> None:
-    """Require the state of a collate with a chain exactly if this one has a chain.
+def check_state(state: Any, chain: ContextChain | None, stream: ContextStream | None) -> None:
+    """Require the state of a collate with a chain exactly if this one has a chain, and likewise a stream.
 
     Raises:
         InputError: for anything else.
     """
     if not isinstance(state, dict) or not {"chain", "photos"} <= set(state):
         fail("state", "the state_dict of a CAGCollate", describe(state))
-    if (chain is None) != (state["chain"] is None):
-        mine, other = ("no chain", "one") if chain is None else ("a chain", "none")
-        fail("state", f"the state of a collate with {mine}", other, "Build it like the saved one.")
+    pairs = ("chain", chain, state["chain"]), ("stream of contexts", stream, state.get("contexts"))
+    for name, own, saved in pairs:
+        if (own is None) != (saved is None):
+            mine, other = (f"no {name}", "one") if own is None else (f"a {name}", "none")
+            fail("state", f"the state of a collate with {mine}", other, "Build it like the saved one.")

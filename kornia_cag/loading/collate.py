@@ -11,6 +11,7 @@ from torch import nn
 from kornia_cag.adversary.stage import Adversary, Draft, check_adversaries, hardened, planned
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.banks.stream import Contexts, ContextStream
 from kornia_cag.core.checks import check_instance, check_number, check_size
 from kornia_cag.core.records import joined, mapped
 from kornia_cag.loading import arguments
@@ -36,7 +37,8 @@ class CAGCollate(Generic[Output]):
 
     Args:
         objects: objects to recognise.
-        contexts: contexts to put them on; may be None if you only compose a data set's items.
+        contexts: contexts to put them on, a :class:`ContextBank` or a :class:`ContextStream`; may be None if you only
+            compose a data set's items.
         size: canvas, one integer or ``(height, width)``, pixels.
         ranges: what varies from scene to scene.
         chain: use earlier composites as contexts.
@@ -60,24 +62,24 @@ class CAGCollate(Generic[Output]):
 
     @overload
     def __init__(
-        self: "CAGCollate[Pair]", objects: ObjectBank, contexts: ContextBank | None, size: int | tuple[int, int], *,
+        self: "CAGCollate[Pair]", objects: ObjectBank, contexts: Contexts | None, size: int | tuple[int, int], *,
         returns: Literal["pair"] = "pair", **options: Unpack[arguments.Options],
     ) -> None: ...  # fmt: skip
 
     @overload
     def __init__(
-        self: "CAGCollate[Batch]", objects: ObjectBank, contexts: ContextBank | None, size: int | tuple[int, int], *,
+        self: "CAGCollate[Batch]", objects: ObjectBank, contexts: Contexts | None, size: int | tuple[int, int], *,
         returns: Literal["batch"], **options: Unpack[arguments.Options],
     ) -> None: ...  # fmt: skip
 
     @overload
     def __init__(
-        self: "CAGCollate[Pair | Batch]", objects: ObjectBank, contexts: ContextBank | None,
+        self: "CAGCollate[Pair | Batch]", objects: ObjectBank, contexts: Contexts | None,
         size: int | tuple[int, int], *, returns: Literal["pair", "batch"], **options: Unpack[arguments.Options],
     ) -> None: ...  # fmt: skip
 
     def __init__(
-        self, objects: ObjectBank, contexts: ContextBank | None, size: int | tuple[int, int], *,
+        self, objects: ObjectBank, contexts: Contexts | None, size: int | tuple[int, int], *,
         ranges: SceneRange | None = None, chain: ContextChain | None = None, model: nn.Module | None = None,
         adversaries: Sequence[Adversary] = (), strength: float | Ramp = 1.0, returns: Literal["pair", "batch"] = "pair",
         seed: int = 0, dtype: torch.dtype = torch.float32, channels_last: bool = False, compile: bool = False,
@@ -89,8 +91,10 @@ class CAGCollate(Generic[Output]):
         arguments.check_together(len(objects.classes), chain, self.adversaries, dtype)
         arguments.check_views(views, self.ranges, chain, self.adversaries)
         self.dtype, self.channels_last = dtype, channels_last
-        self._composer = None if contexts is None else self._composing(contexts)
-        warn_if_coarse(objects, contexts, self.size, self.ranges, stacklevel=2)
+        self._stream = contexts if isinstance(contexts, ContextStream) else None
+        bank = contexts.bank if isinstance(contexts, ContextStream) else contexts
+        self._composer = None if bank is None else self._composing(bank)
+        warn_if_coarse(objects, bank, self.size, self.ranges, stacklevel=2)
         self.strength = strength if isinstance(strength, Ramp) else check_number("strength", strength, 0, 1)
         arguments.check_returns(returns, objects, self.ranges, chain)
         self.chain, self.model, self.returns, self._whole = chain, model, returns, returns == "batch"
@@ -125,7 +129,8 @@ class CAGCollate(Generic[Output]):
         With a chain, compose a batch only after the previous one was hardened.
         """
         model = self.model if any(stage.needs_model for stage in self.adversaries) else None
-        arguments.check_place(self.device, model, chain=self.chain is not None, compiled=self._renderer.compiled)
+        arguments.check_place(self.device, model, chain=self.chain is not None, compiled=self._renderer.compiled,
+                              stream=self._stream is not None)  # fmt: skip
         photos, rows = self._taken(rows)
         share = rows.share
         composer = self.composer if photos is None else self._composing(photos)
@@ -178,6 +183,9 @@ class CAGCollate(Generic[Output]):
         """The argument as rows on the device; for a data set's items, also their photos as contexts."""
         if are_rows(rows) or not isinstance(rows, list | tuple) or not rows:
             found = check_rows(rows, objects=len(self.objects), contexts=len(self.composer.contexts))
+            if self._stream is not None:
+                known = found if found.device.type == "cpu" else found.to("cpu")
+                self._stream.refill(known.contexts, known.epoch)
             return None, found.to(self.device)
         arguments.check_main_process("the items of a data set", arguments.COUNTED)
         bank = photo_bank(rows, canvas=self.size, device=self.device)
@@ -197,15 +205,24 @@ class CAGCollate(Generic[Output]):
         return self
 
     def twin(self, model: nn.Module | None) -> "CAGCollate[Output]":
-        """A copy of this collate, including its chain, for another ``model``; using it does not affect this one."""
+        """A copy of this collate, including its chain, for another ``model``; using it does not affect this one.
+
+        On a stream it composes with what the slots hold, whatever the epoch.
+        """
         twin = copy.copy(self)
+        twin._stream = None
         twin.model, twin._renderer = model, self._renderer.twin()
         twin.chain, twin._photos = copy.deepcopy((self.chain, self._photos))
         return twin
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next batch depends on besides its rows: the chain, and the sample count on a data set's items."""
-        return {"chain": None if self.chain is None else self.chain.state_dict(), "photos": self._photos.state_dict()}
+        """What the next batch depends on besides its rows: the chain, and the sample count on a data set's items.
+
+        And where a stream of contexts goes on.
+        """
+        stream = {} if self._stream is None else {"contexts": self._stream.state_dict()}
+        chain = None if self.chain is None else self.chain.state_dict()
+        return {"chain": chain, "photos": self._photos.state_dict(), **stream}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the state of :meth:`state_dict`, from tensors on any device.
@@ -213,8 +230,10 @@ class CAGCollate(Generic[Output]):
         Raises:
             InputError: for the state of a collate that was built differently.
         """
-        arguments.check_state(state, self.chain)
+        arguments.check_state(state, self.chain, self._stream)
         self._photos.load_state_dict(state["photos"])
+        if self._stream is not None:
+            self._stream.load_state_dict(state["contexts"])
         if self.chain is not None:
             self.chain.load_state_dict(state["chain"], self.device)
 

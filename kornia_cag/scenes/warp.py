@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kornia_cag.banks.pyramid import Points, Pyramid, Window, sample_pyramid
 from kornia_cag.banks.texels import EXTENT
-from kornia_cag.core.compiling import columns, fusing, kept, once
+from kornia_cag.core.compiling import columns, fusing, kept, once, reused
 from kornia_cag.core.operations import one_operation
 from kornia_cag.scenes.pose import THIN
 
@@ -69,25 +69,30 @@ def _moved(homography: Float[Tensor, "b 3 3"], size: tuple[int, int], waves: Flo
 def _planes_moved(
     numbers: tuple[Float[Tensor, " b"], ...], size: tuple[int, int], waves: Float[Tensor, "b k 5"]
 ) -> _Moved:
-    """The same for a compiler, ``x`` and ``y`` apart, from the nine numbers of the homography.
-
-    Together it would compute every sine twice. A GPU's own sine takes five times as long: it is right to the last digit
-    for any angle.
-    """
+    """The same for a compiler, ``x`` and ``y`` apart, from the nine numbers of the homography."""
     x, y = canvas_points(size, waves.device)
     n = [number[:, None, None] for number in numbers]
     near = 1 / (n[6] * x + (n[7] * y + n[8])).clamp(min=1e-3)
-    points = [kept((n[k] * x + (n[k + 1] * y + n[k + 2])) * near) for k in (0, 3)]
-    moved, n = points, [number[:, None, None] for number in columns(waves.flatten(1))]
+    points = kept((n[0] * x + (n[1] * y + n[2])) * near), kept((n[3] * x + (n[4] * y + n[5])) * near)
+    return points, _planes_displaced(points, waves)
+
+
+def _planes_displaced(points: Points, waves: Float[Tensor, "b k 5"]) -> Points:
+    """:func:`displace` for a compiler, which would compute every sine twice for ``x`` and ``y`` together.
+
+    A GPU's own sine takes five times as long: it is right to the last digit for any angle.
+    """
+    (x, y), n = points, [number[:, None, None] for number in columns(waves.flatten(1))]
+    moved_x, moved_y = x, y
     for fx, fy, ax, ay, phase in (n[start : start + 5] for start in range(0, len(n), 5)):
-        turns = torch.addcmul(torch.addcmul(phase * (0.5 / math.pi), fy, points[1]), fx, points[0])
-        turns = kept(turns - turns.round())
+        turns = torch.addcmul(torch.addcmul(phase * (0.5 / math.pi), fy, y), fx, x)
+        turns = turns - turns.round()
         square, value = turns * turns, torch.full_like(turns, SINE[0])
         for factor in SINE[1:]:
             value = value * square + factor
-        value = kept(value * turns)
-        moved = [torch.addcmul(own, amplitude, value) for own, amplitude in zip(moved, (ax, ay), strict=True)]
-    return points, moved
+        value = value * turns
+        moved_x, moved_y = torch.addcmul(moved_x, ax, value), torch.addcmul(moved_y, ay, value)
+    return reused(moved_x), reused(moved_y)
 
 
 def fit_level(
@@ -163,12 +168,17 @@ def draft(
         Object coordinates of the grid's columns, and of its rows, :data:`CELL` apart, and the alpha there.
     """
     lines = torch.arange(2 * round(REACH / CELL), dtype=torch.float32, device=ids.device) * CELL + (0.5 * CELL - REACH)
-    points = torch.stack(torch.broadcast_tensors(lines[None, :], lines[:, None]))[None]
+    x, y = lines[None, None, :], lines[None, :, None]
     level = min(max(round(math.log2(0.5 * EXTENT * pyramid.size * CELL)), 0), pyramid.levels - 1)
     window, waves, holes = Window((pyramid.size >> level) + 2), kept(waves), kept(holes)
-    moved, levels = displace(points.expand(len(ids), -1, -1, -1), waves), torch.full_like(ids, level)
+    moved: Points
+    if fusing():
+        moved = [plane.expand(len(ids), len(lines), -1) for plane in _planes_displaced((x, y), waves)]
+    else:
+        moved = displace(torch.stack(torch.broadcast_tensors(x, y), dim=1).expand(len(ids), -1, -1, -1), waves)
+    levels = torch.full_like(ids, level)
     (alpha,) = sample_pyramid(pyramid, ids, moved, levels, extent=EXTENT, window=window, channels=slice(3, 4))
-    return lines, alpha * outside(*points.unbind(1), holes) if holes.shape[1] else alpha
+    return lines, alpha * outside(x, y, holes) if holes.shape[1] else alpha
 
 
 @one_operation("outside(Tensor x, Tensor y, Tensor holes) -> Tensor")

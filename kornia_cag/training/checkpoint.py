@@ -89,7 +89,7 @@ def check_saved(
     for name in ("loss", "loader", "rng", "cuda_rng"):
         check_alike(name, state[name], mine[name])
     _check_optimizer(state["optimizer"], mine["optimizer"], list(model.parameters()))
-    _check_chain(state["collate"], size, classes, objects)
+    _check_chain(check_fields("collate", state["collate"], mine["collate"])["chain"], size, classes, objects)
     check_type("monitor", state["monitor"], type(mine["monitor"]))
 
 
@@ -111,9 +111,8 @@ def _check_optimizer(state: Any, mine: dict[str, Any], parameters: list[nn.Param
         check_alike(f"optimizer.state.{key}", moments, like)
 
 
-def _check_chain(state: Any, size: tuple[int, int], classes: int, objects: int) -> None:
+def _check_chain(chain: Any, size: tuple[int, int], classes: int, objects: int) -> None:
     """Check that stored composites fit the canvas and show known classes."""
-    chain = check_fields("collate", state, ("chain", "photos"))["chain"]
     images, labels = (chain.get(name) if isinstance(chain, dict) else None for name in ("images", "labels"))
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor) or images.ndim == 0:
         return  # none yet; the chain refuses incomplete states

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from kornia_cag.adversary.losses import OfTargets
 from kornia_cag.adversary.stage import Adversary
-from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.banks.stream import Contexts
 from kornia_cag.core.checks import fail
 from kornia_cag.evaluation.monitor import OverfittingMonitor
 from kornia_cag.loading.batch import Batch, Pair
@@ -20,7 +20,7 @@ from kornia_cag.training.recipe import Recipe
 
 
 def collate_of(
-    recipe: Recipe, objects: ObjectBank, contexts: ContextBank, model: nn.Module | None, *,
+    recipe: Recipe, objects: ObjectBank, contexts: Contexts, model: nn.Module | None, *,
     returns: Literal["pair", "batch"] = "batch", autocast: torch.dtype | None = None, compile: bool = False,
 ) -> CAGCollate[Pair | Batch]:  # fmt: skip
     """A collate with everything that a recipe asks for.
@@ -28,7 +28,7 @@ def collate_of(
     Args:
         recipe: the recipe.
         objects: prepared by :meth:`Recipe.objects`.
-        contexts: prepared by :meth:`Recipe.contexts`.
+        contexts: prepared by :meth:`Recipe.contexts`, or a stream.
         model: the network that adversaries attack, if there are any.
         returns: as for :class:`CAGCollate`.
         autocast: dtype of the adversaries' forward passes; None: as in the caller.

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from kornia_cag import __version__
-from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.banks.stream import Contexts, ContextStream
 
 
 def versions() -> dict[str, str]:
@@ -28,8 +28,13 @@ def hardware(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
-def banks(objects: ObjectBank, contexts: ContextBank) -> dict[str, Any]:
-    """What is in the banks, with checksums of all pictures."""
+def banks(objects: ObjectBank, contexts: Contexts) -> dict[str, Any]:
+    """What is in the banks, with checksums of all pictures but those of a stream, which come and go."""
+    held: dict[str, Any] = {"count": len(contexts), "size": contexts.size}
+    if isinstance(contexts, ContextStream):
+        held["epochs"] = contexts.epochs
+    else:
+        held["crc"] = contexts.pyramid.checksum()
     return {
         "classes": objects.classes,
         "objects": {
@@ -38,5 +43,5 @@ def banks(objects: ObjectBank, contexts: ContextBank) -> dict[str, Any]:
             "size": objects.size,
             "crc": objects.pyramid.checksum(),
         },
-        "contexts": {"count": len(contexts), "size": contexts.size, "crc": contexts.pyramid.checksum()},
+        "contexts": held,
     }

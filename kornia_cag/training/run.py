@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
+from kornia_cag.banks.stream import Contexts
 from kornia_cag.core import ranks
 from kornia_cag.core.checks import fail
 from kornia_cag.core.plain import plain
@@ -49,7 +49,7 @@ class Training:
     Args:
         recipe: the recipe to train.
         objects: prepared by :meth:`Recipe.objects`.
-        contexts: prepared by :meth:`Recipe.contexts`.
+        contexts: prepared by :meth:`Recipe.contexts`, or a :class:`ContextStream` of the recipe's ``texels``.
         images: budget in composed images; default the recipe's.
         seed: seed of the network, the pairs and the scenes.
         balanced: pair objects and contexts by balanced graphs, see :class:`PairSampler`.
@@ -62,7 +62,7 @@ class Training:
     """
 
     def __init__(
-        self, recipe: Recipe, objects: ObjectBank, contexts: ContextBank, *, images: int | None = None, seed: int = 0,
+        self, recipe: Recipe, objects: ObjectBank, contexts: Contexts, *, images: int | None = None, seed: int = 0,
         balanced: bool = True, function: str | None = None, compile: bool = False, float32: bool = False,
     ) -> None:  # fmt: skip
         if (size := recipe.batch_size) < 2:
