@@ -51,8 +51,7 @@ class Batch(NamedTuple):
         index: (b,), index of the sample in its epoch; shadows ``tuple.index``.
         clean: (b, 3, h, w); as composed: after adversaries that choose scenes, before those that change pixels.
         chained: (b,), whether the context is an earlier composite.
-        rows: (b,) rows, of which each sample is a function, unless a ``ScenePGD`` moved its scene; ``rows.share``
-            says what part of a global batch they are.
+        rows: (b,) rows, of which each sample is a function, unless a ``ScenePGD`` moved its scene; see ``rows.share``.
         scene: (b,) scenes; all that was drawn; ``composer.render(scene, earlier)`` makes ``clean`` anew, but on photos.
         earlier: (b,) composites that the chain offered as contexts; None without a chain.
         targets: (b, K) objects: classes, boxes and masks of all layers, after those behind, if the chain keeps them.
