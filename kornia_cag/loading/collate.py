@@ -183,7 +183,7 @@ class CAGCollate(Generic[Output]):
         """The argument as rows on the device; for a data set's items, also their photos as contexts."""
         if are_rows(rows) or not isinstance(rows, list | tuple) or not rows:
             found = check_rows(rows, objects=len(self.objects), contexts=len(self.composer.contexts))
-            if self._stream is not None:
+            if self._stream is not None and len(found):
                 known = found if found.device.type == "cpu" else found.to("cpu")
                 self._stream.refill(known.contexts, known.epoch)
             return None, found.to(self.device)
