@@ -26,7 +26,7 @@ from kornia_cag import (
     WorstOf,
 )
 from kornia_cag.core.records import tensors
-from kornia_cag.scenes import composer as composing
+from kornia_cag.scenes import front
 
 SIZE = 16
 
@@ -173,8 +173,8 @@ def test_draft_is_what_the_docs_say():
      ((WorstOf(k=2),), "pair", 0), ((ScenePGD(steps=1),), "pair", 0), ((), "batch", 1)],
 )  # fmt: skip
 def test_no_masks_are_made_that_nobody_asks_for(stages, returns, made, monkeypatch):
-    calls, outline = [], composing.outline
-    monkeypatch.setattr(composing, "outline", lambda *given: calls.append(1) or outline(*given))
+    calls, outline = [], front.outline
+    monkeypatch.setattr(front, "outline", lambda *given: calls.append(1) or outline(*given))
     stages = tuple(
         stage if not isinstance(stage, External) else External(lambda x, y: torch.relu(x)) for stage in stages
     )

@@ -106,7 +106,8 @@ def test_another_thread_has_no_handlers():
 def test_any_command_ends_in_one_line(number, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     for command in ("inspect", "train"):
-        monkeypatch.setattr(f"kornia_cag.command.{command}.load_banks", lambda *_: signal.raise_signal(number))
+        load = "load_training_banks" if command == "train" else "load_banks"
+        monkeypatch.setattr(f"kornia_cag.command.{command}.{load}", lambda *_: signal.raise_signal(number))
     assert cli.main(["inspect", "digits"]) == 128 + number
     word = "interrupted" if number == signal.SIGINT else "terminated"
     assert capsys.readouterr().err == f"kornia-cag: {word}\n"
