@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,16 @@ import torch
 from tinyrun import TINY
 from torch import nn
 
-from kornia_cag import CAGCollate, ContextChain, HardPairing, Layout, ObjectBank, PairSampler, SceneRange
+from kornia_cag import (
+    CAGCollate,
+    ContextChain,
+    ContextStream,
+    HardPairing,
+    Layout,
+    ObjectBank,
+    PairSampler,
+    SceneRange,
+)
 from kornia_cag.adversary.stage import Adversary
 from kornia_cag.command import attended
 from kornia_cag.training import run
@@ -26,10 +36,18 @@ def training(recipe: Recipe, images: int) -> Training:
                     seed=3, float32=True)  # fmt: skip
 
 
-def composed(batch_size: int, adversaries: tuple[Adversary, ...], warm: bool) -> dict:
+def streamed() -> Iterator[torch.Tensor]:
+    """Pictures of one colour each, of which no two are alike."""
+    for number in range(1000):
+        yield torch.tensor([number % 256, number // 4, 128], dtype=torch.uint8)[:, None, None].expand(3, 16, 16)
+
+
+def composed(batch_size: int, adversaries: tuple[Adversary, ...], warm: bool, stream: bool = False) -> dict:
     """All batches of two epochs, against a network that stays as it is: what its samples show, by epoch and index."""
     recipe = PLAIN
     objects, contexts = recipe.objects(None, device="cpu"), recipe.contexts(None, device="cpu")
+    if stream:
+        contexts = ContextStream(streamed, slots=len(contexts), size=contexts.size, device="cpu")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 7 * 7, 10)).eval()
     pairing = HardPairing(10, decay=0.5)

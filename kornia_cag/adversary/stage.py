@@ -149,12 +149,15 @@ class Adversary:
         needs_targets: whether it reads :attr:`Draft.mask` or :attr:`Draft.targets`.
         chooses_scenes: whether it makes or chooses composites; such stages run before those that change pixels.
         starts_warm: whether it starts from :attr:`Draft.changes`.
+        swaps_contexts: whether a sample may be composed on the context of another one of the batch, whose slot of a
+            :class:`ContextStream` must then be filled on this rank, too.
     """
 
     needs_model: ClassVar[bool] = True
     needs_targets: ClassVar[bool] = False
     chooses_scenes: ClassVar[bool] = False
     starts_warm: ClassVar[bool] = False
+    swaps_contexts: ClassVar[bool] = False
 
     def plan(self, draft: Draft) -> Draft:
         """Change what will be composed. Has no access to the model, and may run ahead of it. Default: no change."""

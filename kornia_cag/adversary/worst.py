@@ -57,6 +57,11 @@ class WorstOf(SceneChooser):
         if not (self.scenes or self.contexts):
             fail("scenes, contexts", "at least one that varies", "False for both")
 
+    @property
+    def swaps_contexts(self) -> bool:  # type: ignore[override]
+        """Whether rivals use contexts of other samples."""
+        return self.contexts
+
     def plan(self, draft: Draft) -> Draft:
         """Append the rivals of the attacked samples to the batch."""
         if len(draft.rows) != draft.size:

@@ -13,6 +13,7 @@ from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.objects import ObjectBank
 from kornia_cag.banks.stream import Contexts, ContextStream
 from kornia_cag.core.checks import check_instance, check_number, check_size
+from kornia_cag.core.ranks import whole
 from kornia_cag.core.records import joined, mapped
 from kornia_cag.loading import arguments
 from kornia_cag.loading.batch import Batch, Output, Pair, batch_of
@@ -183,13 +184,20 @@ class CAGCollate(Generic[Output]):
         """The argument as rows on the device; for a data set's items, also their photos as contexts."""
         if are_rows(rows) or not isinstance(rows, list | tuple) or not rows:
             found = check_rows(rows, objects=len(self.objects), contexts=len(self.composer.contexts))
-            if self._stream is not None and len(found):
-                known = found if found.device.type == "cpu" else found.to("cpu")
-                self._stream.refill(known.contexts, known.epoch)
+            if self._stream is not None:
+                self._fill(self._stream, found if found.device.type == "cpu" else found.to("cpu"))
             return None, found.to(self.device)
         arguments.check_main_process("the items of a data set", arguments.COUNTED)
         bank = photo_bank(rows, canvas=self.size, device=self.device)
         return bank, self._photos(len(rows)).to(self.device)
+
+    def _fill(self, stream: ContextStream, rows: Rows) -> None:
+        """Put the pictures into slots that these rows, or those of other ranks in their place, may show."""
+        asked = rows.contexts, rows.epoch
+        if any(stage.swaps_contexts for stage in self.adversaries):
+            asked = whole(asked, rows.share)
+        if len(asked[0]):
+            stream.refill(*asked)
 
     def _composing(self, contexts: ContextBank) -> Composer:
         return Composer(self.objects, contexts, self.size, self.ranges, self.dtype, self.channels_last, warn=False)

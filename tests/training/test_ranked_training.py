@@ -20,12 +20,15 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize(("attack", "count"), [(name, n) for name, (_, counts) in ATTACKS.items() for n in counts])
-def test_images_are_those_of_one_process_to_the_bit(attack, count):
+CASES = [(name, n, False) for name, (_, counts) in ATTACKS.items() for n in counts] + [("rivals", 2, True)]
+
+
+@pytest.mark.parametrize(("attack", "count", "stream"), CASES)
+def test_images_are_those_of_one_process_to_the_bit(attack, count, stream):
     """With a chain, a pairing that moves composites between ranks, and an attack; in rounding, if of scenes."""
     (adversaries, warm), _ = ATTACKS[attack]
-    alone = rankjobs.composed(7, adversaries, warm)
-    parts = on_ranks(count, "rankjobs:composed", 7, adversaries, warm)
+    alone = rankjobs.composed(7, adversaries, warm, stream)
+    parts = on_ranks(count, "rankjobs:composed", 7, adversaries, warm, stream)
     assert sorted(sample for part in parts for sample in part["samples"]) == sorted(alone["samples"])
     assert any(bool(chained) for _, _, chained, _ in alone["samples"].values())
     for part in parts:
