@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from kornia_cag import (
 )
 from kornia_cag.adversary.stage import Adversary
 from kornia_cag.command import attended
-from kornia_cag.training import run
+from kornia_cag.training import run, shared
 from kornia_cag.training.recipe import Recipe
 from kornia_cag.training.recipes import RECIPES
 from kornia_cag.training.run import Training
@@ -183,3 +184,22 @@ def unused() -> dict:
                    function="rankjobs:odd", float32=True)  # fmt: skip
     ran.run()
     return {"average": ran.learner.average.state_dict(), "seen": ran.seen}
+
+
+class Activated(nn.BatchNorm2d):
+    """As some networks have it: normalises, and does more."""
+
+    def forward(self, images):
+        return torch.relu(super().forward(images))
+
+
+def derived() -> dict:
+    """What a network of such layers says on several ranks, and of what it was warned."""
+    torch.manual_seed(0)
+    network, images = nn.Sequential(Activated(3), nn.AlphaDropout(0.0), nn.BatchNorm2d(3)), torch.randn(4, 3, 5, 5)
+    wanted = network[0](images)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        network = shared.over_ranks(network, torch.device("cpu"))
+    return {"same": torch.equal(network[0](images), wanted), "kinds": [type(layer).__name__ for layer in network],
+            "told": [str(warning.message).partition(":")[0] for warning in told]}  # fmt: skip

@@ -22,7 +22,7 @@ REPORT, PREVIEW = "report.json", "preview.png"
 ABLATION, TABLE, PLOT = "ablation.json", "ablation.md", "ablation.svg"
 PREVIOUS = str(earlier(CHECKPOINT))
 WRITTEN = {"train": (CHECKPOINT, PREVIOUS, MODEL, CONFIG, REPORT, PREVIEW), "ablate": (ABLATION, TABLE, PLOT)}
-RESUMED = {"train": (CHECKPOINT, PREVIOUS), "ablate": (ABLATION,)}  # what a command resumes from: the first there is
+RESUMED = {"train": CHECKPOINT, "ablate": ABLATION}  # what a command resumes from, or from the version before it
 
 
 def folder(options: argparse.Namespace) -> Path:
@@ -76,7 +76,8 @@ def way_on(options: argparse.Namespace) -> str:
 
 def resumable(options: argparse.Namespace) -> bool:
     """Whether a training or an ablation left something to resume from."""
-    return any((folder(options) / name).is_file() for name in RESUMED[options.command])
+    file = folder(options) / RESUMED[options.command]
+    return file.is_file() or earlier(file).is_file()
 
 
 def check_out(options: argparse.Namespace, out: Path) -> None:

@@ -39,8 +39,9 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
 
 
 def earlier(path: str | Path) -> Path:
-    """Where the version before is kept: ``checkpoint.previous.pt`` beside ``checkpoint.pt``."""
-    return Path(path).with_suffix(f".previous{Path(path).suffix}")
+    """Where the version before is kept: ``checkpoint.previous.pt`` beside ``checkpoint.pt``, or what that links to."""
+    place = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    return place.with_suffix(f".previous{place.suffix}")
 
 
 def write_pieces(path: str | Path, pieces: Iterable[bytes | memoryview], *, keep: bool = False) -> None:

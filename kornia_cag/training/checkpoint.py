@@ -52,7 +52,7 @@ def read(path: Path, plan: dict[str, Any]) -> tuple[dict[str, Any], Path]:
 
 
 def write(path: Path, state: dict[str, Any], *, last: tuple[Path, int] | None) -> None:
-    """Write a saved run, by the first of all ranks, and keep the one before it, if this run has saved or read that.
+    """Write a saved run, by the first of all ranks; make its folder again, and keep the one before, where they are its.
 
     Args:
         path: the file.
@@ -60,9 +60,12 @@ def write(path: Path, state: dict[str, Any], *, last: tuple[Path, int] | None) -
         last: the file that this run saved to or was loaded from last, and its step: another run's is not kept, nor one
             that was too damaged to be loaded.
     """
-    if here()[0] == 0:
+    if here()[0] > 0:
+        return
+    own = last is not None and last[0] == path
+    if own:
         make_again(path.parent)
-        write_torch(path, state, keep=last is not None and last[0] == path)
+    write_torch(path, state, keep=own)
 
 
 def _without_threads(mine: dict[str, Any], saved: Any) -> tuple[dict[str, Any], Any]:

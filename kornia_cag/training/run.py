@@ -221,7 +221,7 @@ class Training:
             Diverged: if any of it is not finite; an existing file is not touched.
         """
         self.learner.look()
-        checkpoint.write(path, self._state(self.loader), last=self.learner.kept)
+        checkpoint.write(path := Path(path), self._state(self.loader), last=self.learner.kept)
         self.learner.kept = path, self.steps
 
     def _state(self, loader: Any) -> dict[str, Any]:

@@ -4,19 +4,22 @@ The gradient of a global batch is the mean of what the ranks find, if each weigh
 layers that mix samples do so over all of them: BatchNorm, and dropout, which draws for the whole batch on every rank.
 """
 
-from typing import Any
+import warnings
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
 from kornia_cag.core import ranks
 from kornia_cag.core.ranks import Share
 from kornia_cag.loading.detections import Detections
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _MAPS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # these drop whole channels
 
 
@@ -53,6 +56,8 @@ def forward_of(network: nn.Module, *, own: bool) -> nn.Module:
 def over_ranks(network: nn.Module, device: torch.device) -> nn.Module:
     """The network with BatchNorm and dropout over the batches of all ranks; it has the same weights and names.
 
+    Torch's own layers alone are replaced. What is derived from them, and may do more, stays, and a warning says so.
+
     Args:
         network: on its device.
         device: the device.
@@ -61,13 +66,17 @@ def over_ranks(network: nn.Module, device: torch.device) -> nn.Module:
         return network
     for name, child in network.named_children():
         setattr(network, name, over_ranks(child, device))
-    if isinstance(network, _BatchNorm) and not isinstance(network, nn.SyncBatchNorm):
+    kind = type(network)
+    if kind in _NORMS:
         if device.type == "cuda":
             synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
             return synced
-        return _like(network, GlobalBatchNorm(network.num_features))
-    if isinstance(network, (nn.Dropout, *_MAPS)):
-        return _like(network, GlobalDropout(network.p, maps=isinstance(network, _MAPS)))
+        return _like(network, GlobalBatchNorm(cast(_BatchNorm, network).num_features))
+    if kind in (nn.Dropout, *_MAPS):
+        return _like(network, GlobalDropout(cast(nn.Dropout, network).p, maps=kind in _MAPS))
+    if isinstance(network, _BatchNorm | _DropoutNd) and kind is not nn.SyncBatchNorm and ranks.here()[0] == 0:
+        warnings.warn(f"{kind.__qualname__}: on several ranks it sees the samples of one alone, or drops the same on "
+                      "all; use torch's own layer beside it.", stacklevel=2)  # fmt: skip
     return network
 
 

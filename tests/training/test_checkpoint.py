@@ -159,3 +159,26 @@ def test_a_folder_that_vanishes_is_made_again(tmp_path):
     finished = training()
     finished.load(path)
     assert same(finished, everything(run))
+
+
+def test_a_folder_that_was_never_there_is_not_made(tmp_path):
+    with pytest.raises(OSError, match="never"):
+        training().save(tmp_path / "never" / "x.pt")
+    assert not (tmp_path / "never").exists()
+
+
+def test_the_save_before_is_found_where_a_link_leads(tmp_path):
+    (tmp_path / "large").mkdir()
+    (tmp_path / "x.pt").symlink_to(tmp_path / "large" / "y.pt")
+    _, before, _ = stopped_at(1, 2, 3, path=tmp_path / "x.pt")
+    harmed(tmp_path / "large" / "y.pt", "cut short")
+    run = training()
+    with pytest.warns(UserWarning, match=r"y\.previous\.pt', the save before"):
+        run.load(tmp_path / "x.pt")
+    assert same(run, before)
+
+
+def test_a_save_takes_a_name_as_text(tmp_path):
+    run = training()
+    run.save(str(tmp_path / "x.pt"))
+    training().load(tmp_path / "x.pt")

@@ -155,3 +155,10 @@ def test_the_loss_of_one_process_is_not_touched():
     mine, whole = weighed(loss, torch.tensor(3), Share(total=3))
     assert mine is loss
     assert float(whole) == 2.0
+
+
+def test_layers_that_are_derived_from_torchs_stay_as_they_are():
+    first, second = on_ranks(2, "rankjobs:derived")
+    assert (first["same"], second["same"]) == (True, True)
+    assert first["kinds"] == second["kinds"] == ["Activated", "AlphaDropout", "GlobalBatchNorm"]
+    assert (first["told"], second["told"]) == (["Activated", "AlphaDropout"], [])
