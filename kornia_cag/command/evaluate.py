@@ -11,7 +11,7 @@ from kornia_cag.adversary.ascent import Norm
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.command.columns import padded, width
 from kornia_cag.command.finding import evaluate_boxes
-from kornia_cag.command.measuring import measured, needed_pictures, print_accuracy
+from kornia_cag.command.measuring import all_sets, measured, needed_pictures, only_set, print_accuracy, print_table
 from kornia_cag.command.options import (
     MOST_SEED,
     MOST_STEPS,
@@ -69,15 +69,29 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.attack is not None:
         _attack(options, trained, device)
         return
-    real = needed_pictures(options.real, trained.recipe, trained.classes)
+    if options.real is not None and len(options.real) > 1 and options.errors is None:
+        _evaluate_sets(options, trained, device)
+        return
+    real = needed_pictures(only_set(options, "with --errors"), trained.recipe, trained.classes)
     accuracy = measured(trained.network, real, trained.classes, device, options)
     if options.json:
         print(to_json(measurement(accuracy, real, detection=False)))
     else:
         _print_recalls(accuracy)
         print_accuracy(accuracy, real)
+        print(f"expected calibration error: {accuracy.calibration_error:.2%}")
     if options.errors is not None:
         _save_errors(options, accuracy, real)
+
+
+def _evaluate_sets(options: argparse.Namespace, trained: Trained, device: torch.device) -> None:
+    """Measure on several sets, all of which are read before the first is measured."""
+    sets = all_sets(options.real, trained.recipe, trained.classes)
+    measures = [(measured(trained.network, real, trained.classes, device, options), real) for real in sets]
+    if options.json:
+        print(to_json([measurement(accuracy, real, detection=False) for accuracy, real in measures]))
+    else:
+        print_table(measures)
 
 
 def _print_recalls(accuracy: Accuracy) -> None:
@@ -178,7 +192,7 @@ def _real_pictures(
     options: argparse.Namespace, trained: Trained, device: torch.device, count: int
 ) -> tuple[str, Pictures]:
     """``count`` real pictures, evenly spaced, and how to describe them."""
-    real = needed_pictures(options.real, trained.recipe, trained.classes)
+    real = needed_pictures(only_set(options, "with --attack"), trained.recipe, trained.classes)
     with worded(real="--real"):
         some = real.some(count)
     return f"pictures of {real.name}", Pictures(some.images.to(device), some.labels.to(device))

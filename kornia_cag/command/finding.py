@@ -9,6 +9,7 @@ from torch import nn
 
 from kornia_cag.command.columns import padded, width
 from kornia_cag.command.drawing import save_misses
+from kornia_cag.command.measuring import only_set
 from kornia_cag.command.options import load_classifier
 from kornia_cag.command.wording import worded
 from kornia_cag.core.checks import check_number, fail, one_line
@@ -26,19 +27,21 @@ from kornia_cag.training.task import DetectionTask
 LOWEST = 0.01  # score of boxes that average precision is told of
 
 
-def real_boxes(options: argparse.Namespace, task: DetectionTask, classes: tuple[str, ...]) -> BoxedSet | None:
+def real_boxes(
+    path: str | None, annotations: str | None, task: DetectionTask, classes: tuple[str, ...]
+) -> BoxedSet | None:
     """The photographs from ``--real``, with the boxes that a detector should find; None without the option."""
-    if options.real is None:
-        if options.annotations is not None:
+    if path is None:
+        if annotations is not None:
             fail("--annotations", "to be used with --real, whose boxes they are", "no --real")
         return None
     with worded(real="--real", folder="--real", boxes="--annotations", detection="--real"):
         coco_package()
-        source = find_boxes(options.real) if options.annotations is None else options.annotations
+        source = find_boxes(path) if annotations is None else annotations
         if task.classes == "all":
-            return load_boxes(options.real, source, classes)
+            return load_boxes(path, source, classes)
         names = {} if task.name in classes else {task.name: classes[0]}
-        return load_boxes(options.real, source, classes, names=names).as_one(task.name)
+        return load_boxes(path, source, classes, names=names).as_one(task.name)
 
 
 def measured_boxes(
@@ -71,11 +74,12 @@ def _percent(share: float | None) -> str:
 
 def evaluate_boxes(options: argparse.Namespace, trained: Trained) -> None:
     """Measure a trained detector on real photographs, as ``evaluate`` does."""
+    path = only_set(options, "for a network that finds objects")
     threshold = check_number("--threshold", THRESHOLD if options.threshold is None else options.threshold, 0, 1)
     trained = load_classifier(options, trained)
     if trained.recipe.detection is None:  # load_classifier keeps it
         return
-    real = real_boxes(options, trained.recipe.detection, trained.classes)
+    real = real_boxes(path, options.annotations, trained.recipe.detection, trained.classes)
     if real is None:
         fail("--real", "a folder of photographs with boxes", "nothing")
     accuracy = measured_boxes(trained.network, real, trained.device, options)

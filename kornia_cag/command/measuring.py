@@ -1,11 +1,15 @@
 """Measuring on real pictures for train, evaluate and ablate, and training budgets."""
 
 import argparse
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
 from torch import nn
 
+from kornia_cag.command.columns import padded, width
 from kornia_cag.command.options import number
 from kornia_cag.command.wording import worded
 from kornia_cag.core.checks import fail, one_line
@@ -44,6 +48,32 @@ def needed_pictures(path: str | None, recipe: Recipe, classes: tuple[str, ...]) 
     return real
 
 
+def only_set(options: argparse.Namespace, when: str) -> str | None:
+    """The one set of ``evaluate --real``, or None, where several would not do: ``when`` says where."""
+    if options.real is None:
+        return None
+    if len(options.real) > 1:
+        fail("--real", f"one set {when}", str(len(options.real)), "Take them one at a time.")
+    (path,) = options.real
+    return str(path)
+
+
+def all_sets(paths: Sequence[str], recipe: Recipe, classes: tuple[str, ...]) -> list[RealSet]:
+    """The pictures of every ``--real``, all in memory; sets of the same name are called by their paths.
+
+    Raises:
+        InputError: as for one set; it says which.
+    """
+    sets = []
+    for path in paths:
+        said = f"--real {shlex.quote(path)}"
+        with worded(**{"--real": said, "real images": f"{said}, images", "real labels": f"{said}, labels"}):
+            sets.append(needed_pictures(path, recipe, classes))
+    names = [real.name for real in sets]
+    return [real if names.count(real.name) == 1 else replace(real, name=path)
+            for real, path in zip(sets, paths, strict=True)]  # fmt: skip
+
+
 def print_unmeasured(recipe: Recipe, classes: tuple[str, ...]) -> None:
     """Print that nothing will be measured, and what to do about it."""
     other = f", or {HANDWRITING}" if _digits(recipe, classes) else ""
@@ -72,3 +102,15 @@ def print_accuracy(accuracy: Accuracy, real: RealSet) -> None:
     if accuracy.confusions:
         print("most frequent errors: " + ", ".join(f"{t} as {p} ({n})" for t, p, n in accuracy.confusions[:6]))
     print(one_line(f"accuracy on {real.name}: {accuracy.share:.2%} of {len(real.labels):,} real pictures"))
+
+
+def print_table(measures: Sequence[tuple[Accuracy, RealSet]]) -> None:
+    """Print a line per set of real pictures."""
+    titles = ("set", "pictures", "accuracy", "mean per class", "calibration error")
+    names = [titles[0], *(one_line(real.name) for _, real in measures)]
+    rows = [titles[1:], *((f"{len(real):,}", f"{one.share:.2%}", f"{one.mean_per_class:.2%}",
+                           f"{one.calibration_error:.2%}") for one, real in measures)]  # fmt: skip
+    widest = max(map(width, names))
+    for name, row in zip(names, rows, strict=True):
+        cells = (text.rjust(max(len(title), 9)) for text, title in zip(row, titles[1:], strict=True))
+        print(padded(name, widest), *cells, sep="  ")

@@ -127,8 +127,9 @@ def check_apart(name: str, folder: Path, options: argparse.Namespace) -> None:
         InputError: for an input folder, or a folder inside one.
     """
     here = Path(os.path.realpath(folder))
-    for other in ("objects", "distractors", "contexts", "real"):
-        given = getattr(options, other, None)
+    names = ("objects", "distractors", "contexts", "real")
+    folders = {name: getattr(options, name, None) for name in names}
+    for other, given in ((name, one) for name, of in folders.items() for one in (of if isinstance(of, list) else [of])):
         if given is None or (other, given) == ("contexts", "procedural") or not os.path.isdir(given):
             continue
         if any(os.path.exists(place) and os.path.samefile(place, given) for place in (here, *here.parents)):

@@ -80,7 +80,8 @@ def _add_ablate(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_trained(parser)
     real = "real pictures: an .npz, or a folder with one folder per class; for a detector, with boxes"
-    parser.add_argument("--real", type=path, metavar="NPZ|DIR", help=real)
+    repeated = "repeat it for a table of several sets, unless for a detector"
+    parser.add_argument("--real", type=path, action="append", metavar="NPZ|DIR", help=f"{real}; {repeated}")
     _add_annotations(parser)
     errors = "write a sheet of the misclassified pictures; or of what a detector missed, and of its false alarms"
     parser.add_argument("--errors", type=path, metavar="PNG", help=errors)

@@ -1,4 +1,4 @@
-"""A model's results on real pictures: accuracy, recall per class, most frequent confusions."""
+"""A model's results on real pictures: accuracy, recall per class, most frequent confusions, calibration."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from kornia_cag.core.progress import Log
+from kornia_cag.evaluation.calibration import calibration_error
 from kornia_cag.evaluation.prepared import at_once, check_finite, combined, decisive
 from kornia_cag.evaluation.real import RealSet
 
@@ -19,13 +20,26 @@ class Accuracy:
     share: float  # of all pictures, in [0, 1]
     per_class: dict[str, float | None]  # recall; None for a class without pictures
     confusions: tuple[tuple[str, str, int], ...]  # (true, predicted, count), most frequent first
+    calibration_error: float  # expected, in [0, 1]
     predicted: Int[Tensor, " n"] = field(repr=False, compare=False)  # class of every picture
     seen_in: Int[Tensor, " n"] = field(repr=False, compare=False)  # the view of it that shows its true class best
+
+    @property
+    def mean_per_class(self) -> float:
+        """Mean of the recalls of all classes that have pictures, in [0, 1]."""
+        recalls = [recall for recall in self.per_class.values() if recall is not None]
+        return sum(recalls) / len(recalls)
 
     def report(self) -> dict[str, Any]:
         """The same, ready for JSON."""
         recall = {name: None if share is None else round(share, 4) for name, share in self.per_class.items()}
-        return {"accuracy": round(self.share, 5), "per_class": recall, "confusions": [list(r) for r in self.confusions]}
+        return {
+            "accuracy": round(self.share, 5),
+            "mean_per_class": round(self.mean_per_class, 5),
+            "calibration_error": round(self.calibration_error, 5),
+            "per_class": recall,
+            "confusions": [list(r) for r in self.confusions],
+        }
 
 
 @torch.no_grad()
@@ -60,5 +74,7 @@ def evaluate(
     rows = [(classes[p // len(classes)], classes[p % len(classes)], c)
             for c, p in zip(count[:10].tolist(), place[:10].tolist(), strict=True) if c]  # fmt: skip
     return Accuracy(
-        float(right.sum() / table.sum()), per_class, tuple(rows), predicted, decisive(logits, real.views, real.labels)
-    )
+        float(right.sum() / table.sum()), per_class, tuple(rows),
+        calibration_error(answers.double().softmax(dim=1), real.labels),
+        predicted, decisive(logits, real.views, real.labels),
+    )  # fmt: skip

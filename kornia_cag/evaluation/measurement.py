@@ -7,6 +7,8 @@ from kornia_cag.evaluation.boxes import BoxedSet
 from kornia_cag.evaluation.detection import DetectionAccuracy
 from kornia_cag.evaluation.real import RealSet
 
+NUMBERS = ("accuracy", "mean_per_class", "calibration_error", "per_class", "confusions")  # of Accuracy.report
+
 
 def measurement(
     accuracy: Accuracy | DetectionAccuracy | None, real: RealSet | BoxedSet | None, *, detection: bool
@@ -22,4 +24,4 @@ def measurement(
     told = None if accuracy is None else accuracy.report()
     if detection:
         return {"real": about, "detection": told}
-    return {"real": about, **(told or {"accuracy": None, "per_class": None, "confusions": None})}
+    return {"real": about, **(told or dict.fromkeys(NUMBERS))}

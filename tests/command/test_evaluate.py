@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from kornia_cag import InputError
+from kornia_cag.command.columns import width
 from kornia_cag.core.storage import write_json, write_torch
 from kornia_cag.training.network import load_network, save_network
 from kornia_cag.training.recipes import RECIPES
@@ -32,6 +33,7 @@ def test_evaluate_measures_as_the_training_did(run):
     assert lines[10].startswith("most frequent errors: ")
     share = round(1797 * report["accuracy"]) / 1797  # the report rounds it
     assert lines[11] == f"accuracy on {report['real']['name']}: {share:.2%} of 1,797 real pictures"
+    assert lines[12:] == [f"expected calibration error: {report['calibration_error']:.2%}"]
     status, out, _ = run("evaluate", "o", "--errors", "errors.png")
     assert status == 0
     assert out.endswith("wrote errors.png\n")
@@ -46,6 +48,74 @@ def test_evaluate_measures_as_the_training_did(run):
     assert err == "kornia-cag: warning: real.npz: no picture of 8 of 10 classes: 1, 2, 3, 5, 6 …\n"
     assert [line[0] for line in out.splitlines()[:2]] == ["0", "4"]  # recalls where there are pictures
     assert "accuracy on real.npz" in out
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> list[str]:
+    """A network of digits, and three sets of real pictures: two of the same name, and one in folders."""
+    recipe = RECIPES["digits"]
+    torch.manual_seed(0)
+    save_network(Path("m.pt"), recipe.model(10), recipe, tuple("0123456789"), None)
+    rng = np.random.default_rng(0)
+    paths = ["day/set.npz", "night/set.npz"]
+    for path, count in zip(paths, (20, 1100), strict=True):
+        (tmp_path / path).parent.mkdir()
+        images = rng.integers(0, 255, (count, 8, 8), dtype=np.uint8)
+        np.savez(path, images=images, labels=np.arange(count) % 10)
+    for name in "037":
+        (tmp_path / "漢字 rain" / name).mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(tmp_path / "漢字 rain" / name / "1.png")
+    return [*paths, "漢字 rain"]
+
+
+def test_several_sets_make_one_table(run, sets):
+    given = [word for path in sets for word in ("--real", path)]
+    status, out, err = run("evaluate", "m.pt", *given, "--json")
+    assert (status, err) == (0, "")
+    table = json.loads(out)
+    for path, told in zip(sets, table, strict=True):
+        status, alone, _ = run("evaluate", "m.pt", "--real", path, "--json")
+        assert status == 0
+        name = path if path.endswith("npz") else "漢字 rain"  # two are called set.npz
+        assert told == {**json.loads(alone), "real": {**json.loads(alone)["real"], "name": name}}
+    status, out, err = run("evaluate", "m.pt", *given)
+    assert (status, err) == (0, "")
+    head, *lines = out.splitlines()
+    assert re.split("  +", head) == ["set", "pictures", "accuracy", "mean per class", "calibration error"]
+    for path, told, line in zip(sets, table, lines, strict=True):
+        assert line.startswith(path)
+        assert width(line) == width(head)  # columns
+        numbers = [told[name] for name in ("accuracy", "mean_per_class", "calibration_error")]
+        pictures, *shares = line.removeprefix(path).split()
+        assert pictures == f"{told['real']['pictures']:,}"
+        assert [float(share.rstrip("%")) for share in shares] == pytest.approx([100 * n for n in numbers], abs=0.006)
+
+
+def test_several_sets_say_which_cannot_be_used(run, sets):
+    np.savez("other.npz", images=np.zeros((1, 8, 8), np.uint8), labels=np.array([10]))
+    np.savez("float.npz", images=np.zeros((1, 8, 8)), labels=np.array([1]))
+    Path("some folder/eleven").mkdir(parents=True)
+    for bad, said in (
+        ("other.npz", "--real other.npz, labels: expected class ids 0 to 9, got 10 to 10."),
+        ("float.npz", "--real float.npz, images: expected uint8 (n, h, w) or (n, h, w, 3), got"),
+        ("some folder", "--real 'some folder': expected sub-folders named after the classes 0, 1, 2, 3, 4 …, got"),
+        ("missing.npz", "--real missing.npz: expected an .npz file or a folder, got 'missing.npz'"),
+    ):
+        status, out, err = run("evaluate", "m.pt", "--real", sets[0], "--real", bad)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"kornia-cag: {said}")
+        alone = run("evaluate", "m.pt", "--real", bad)[2]  # as it always was
+        assert said.partition(": ")[2] in alone
+
+
+def test_only_a_table_takes_several_sets(run, sets):
+    two = ("evaluate", "m.pt", "--real", sets[0], "--real", sets[2])
+    for other, when in ((("--errors", "errors.png"), "--errors"), (("--attack", "pgd"), "--attack")):
+        assert run(*two, *other) == (
+            2, "", f"kornia-cag: --real: expected one set with {when}, got 2. Take them one at a time.\n",
+        )  # fmt: skip
+    status, _, err = run(*two, "--errors", f"{sets[2]}/3/errors.png")  # a folder that is only read
+    assert (status, "--errors: expected a place outside of --real" in err) == (2, True)
 
 
 def test_a_network_without_an_answer_has_no_accuracy(run):

@@ -140,6 +140,14 @@ def test_evaluate_counts_and_shows_what_is_missed(run):
     assert told["real"] == {"name": "road", "pictures": 4}
 
 
+def test_a_detector_takes_one_set(run):
+    certain("found")
+    assert run("evaluate", "found", "--real", "road", "--real", "road") == (
+        2, "",
+        "kornia-cag: --real: expected one set for a network that finds objects, got 2. Take them one at a time.\n",
+    )  # fmt: skip
+
+
 def test_a_crowd_is_not_among_the_boxes_to_find(run):
     certain("found")
     Path("road.csv").unlink()

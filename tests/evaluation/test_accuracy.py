@@ -23,6 +23,7 @@ def test_evaluate_counts_per_class_and_confusions(device):
     accuracy = evaluate(Says(), RealSet(images, labels, "x"), ("a", "b", "c"), device)
     assert accuracy.share == pytest.approx(3 / 7)
     assert accuracy.per_class == pytest.approx({"a": 2 / 3, "b": 1 / 4, "c": None})
+    assert accuracy.mean_per_class == pytest.approx((2 / 3 + 1 / 4) / 2)  # of the classes that have pictures
     assert accuracy.confusions == (("b", "c", 2), ("a", "c", 1), ("b", "a", 1))
 
 

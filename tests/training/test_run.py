@@ -187,12 +187,10 @@ def test_report_is_json_without_addresses_and_paths(tmp_path):
     run = training(images=16)
     run.run()
     real = RealSet(torch.rand(4, 3, 16, 16), torch.arange(4), "four pictures")
+    predicted = torch.zeros(4, dtype=torch.int64)
     write_json(
         tmp_path / "report.json",
-        run.report(
-            Accuracy(0.25, {"a": 1.0, "b": None}, (("a", "b", 3),), torch.zeros(4, dtype=torch.int64), torch.arange(4)),
-            real,
-        ),
+        run.report(Accuracy(0.25, {"a": 1.0, "b": None}, (("a", "b", 3),), 0.125, predicted, torch.arange(4)), real),
     )
     text = (tmp_path / "report.json").read_text()
     report = json.loads(text)
@@ -201,6 +199,7 @@ def test_report_is_json_without_addresses_and_paths(tmp_path):
     assert report["confusions"] == [["a", "b", 3]]
     assert (report["recipe"], report["seed"], report["images"]) == ("digits", 3, 16)
     assert report["per_class"] == {"a": 1.0, "b": None}
+    assert (report["mean_per_class"], report["calibration_error"]) == (1.0, 0.125)
     assert (report["steps"], report["loss"] > 0) == (2, True)
     assert str(tmp_path) not in text
     assert report["versions"]["torch"] == torch.__version__
