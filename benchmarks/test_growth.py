@@ -11,6 +11,8 @@ Beside the time stands the memory: of the banks, and how far one batch raises th
 side`` should be about the pixels.
 """
 
+import ctypes
+import gc
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -118,6 +120,9 @@ def raised(work: Callable[[], object], device: torch.device) -> int | None:
     forget = Path("/proc/self/clear_refs")
     if not forget.exists():
         return None
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)  # what was freed before would serve again, and not be counted
     forget.write_text("5")  # resets the peak, see proc(5)
     before = status("VmRSS")
     work()
