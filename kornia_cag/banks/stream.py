@@ -22,7 +22,7 @@ from kornia_cag.banks.supply import Supply, decoded, default_workers
 from kornia_cag.core.checks import check_choice, check_instance, check_int, describe, fail, first_few
 from kornia_cag.core.devices import Device, chosen_device, upload
 
-PATIENCE = 2.0  # seconds that closing waits for a thread, which may be waiting for the source
+PATIENCE = 2.0  # seconds that closing waits for the threads, one of which may be waiting for the source
 MOST_SKIPPED = 1000  # pictures one after the other: then something else is wrong
 REASONS = 10  # kept
 
@@ -180,7 +180,7 @@ class ContextStream:
         """Begin to read at a generation whose place is known."""
         if self._closed:
             fail("contexts", "an open stream", "a closed one", "Make another one.")
-        self._stop(patience=None)
+        self._stop(patience=1e6)
         mark, self.skipped = self._places.get(generation, (Mark(), 0))
         self._generation, self._collected, self._in_a_row = generation, 0, 0
         self._staged.clear()
@@ -259,7 +259,7 @@ class ContextStream:
                      "Build it like the saved one.")  # fmt: skip
         check_instance("state['places']", state["places"], list)
         places = dict(_place(place) for place in state["places"])
-        self._stop(patience=None)
+        self._stop(patience=1e6)
         self._places = places or {0: (Mark(), 0)}
         self.skipped = self._places[max(self._places)][1]
         self._held[:] = -1

@@ -54,10 +54,11 @@ class Supply:
     ) -> None:
         self.seconds = 0.0  # that callers have waited
         self._read, self._decode, self._room = read, decode, room
-        self._turn, self._changed = threading.Lock(), threading.Condition()
+        self._lock = threading.RLock()  # the collector of garbage may close it in a thread that holds it
+        self._free, self._changed = (threading.Condition(self._lock) for _ in range(2))  # to read, to take
         self._done: dict[int, tuple[Mark, Decoded] | BaseException] = {}
         self._asked = self._next = 0  # items read, items handed out
-        self._ended = self._closed = False
+        self._busy = self._ended = self._closed = False  # busy: a thread is in the source
         self._threads = [threading.Thread(target=self._work, name="contexts", daemon=True) for _ in range(workers)]
         self._begin()
 
@@ -83,22 +84,24 @@ class Supply:
 
     def release(self, count: int) -> None:
         """Let as many more items be read."""
-        with self._changed:
+        with self._lock:
             self._room += count
-            self._changed.notify_all()
+            self._free.notify()
 
-    def close(self, *, patience: float | None = None) -> None:
+    def close(self, *, patience: float) -> None:
         """End the threads, and wait for them: each decodes what it has begun.
 
         Args:
-            patience: most seconds to wait. A thread that waits for the source ends when it answers, or the process.
+            patience: most seconds to wait for all. A thread in the source ends when that answers, or the process does.
         """
-        with self._changed:
+        with self._lock:
             self._closed = True
+            self._free.notify_all()
             self._changed.notify_all()
+        deadline = time.monotonic() + patience
         for thread in self._threads:
             if thread is not threading.current_thread():  # where the collector of garbage closes it
-                thread.join(patience)
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _begin(self) -> None:
         """Start the threads, each of which computes alone; other threads keep their number."""
@@ -117,27 +120,39 @@ class Supply:
 
     def _worked(self) -> bool:
         """Read and decode an item; return whether there may be another."""
+        number = self._turn()
+        if number is None:
+            return False
         outcome: tuple[Mark, Decoded] | BaseException
-        with self._turn:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._ended or self._room > 0)
-                if self._closed or self._ended:
-                    return False
-                number = self._asked
-                self._asked, self._room = number + 1, self._room - 1
-            try:
-                mark, item = self._read()
-            except BaseException as error:  # whatever a user's source raises is for the thread that takes
-                self._ended = True
-                return self._put(number, error)
+        try:
+            mark, item = self._read()
+        except BaseException as error:  # whatever a user's source raises is for the thread that takes
+            self._leave(ended=True)
+            return self._put(number, error)
+        self._leave()
         try:
             outcome = mark, self._decode(mark, item)
         except BaseException as error:
             outcome = error
         return self._put(number, outcome)
 
+    def _turn(self) -> int | None:
+        """Wait until this thread may read the source; return the number of its item, or None: there is none to read."""
+        with self._lock:
+            self._free.wait_for(lambda: self._closed or self._ended or (self._room > 0 and not self._busy))
+            if self._closed or self._ended:
+                return None
+            self._busy, self._asked, self._room = True, self._asked + 1, self._room - 1
+            return self._asked - 1
+
+    def _leave(self, *, ended: bool = False) -> None:
+        """Let another thread read."""
+        with self._lock:
+            self._busy, self._ended = False, ended
+            self._free.notify(len(self._threads) if ended else 1)
+
     def _put(self, number: int, outcome: tuple[Mark, Decoded] | BaseException) -> bool:
-        with self._changed:
+        with self._lock:
             self._done[number] = outcome
             self._changed.notify_all()
         return not isinstance(outcome, BaseException)

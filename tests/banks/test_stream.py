@@ -452,3 +452,38 @@ def test_tar_shards_are_read_by_a_generator(tmp_path):
             [5, 6, 7, 8, 9],
             [10, 11, 0, 1, 2],
         ]
+
+
+class Silent:
+    """A source that answers no more after some pictures, until it is told to."""
+
+    def __init__(self, count):
+        self.count, self.answer, self.asked = count, threading.Event(), threading.Event()
+
+    def __call__(self):
+        yield from pictures(self.count)
+        self.asked.set()
+        self.answer.wait(60)
+        yield from pictures(start=self.count)
+
+
+@pytest.fixture
+def silent():
+    source = Silent(3)
+    yield source
+    source.answer.set()
+
+
+def test_closing_waits_no_longer_for_many_threads(silent, monkeypatch):
+    monkeypatch.setattr(streams, "PATIENCE", 0.5)
+    stream = make(silent, workers=8)
+    fill(stream, [0], 0)
+    assert silent.asked.wait(5)
+    before = time.monotonic()
+    stream.close()
+    assert time.monotonic() - before < 1.5
+    assert len(threads()) == 1  # only the one that is in the source
+    silent.answer.set()
+    for thread in threads():
+        thread.join(5)
+    assert threads() == []
