@@ -302,6 +302,23 @@ def test_a_state_knows_the_epoch_before_as_well():
         assert [place["item"] for place in one.state_dict()["places"]] == [400, 450]
 
 
+def test_a_folder_goes_on_where_it_was_moved_to_but_not_with_other_files(tmp_path):
+    (tmp_path / "old" / "below").mkdir(parents=True)
+    for name in ("0.png", "1.png", "below/2.png"):
+        Image.fromarray(picture(3)).save(tmp_path / "old" / name)
+    folder = ContextStream.from_folder(tmp_path / "old", slots=2, size=8)
+    state = folder.state_dict()
+    assert state["files"] == folder.files
+    assert folder.files["count"] == 3
+    moved = (tmp_path / "old").rename(tmp_path / "new")
+    ContextStream.from_folder(moved, slots=2, size=8).load_state_dict(state)
+    (moved / "1.png").rename(moved / "below" / "1.png")
+    with pytest.raises(InputError, match=r"^state: expected the state of a stream with files=.*like the saved one"):
+        ContextStream.from_folder(moved, slots=2, size=8).load_state_dict(state)
+    with pytest.raises(InputError, match=r"with files=\{\}"):
+        make(slots=2).load_state_dict(state)
+
+
 @pytest.mark.parametrize(("change", "said"), [
     (lambda state: 3, "the state_dict of a ContextStream"),
     (lambda state: {**state, "slots": 5}, "the state of a stream with slots=6, got slots=5"),
