@@ -89,6 +89,7 @@ class ContextStream:
         self._workers = default_workers() if workers is None else check_int("workers", workers, 1, 256)
         self._reading = Reading(source)
         self._supply: Supply | None = None
+        self._end: weakref.finalize[..., ContextStream]  # closes the supply, by then there is one
         self._decode = partial(decoded, key=key, size=check_texels("size", size), skip=on_error == "skip")
         with torch.inference_mode(False):  # written to in other modes
             one = build_pyramid(torch.zeros(1, 3, size, size, dtype=torch.uint8, device="cpu"), replicate=True)
@@ -169,7 +170,8 @@ class ContextStream:
     def _enter(self, generation: int) -> None:
         """Go to the pictures of a generation: on from here, or from the nearest place that is known."""
         known = max(number for number in (0, *self._places) if number <= generation)
-        if self._supply is None or generation < self._generation or known > self._generation:
+        supply = self._supply
+        if supply is None or supply.closed or generation < self._generation or known > self._generation:
             self._restart(known)
         while self._generation < generation:
             self._drop()
@@ -182,15 +184,21 @@ class ContextStream:
         """Begin to read at a generation whose place is known."""
         if self._closed:
             fail("contexts", "an open stream", "a closed one", "Make another one.")
-        self._stop(patience=1e6)
+        self._stop()
+        if self._supply is not None:
+            self._waited += self._supply.seconds
+            self._end.detach()
         mark, self.skipped = self._places.get(generation, (Mark(), 0))
         self._generation, self._collected, self._in_a_row = generation, 0, 0
         self._staged.clear()
         self._reading.seek(mark)
         Image.init()  # once, before threads are in need of it
         warnings.filterwarnings("ignore", module=r"PIL\.")  # filters are those of all threads
-        self._supply = Supply(self._reading.next, self._decode, workers=self._workers, room=self._slots + self._workers)
-        self._end = weakref.finalize(self, self._supply.close, patience=PATIENCE)
+        supply = Supply(self._reading.next, self._decode, workers=self._workers, room=self._slots + self._workers)
+        self._end = weakref.finalize(self, supply.close, patience=PATIENCE)
+        self._supply = supply
+        if self._closed:  # by another thread, since it was looked at
+            self.close()
 
     def _collect(self) -> None:
         """Take the next item of the source."""
@@ -231,12 +239,10 @@ class ContextStream:
         self._held[slots] = self._generation
         cast(Supply, self._supply).release(len(slots))
 
-    def _stop(self, patience: float) -> None:
+    def _stop(self) -> None:
+        """Leave the source, which is read by one thread at a time, so that reading can begin elsewhere."""
         if self._supply is not None:
-            self._waited += self._supply.seconds
-            self._end.detach()
-            self._supply.close(patience=patience)
-            self._supply = None
+            self._supply.close(patience=1e6)
 
     def state_dict(self) -> State:
         """Where the source is read on for the last two epochs, of which one may be composed ahead: a few integers.
@@ -261,15 +267,16 @@ class ContextStream:
                      "Build it like the saved one.")  # fmt: skip
         check_instance("state['places']", state["places"], list)
         places = dict(read_place(place) for place in state["places"])
-        self._stop(patience=1e6)
+        self._stop()
         self._places = places or {0: (Mark(), 0)}
         self.skipped = self._places[max(self._places)][1]
         self._held[:] = -1
 
     def close(self) -> None:
         """End the threads; a batch that needs no other pictures can still be composed."""
-        self._stop(patience=PATIENCE)
         self._closed = True
+        if self._supply is not None:
+            self._end()
 
     def __enter__(self) -> "ContextStream":
         return self

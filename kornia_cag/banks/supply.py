@@ -42,6 +42,10 @@ class Supply:
     One thread at a time reads the source, so it need not be safe for threads. Whatever it raises is raised by
     :meth:`take`, when the item is due at which it was raised, and again by every later call.
 
+    Attributes:
+        seconds: that callers have waited.
+        closed: whether it gives no more items.
+
     Args:
         read: reads the next item and its place.
         decode: decodes an item; raises what must not be skipped.
@@ -52,13 +56,13 @@ class Supply:
     def __init__(
         self, read: Callable[[], tuple[Mark, Any]], decode: Callable[[Mark, Any], Decoded], *, workers: int, room: int
     ) -> None:
-        self.seconds = 0.0  # that callers have waited
+        self.seconds, self.closed = 0.0, False
         self._read, self._decode, self._room = read, decode, room
         self._lock = threading.RLock()  # the collector of garbage may close it in a thread that holds it
         self._free, self._changed = (threading.Condition(self._lock) for _ in range(2))  # to read, to take
         self._done: dict[int, tuple[Mark, Decoded] | BaseException] = {}
         self._asked = self._next = 0  # items read, items handed out
-        self._busy = self._ended = self._closed = False  # busy: a thread is in the source
+        self._busy = self._ended = False  # busy: a thread is in the source
         self._threads = [threading.Thread(target=self._work, name="contexts", daemon=True) for _ in range(workers)]
         self._begin()
 
@@ -71,7 +75,7 @@ class Supply:
         with self._changed:
             start = time.perf_counter()
             if self._next not in self._done:
-                self._changed.wait_for(lambda: self._next in self._done or self._closed)
+                self._changed.wait_for(lambda: self._next in self._done or self.closed)
                 self.seconds += time.perf_counter() - start
             if self._next not in self._done:
                 fail("contexts", "an open stream", "a closed one", "Make another one.")
@@ -95,7 +99,8 @@ class Supply:
             patience: most seconds to wait for all. A thread in the source ends when that answers, or the process does.
         """
         with self._lock:
-            self._closed = True
+            self.closed = True
+            self._done.clear()
             self._free.notify_all()
             self._changed.notify_all()
         deadline = time.monotonic() + patience
@@ -139,8 +144,8 @@ class Supply:
     def _turn(self) -> int | None:
         """Wait until this thread may read the source; return the number of its item, or None: there is none to read."""
         with self._lock:
-            self._free.wait_for(lambda: self._closed or self._ended or (self._room > 0 and not self._busy))
-            if self._closed or self._ended:
+            self._free.wait_for(lambda: self.closed or self._ended or (self._room > 0 and not self._busy))
+            if self.closed or self._ended:
                 return None
             self._busy, self._asked, self._room = True, self._asked + 1, self._room - 1
             return self._asked - 1
@@ -153,7 +158,8 @@ class Supply:
 
     def _put(self, number: int, outcome: tuple[Mark, Decoded] | BaseException) -> bool:
         with self._lock:
-            self._done[number] = outcome
+            if not self.closed:
+                self._done[number] = outcome
             self._changed.notify_all()
         return not isinstance(outcome, BaseException)
 

@@ -504,3 +504,34 @@ def test_closing_waits_no_longer_for_many_threads(silent, monkeypatch):
     for thread in threads():
         thread.join(5)
     assert threads() == []
+
+
+@pytest.mark.parametrize("when", ["release", "take"])
+def test_closing_from_another_thread_is_an_error_that_says_so(when, monkeypatch):
+    """At the worst moments: a picture was taken, and before the next one is."""
+    with make(slots=20, workers=1) as stream:
+        fill(stream, [0], 0)
+        act = getattr(streams.Supply, when)
+
+        def meanwhile(supply, *count):
+            closing = threading.Thread(target=stream.close)
+            closing.start()
+            closing.join()
+            return act(supply, *count)
+
+        monkeypatch.setattr(streams.Supply, when, meanwhile)
+        with pytest.raises(InputError, match=r"^contexts: expected an open stream, got a closed one"):
+            fill(stream, [0], 1)
+
+
+def test_closing_while_it_begins_ends_the_threads(monkeypatch):
+    stream, seek = make(workers=2), streams.Reading.seek
+
+    def meanwhile(reading, mark):
+        seek(reading, mark)
+        stream.close()
+
+    monkeypatch.setattr(streams.Reading, "seek", meanwhile)
+    with pytest.raises(InputError, match=r"^contexts: expected an open stream, got a closed one"):
+        fill(stream, [0], 0)
+    assert threads() == []
