@@ -23,6 +23,7 @@ from kornia_cag.core.checks import check_choice, check_instance, check_int, desc
 from kornia_cag.core.devices import Device, chosen_device, upload
 
 PATIENCE = 2.0  # seconds that closing waits for the threads, one of which may be waiting for the source
+ANSWER = 30.0  # seconds that it has to answer, before reading begins elsewhere
 MOST_SKIPPED = 1000  # pictures one after the other: then something else is wrong
 REASONS = 10  # kept
 
@@ -241,8 +242,9 @@ class ContextStream:
 
     def _stop(self) -> None:
         """Leave the source, which is read by one thread at a time, so that reading can begin elsewhere."""
-        if self._supply is not None:
-            self._supply.close(patience=1e6)
+        if self._supply is not None and not self._supply.close(patience=ANSWER):
+            fail("source", f"an answer within {ANSWER:g} s, before it is read from another place", "none",
+                 "Try again once it answers.")  # fmt: skip
 
     def state_dict(self) -> State:
         """Where the source is read on for the last two epochs, of which one may be composed ahead: a few integers.
@@ -257,7 +259,8 @@ class ContextStream:
         """Go on from the state of :meth:`state_dict`; the next batch reads the pictures of its epoch anew.
 
         Raises:
-            InputError: for the state of another stream, or of a folder with other files.
+            InputError: for the state of another stream, or of a folder with other files; and if the source is being
+                read, and does not answer within half a minute.
         """
         if not isinstance(state, dict) or set(state) != {"slots", "epochs", "files", "places"}:
             fail("state", "the state_dict of a ContextStream", describe(state))

@@ -92,8 +92,8 @@ class Supply:
             self._room += count
             self._free.notify()
 
-    def close(self, *, patience: float) -> None:
-        """End the threads, and wait for them: each decodes what it has begun.
+    def close(self, *, patience: float) -> bool:
+        """End the threads, and wait for them: each decodes what it has begun; return whether they have ended.
 
         Args:
             patience: most seconds to wait for all. A thread in the source ends when that answers, or the process does.
@@ -104,9 +104,10 @@ class Supply:
             self._free.notify_all()
             self._changed.notify_all()
         deadline = time.monotonic() + patience
-        for thread in self._threads:
-            if thread is not threading.current_thread():  # where the collector of garbage closes it
-                thread.join(max(0.0, deadline - time.monotonic()))
+        others = [thread for thread in self._threads if thread is not threading.current_thread()]
+        for thread in others:  # all, unless the collector of garbage closes it
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in others)
 
     def _begin(self) -> None:
         """Start the threads, each of which computes alone; other threads keep their number."""

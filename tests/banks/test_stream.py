@@ -535,3 +535,24 @@ def test_closing_while_it_begins_ends_the_threads(monkeypatch):
     with pytest.raises(InputError, match=r"^contexts: expected an open stream, got a closed one"):
         fill(stream, [0], 0)
     assert threads() == []
+
+
+@pytest.mark.parametrize("elsewhere", ["state", "epoch before"])
+def test_a_source_that_does_not_answer_is_named_when_reading_has_to_begin_elsewhere(elsewhere, silent, monkeypatch):
+    monkeypatch.setattr(streams, "ANSWER", 0.3)
+    stream = make(silent, slots=2, workers=2)
+    assert fill(stream, [0], 0) == [0]
+    assert fill(stream, [0], 1) == [2]
+    assert silent.asked.wait(5)
+
+    def begin():
+        return stream.load_state_dict(stream.state_dict()) if elsewhere == "state" else fill(stream, [1], 0)
+
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"^source: expected an answer within 0\.3 s, before it is read from"):
+            begin()
+    silent.answer.set()
+    monkeypatch.setattr(streams, "ANSWER", 5.0)
+    begin()
+    assert [fill(stream, [1, 0], epoch) for epoch in (0, 1, 2)] == [[1, 0], [3, 2], [5, 4]]
+    stream.close()
