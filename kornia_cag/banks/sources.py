@@ -4,8 +4,10 @@ A place is two counts, and what the source says of itself, if it can: reading go
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,21 @@ class Mark:
         item = check_int("state['item']", state["item"], 0)
         return cls(check_int("state['passes']", state["passes"], 0), item,
                    check_int("state['kept']", state["kept"], 0, item), state["state"])  # fmt: skip
+
+
+Place = tuple[Mark, int]  # and how many pictures were skipped before it
+
+
+def read_place(state: Any) -> tuple[int, Place]:
+    """A generation and its place, of a state.
+
+    Raises:
+        InputError: for anything else.
+    """
+    check_instance("state['places'][...]", state, dict)
+    rest = {name: value for name, value in state.items() if name not in ("generation", "skipped")}
+    generation, skipped = (check_int(f"state[{name!r}]", state.get(name), 0) for name in ("generation", "skipped"))
+    return generation, (Mark.read(rest), skipped)
 
 
 class Reading:
@@ -119,6 +136,12 @@ class Reading:
         again = "" if not here.passes else " when it was read again"
         fail("source", "at least one picture", f"none{again}",
              "Pass a function that returns a fresh one: source=lambda: pictures(...)." if again else "")  # fmt: skip
+
+
+def names(folder: str | Path, paths: Sequence[Path]) -> dict[str, int]:
+    """Number and CRC-32 of the names of files in a folder, in their order: the same wherever the folder is."""
+    inside = sorted(path.relative_to(folder).as_posix() for path in paths)
+    return {"count": len(inside), "crc": zlib.crc32("\0".join(inside).encode("utf-8", "surrogateescape"))}
 
 
 class Shuffled:

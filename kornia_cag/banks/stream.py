@@ -17,17 +17,17 @@ from kornia_cag.banks import folders
 from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.pyramid import build_pyramid, check_texels
 from kornia_cag.banks.refusals import ON_ERROR
-from kornia_cag.banks.sources import Mark, Reading, Shuffled, Source
+from kornia_cag.banks.sources import Mark, Place, Reading, Shuffled, Source, names, read_place
 from kornia_cag.banks.supply import Supply, decoded, default_workers
 from kornia_cag.core.checks import check_choice, check_instance, check_int, describe, fail, first_few
 from kornia_cag.core.devices import Device, chosen_device, upload
 
-PATIENCE = 2.0  # seconds that closing waits for a thread, which may be waiting for the source
+PATIENCE = 2.0  # seconds that closing waits for the threads, one of which may be waiting for the source
+ANSWER = 30.0  # seconds that it has to answer, before reading begins elsewhere
 MOST_SKIPPED = 1000  # pictures one after the other: then something else is wrong
 REASONS = 10  # kept
 
 State = dict[str, Any]
-Place = tuple[Mark, int]  # in the source, and how many pictures were skipped before it
 
 
 class ContextStream:
@@ -58,6 +58,7 @@ class ContextStream:
         epochs: number of epochs that a picture stays.
         skipped: number of pictures that could not be used, again in every pass.
         reasons: why, of the first ten.
+        files: number of the files of a folder and CRC-32 of their names in it, ``count`` and ``crc``; empty for others.
 
     Args:
         source: an iterable of pictures, or a function that returns a fresh one, as for a generator, which cannot be
@@ -89,6 +90,7 @@ class ContextStream:
         self._workers = default_workers() if workers is None else check_int("workers", workers, 1, 256)
         self._reading = Reading(source)
         self._supply: Supply | None = None
+        self._end: weakref.finalize[..., ContextStream]  # closes the supply, by then there is one
         self._decode = partial(decoded, key=key, size=check_texels("size", size), skip=on_error == "skip")
         with torch.inference_mode(False):  # written to in other modes
             one = build_pyramid(torch.zeros(1, 3, size, size, dtype=torch.uint8, device="cpu"), replicate=True)
@@ -99,7 +101,7 @@ class ContextStream:
         self._places: dict[int, Place] = {0: (Mark(), 0)}
         self._generation = self._collected = self._in_a_row = 0
         self._waited, self._odd, self._closed = 0.0, False, False
-        self.skipped, self.reasons = 0, list[str]()
+        self.skipped, self.reasons, self.files = 0, list[str](), dict[str, int]()
 
     @classmethod
     def from_folder(
@@ -118,9 +120,11 @@ class ContextStream:
             workers: number of threads that decode.
             device: device of the bank.
         """
-        paths = [str(found) for found in folders.list_contexts(path, on_error=on_error)]
-        source = Shuffled(paths, seed=check_int("seed", seed, 0, 2**62 - 1))
-        return cls(source, slots=slots, size=size, epochs=epochs, on_error=on_error, workers=workers, device=device)
+        paths = folders.list_contexts(path, on_error=on_error)
+        source = Shuffled([str(found) for found in paths], seed=check_int("seed", seed, 0, 2**62 - 1))
+        made = cls(source, slots=slots, size=size, epochs=epochs, on_error=on_error, workers=workers, device=device)
+        made.files = names(path, paths)
+        return made
 
     @property
     def size(self) -> int:
@@ -167,7 +171,8 @@ class ContextStream:
     def _enter(self, generation: int) -> None:
         """Go to the pictures of a generation: on from here, or from the nearest place that is known."""
         known = max(number for number in (0, *self._places) if number <= generation)
-        if self._supply is None or generation < self._generation or known > self._generation:
+        supply = self._supply
+        if supply is None or supply.closed or generation < self._generation or known > self._generation:
             self._restart(known)
         while self._generation < generation:
             self._drop()
@@ -180,15 +185,21 @@ class ContextStream:
         """Begin to read at a generation whose place is known."""
         if self._closed:
             fail("contexts", "an open stream", "a closed one", "Make another one.")
-        self._stop(patience=None)
+        self._stop()
+        if self._supply is not None:
+            self._waited += self._supply.seconds
+            self._end.detach()
         mark, self.skipped = self._places.get(generation, (Mark(), 0))
         self._generation, self._collected, self._in_a_row = generation, 0, 0
         self._staged.clear()
         self._reading.seek(mark)
         Image.init()  # once, before threads are in need of it
         warnings.filterwarnings("ignore", module=r"PIL\.")  # filters are those of all threads
-        self._supply = Supply(self._reading.next, self._decode, workers=self._workers, room=self._slots + self._workers)
-        self._end = weakref.finalize(self, self._supply.close, patience=PATIENCE)
+        supply = Supply(self._reading.next, self._decode, workers=self._workers, room=self._slots + self._workers)
+        self._end = weakref.finalize(self, supply.close, patience=PATIENCE)
+        self._supply = supply
+        if self._closed:  # by another thread, since it was looked at
+            self.close()
 
     def _collect(self) -> None:
         """Take the next item of the source."""
@@ -229,45 +240,46 @@ class ContextStream:
         self._held[slots] = self._generation
         cast(Supply, self._supply).release(len(slots))
 
-    def _stop(self, patience: float | None) -> None:
-        if self._supply is not None:
-            self._waited += self._supply.seconds
-            self._end.detach()
-            self._supply.close(patience=patience)
-            self._supply = None
+    def _stop(self) -> None:
+        """Leave the source, which is read by one thread at a time, so that reading can begin elsewhere."""
+        if self._supply is not None and not self._supply.close(patience=ANSWER):
+            fail("source", f"an answer within {ANSWER:g} s, before it is read from another place", "none",
+                 "Try again once it answers.")  # fmt: skip
 
     def state_dict(self) -> State:
         """Where the source is read on for the last two epochs, of which one may be composed ahead: a few integers.
 
-        And the source's own state, if it has one.
+        And the source's own state, if it has one; of a folder, what :attr:`files` says.
         """
         places = [{"generation": number, "skipped": skipped, **mark.state_dict()}
                   for number, (mark, skipped) in sorted(self._places.items())]  # fmt: skip
-        return {"slots": self._slots, "epochs": self.epochs, "places": places}
+        return {"slots": self._slots, "epochs": self.epochs, "files": dict(self.files), "places": places}
 
     def load_state_dict(self, state: State) -> None:
         """Go on from the state of :meth:`state_dict`; the next batch reads the pictures of its epoch anew.
 
         Raises:
-            InputError: for the state of another stream.
+            InputError: for the state of another stream, or of a folder with other files; and if the source is being
+                read, and does not answer within half a minute.
         """
-        if not isinstance(state, dict) or set(state) != {"slots", "epochs", "places"}:
+        if not isinstance(state, dict) or set(state) != {"slots", "epochs", "files", "places"}:
             fail("state", "the state_dict of a ContextStream", describe(state))
-        for name, mine in (("slots", self._slots), ("epochs", self.epochs)):
+        for name, mine in (("slots", self._slots), ("epochs", self.epochs), ("files", self.files)):
             if state[name] != mine:
                 fail("state", f"the state of a stream with {name}={mine}", f"{name}={describe(state[name])}",
                      "Build it like the saved one.")  # fmt: skip
         check_instance("state['places']", state["places"], list)
-        places = dict(_place(place) for place in state["places"])
-        self._stop(patience=None)
+        places = dict(read_place(place) for place in state["places"])
+        self._stop()
         self._places = places or {0: (Mark(), 0)}
         self.skipped = self._places[max(self._places)][1]
         self._held[:] = -1
 
     def close(self) -> None:
         """End the threads; a batch that needs no other pictures can still be composed."""
-        self._stop(patience=PATIENCE)
         self._closed = True
+        if self._supply is not None:
+            self._end()
 
     def __enter__(self) -> "ContextStream":
         return self
@@ -282,14 +294,6 @@ class ContextStream:
     def __repr__(self) -> str:
         return (f"ContextStream(slots={len(self)}, size={self.size}, epochs={self.epochs}, device='{self.device}', "
                 f"skipped={self.skipped})")  # fmt: skip
-
-
-def _place(state: Any) -> tuple[int, Place]:
-    """A generation and its place, of a state."""
-    check_instance("state['places'][...]", state, dict)
-    rest = {name: value for name, value in state.items() if name not in ("generation", "skipped")}
-    generation, skipped = (check_int(f"state[{name!r}]", state.get(name), 0) for name in ("generation", "skipped"))
-    return generation, (Mark.read(rest), skipped)
 
 
 Contexts = ContextBank | ContextStream

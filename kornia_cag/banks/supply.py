@@ -42,6 +42,10 @@ class Supply:
     One thread at a time reads the source, so it need not be safe for threads. Whatever it raises is raised by
     :meth:`take`, when the item is due at which it was raised, and again by every later call.
 
+    Attributes:
+        seconds: that callers have waited.
+        closed: whether it gives no more items.
+
     Args:
         read: reads the next item and its place.
         decode: decodes an item; raises what must not be skipped.
@@ -52,12 +56,13 @@ class Supply:
     def __init__(
         self, read: Callable[[], tuple[Mark, Any]], decode: Callable[[Mark, Any], Decoded], *, workers: int, room: int
     ) -> None:
-        self.seconds = 0.0  # that callers have waited
+        self.seconds, self.closed = 0.0, False
         self._read, self._decode, self._room = read, decode, room
-        self._turn, self._changed = threading.Lock(), threading.Condition()
+        self._lock = threading.RLock()  # the collector of garbage may close it in a thread that holds it
+        self._free, self._changed = (threading.Condition(self._lock) for _ in range(2))  # to read, to take
         self._done: dict[int, tuple[Mark, Decoded] | BaseException] = {}
         self._asked = self._next = 0  # items read, items handed out
-        self._ended = self._closed = False
+        self._busy = self._ended = False  # busy: a thread is in the source
         self._threads = [threading.Thread(target=self._work, name="contexts", daemon=True) for _ in range(workers)]
         self._begin()
 
@@ -70,7 +75,7 @@ class Supply:
         with self._changed:
             start = time.perf_counter()
             if self._next not in self._done:
-                self._changed.wait_for(lambda: self._next in self._done or self._closed)
+                self._changed.wait_for(lambda: self._next in self._done or self.closed)
                 self.seconds += time.perf_counter() - start
             if self._next not in self._done:
                 fail("contexts", "an open stream", "a closed one", "Make another one.")
@@ -83,22 +88,26 @@ class Supply:
 
     def release(self, count: int) -> None:
         """Let as many more items be read."""
-        with self._changed:
+        with self._lock:
             self._room += count
-            self._changed.notify_all()
+            self._free.notify()
 
-    def close(self, *, patience: float | None = None) -> None:
-        """End the threads, and wait for them: each decodes what it has begun.
+    def close(self, *, patience: float) -> bool:
+        """End the threads, and wait for them: each decodes what it has begun; return whether they have ended.
 
         Args:
-            patience: most seconds to wait. A thread that waits for the source ends when it answers, or the process.
+            patience: most seconds to wait for all. A thread in the source ends when that answers, or the process does.
         """
-        with self._changed:
-            self._closed = True
+        with self._lock:
+            self.closed = True
+            self._done.clear()
+            self._free.notify_all()
             self._changed.notify_all()
-        for thread in self._threads:
-            if thread is not threading.current_thread():  # where the collector of garbage closes it
-                thread.join(patience)
+        deadline = time.monotonic() + patience
+        others = [thread for thread in self._threads if thread is not threading.current_thread()]
+        for thread in others:  # all, unless the collector of garbage closes it
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in others)
 
     def _begin(self) -> None:
         """Start the threads, each of which computes alone; other threads keep their number."""
@@ -117,28 +126,41 @@ class Supply:
 
     def _worked(self) -> bool:
         """Read and decode an item; return whether there may be another."""
+        number = self._turn()
+        if number is None:
+            return False
         outcome: tuple[Mark, Decoded] | BaseException
-        with self._turn:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._ended or self._room > 0)
-                if self._closed or self._ended:
-                    return False
-                number = self._asked
-                self._asked, self._room = number + 1, self._room - 1
-            try:
-                mark, item = self._read()
-            except BaseException as error:  # whatever a user's source raises is for the thread that takes
-                self._ended = True
-                return self._put(number, error)
+        try:
+            mark, item = self._read()
+        except BaseException as error:  # whatever a user's source raises is for the thread that takes
+            self._leave(ended=True)
+            return self._put(number, error)
+        self._leave()
         try:
             outcome = mark, self._decode(mark, item)
         except BaseException as error:
             outcome = error
         return self._put(number, outcome)
 
+    def _turn(self) -> int | None:
+        """Wait until this thread may read the source; return the number of its item, or None: there is none to read."""
+        with self._lock:
+            self._free.wait_for(lambda: self.closed or self._ended or (self._room > 0 and not self._busy))
+            if self.closed or self._ended:
+                return None
+            self._busy, self._asked, self._room = True, self._asked + 1, self._room - 1
+            return self._asked - 1
+
+    def _leave(self, *, ended: bool = False) -> None:
+        """Let another thread read."""
+        with self._lock:
+            self._busy, self._ended = False, ended
+            self._free.notify(len(self._threads) if ended else 1)
+
     def _put(self, number: int, outcome: tuple[Mark, Decoded] | BaseException) -> bool:
-        with self._changed:
-            self._done[number] = outcome
+        with self._lock:
+            if not self.closed:
+                self._done[number] = outcome
             self._changed.notify_all()
         return not isinstance(outcome, BaseException)
 

@@ -78,8 +78,16 @@ def train(options: argparse.Namespace) -> None:
         save_network(out / MODEL, training.learner.average, recipe, objects.classes, options.model)
         accuracy = _measured(training, real, options)
         report = training.report(accuracy, real)
+        if isinstance(contexts, ContextStream):
+            report["contexts"] = {"skipped": contexts.skipped, "waited": round(contexts.waited, 1)}
         write_json(out / REPORT, report)
-    print(to_json(report)) if options.json else _print_result(training, accuracy, real, out)
+    if options.json:
+        print(to_json(report))
+        return
+    _print_result(training, accuracy, real)
+    if isinstance(contexts, ContextStream):
+        _print_stream(contexts)
+    print(one_line(f"wrote {out / MODEL} and {out / REPORT}"))
 
 
 def _measured(
@@ -128,7 +136,7 @@ def _write_beginning(training: Training, contexts: Contexts, options: argparse.N
 
 
 def _print_result(
-    training: Training, accuracy: Accuracy | DetectionAccuracy | None, real: RealSet | BoxedSet | None, out: Path
+    training: Training, accuracy: Accuracy | DetectionAccuracy | None, real: RealSet | BoxedSet | None
 ) -> None:
     print(f"trained on {training.seen:,} composites in {duration(training.seconds)}")
     if training.monitor is not None and (overfitting := training.monitor.report())["looks"]:
@@ -140,4 +148,10 @@ def _print_result(
         print_precision(accuracy, real)
     elif isinstance(accuracy, Accuracy) and isinstance(real, RealSet):
         print_accuracy(accuracy, real)
-    print(one_line(f"wrote {out / MODEL} and {out / REPORT}"))
+
+
+def _print_stream(contexts: ContextStream) -> None:
+    """Say what became of the photographs, each of which counts again in every pass."""
+    skipped, slots, files = contexts.skipped, len(contexts), contexts.files["count"]
+    few = f"; they are fewer than the {slots:,} slots, some of which held the same" if files < slots else ""
+    print(f"contexts from {files:,} files: {skipped:,} skipped as unusable, {contexts.waited:.1f} s waited for{few}")

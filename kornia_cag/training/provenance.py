@@ -29,10 +29,10 @@ def hardware(device: torch.device) -> str:
 
 
 def banks(objects: ObjectBank, contexts: Contexts) -> dict[str, Any]:
-    """What is in the banks, with checksums of all pictures but those of a stream, which come and go."""
+    """What is in the banks, with checksums of all pictures; of a stream's, which come and go, of their names."""
     held: dict[str, Any] = {"count": len(contexts), "size": contexts.size}
     if isinstance(contexts, ContextStream):
-        held["epochs"] = contexts.epochs
+        held |= {"epochs": contexts.epochs, "files": contexts.files}
     else:
         held["crc"] = contexts.pyramid.checksum()
     return {

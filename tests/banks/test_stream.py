@@ -302,6 +302,23 @@ def test_a_state_knows_the_epoch_before_as_well():
         assert [place["item"] for place in one.state_dict()["places"]] == [400, 450]
 
 
+def test_a_folder_goes_on_where_it_was_moved_to_but_not_with_other_files(tmp_path):
+    (tmp_path / "old" / "below").mkdir(parents=True)
+    for name in ("0.png", "1.png", "below/2.png"):
+        Image.fromarray(picture(3)).save(tmp_path / "old" / name)
+    folder = ContextStream.from_folder(tmp_path / "old", slots=2, size=8)
+    state = folder.state_dict()
+    assert state["files"] == folder.files
+    assert folder.files["count"] == 3
+    moved = (tmp_path / "old").rename(tmp_path / "new")
+    ContextStream.from_folder(moved, slots=2, size=8).load_state_dict(state)
+    (moved / "1.png").rename(moved / "below" / "1.png")
+    with pytest.raises(InputError, match=r"^state: expected the state of a stream with files=.*like the saved one"):
+        ContextStream.from_folder(moved, slots=2, size=8).load_state_dict(state)
+    with pytest.raises(InputError, match=r"with files=\{\}"):
+        make(slots=2).load_state_dict(state)
+
+
 @pytest.mark.parametrize(("change", "said"), [
     (lambda state: 3, "the state_dict of a ContextStream"),
     (lambda state: {**state, "slots": 5}, "the state of a stream with slots=6, got slots=5"),
@@ -452,3 +469,90 @@ def test_tar_shards_are_read_by_a_generator(tmp_path):
             [5, 6, 7, 8, 9],
             [10, 11, 0, 1, 2],
         ]
+
+
+class Silent:
+    """A source that answers no more after some pictures, until it is told to."""
+
+    def __init__(self, count):
+        self.count, self.answer, self.asked = count, threading.Event(), threading.Event()
+
+    def __call__(self):
+        yield from pictures(self.count)
+        self.asked.set()
+        self.answer.wait(60)
+        yield from pictures(start=self.count)
+
+
+@pytest.fixture
+def silent():
+    source = Silent(3)
+    yield source
+    source.answer.set()
+
+
+def test_closing_waits_no_longer_for_many_threads(silent, monkeypatch):
+    monkeypatch.setattr(streams, "PATIENCE", 0.5)
+    stream = make(silent, workers=8)
+    fill(stream, [0], 0)
+    assert silent.asked.wait(5)
+    before = time.monotonic()
+    stream.close()
+    assert time.monotonic() - before < 1.5
+    assert len(threads()) == 1  # only the one that is in the source
+    silent.answer.set()
+    for thread in threads():
+        thread.join(5)
+    assert threads() == []
+
+
+@pytest.mark.parametrize("when", ["release", "take"])
+def test_closing_from_another_thread_is_an_error_that_says_so(when, monkeypatch):
+    """At the worst moments: a picture was taken, and before the next one is."""
+    with make(slots=20, workers=1) as stream:
+        fill(stream, [0], 0)
+        act = getattr(streams.Supply, when)
+
+        def meanwhile(supply, *count):
+            closing = threading.Thread(target=stream.close)
+            closing.start()
+            closing.join()
+            return act(supply, *count)
+
+        monkeypatch.setattr(streams.Supply, when, meanwhile)
+        with pytest.raises(InputError, match=r"^contexts: expected an open stream, got a closed one"):
+            fill(stream, [0], 1)
+
+
+def test_closing_while_it_begins_ends_the_threads(monkeypatch):
+    stream, seek = make(workers=2), streams.Reading.seek
+
+    def meanwhile(reading, mark):
+        seek(reading, mark)
+        stream.close()
+
+    monkeypatch.setattr(streams.Reading, "seek", meanwhile)
+    with pytest.raises(InputError, match=r"^contexts: expected an open stream, got a closed one"):
+        fill(stream, [0], 0)
+    assert threads() == []
+
+
+@pytest.mark.parametrize("elsewhere", ["state", "epoch before"])
+def test_a_source_that_does_not_answer_is_named_when_reading_has_to_begin_elsewhere(elsewhere, silent, monkeypatch):
+    monkeypatch.setattr(streams, "ANSWER", 0.3)
+    stream = make(silent, slots=2, workers=2)
+    assert fill(stream, [0], 0) == [0]
+    assert fill(stream, [0], 1) == [2]
+    assert silent.asked.wait(5)
+
+    def begin():
+        return stream.load_state_dict(stream.state_dict()) if elsewhere == "state" else fill(stream, [1], 0)
+
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"^source: expected an answer within 0\.3 s, before it is read from"):
+            begin()
+    silent.answer.set()
+    monkeypatch.setattr(streams, "ANSWER", 5.0)
+    begin()
+    assert [fill(stream, [1, 0], epoch) for epoch in (0, 1, 2)] == [[1, 0], [3, 2], [5, 4]]
+    stream.close()
