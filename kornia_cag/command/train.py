@@ -151,11 +151,12 @@ def _streamed(contexts: Contexts) -> dict[str, Any]:
     """What became of streamed photographs, for the report."""
     if not isinstance(contexts, ContextStream):
         return {}
-    return {"contexts": {"skipped": contexts.skipped, "waited": round(contexts.waited, 1)}}
+    few = {} if contexts.usable is None else {"usable": contexts.usable}
+    return {"contexts": {"skipped": contexts.skipped, "waited": round(contexts.waited, 1), **few}}
 
 
 def _print_stream(contexts: ContextStream) -> None:
     """Say what became of the photographs, each of which counts again in every pass."""
-    skipped, slots, files = contexts.skipped, len(contexts), contexts.files["count"]
-    few = f"; they are fewer than the {slots:,} slots, some of which held the same" if files < slots else ""
+    skipped, files, usable = contexts.skipped, contexts.files["count"], contexts.usable
+    few = "" if usable is None else f"; only {usable:,} for {len(contexts):,} slots, some of which held the same"
     print(f"contexts from {files:,} files: {skipped:,} skipped as unusable, {contexts.waited:.1f} s waited for{few}")
