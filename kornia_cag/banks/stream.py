@@ -18,12 +18,10 @@ from kornia_cag.banks.contexts import ContextBank
 from kornia_cag.banks.pyramid import build_pyramid, check_texels
 from kornia_cag.banks.refusals import ON_ERROR
 from kornia_cag.banks.sources import Mark, Place, Reading, Shuffled, Source, names, read_place
-from kornia_cag.banks.supply import Supply, decoded, default_workers
+from kornia_cag.banks.supply import ANSWER, PATIENCE, Supply, decoded, default_workers
 from kornia_cag.core.checks import check_choice, check_instance, check_int, describe, fail, first_few
 from kornia_cag.core.devices import Device, chosen_device, upload
 
-PATIENCE = 2.0  # seconds that closing waits for the threads, one of which may be waiting for the source
-ANSWER = 30.0  # seconds that it has to answer, before reading begins elsewhere
 MOST_SKIPPED = 1000  # pictures one after the other: then something else is wrong
 REASONS = 10  # kept
 
@@ -58,6 +56,7 @@ class ContextStream:
         epochs: number of epochs that a picture stays.
         skipped: number of pictures that could not be used, again in every pass.
         reasons: why, of the first ten.
+        usable: number of pictures of a pass that can be used, if the first epoch has shown that it is below ``slots``.
         files: number of the files of a folder and CRC-32 of their names in it, ``count`` and ``crc``; empty for others.
 
     Args:
@@ -102,6 +101,7 @@ class ContextStream:
         self._generation = self._collected = self._in_a_row = 0
         self._waited, self._odd, self._closed = 0.0, False, False
         self.skipped, self.reasons, self.files = 0, list[str](), dict[str, int]()
+        self.usable: int | None = None
 
     @classmethod
     def from_folder(
@@ -208,6 +208,8 @@ class ContextStream:
         if not self._collected:
             self._places.setdefault(self._generation, (mark, self.skipped))
             self._places = {number: place for number, place in self._places.items() if number >= self._generation - 1}
+        if not self._generation and self.usable is None and (mark.passes or mark.item == self.files.get("count")):
+            self.usable = self._collected  # by the end of a pass
         if made.texels is not None:
             self._staged[self._collected] = made.texels
             self._collected, self._in_a_row = self._collected + 1, 0
@@ -259,8 +261,7 @@ class ContextStream:
         """Go on from the state of :meth:`state_dict`; the next batch reads the pictures of its epoch anew.
 
         Raises:
-            InputError: for the state of another stream, or of a folder with other files; and if the source is being
-                read, and does not answer within half a minute.
+            InputError: for another stream's state; if the source, being read, does not answer within half a minute.
         """
         if not isinstance(state, dict) or set(state) != {"slots", "epochs", "files", "places"}:
             fail("state", "the state_dict of a ContextStream", describe(state))

@@ -19,6 +19,8 @@ from kornia_cag.banks.sources import Mark
 from kornia_cag.core.checks import InputError, describe, fail
 
 MOST_WORKERS = 16  # by default
+PATIENCE = 2.0  # seconds that closing waits for the threads, one of which may be waiting for the source
+ANSWER = 30.0  # seconds that the source has to answer, before reading begins elsewhere
 
 
 @dataclass(frozen=True)

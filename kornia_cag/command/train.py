@@ -4,6 +4,7 @@ import argparse
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 from kornia_cag.banks.stream import Contexts, ContextStream
 from kornia_cag.command.attended import attended
@@ -59,7 +60,7 @@ def train(options: argparse.Namespace) -> None:
         needs_detector(options, ("annotations",))
         real = real_pictures(options.real, recipe, objects.classes)
     else:
-        real = real_boxes(options.real, options.annotations, task, objects.classes)
+        real = real_boxes(options, task, objects.classes)
     if not options.json:
         print(f"{objects!r}\n{contexts!r}", flush=True)
         if real is None:
@@ -77,17 +78,9 @@ def train(options: argparse.Namespace) -> None:
         # saved before the user's own network can fail while it is measured
         save_network(out / MODEL, training.learner.average, recipe, objects.classes, options.model)
         accuracy = _measured(training, real, options)
-        report = training.report(accuracy, real)
-        if isinstance(contexts, ContextStream):
-            report["contexts"] = {"skipped": contexts.skipped, "waited": round(contexts.waited, 1)}
+        report = {**training.report(accuracy, real), **_streamed(contexts)}
         write_json(out / REPORT, report)
-    if options.json:
-        print(to_json(report))
-        return
-    _print_result(training, accuracy, real)
-    if isinstance(contexts, ContextStream):
-        _print_stream(contexts)
-    print(one_line(f"wrote {out / MODEL} and {out / REPORT}"))
+    print(to_json(report)) if options.json else _print_result(training, contexts, accuracy, real, out)
 
 
 def _measured(
@@ -136,8 +129,9 @@ def _write_beginning(training: Training, contexts: Contexts, options: argparse.N
 
 
 def _print_result(
-    training: Training, accuracy: Accuracy | DetectionAccuracy | None, real: RealSet | BoxedSet | None
-) -> None:
+    training: Training, contexts: Contexts, accuracy: Accuracy | DetectionAccuracy | None,
+    real: RealSet | BoxedSet | None, out: Path,
+) -> None:  # fmt: skip
     print(f"trained on {training.seen:,} composites in {duration(training.seconds)}")
     if training.monitor is not None and (overfitting := training.monitor.report())["looks"]:
         *_, own, found = overfitting["looks"][-1]
@@ -148,10 +142,21 @@ def _print_result(
         print_precision(accuracy, real)
     elif isinstance(accuracy, Accuracy) and isinstance(real, RealSet):
         print_accuracy(accuracy, real)
+    if isinstance(contexts, ContextStream):
+        _print_stream(contexts)
+    print(one_line(f"wrote {out / MODEL} and {out / REPORT}"))
+
+
+def _streamed(contexts: Contexts) -> dict[str, Any]:
+    """What became of streamed photographs, for the report."""
+    if not isinstance(contexts, ContextStream):
+        return {}
+    few = {} if contexts.usable is None else {"usable": contexts.usable}
+    return {"contexts": {"skipped": contexts.skipped, "waited": round(contexts.waited, 1), **few}}
 
 
 def _print_stream(contexts: ContextStream) -> None:
     """Say what became of the photographs, each of which counts again in every pass."""
-    skipped, slots, files = contexts.skipped, len(contexts), contexts.files["count"]
-    few = f"; they are fewer than the {slots:,} slots, some of which held the same" if files < slots else ""
+    skipped, files, usable = contexts.skipped, contexts.files["count"], contexts.usable
+    few = "" if usable is None else f"; only {usable:,} for {len(contexts):,} slots, some of which held the same"
     print(f"contexts from {files:,} files: {skipped:,} skipped as unusable, {contexts.waited:.1f} s waited for{few}")

@@ -193,6 +193,19 @@ def test_the_next_good_picture_takes_the_place_of_a_bad_one(workers):
         assert stream.reasons[1].startswith("item 4 of the source: expected a whole picture")
 
 
+@pytest.mark.parametrize(("slots", "usable"), [(7, None), (8, None), (9, 8), (30, 8)])
+@pytest.mark.filterwarnings("ignore:contexts. skipped:UserWarning")
+def test_it_says_if_fewer_pictures_than_slots_can_be_used(slots, usable, tmp_path):
+    for number, data in enumerate(damaged(12)):
+        (tmp_path / f"{number}.png").write_bytes(data)
+    with make(lambda: damaged(12), slots=slots) as one, ContextStream.from_folder(tmp_path, slots=slots, size=8) as two:
+        for stream in (one, two):
+            assert stream.usable is None
+            for epoch in range(4):
+                fill(stream, range(slots), epoch)
+            assert stream.usable == usable
+
+
 def test_bad_pictures_can_stop_it():
     with make(damaged, on_error="raise") as stream:
         assert fill(stream, [0], 0) == [0]

@@ -49,15 +49,16 @@ def test_a_run_does_not_go_on_with_other_photographs(run, tiny, many):
 def test_a_run_says_what_became_of_the_photographs(run, tiny, many):
     given = "train", "digits", "--contexts", many, "--device", "cpu", "--on-error", "skip"
     Path(many, "3.png").write_bytes(Path(many, "3.png").read_bytes()[:-40])
-    status, out, _ = run(*given, "--context-slots", 25, "--out", "fewer")
+    status, out, _ = run(*given, "--context-slots", 20, "--out", "fewer")
     assert status == 0
     *_, line, wrote = out.splitlines()
     about = json.loads(Path("fewer/report.json").read_text())["contexts"]
     assert wrote.startswith("wrote ")
     assert about["skipped"] >= 1
+    assert about["usable"] == 19
     assert line == (
         f"contexts from 20 files: {about['skipped']} skipped as unusable, {about['waited']} s waited for; "
-        "they are fewer than the 25 slots, some of which held the same"
+        "only 19 for 20 slots, some of which held the same"
     )
     status, out, _ = run(*given, "--context-slots", 6, "--out", "enough", "--json")
     assert set(json.loads(out)["contexts"]) == {"skipped", "waited"}
