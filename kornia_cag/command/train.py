@@ -60,7 +60,7 @@ def train(options: argparse.Namespace) -> None:
         needs_detector(options, ("annotations",))
         real = real_pictures(options.real, recipe, objects.classes)
     else:
-        real = real_boxes(options, task, objects.classes)
+        real = real_boxes(options.real, options.annotations, task, objects.classes)
     if not options.json:
         print(f"{objects!r}\n{contexts!r}", flush=True)
         if real is None:
