@@ -63,7 +63,7 @@ class Tiles:
 
     def along(
         self, x: Float[Tensor, " w"], y: Float[Tensor, " h"]
-    ) -> tuple[Float[Tensor, "n 1 t"], Float[Tensor, "n t 1"]]:
+    ) -> tuple[Float[Tensor, "n 1 u"], Float[Tensor, "n v 1"]]:
         """Numbers of each column and row of a canvas, at those of the tiles."""
         height, width = side((len(y), len(x)))
         columns = self.x[:, None] + torch.arange(width, device=x.device)

@@ -35,7 +35,7 @@ def canvas_points(
 
 def project(
     homography: Float[Tensor, "b 3 3"], x: Float[Tensor, "*#p"], y: Float[Tensor, "*#p"]
-) -> Float[Tensor, " b 2 *p"]:
+) -> Float[Tensor, "b 2 ..."]:
     """Map points by homographies. Points on or behind the horizon land far outside the object.
 
     Elementwise on purpose: a batched matrix product may round differently for another batch size.
@@ -213,7 +213,7 @@ def draft(
 
 @one_operation("outside(Tensor x, Tensor y, Tensor holes) -> Tensor")
 def outside(
-    x: Float[Tensor, "#b h w"], y: Float[Tensor, "#b h w"], holes: Float[Tensor, "b m 3"]
+    x: Float[Tensor, "#b #h #w"], y: Float[Tensor, "#b #h #w"], holes: Float[Tensor, "b m 3"]
 ) -> Float[Tensor, "b h w"]:
     """1 outside all discs, 0 inside one, with a soft rim of a tenth of an object unit."""
     shown = torch.ones_like(x)

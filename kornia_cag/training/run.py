@@ -212,7 +212,7 @@ class Training:
         """The network to use: averaged weights after the last step, in evaluation mode, over the recipe's views."""
         return averaged(self.learner.average, self.recipe.views)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write everything the next step depends on, whole or not at all; it resumes on any number of ranks.
 
         The save before stays beside it as ``….previous.pt``. A folder that is gone is made again, with a warning.
