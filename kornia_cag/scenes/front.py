@@ -99,7 +99,7 @@ class Painter:
 
     def in_tiles(
         self, scene: Scene, tone: Tone, edited: bool, layer: Layer, far: Float[Tensor, " m"] | None, at: Tiles
-    ) -> tuple[Float[Tensor, "n 3 t t"], Float[Tensor, "n t t"]]:
+    ) -> tuple[Float[Tensor, "n 3 u v"], Float[Tensor, "n u v"]]:
         """Lit, premultiplied colour of tiles, and alpha.
 
         Args:

@@ -124,7 +124,7 @@ def targets_of(
 
 
 def targets_in_tiles(
-    labels: Int[Tensor, "b k"], tiles: Tiles, layers: list[slice], alpha: Float[Tensor, "n t t"],
+    labels: Int[Tensor, "b k"], tiles: Tiles, layers: list[slice], alpha: Float[Tensor, "n u v"],
     threshold: Float[Tensor, " m"], size: tuple[int, int], behind: Targets | None, used: Bool[Tensor, " b"],
     room: tuple[Float[Tensor, "b k h w"], Float[Tensor, "b k h w"]] | None = None,
 ) -> Targets:  # fmt: skip

@@ -63,7 +63,7 @@ class Tiles:
 
     def along(
         self, x: Float[Tensor, " w"], y: Float[Tensor, " h"]
-    ) -> tuple[Float[Tensor, "n 1 u"], Float[Tensor, "n v 1"]]:
+    ) -> tuple[Float[Tensor, "n 1 v"], Float[Tensor, "n u 1"]]:
         """Numbers of each column and row of a canvas, at those of the tiles."""
         height, width = side((len(y), len(x)))
         columns = self.x[:, None] + torch.arange(width, device=x.device)
@@ -79,13 +79,13 @@ class Tiles:
             step = np.minimum(np.arange(counts[own].max()), counts[own, None] - 1)
             yield int(value), torch.from_numpy(first[own, None] + step)
 
-    def read(self, canvas: Float[Tensor, "b c h w"]) -> Float[Tensor, "n c t t"]:
+    def read(self, canvas: Float[Tensor, "b c h w"]) -> Float[Tensor, "n c u v"]:
         """Copies of these parts of a canvas whose rows have no gaps."""
         size = side(canvas.shape[2:])
         found: Tensor = F.embedding(self._places(canvas, size), _rows(canvas, size[1]))
         return found
 
-    def write(self, canvas: Float[Tensor, "b c h w"], parts: Float[Tensor, "n c t t"]) -> None:
+    def write(self, canvas: Float[Tensor, "b c h w"], parts: Float[Tensor, "n c u v"]) -> None:
         """Write parts of a canvas; where tiles lie over each other, they must agree."""
         size = side(canvas.shape[2:])
         _rows(canvas, size[1]).index_copy_(0, self._places(canvas, size).flatten(), parts.reshape(-1, size[1]))
@@ -108,14 +108,14 @@ def worthwhile(usual: float, size: tuple[int, int]) -> bool:
     return 2 * (usual + SIDE) ** 2 <= size[0] * size[1]
 
 
-def highest(alpha: Float[Tensor, "n t t"], objects: Int[Tensor, " n"], m: int) -> Float[Tensor, " m"]:
+def highest(alpha: Float[Tensor, "n u v"], objects: Int[Tensor, " n"], m: int) -> Float[Tensor, " m"]:
     """The highest alpha of each of ``m`` objects; 0 for one without tiles."""
     found: Tensor = alpha.new_zeros(m).scatter_reduce_(0, objects, alpha.amax(dim=(1, 2)), "amax")
     return found
 
 
 def sides(
-    alpha: Float[Tensor, "n t t"], tiles: Tiles, rows: Int[Tensor, " n"], m: int, size: tuple[int, int]
+    alpha: Float[Tensor, "n u v"], tiles: Tiles, rows: Int[Tensor, " n"], m: int, size: tuple[int, int]
 ) -> tuple[Float[Tensor, "m w"], Float[Tensor, "m h"]]:
     """The highest alpha of each column and of each row of ``m`` canvases, the ``rows`` of which have these tiles."""
     found = []

@@ -171,8 +171,8 @@ def warp(
 
 
 def _by_level(
-    pyramid: Pyramid, ids: Int[Tensor, " n"], points: Float[Tensor, "n 2 t t"], level: Int[Tensor, " n"], at: Tiles
-) -> tuple[Float[Tensor, "n t t"], ...]:
+    pyramid: Pyramid, ids: Int[Tensor, " n"], points: Float[Tensor, "n 2 u v"], level: Int[Tensor, " n"], at: Tiles
+) -> tuple[Float[Tensor, "n u v"], ...]:
     """Read pictures at the points of tiles: the objects of a level together, each with all of its tiles at once.
 
     So only that level is copied to be read, once for each object.
