@@ -18,7 +18,7 @@ PIXELS = 2**19  # of tiles that are drawn together, unless one layer has more
 
 Inked = tuple[Float[Tensor, "n 3 u v"], Float[Tensor, "n u v"]]  # lit, premultiplied colour of tiles, and their alpha
 Step = Callable[[Layer, Float[Tensor, " m"] | None, Tiles], Inked]
-Room = tuple[Float[Tensor, "b k h w"], Float[Tensor, "b k h w"]]
+Room = tuple[Float[Tensor, "b places h w"], Float[Tensor, "b places h w"]]
 
 
 def overlaid(

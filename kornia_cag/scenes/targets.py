@@ -126,7 +126,7 @@ def targets_of(
 def targets_in_tiles(
     labels: Int[Tensor, "b k"], tiles: Tiles, layers: list[slice], alpha: Float[Tensor, "n u v"],
     threshold: Float[Tensor, " m"], size: tuple[int, int], behind: Targets | None, used: Bool[Tensor, " b"],
-    room: tuple[Float[Tensor, "b k h w"], Float[Tensor, "b k h w"]] | None = None,
+    room: tuple[Float[Tensor, "b places h w"], Float[Tensor, "b places h w"]] | None = None,
 ) -> Targets:  # fmt: skip
     """:func:`targets_of`, of objects that were pasted in tiles.
 
